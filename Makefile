@@ -1,0 +1,30 @@
+# Every target sets up its own environment: Python and make are all a machine needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+installed := $(VENV)/installed-$(version)
+
+.PHONY: demo test lint cost clean
+
+demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
+	$(BIN)/python -m benchmarks.digits
+
+test: $(installed)  ## the tests
+	$(BIN)/python -m pytest
+
+lint: $(installed)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+cost: $(installed)  ## bytes, memory, instructions and flops of one update
+	$(BIN)/python -m benchmarks.step_cost
+
+$(installed): pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,71 @@
+"""Conflict-free regularized fine-tuning for JAX.
+
+Fine-tuning minimises a loss plus a regularizer that pulls towards a pretrained network. Where the
+two gradients conflict, the regularizer hurts. DTNH takes them separately at each step, removes the
+part of the regularizer's gradient that works against the loss's, and hands the sum to any optax
+optimizer::
+
+    g = gradient of the loss        r = gradient of the regularizer
+    r' = r - min(<r, g>, 0) / <g, g> * g
+    update = g + weight * r'        so that <update, g> >= <g, g>
+
+A linear model, anchored to its starting point, without a second backward pass:
+
+>>> import jax, jax.numpy as jnp, optax
+>>> from optax_dtnh import add_l2_sp
+>>> x, y = jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([1.0, -1.0])
+>>> loss = lambda w: jnp.mean((x @ w - y) ** 2)
+>>> w = jnp.array([1.0, 1.0])
+>>> tx = optax.chain(add_l2_sp(0.1), optax.sgd(0.05))
+>>> state = tx.init(w)
+>>> for _ in range(20):
+...     updates, state = tx.update(jax.grad(loss)(w), state, w)
+...     w = optax.apply_updates(w, updates)
+>>> bool(loss(w) < 0.01), float(optax.tree.get(state, "conflict"))
+(True, 1.0)
+
+Any other regularizer goes through `dtnh`, with both gradients from `value_and_grad_pair`.
+"""
+
+from optax_dtnh import regularizers
+from optax_dtnh._anchor import L2SPState, add_l2_sp
+from optax_dtnh._gradients import value_and_grad_pair
+from optax_dtnh._rules import (
+    Rule,
+    apply_rule,
+    cosine,
+    cosine_similarity,
+    drop,
+    orthogonal,
+    plain,
+    truncate,
+)
+from optax_dtnh._transform import (
+    DTNHState,
+    GradientPair,
+    TransformPairState,
+    dtnh,
+    per_leaf,
+    transform_pair,
+)
+
+__all__ = [
+    "DTNHState",
+    "GradientPair",
+    "L2SPState",
+    "Rule",
+    "TransformPairState",
+    "add_l2_sp",
+    "apply_rule",
+    "cosine",
+    "cosine_similarity",
+    "drop",
+    "dtnh",
+    "orthogonal",
+    "per_leaf",
+    "plain",
+    "regularizers",
+    "transform_pair",
+    "truncate",
+    "value_and_grad_pair",
+]

@@ -1,0 +1,126 @@
+"""L2-SP without a second backward pass: the anchor lives in the optimizer's state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import DTypeLike
+
+from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._rules import Rule, widen
+from optax_dtnh._transform import (
+    DTNHState,
+    LabelsOrFn,
+    MaskOrFn,
+    conflict_free,
+    mask_out,
+    resolve_mask,
+)
+
+
+class L2SPState(NamedTuple):
+    """State of `add_l2_sp`.
+
+    Attributes:
+      anchor: `w_s`, a copy of the parameters at `init`, with an `optax.MaskedNode` in place of
+        every leaf outside the mask.
+      dtnh: State of the conflict-free sum, see `DTNHState`.
+    """
+
+    anchor: Any
+    dtnh: DTNHState
+
+
+def add_l2_sp(
+    weight: optax.ScalarOrSchedule,
+    *,
+    inner: optax.GradientTransformation = optax.identity(),
+    mask: MaskOrFn = None,
+    rule: Rule | None = None,
+    reference: optax.GradientTransformation = optax.identity(),
+    labels: LabelsOrFn = None,
+    anchor_dtype: DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Pull the parameters to their starting point, except where that conflicts with the loss.
+
+    The conflict-free twin of `optax.add_decayed_weights`, for ordinary chains of one gradient. With
+    `g` the incoming gradient, `w` the parameters and `w_s` the anchor (the parameters at `init`)::
+
+        r = w - w_s                                    the gradient of |w - w_s|^2 / 2
+        r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
+        update = inner(g) + weight * r'
+
+    `r` is formed in place, without a second backward pass. The first update leaves `inner(g)`
+    unchanged, since `w = w_s`. Guarantee, zero and singular cases are those of `dtnh`.
+
+    The updates must still point uphill: place it before `optax.scale_by_learning_rate` or an
+    optimizer. After one, the pull would push away from the anchor, which cannot be detected.
+    `rule=plain` gives ordinary L2-SP.
+
+    `init` copies the parameters, so that they and the state can be donated together, and works
+    under `jax.eval_shape` and `optax.tree.map_params`.
+
+    Args:
+      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      inner: The optimizer's direction on the loss's gradient alone; extra arguments go on to it.
+      mask: Tree of booleans or a function giving one, True = anchored. Mask a new head out: its
+        random starting point is no place to stay near. Leaves outside store no anchor.
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
+      reference: Transformation of the gradient whose output is protected, `m`.
+      labels: Tree of labels or a function giving one: one decision per label.
+      anchor_dtype: Dtype to store the anchor in; None keeps each parameter's. A narrower one saves
+        memory and moves the anchor by its rounding, so that `r` is no longer 0 at the start.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`.
+
+    Raises:
+      ValueError: `params` is missing; the updates, parameters and anchor differ in structure or
+        shape; a negative or non-finite number as `weight`; a `mask` without any True.
+      TypeError: Integer or complex leaves inside the mask; a `weight` that is no number.
+
+    Example:
+      >>> tx = optax.chain(add_l2_sp(0.5), optax.sgd(0.1))
+      >>> state = tx.init(jnp.array([1.0, 1.0]))
+      >>> grads, params = jnp.array([2.0, 0.0]), jnp.array([-2.0, 3.0])
+      >>> tx.update(grads, state, params)[0]
+      Array([-0.2, -0.1], dtype=float32)
+
+    Source: L2-SP is from Li et al., `Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks <https://arxiv.org/abs/1802.01483>`_, 2018, without their term for the
+    head; the rule is DTNH's, see `truncate`.
+    """
+    init, combine = conflict_free(weight, inner, mask, rule, reference, labels)
+    in_mask = resolve_mask(mask)
+    # optax.masked rather than mask_out: it understands the placeholder of `optax.tree.map_params`.
+    copy = optax.GradientTransformation(lambda params: _copy(params, anchor_dtype), _no_update)
+    keep_anchor = optax.masked(copy, in_mask)
+
+    def init_fn(params):
+        return L2SPState(keep_anchor.init(params).inner_state, init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "`params` should be the current parameters, got None. `add_l2_sp` needs them: call "
+                "`tx.update(grads, state, params)`."
+            )
+        check_like("updates", updates, "params", params)
+        w, w_s = mask_out(in_mask(params), params), state.anchor
+        check_like("params", w, "anchor", w_s)
+        r = jax.tree.map(lambda x, x_s: widen(x) - widen(x_s), w, w_s)
+        # The same difference, written so that XLA does not store it to share it.
+        r_again = jax.tree.map(lambda x, x_s: -(widen(x_s) - widen(x)), w, w_s)
+        updates, dtnh_state = combine(updates, r, r_again, state.dtnh, params, extra_args)
+        return updates, L2SPState(w_s, dtnh_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _copy(params: Any, dtype: DTypeLike | None) -> Any:
+    check_floating("params", params)
+    return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), params)
+
+
+_no_update = optax.identity().update

@@ -1,0 +1,68 @@
+"""Input checks: every error names the argument, the value and what to do about it."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
+
+
+def check_weight(weight: Any) -> None:
+    """Raise unless `weight` is a schedule, a traced scalar, or a finite number >= 0."""
+    if callable(weight) or isinstance(weight, jax.core.Tracer):
+        return
+    try:
+        value = float(weight)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`weight` should be a number or an optax schedule, got {weight!r}. "
+            "Pass a float such as 0.1, or a function of the step count."
+        ) from None
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"`weight` should be finite and non-negative, got {weight!r}. "
+            "A negative weight would push away from what the regularizer asks for."
+        )
+
+
+def check_floating(name: str, tree: Any) -> None:
+    """Raise unless every leaf of `tree` is a real floating-point array."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(
+                f"`{name}{keystr(path)}` should be real, got {dtype}. Wrap the transformation in "
+                "`optax.contrib.split_real_and_imaginary`."
+            )
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"`{name}{keystr(path)}` should be floating point, got {dtype}. "
+                "Differentiate floating-point leaves only, or leave this one out with `mask`."
+            )
+
+
+def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise unless both trees have the same structure and shapes: nothing is ever broadcast."""
+    leaves, structure = tree_flatten_with_path(tree)
+    others, other_structure = tree_flatten_with_path(other)
+    if structure != other_structure:
+        raise ValueError(
+            f"`{name}` should have the tree structure of `{other_name}`, got "
+            f"{_difference(leaves, structure, others, other_structure)}. "
+            f"Pass two trees of the same containers and keys."
+        )
+    for (path, leaf), (_, like) in zip(leaves, others, strict=True):
+        if jnp.shape(leaf) != jnp.shape(like):
+            raise ValueError(
+                f"`{name}{keystr(path)}` should have shape {jnp.shape(like)} as in "
+                f"`{other_name}`, got {jnp.shape(leaf)}. Nothing is broadcast: pass equal shapes."
+            )
+
+
+def _difference(leaves: list, structure: Any, others: list, other_structure: Any) -> str:
+    paths, other_paths = ({keystr(path) for path, _ in side} for side in (leaves, others))
+    missing, unexpected = sorted(other_paths - paths), sorted(paths - other_paths)
+    if not (missing or unexpected):
+        return f"the same keys in other containers: {structure} and {other_structure}"
+    return f"missing {missing[:5]}, unexpected {unexpected[:5]}"

@@ -1,0 +1,81 @@
+"""Two gradients from one forward pass."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optax_dtnh._checks import check_floating
+from optax_dtnh._transform import GradientPair
+
+
+def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+    """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
+
+    One trace and one forward pass, so that dropout draws once and batch statistics move once; then
+    one backward pass for each of the two, with whatever the regularizer does not depend on (the
+    head, later layers) left out of the second.
+
+    Args:
+      fun: `fun(params, *args, **kwargs) -> (loss, reg)`, or `((loss, reg), aux)` with `has_aux`.
+        `loss` and `reg` are real floating-point scalars; the weight of `reg` belongs in `dtnh`.
+        Differentiated with respect to its first argument, a tree of real floating-point leaves.
+      has_aux: Whether `fun` returns auxiliary data as well, any tree.
+
+    Returns:
+      A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
+      `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients have the structure, shapes
+      and dtypes of `params`; zeros where a value does not depend on a leaf.
+
+    Raises:
+      TypeError: A leaf of `params` is not real floating point, or `fun` returns something else than
+        it should, by name.
+
+    Example:
+      >>> def fun(w, x):
+      ...     return jnp.sum((w * x - 1.0) ** 2), 0.5 * jnp.sum(w**2)
+      >>> (loss, reg), pair = value_and_grad_pair(fun)(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5]))
+      >>> pair
+      GradientPair(loss_grads=Array([12.,  0.], dtype=float32), reg_grads=Array([1., 2.], dtype=float32))
+    """
+
+    @functools.wraps(fun)
+    def value_and_grads(params, *args, **kwargs):
+        check_floating("params", params)
+
+        def values_and_aux(params):
+            out = fun(params, *args, **kwargs)
+            values, aux = _two("fun", "((loss, reg), aux)", out) if has_aux else (out, None)
+            loss, reg = _two("fun", "(loss, reg)", values)
+            return (_scalar("loss", loss), _scalar("reg", reg)), aux
+
+        values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
+        # One transpose per output: a zero cotangent for the other would run its backward pass too.
+        grads = [
+            jax.linear_transpose(lambda t, i=i: tangents(t)[i], params)(jnp.ones_like(value))[0]
+            for i, value in enumerate(values)
+        ]
+        return ((values, aux) if has_aux else values), GradientPair(*grads)
+
+    return value_and_grads
+
+
+def _two(name: str, form: str, out: Any) -> tuple[Any, Any]:
+    if not (isinstance(out, (tuple, list)) and len(out) == 2):
+        raise TypeError(
+            f"`{name}` should return {form}, got {type(out).__name__}: {out!r}. "
+            "Return the two values apart, without summing them, and set `has_aux` if there is more."
+        )
+    return out[0], out[1]
+
+
+def _scalar(name: str, value: Any) -> jax.Array:
+    dtype, shape = jnp.result_type(value), jnp.shape(value)
+    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` should be a real floating-point scalar, got {dtype} of shape {shape}. "
+            "Reduce it, for example with `jnp.mean`."
+        )
+    return jnp.asarray(value)

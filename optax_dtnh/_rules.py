@@ -1,0 +1,175 @@
+"""The maths of conflict-free directions, readable with the paper alone.
+
+Two directions meet in every step: `m`, the direction to protect (the gradient of the empirical
+loss, or a smoothed one), and `r`, the gradient of the regularizer. Picture the half-space of all
+directions that agree with `m`, `{x : <x, m> >= 0}`. If `r` lies inside, following it costs the loss
+nothing to first order. If it lies outside, the nearest point of the half-space is `r` without its
+component along `m`: everything the regularizer wants that the loss does not mind.
+
+A rule says how much of `r` to keep and how much of `m` to take away, given three scalars::
+
+    dot = <r, m>      ref_sq = <m, m>      reg_sq = <r, r>
+    keep, along = rule(dot, ref_sq, reg_sq)
+    r' = keep * r - (along / ref_sq) * m
+
+The division and its zero case live here, once: where `ref_sq` is 0 there is nothing to protect and
+`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64
+leaves) whatever the leaves' dtype. Sums of squares leave float32 at norms of about 1e+-19: overflow
+becomes NaN, underflow acts as `m = 0`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from optax_dtnh._checks import check_floating, check_like
+
+Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[ArrayLike, ArrayLike]]
+
+
+def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+    """Remove the component along `m` on conflict only: `r' = r - min(<r, m>, 0) / <m, m> * m`.
+
+    The nearest point to `r` of the half-space `<x, m> >= 0`. The rule of DTNH and the default.
+
+    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
+    <https://arxiv.org/abs/1911.07489>`_, 2019. The paper's full text was not available to us; the
+    same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
+    """
+    return 1.0, jnp.minimum(dot, 0.0)
+
+
+def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+    """Always remove the component along `m`: `r' = r - <r, m> / <m, m> * m`.
+
+    Equal to `truncate` on conflict; without one it also throws the helpful part of `r` away.
+
+    Source: the code released for GrOD (Xiong et al., ACM TKDD 2022), which applies it leaf by leaf.
+    """
+    return 1.0, dot
+
+
+def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+    """Leave `r` out on conflict: `r' = r` if `<r, m> >= 0`, else `0`.
+
+    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
+    <https://arxiv.org/abs/1812.02224>`_, 2018, unweighted version.
+    """
+    # 0 * dot keeps NaN: a comparison alone would turn an overflowed product into a clean 0.
+    return jnp.where(dot < 0, 0.0, 1.0 + 0.0 * dot), 0.0
+
+
+def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+    """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
+
+    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
+    <https://arxiv.org/abs/1812.02224>`_, 2018, weighted version.
+    """
+    return _over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
+
+
+def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+    """Keep `r` as it is: `r' = r`. The ordinary regularized loss, the baseline that can hurt."""
+    return 1.0, 0.0
+
+
+def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
+    """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` lets through.
+
+    The whole method on a pair of trees, for reading and testing; `dtnh` applies the same arithmetic
+    inside one fused expression.
+
+    Args:
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, such as `truncate`.
+      r: Tree of the regularizer's gradient, real floating-point leaves of any shape.
+      m: Tree of the direction to protect, same structure and shapes as `r`.
+
+    Returns:
+      A tree like `r`, in its dtypes. With `m = 0` it is `keep * r`, with `r = 0` it is 0; opposed to
+      `m`, `truncate` gives 0; parallel, `r` itself. NaN or infinity in a product reaches every leaf.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import apply_rule, truncate
+      >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))
+      Array([0., 4.], dtype=float32)
+    """
+    check_like("r", r, "m", m)
+    check_floating("r", r)
+    check_floating("m", m)
+    keep, c, _ = coefficients(rule, r, m)
+    return jax.tree.map(lambda x, y: direction(keep, c, x, y).astype(jnp.result_type(x)), r, m)
+
+
+def cosine_similarity(g: Any, r: Any) -> jax.Array:
+    """Return `<g, r> / (|g| |r|)` over whole trees: negative when the two gradients conflict.
+
+    A diagnostic for the user's own log: it needs the norm of `r`, one pass over the gradients more
+    than the update itself, so no state carries it.
+
+    Args:
+      g: Tree of real floating-point leaves.
+      r: Tree of the same structure and shapes.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+
+    Example:
+      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
+      Array(-1., dtype=float32)
+    """
+    check_like("r", r, "g", g)
+    check_floating("g", g)
+    check_floating("r", r)
+    return _over_norms(inner_product(r, g), inner_product(g, g), inner_product(r, r))
+
+
+def inner_product(x: Any, y: Any) -> jax.Array:
+    """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows."""
+    # Reducing each leaf where it lies needs no gather of sharded leaves, unlike vdot or ravel.
+    partials = jax.tree.map(lambda a, b: jnp.sum(widen(a) * widen(b)), x, y)
+    total = sum(jax.tree.leaves(partials), start=jnp.zeros([], jnp.float32))
+    return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
+
+
+def coefficients(rule: Rule, r: Any, m: Any) -> tuple[ArrayLike, ArrayLike | None, jax.Array]:
+    """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`."""
+    dot, ref_sq = inner_product(r, m), inner_product(m, m)
+    keep, along = rule(dot, ref_sq, inner_product(r, r))
+    # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
+    # into the update of every leaf, and the program grows with the square of their number.
+    nonzero = ref_sq != 0
+    s = jnp.where(nonzero, ref_sq, 1.0)
+    if isinstance(keep, jax.Array):
+        keep = keep * s / s
+    if isinstance(along, (int, float)) and along == 0:
+        return keep, None, dot
+    return keep, jnp.where(nonzero, along, 0.0) / s, dot
+
+
+def direction(keep: ArrayLike, c: ArrayLike | None, r: jax.Array, m: jax.Array) -> jax.Array:
+    """Return one leaf of `r' = keep * r - c * m`, widened."""
+    kept = keep * widen(r)
+    return kept if c is None else kept - c * widen(m)
+
+
+def widen(x: ArrayLike) -> jax.Array:
+    """Return `x` in float32, or in float64 if it is float64."""
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def _over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
+    norms = jnp.sqrt(ref_sq) * jnp.sqrt(reg_sq)  # the root of the product would leave float32 first
+    nonzero = norms != 0
+    return jnp.where(nonzero, dot, 0.0) / jnp.where(nonzero, norms, 1.0)
