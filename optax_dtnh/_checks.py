@@ -1,25 +1,26 @@
 """Input checks: every error names the argument, the value and what to do about it."""
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
+
+REAL = (jnp.floating, jnp.integer)
 
 
 def check_weight(weight: Any) -> None:
     """Raise unless `weight` is a schedule, a traced scalar, or a finite number >= 0."""
     if callable(weight) or isinstance(weight, jax.core.Tracer):
         return
-    try:
-        value = float(weight)
-    except (TypeError, ValueError):
+    value = np.asarray(weight)
+    if value.ndim or not any(jnp.issubdtype(value.dtype, kind) for kind in REAL):
         raise TypeError(
             f"`weight` should be a number or an optax schedule, got {weight!r}. "
             "Pass a float such as 0.1, or a function of the step count."
-        ) from None
-    if not (math.isfinite(value) and value >= 0):
+        )
+    if not (np.isfinite(value) and value >= 0):
         raise ValueError(
             f"`weight` should be finite and non-negative, got {weight!r}. "
             "A negative weight would push away from what the regularizer asks for."

@@ -146,16 +146,16 @@ def inner_product(x: Any, y: Any) -> jax.Array:
 def coefficients(rule: Rule, r: Any, m: Any) -> tuple[ArrayLike, ArrayLike | None, jax.Array]:
     """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`."""
     dot, ref_sq = inner_product(r, m), inner_product(m, m)
-    keep, along = rule(dot, ref_sq, inner_product(r, r))
-    # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
-    # into the update of every leaf, and the program grows with the square of their number.
     nonzero = ref_sq != 0
     s = jnp.where(nonzero, ref_sq, 1.0)
+    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r, r))
+    # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
+    # into the update of every leaf, and the program grows with the square of their number.
     if isinstance(keep, jax.Array):
         keep = keep * s / s
     if isinstance(along, (int, float)) and along == 0:
         return keep, None, dot
-    return keep, jnp.where(nonzero, along, 0.0) / s, dot
+    return keep, along / s, dot
 
 
 def direction(keep: ArrayLike, c: ArrayLike | None, r: jax.Array, m: jax.Array) -> jax.Array:

@@ -88,17 +88,19 @@ def dtnh(
     `optax.MultiSteps`, `optax.apply_if_finite`); `reg_grads=` does.
 
     What is guaranteed, for `weight >= 0` and `reference` the identity: `<update, g> >= <inner(g),
-    g>` over the masked-in leaves, up to rounding: to first order, the regularizer never slows the
-    loss that `g` belongs to below what `inner` does alone. It is a statement about that loss, not
-    about test accuracy, and about this update: an optimizer chained after it (momentum, Adam) does
-    not keep it, the same optimizer as `inner` does. Rounding ends it near `weight * |r| / |g|` of
-    1e5 in float32 and 1e2 in bfloat16.
+    g>` over the masked-in leaves: to first order, the regularizer never slows the loss that `g`
+    belongs to below what `inner` does alone. It is a statement about that loss, not about test
+    accuracy, and about this update: an optimizer chained after it (momentum, Adam) does not keep
+    it, the same optimizer as `inner` does. It holds up to a rounding of `8 eps |g| (|g| + weight
+    |r|)` (`eps` of the update's dtype; 1 instead of 8 in bfloat16 and float16), so it means little
+    beyond `weight * |r| / |g|` of about 1e5 in float32 and 1e2 in bfloat16.
 
     Zero and singular cases: `g = 0` gives `weight * r`, `r = 0` gives `inner(g)` exactly, opposed
     gradients give `inner(g)` up to rounding, parallel ones the plain sum. NaN or infinity in either
-    gradient, and norms beyond about 1e19 in float32, make the update NaN; put
-    `optax.apply_if_finite` around the `reg_grads=` spelling to skip such steps. Norms below about
-    1e-19 act as 0.
+    gradient, and norms beyond about 1e19 in float32, make the update NaN: `optax.apply_if_finite`
+    around the optimizer that follows in the chain skips such a step. (Around `dtnh` itself it sees
+    the loss's gradient alone, and keeps a bad one out of `reference`.) Norms below about 1e-19 act
+    as 0.
 
     `init` works under `jax.eval_shape`, `update` under `jit`, `vmap` and `scan`.
 
