@@ -30,6 +30,7 @@ Any other regularizer goes through `dtnh`, with both gradients from `value_and_g
 from optax_dtnh import regularizers
 from optax_dtnh._anchor import L2SPState, add_l2_sp
 from optax_dtnh._gradients import value_and_grad_pair
+from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
 from optax_dtnh._rules import (
     Rule,
     apply_rule,
@@ -40,14 +41,8 @@ from optax_dtnh._rules import (
     plain,
     truncate,
 )
-from optax_dtnh._transform import (
-    DTNHState,
-    GradientPair,
-    TransformPairState,
-    dtnh,
-    per_leaf,
-    transform_pair,
-)
+from optax_dtnh._select import per_leaf
+from optax_dtnh._transform import DTNHState, dtnh
 
 __all__ = [
     "DTNHState",

@@ -1,6 +1,6 @@
 """L2-SP without a second backward pass: the anchor lives in the optimizer's state."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,8 @@ from jax.typing import DTypeLike
 
 from optax_dtnh._checks import check_floating, check_like
 from optax_dtnh._rules import Rule, widen
-from optax_dtnh._transform import (
-    DTNHState,
-    LabelsOrFn,
-    MaskOrFn,
-    conflict_free,
-    mask_out,
-    resolve_mask,
-)
+from optax_dtnh._select import LabelsOrFn, MaskOrFn, mask_out, resolve_mask
+from optax_dtnh._transform import DTNHState, conflict_free
 
 
 class L2SPState(NamedTuple):
@@ -81,6 +75,8 @@ def add_l2_sp(
       TypeError: Integer or complex leaves inside the mask; a `weight` that is no number.
 
     Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_dtnh import add_l2_sp
       >>> tx = optax.chain(add_l2_sp(0.5), optax.sgd(0.1))
       >>> state = tx.init(jnp.array([1.0, 1.0]))
       >>> grads, params = jnp.array([2.0, 0.0]), jnp.array([-2.0, 3.0])
@@ -98,7 +94,8 @@ def add_l2_sp(
     keep_anchor = optax.masked(copy, in_mask)
 
     def init_fn(params):
-        return L2SPState(keep_anchor.init(params).inner_state, init(params))
+        masked = cast(optax.MaskedState, keep_anchor.init(params))
+        return L2SPState(masked.inner_state, cast(DTNHState, init(params)))
 
     def update_fn(updates, state, params=None, **extra_args):
         if params is None:

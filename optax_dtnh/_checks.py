@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 REAL = (jnp.floating, jnp.integer)
@@ -12,7 +12,7 @@ REAL = (jnp.floating, jnp.integer)
 
 def check_weight(weight: Any) -> None:
     """Raise unless `weight` is a schedule, a traced scalar, or a finite number >= 0."""
-    if callable(weight) or isinstance(weight, jax.core.Tracer):
+    if callable(weight) or isinstance(weight, Tracer):
         return
     value = np.asarray(weight)
     if value.ndim or not any(jnp.issubdtype(value.dtype, kind) for kind in REAL):

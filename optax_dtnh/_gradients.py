@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from optax_dtnh._checks import check_floating
-from optax_dtnh._transform import GradientPair
+from optax_dtnh._pair import GradientPair
 
 
 def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
@@ -34,11 +34,13 @@ def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Calla
         it should, by name.
 
     Example:
-      >>> def fun(w, x):
-      ...     return jnp.sum((w * x - 1.0) ** 2), 0.5 * jnp.sum(w**2)
-      >>> (loss, reg), pair = value_and_grad_pair(fun)(jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5]))
-      >>> pair
-      GradientPair(loss_grads=Array([12.,  0.], dtype=float32), reg_grads=Array([1., 2.], dtype=float32))
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import value_and_grad_pair
+      >>> fun = lambda w, x: (jnp.sum((w * x - 1.0) ** 2), 0.5 * jnp.sum(w**2))
+      >>> w, x = jnp.array([1.0, 2.0]), jnp.array([3.0, 0.5])
+      >>> (loss, reg), pair = value_and_grad_pair(fun)(w, x)
+      >>> pair.loss_grads, pair.reg_grads
+      (Array([12.,  0.], dtype=float32), Array([1., 2.], dtype=float32))
     """
 
     @functools.wraps(fun)

@@ -13,9 +13,9 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     r' = keep * r - (along / ref_sq) * m
 
 The division and its zero case live here, once: where `ref_sq` is 0 there is nothing to protect and
-`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64
-leaves) whatever the leaves' dtype. Sums of squares leave float32 at norms of about 1e+-19: overflow
-becomes NaN, underflow acts as `m = 0`.
+`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for
+float64 leaves) whatever the leaves' dtype. Sums of squares leave float32 at norms of about 1e+-19:
+overflow becomes NaN, underflow acts as `m = 0`.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,11 @@ from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_like
 
-Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[ArrayLike, ArrayLike]]
+Scalar = jax.Array | float
+Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
 
-def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Remove the component along `m` on conflict only: `r' = r - min(<r, m>, 0) / <m, m> * m`.
 
     The nearest point to `r` of the half-space `<x, m> >= 0`. The rule of DTNH and the default.
@@ -42,8 +43,8 @@ def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Arra
     return 1.0, jnp.minimum(dot, 0.0)
 
 
-def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
-    """Always remove the component along `m`: `r' = r - <r, m> / <m, m> * m`.
+def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
+    """Remove the component along `m` always: `r' = r - <r, m> / <m, m> * m`.
 
     Equal to `truncate` on conflict; without one it also throws the helpful part of `r` away.
 
@@ -52,7 +53,7 @@ def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Ar
     return 1.0, dot
 
 
-def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Leave `r` out on conflict: `r' = r` if `<r, m> >= 0`, else `0`.
 
     Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
@@ -62,7 +63,7 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLik
     return jnp.where(dot < 0, 0.0, 1.0 + 0.0 * dot), 0.0
 
 
-def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
 
     Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
@@ -71,7 +72,7 @@ def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayL
     return _over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
 
-def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[ArrayLike, ArrayLike]:
+def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Keep `r` as it is: `r' = r`. The ordinary regularized loss, the baseline that can hurt."""
     return 1.0, 0.0
 
@@ -88,8 +89,8 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes as `r`.
 
     Returns:
-      A tree like `r`, in its dtypes. With `m = 0` it is `keep * r`, with `r = 0` it is 0; opposed to
-      `m`, `truncate` gives 0; parallel, `r` itself. NaN or infinity in a product reaches every leaf.
+      A tree like `r`, in its dtypes: `keep * r` for `m = 0`, and 0 for `r = 0`. For `truncate`, 0
+      if opposed to `m` and `r` if parallel. NaN or infinity in a product reaches every leaf.
 
     Raises:
       ValueError: The trees differ in structure or shape.
@@ -126,6 +127,8 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
       TypeError: A leaf is not real floating point.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import cosine_similarity
       >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
       Array(-1., dtype=float32)
     """
@@ -133,6 +136,22 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
     check_floating("g", g)
     check_floating("r", r)
     return _over_norms(inner_product(r, g), inner_product(g, g), inner_product(r, r))
+
+
+def add_conflict_free(
+    rule: Rule, weight: ArrayLike, u: Any, m: Any, r: Any, r_again: Any
+) -> tuple[Any, jax.Array]:
+    """Return `u + weight * r'`, every leaf rounded once to the dtype of `u`, and `<r, m> < 0`.
+
+    `r` is given twice, for the inner products and for the sum: a caller that forms it in place
+    spells it in two ways, or XLA would store it.
+    """
+    keep, c, dot = coefficients(rule, r, m)
+
+    def add(u, r, m):
+        return (widen(u) + weight * direction(keep, c, r, m)).astype(jnp.result_type(u))
+
+    return jax.tree.map(add, u, r_again, m), dot < 0
 
 
 def inner_product(x: Any, y: Any) -> jax.Array:
@@ -143,7 +162,7 @@ def inner_product(x: Any, y: Any) -> jax.Array:
     return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
 
 
-def coefficients(rule: Rule, r: Any, m: Any) -> tuple[ArrayLike, ArrayLike | None, jax.Array]:
+def coefficients(rule: Rule, r: Any, m: Any) -> tuple[Scalar, Scalar | None, jax.Array]:
     """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`."""
     dot, ref_sq = inner_product(r, m), inner_product(m, m)
     nonzero = ref_sq != 0
@@ -158,7 +177,7 @@ def coefficients(rule: Rule, r: Any, m: Any) -> tuple[ArrayLike, ArrayLike | Non
     return keep, along / s, dot
 
 
-def direction(keep: ArrayLike, c: ArrayLike | None, r: jax.Array, m: jax.Array) -> jax.Array:
+def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax.Array:
     """Return one leaf of `r' = keep * r - c * m`, widened."""
     kept = keep * widen(r)
     return kept if c is None else kept - c * widen(m)
@@ -166,7 +185,7 @@ def direction(keep: ArrayLike, c: ArrayLike | None, r: jax.Array, m: jax.Array) 
 
 def widen(x: ArrayLike) -> jax.Array:
     """Return `x` in float32, or in float64 if it is float64."""
-    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    return jax.lax.convert_element_type(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
 def _over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Regularizers of transfer learning: plain functions of trees to a float32 scalar.
 
-`w` are the parameters, `w_s` the pretrained ones; `f` the feature maps of the network being trained,
-`f_s` those of the pretrained one on the same batch.
+`w` are the parameters, `w_s` the pretrained ones; `f` the feature maps of the network being
+trained, `f_s` those of the pretrained one on the same batch.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,8 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       TypeError: A leaf is not real floating point.
 
     Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import l2_sp
       >>> l2_sp({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])})
       Array(2., dtype=float32)
 
@@ -65,7 +67,10 @@ def feature_distance(
       TypeError: A leaf is not real floating point.
 
     Example:
-      >>> feature_distance({"layer2": jnp.array([[1.0, 3.0]])}, {"layer2": jnp.array([[1.0, 1.0]])})
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import feature_distance
+      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])
+      >>> feature_distance({"stage2": f}, {"stage2": f_s})
       Array(2., dtype=float32)
 
     Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt

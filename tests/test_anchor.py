@@ -253,7 +253,9 @@ def test_missing_parameters_are_refused():
 
 
 def test_integer_parameters_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"`params\['n'\]` should be floating point, got int32.*mask"):
+    with pytest.raises(
+        TypeError, match=r"`params\['n'\]` should be floating point, got int32.*mask"
+    ):
         add_l2_sp(0.3).init({"n": jnp.arange(2)})
 
 
@@ -264,7 +266,9 @@ def test_trees_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"`updates` should have the tree structure of `params`"):
         tx.update({"kernel": g["kernel"]}, state, params)
     other = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(4)}
-    with pytest.raises(ValueError, match=r"`params\['kernel'\]` should have shape \(3, 4\) as in `an"):
+    with pytest.raises(
+        ValueError, match=r"`params\['kernel'\]` should have shape \(3, 4\) as in `an"
+    ):
         tx.update(other, state, other)
 
 

@@ -147,7 +147,11 @@ def test_integer_parameters_are_refused_by_name():
         (lambda w: jnp.sum(w), False, r"`fun` should return \(loss, reg\), got .*without summing"),
         (lambda w: (w[0], w[1], w[0]), False, r"`fun` should return \(loss, reg\), got tuple"),
         (lambda w: (w[0], w[1]), True, r"`fun` should return \(loss, reg\), got"),
-        (lambda w: (w[0], w), False, r"`reg` should be a real .* got float32 of shape \(2,\).*Redu"),
+        (
+            lambda w: (w[0], w),
+            False,
+            r"`reg` should be a real .* got float32 of shape \(2,\).*Redu",
+        ),
         (lambda w: (1, w[0]), False, "`loss` should be a real floating-point scalar, got int32"),
     ],
 )

@@ -59,7 +59,9 @@ def test_narrow_dtypes_are_summed_in_float32(regularizer):
 @both
 def test_trees_that_differ_are_refused_and_never_broadcast(regularizer):
     first = {l2_sp: "w", feature_distance: "f"}[regularizer]
-    with pytest.raises(ValueError, match=rf"`{first}` should have the tree structure of `{first}_s`"):
+    with pytest.raises(
+        ValueError, match=rf"`{first}` should have the tree structure of `{first}_s`"
+    ):
         regularizer({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
     with pytest.raises(ValueError, match=rf"`{first}` should have shape \(2, 2\).*got \(2,\)"):
         regularizer(jnp.ones(2), jnp.ones((2, 2)))

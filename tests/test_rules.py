@@ -294,7 +294,9 @@ def test_a_constant_along_that_is_not_zero_is_used():
 
 def test_cosine_similarity_is_the_cosine():
     g, r = at_angle(SHAPES["nested"], -0.6, np.random.default_rng(0), 1e-12, 1e15)
-    assert cosine_similarity(cast(g, "float32"), cast(r, "float32")) == pytest.approx(-0.6, rel=1e-5)
+    assert cosine_similarity(cast(g, "float32"), cast(r, "float32")) == pytest.approx(
+        -0.6, rel=1e-5
+    )
     assert cosine_similarity(jnp.zeros(3), jnp.ones(3)) == 0
     assert jnp.isnan(cosine_similarity(jnp.ones(3), jnp.array([jnp.inf, 1.0, 1.0])))
 

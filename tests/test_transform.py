@@ -205,6 +205,13 @@ def test_one_decision_per_label():
     assert_equal(updates, step(dtnh(1.0, labels={"head": 0, "backbone": 1}), GRADS, REG)[0])
 
 
+def test_labels_may_be_a_function_of_the_updates():
+    by_size, _ = step(dtnh(1.0, labels=lambda tree: jax.tree.map(jnp.size, tree)), GRADS, REG)
+    sizes = {"head": 2, "backbone": {"a": 2, "b": 3}}
+    assert_equal(by_size, step(dtnh(1.0, labels=sizes), GRADS, REG)[0])
+    assert norm(minus(by_size, step(dtnh(1.0), GRADS, REG)[0])) > 0.1
+
+
 def test_per_leaf_protects_every_leaf_and_reports_the_share_in_conflict():
     r = REG | {"head": jnp.array([1.0, 1.0])}
     updates, state = step(dtnh(1.0, labels=per_leaf), GRADS, r)

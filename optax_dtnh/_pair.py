@@ -1,0 +1,127 @@
+"""The two gradients of one step: how they are spelled, and how each is transformed by itself."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
+import optax
+
+from optax_dtnh._checks import check_like
+
+MISSING = (
+    "`reg_grads` is missing: got updates of type {}, not a pair. Call "
+    "`tx.update(GradientPair(loss_grads, reg_grads), state, params)` or "
+    "`tx.update(loss_grads, state, params, reg_grads=reg_grads)`."
+)
+BOTH = (
+    "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
+    "Pass the pair alone, or the loss gradient as updates with `reg_grads=`."
+)
+
+
+class GradientPair(NamedTuple):
+    """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
+
+    A plain 2-tuple in this order is accepted as well.
+    """
+
+    loss_grads: Any
+    reg_grads: Any
+
+
+class TransformPairState(NamedTuple):
+    """State of `transform_pair`: one state per member of the pair."""
+
+    loss: optax.OptState
+    reg: optax.OptState
+
+
+def transform_pair(
+    loss: optax.GradientTransformation = optax.identity(),
+    reg: optax.GradientTransformation = optax.identity(),
+) -> optax.GradientTransformationExtraArgs:
+    """Send each member of a gradient pair through a transformation of its own.
+
+    `(g, r) -> (loss(g), reg(r))`, for use before `dtnh` in a chain: separate momentum buffers, or
+    clipping one gradient without the other.
+
+    Args:
+      loss: Transformation of the loss's gradient.
+      reg: Transformation of the regularizer's gradient. Both see `params` and extra arguments.
+
+    Returns:
+      A `GradientTransformationExtraArgs` from a `GradientPair` (or 2-tuple) to a `GradientPair`,
+      with a `TransformPairState`.
+
+    Raises:
+      ValueError: The updates are no pair, or `reg_grads=` is given as well: a transformation cannot
+        change an extra argument, so only the pair spelling works here.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_dtnh import GradientPair, dtnh, transform_pair
+      >>> tx = optax.chain(transform_pair(reg=optax.clip_by_global_norm(1.0)), dtnh(0.5))
+      >>> pair = GradientPair(jnp.array([1.0, 0.0]), jnp.array([0.0, 4.0]))
+      >>> tx.update(pair, tx.init(jnp.zeros(2)))[0]
+      Array([1. , 0.5], dtype=float32)
+    """
+    loss, reg = optax.with_extra_args_support(loss), optax.with_extra_args_support(reg)
+
+    def init(params):
+        return TransformPairState(loss.init(params), reg.init(params))
+
+    def update(updates, state, params=None, *, reg_grads=None, **extra_args):
+        if reg_grads is not None:
+            raise ValueError(
+                "`reg_grads` should not be given to `transform_pair`, got one. It cannot change an "
+                "extra argument: pass `GradientPair(loss_grads, reg_grads)` as the updates."
+            )
+        g, r = as_pair(updates, None, params)
+        g, loss_state = loss.update(g, state.loss, params, **extra_args)
+        r, reg_state = reg.update(r, state.reg, params, **extra_args)
+        return GradientPair(g, r), TransformPairState(loss_state, reg_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def as_pair(updates: Any, reg_grads: Any | None, params: Any | None) -> GradientPair:
+    """Return the checked pair from either spelling."""
+    if reg_grads is not None:
+        if _looks_like_pair(updates, reg_grads):
+            raise ValueError(BOTH)
+        pair = GradientPair(updates, reg_grads)
+    else:
+        pair = _unpack(updates, params)
+    check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads)
+    if params is not None:
+        check_like("loss_grads", pair.loss_grads, "params", params)
+    return pair
+
+
+def _looks_like_pair(updates: Any, reg_grads: Any) -> bool:
+    members = _members(updates)
+    if isinstance(updates, GradientPair) or members is None:
+        return members is not None
+    structure = jax.tree.structure(reg_grads)
+    return jax.tree.structure(members[0]) == structure != jax.tree.structure(updates)
+
+
+def _unpack(updates: Any, params: Any | None) -> GradientPair:
+    members = _members(updates)
+    shaped_like_params = params is not None and (
+        jax.tree.structure(updates) == jax.tree.structure(params)
+    )
+    if members is None or shaped_like_params:
+        raise ValueError(MISSING.format(type(updates).__name__))
+    return GradientPair(*members)
+
+
+def _members(updates: Any) -> tuple[Any, Any] | None:
+    """Return the two members of anything that spells a pair, else None."""
+    if type(updates) in (tuple, GradientPair) and len(updates) == 2:
+        return cast(tuple, tuple(updates))
+    if isinstance(updates, Mapping):  # flax.nnx.Optimizer turns tuples into mappings
+        for keys in (GradientPair._fields, (0, 1)):
+            if set(updates) == set(keys):
+                return updates[keys[0]], updates[keys[1]]
+    return None

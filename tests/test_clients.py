@@ -1,0 +1,118 @@
+"""The two spellings of the pair in the training loops they exist for: Flax NNX and Linen."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+from flax.training.train_state import TrainState
+
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, value_and_grad_pair
+from tests.helpers import assert_close, assert_equal
+
+X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
+Y = jnp.array([[1.0], [-1.0]])
+
+
+def losses(hidden, out):
+    return jnp.mean((out - Y) ** 2), jnp.mean((hidden - 1.0) ** 2)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.backbone = nnx.Linear(3, 4, rngs=rngs)
+        self.head = nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, x):
+        hidden = jnp.tanh(self.backbone(x))
+        return hidden, self.head(hidden)
+
+
+def gradients(model):
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def fun(params):
+        return losses(*nnx.merge(graph, params, rest, copy=True)(X))
+
+    return value_and_grad_pair(fun)(params)[1]
+
+
+def backbone(tree):
+    """True for the backbone, False for the new head."""
+    return jax.tree.map_with_path(lambda path, _: "head" not in jax.tree_util.keystr(path), tree)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+@pytest.mark.parametrize("mask", [None, backbone], ids=["whole", "backbone"])
+def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
+    results = []
+    for spelling in ("reg_grads", "pair", "tuple"):
+        model = Net(nnx.Rngs(0))
+        tx = optax.chain(dtnh(0.5, mask=mask), optax.sgd(0.1, momentum=0.9))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param, graph=graph)
+        for _ in range(3):
+            g, r = gradients(model)
+            if spelling == "reg_grads":
+                optimizer.update(model, g, reg_grads=r)
+            else:
+                optimizer.update(model, GradientPair(g, r) if spelling == "pair" else (g, r))
+        results.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        conflict = optax.tree.get(optimizer.opt_state, "conflict")
+        assert float(conflict[...]) in (0.0, 1.0)
+    assert_equal(results[1], results[0])
+    assert_equal(results[2], results[0])
+
+
+def test_an_nnx_optimizer_without_the_regularizer_gradient_is_told_how_to_pass_it():
+    model = Net(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, dtnh(0.5), wrt=nnx.Param)
+    with pytest.raises(ValueError, match="`reg_grads` is missing"):
+        optimizer.update(model, gradients(model).loss_grads)
+
+
+def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
+    model = Net(nnx.Rngs(0))
+    start = nnx.to_pure_dict(nnx.state(model, nnx.Param))["backbone"]
+    start = jax.tree.map(jnp.copy, start)
+    tx = optax.chain(add_l2_sp(0.5, mask=backbone), optax.sgd(0.1))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit(donate_argnums=(0, 1))
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: losses(*model(X))[0])(model)
+        optimizer.update(model, grads)
+
+    for _ in range(3):
+        step(model, optimizer)
+    anchor = nnx.to_pure_dict(nnx.as_pure(optimizer.opt_state[0].anchor["backbone"]))
+    assert_equal(anchor, start)
+
+
+class LinenNet(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        hidden = jnp.tanh(nn.Dense(4, name="backbone")(x))
+        return hidden, nn.Dense(1, name="head")(hidden)
+
+
+def linen_losses(params):
+    return losses(*LinenNet().apply({"params": params}, X))
+
+
+def test_a_linen_train_state_takes_the_pair_and_walks_the_same_path_as_nnx():
+    model = Net(nnx.Rngs(0))
+    params = jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    optimizer = nnx.Optimizer(
+        model, optax.chain(dtnh(0.5, mask=backbone), optax.adam(0.1)), wrt=nnx.Param
+    )
+    state = TrainState.create(
+        apply_fn=LinenNet().apply,
+        params=params,
+        tx=optax.chain(dtnh(0.5, mask=backbone), optax.adam(0.1)),
+    )
+    for _ in range(3):
+        g, r = gradients(model)
+        optimizer.update(model, g, reg_grads=r)
+        state = state.apply_gradients(grads=value_and_grad_pair(linen_losses)(state.params)[1])
+    assert_close(state.params, nnx.to_pure_dict(nnx.state(model, nnx.Param)))

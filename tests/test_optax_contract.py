@@ -1,0 +1,284 @@
+"""Every public factory through the wrappers and uses an optax transformation has to survive."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_leaf, transform_pair
+from tests.helpers import assert_close, assert_equal, cast, minus, random_tree
+
+
+class Use(NamedTuple):
+    """A factory and the way a user calls what it makes."""
+
+    factory: Callable
+    update: Callable
+
+
+def as_pair(tx, g, r, state, params, **extra):
+    return tx.update(GradientPair(g, r), state, params, **extra)
+
+
+def as_keyword(tx, g, r, state, params, **extra):
+    return tx.update(g, state, params, reg_grads=r, **extra)
+
+
+def alone(tx, g, r, state, params, **extra):
+    return tx.update(g, state, params, **extra)
+
+
+def full(factory):
+    def make(weight):
+        return factory(
+            weight,
+            inner=optax.scale_by_adam(),
+            mask={"kernel": True, "bias": False, "scale": True},
+            reference=optax.ema(0.9, accumulator_dtype=jnp.float32),
+            labels=per_leaf,
+        )
+
+    return make
+
+
+def momentum_pair(weight):
+    return optax.chain(transform_pair(optax.trace(0.9), optax.trace(0.9)), dtnh(weight))
+
+
+USES = {
+    "dtnh, pair": Use(dtnh, as_pair),
+    "dtnh, reg_grads": Use(dtnh, as_keyword),
+    "dtnh, every option, pair": Use(full(dtnh), as_pair),
+    "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
+    "transform_pair": Use(momentum_pair, as_pair),
+    "add_l2_sp": Use(add_l2_sp, alone),
+    "add_l2_sp, every option": Use(full(add_l2_sp), alone),
+}
+every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+# Wrappers that expect updates shaped like the parameters.
+SINGLE = ["dtnh, reg_grads", "add_l2_sp"]
+params_shaped = pytest.mark.parametrize("use", [USES[name] for name in SINGLE], ids=SINGLE)
+SHAPES = {"kernel": (8, 4), "bias": (4,), "scale": ()}
+
+
+def data(dtype="float32"):
+    """Start, current parameters and a few pairs of gradients."""
+    rng = np.random.default_rng(0)
+    start, params = (cast(random_tree(SHAPES, rng), dtype) for _ in range(2))
+    pairs = [tuple(cast(random_tree(SHAPES, rng), dtype) for _ in range(2)) for _ in range(4)]
+    return start, params, pairs
+
+
+def run(tx, update, dtype="float32", **extra):
+    """Updates and final state of a few steps from `start`, seen at `params`."""
+    start, params, pairs = data(dtype)
+    state, all_updates = tx.init(start), []
+    for g, r in pairs:
+        updates, state = update(tx, g, r, state, params, **extra)
+        all_updates.append(updates)
+    return all_updates, state
+
+
+@every_use
+def test_members_of_a_chain_act_one_after_the_other(use):
+    updates, _ = run(use.factory(0.5), use.update)
+    scaled = jax.tree.map(lambda x: -0.1 * x, updates)
+    for chain in (
+        optax.chain(use.factory(0.5), optax.scale(-0.1)),
+        optax.named_chain(("dtnh", use.factory(0.5)), ("scale", optax.scale(-0.1))),
+    ):
+        assert_equal(run(chain, use.update)[0], scaled)
+
+
+@every_use
+def test_inject_hyperparams_takes_a_number_or_a_schedule(use):
+    def schedule(count):
+        return 0.5 / (1 + count)
+
+    for weight in (0.5, schedule):
+        injected, state = run(optax.inject_hyperparams(use.factory)(weight), use.update)
+        assert_close(injected, run(use.factory(weight), use.update)[0])
+        assert state.hyperparams["weight"] == (0.5 if weight == 0.5 else schedule(3))
+
+
+@params_shaped
+def test_masked_and_partition_see_part_of_the_tree(use):
+    kernel = {"kernel": True, "bias": False, "scale": False}
+    tx = use.factory(0.5)
+    masked = optax.masked(tx, kernel, mask_compatible_extra_args=True)
+    split = optax.partition(
+        {True: tx, False: optax.identity()}, kernel, mask_compatible_extra_args=True
+    )
+    start, params, ((g, r), *_) = data()
+    g_, r_, start_, params_ = ({"kernel": tree["kernel"]} for tree in (g, r, start, params))
+    expected, _ = use.update(tx, g_, r_, tx.init(start_), params_)
+    for wrapped in (masked, split):
+        updates, _ = use.update(wrapped, g, r, wrapped.init(start), params)
+        assert_equal(updates, g | expected)
+
+
+def test_multi_steps_is_exact_for_the_anchor_and_takes_the_last_gradient_of_another_regularizer():
+    start, params, pairs = data()
+
+    def after_two(tx, update):
+        steps = optax.MultiSteps(tx, every_k_schedule=2).gradient_transformation()
+        state = steps.init(start)
+        for g, r in pairs[:2]:
+            updates, state = update(steps, g, r, state, params)
+        return updates
+
+    (g, r), (g_2, r_2) = pairs[:2]
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, g, g_2)
+    l2, pair = add_l2_sp(0.5), dtnh(0.5)
+    assert_close(after_two(l2, alone), l2.update(mean, l2.init(start), params)[0])
+    last = as_keyword(pair, mean, r_2, pair.init(start), params)[0]
+    assert_close(after_two(pair, as_keyword), last)
+    mean_r = jax.tree.map(lambda a, b: (a + b) / 2, r, r_2)
+    right = as_keyword(pair, mean, mean_r, pair.init(start), params)[0]
+    assert np.abs(minus(last, right)["kernel"]).max() > 0.01
+
+
+@params_shaped
+def test_apply_if_finite_and_conditionally_transform_pass_good_steps(use):
+    expected = run(use.factory(0.5), use.update)[0]
+    finite = optax.apply_if_finite(use.factory(0.5), 3)
+    always = optax.conditionally_transform(use.factory(0.5), lambda count: count >= 0)
+    for wrapped in (finite, always):
+        assert_close(run(wrapped, use.update)[0], expected)
+
+
+@every_use
+def test_unknown_extra_arguments_are_ignored_and_reach_the_inner_transformation(use):
+    assert_equal(run(use.factory(0.5), use.update, value=1.0), run(use.factory(0.5), use.update))
+
+    def update(updates, state, params=None, *, value, **extra):
+        assert "reg_grads" not in extra
+        return jax.tree.map(lambda x: value * x, updates), state
+
+    double = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    for factory, call in ((dtnh, as_pair), (dtnh, as_keyword), (add_l2_sp, alone)):
+        updates, _ = run(factory(0.0, inner=double), call, value=2.0)
+        assert_equal(updates, [jax.tree.map(lambda x: 2.0 * x, g) for g, _ in data()[2]])
+
+
+@every_use
+def test_jit_equals_eager_with_one_compilation(use):
+    tx = use.factory(0.5)
+    traces = []
+
+    @jax.jit
+    def update(g, r, state, params):
+        traces.append(1)
+        return use.update(tx, g, r, state, params)
+
+    def compiled(tx, g, r, state, params):
+        return update(g, r, state, params)
+
+    updates, state = run(tx, compiled)
+    eager, eager_state = run(tx, use.update)
+    assert_close(updates, eager)
+    assert_close(state, eager_state)
+    assert len(traces) == 1
+
+
+@every_use
+def test_scan_and_vmap_equal_a_loop(use):
+    tx = use.factory(0.5)
+    start, params, pairs = data()
+    g, r = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+
+    def body(state, pair):
+        updates, state = use.update(tx, *pair, state, params)
+        return state, updates
+
+    scanned = jax.lax.scan(body, tx.init(start), (g, r))[1]
+    batched = jax.vmap(lambda g, r: use.update(tx, g, r, tx.init(start), params)[0])(g, r)
+    for i, updates in enumerate(run(tx, use.update)[0]):
+        assert_close(jax.tree.map(lambda x, i=i: x[i], scanned), updates)
+        first = use.update(tx, *pairs[i], tx.init(start), params)[0]
+        assert_close(jax.tree.map(lambda x, i=i: x[i], batched), first)
+
+
+@every_use
+def test_the_weight_may_be_traced(use):
+    start, params, ((g, r), *_) = data()
+
+    def updates(weight):
+        tx = use.factory(weight)
+        return use.update(tx, g, r, tx.init(start), params)[0]
+
+    batched = jax.vmap(updates)(jnp.array([0.1, 10.0]))
+    assert_close(jax.tree.map(lambda x: x[1], batched), updates(10.0))
+
+
+@every_use
+def test_parameters_and_state_can_be_donated(use):
+    tx = optax.chain(use.factory(0.5), optax.sgd(0.1, momentum=0.9))
+    params, _, ((g, r), *_) = data()
+    state = tx.init(params)
+
+    def step(params, state):
+        updates, state = use.update(tx, g, r, state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    for _ in range(3):
+        params, state = step(params, state)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@every_use
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_state_keeps_its_structure_and_types_and_the_update_those_of_the_gradient(use, dtype):
+    def types(tree):
+        return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+    tx = use.factory(0.5)
+    start, _, pairs = data(dtype)
+    updates, state = run(tx, use.update, dtype)
+    assert types(state) == types(tx.init(start)) == types(jax.eval_shape(tx.init, start))
+    assert types(updates[-1]) == types(pairs[-1][0])
+
+
+@every_use
+def test_map_params_finds_what_is_shaped_like_the_parameters(use):
+    tx = use.factory(0.5)
+    state = tx.init(data()[0])
+    doubled = optax.tree.map_params(
+        tx, lambda x: 2 * x, state, transform_non_params=lambda x: x + 1
+    )
+    assert jax.tree.structure(doubled) == jax.tree.structure(state)
+    if use.factory is add_l2_sp:
+        assert_equal(doubled.anchor, jax.tree.map(lambda x: 2 * x, state.anchor))
+    conflicts = optax.tree.get_all_with_path(doubled, "conflict")
+    assert [float(value) for _, value in conflicts] == [1.0]
+
+
+@every_use
+def test_sharded_gradients_need_one_all_reduce_and_no_gather(use):
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    tx = use.factory(0.5)
+    start, params, ((g, r), *_) = data()
+
+    def shard(tree):
+        return jax.tree.map(
+            lambda x: jax.device_put(
+                x, NamedSharding(mesh, PartitionSpec("data") if x.ndim else PartitionSpec())
+            ),
+            tree,
+        )
+
+    step = jax.jit(lambda g, r, state, params: use.update(tx, g, r, state, params))
+    expected, _ = step(g, r, tx.init(start), params)
+    arguments = (shard(g), shard(r), tx.init(shard(start)), shard(params))
+    program = step.lower(*arguments).compile().as_text()
+    updates, state = step(*arguments)
+    assert_close(updates, expected)
+    assert updates["kernel"].sharding.spec[0] == "data"
+    assert program.count("all-gather(") == 0
+    assert program.count("all-reduce(") == 1
