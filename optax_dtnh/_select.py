@@ -1,7 +1,7 @@
 """Which leaves are regularized, and which of them share one decision."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -54,6 +54,11 @@ def groups_of(in_mask: Tree, labels: LabelsOrFn, tree: Tree) -> list[list[int]]:
     groups = defaultdict(list)
     leaves = zip(jax.tree.leaves(in_mask), jax.tree.leaves(per_leaf_labels), strict=True)
     for i, (regularized, label) in enumerate(leaves):
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"`labels` should hold strings, integers or other hashable values, got {label!r}. "
+                "Leaves with equal labels share one decision."
+            )
         if regularized:
             groups[label].append(i)
     return list(groups.values())

@@ -381,8 +381,9 @@ def test_integer_and_complex_leaves_are_refused_by_name(dtype, message):
 def test_complex_gradients_work_as_the_message_says():
     g, r = jnp.array([2.0 + 0j]), jnp.array([-3.0 + 4j])
     tx = optax.contrib.split_real_and_imaginary(dtnh(0.5))
-    pair = GradientPair(g, r)
-    assert_equal(tx.update(pair, tx.init(g))[0], jnp.array([2.0 + 2j]))
+    for params in (g, None):
+        updates, _ = tx.update(GradientPair(g, r), tx.init(g), params)
+        assert_equal(updates, jnp.array([2.0 + 2j]))
 
 
 def test_a_mask_without_any_true_is_refused():
@@ -399,3 +400,5 @@ def test_a_mask_of_another_kind_or_structure_is_refused():
         step(dtnh(1.0, mask={"tail": True}), GRADS, REG)
     with pytest.raises(ValueError, match="`labels` should have the structure of the updates"):
         step(dtnh(1.0, labels={"tail": 1}), GRADS, REG)
+    with pytest.raises(TypeError, match="`labels` should hold strings, integers or other hashable"):
+        step(dtnh(1.0, labels={"head": jnp.zeros(2), "backbone": 1}), GRADS, REG)

@@ -1,0 +1,79 @@
+"""The README: its code runs, its diffs lead from one working program to another."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import optax_dtnh
+from optax_dtnh import regularizers
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    """What all Python blocks together define."""
+    names = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    return names
+
+
+def test_python_blocks_run_and_the_example_learns(namespace):
+    assert len(blocks("python")) == 4
+    start = namespace["losses"](namespace["pretrained"], namespace["x"], namespace["y"])[0]
+    assert namespace["loss"] < 0.9 * start
+
+
+def side(diff, sign):
+    """The program before (`-`) or after (`+`) a diff."""
+    return "\n".join(line[1:] for line in diff.splitlines() if line[:1] in (" ", sign, ""))
+
+
+def test_the_loop_before_and_after_the_diff_runs_and_the_diff_is_short(namespace):
+    names = vars(optax_dtnh) | vars(regularizers) | namespace
+    diff = blocks("diff")[0]
+    ends = []
+    for sign in "-+":
+        program = dict(names)
+        exec(compile(side(diff, sign), "README.md", "exec"), program)
+        params, state = names["pretrained"], program["tx"].init(names["pretrained"])
+        for _ in range(3):
+            params, state = program["step"](params, state, names["x"], names["y"])
+        ends.append(params)
+    assert jax.tree.structure(ends[0]) == jax.tree.structure(ends[1])
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(ends))
+    assert len(diff.splitlines()) < 15
+
+
+def test_the_anchoring_diff_runs(namespace):
+    names = vars(optax_dtnh) | namespace
+    for sign in "-+":
+        program = dict(names)
+        exec(side(blocks("diff")[1], sign), program)
+        state = program["tx"].init(names["pretrained"])
+        grads = optax.tree.ones_like(names["pretrained"])
+        updates, _ = program["tx"].update(grads, state, names["pretrained"])
+        assert jax.tree.structure(updates) == jax.tree.structure(grads)
+
+
+def test_make_targets_and_linked_files_exist():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake (\w+)", "\n".join(blocks("sh")))) <= targets
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_public_names_in_the_readme_exist():
+    called = set(re.findall(r"`(\w+)\(", README))
+    known = {"max", *optax_dtnh.__all__, *dir(regularizers)}
+    assert called <= known, called - known
