@@ -15,7 +15,7 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
 The division and its zero case live here, once: where `ref_sq` is 0 there is nothing to protect and
 `r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for
 float64 leaves) whatever the leaves' dtype. Sums of squares leave float32 at norms of about 1e+-19:
-overflow becomes NaN, underflow acts as `m = 0`.
+an overflow of what the rule uses becomes NaN, an underflow of `ref_sq` acts as `m = 0`.
 """
 
 from collections.abc import Callable
@@ -59,8 +59,7 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, 
     Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
     <https://arxiv.org/abs/1812.02224>`_, 2018, unweighted version.
     """
-    # 0 * dot keeps NaN: a comparison alone would turn an overflowed product into a clean 0.
-    return jnp.where(dot < 0, 0.0, 1.0 + 0.0 * dot), 0.0
+    return jnp.where(dot < 0, 0.0, 1.0), 0.0
 
 
 def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
@@ -166,15 +165,16 @@ def coefficients(rule: Rule, r: Any, m: Any) -> tuple[Scalar, Scalar | None, jax
     """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`."""
     dot, ref_sq = inner_product(r, m), inner_product(m, m)
     nonzero = ref_sq != 0
-    s = jnp.where(nonzero, ref_sq, 1.0)
     keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r, r))
     # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
-    # into the update of every leaf, and the program grows with the square of their number.
-    if isinstance(keep, jax.Array):
-        keep = keep * s / s
+    # into the update of every leaf, and the program grows with the square of their number. And
+    # both depend on `dot`: a rule that ignores it would leave it to be read, by the diagnostic
+    # alone, after donated parameters are overwritten, for which XLA copies them all.
+    s = jnp.maximum(jnp.abs(dot), 1.0)
+    keep = keep * s / s
     if isinstance(along, (int, float)) and along == 0:
         return keep, None, dot
-    return keep, along / s, dot
+    return keep, along / jnp.where(nonzero, ref_sq, 1.0), dot
 
 
 def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax.Array:

@@ -65,10 +65,10 @@ def dtnh(
 
     Zero and singular cases: `g = 0` gives `weight * r`, `r = 0` gives `inner(g)` exactly, opposed
     gradients give `inner(g)` up to rounding, parallel ones the plain sum. NaN or infinity in either
-    gradient, and norms beyond about 1e19 in float32, make the update NaN: `optax.apply_if_finite`
-    around the optimizer that follows in the chain skips such a step. (Around `dtnh` itself it sees
-    the loss's gradient alone, and keeps a bad one out of `reference`.) Norms below about 1e-19 act
-    as 0.
+    gradient, and products beyond float32 (norms of about 1e19), make the update NaN:
+    `optax.apply_if_finite` around the optimizer that follows in the chain skips such a step.
+    (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out of
+    `reference`.) Norms below about 1e-19 act as 0.
 
     `init` works under `jax.eval_shape`, `update` under `jit`, `vmap` and `scan`.
 

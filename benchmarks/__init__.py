@@ -1,0 +1,1 @@
+"""Benchmarks of optax_dtnh: one question per script, see the docstring of each."""

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.step_cost`: trees, forms of the update, bars, and what measures them."""

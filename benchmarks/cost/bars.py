@@ -1,0 +1,56 @@
+"""What an update may cost at most: data, and the comparisons."""
+
+from collections.abc import Mapping
+
+import jax
+
+from benchmarks.cost.compiled import Cost
+
+# In N, the bytes of one parameter tree. The floor of two passes over a pair is 8, of L2-SP 9.
+PAIR = {"bytes": 10.1, "temporary": 0.01}
+L2_SP = {"bytes": 12.1, "temporary": 0.01}
+# The inner products that are left in the program. The state's `conflict` needs <r, m> always.
+PRODUCTS = {"truncate": 2, "orthogonal": 2, "drop": 2, "plain": 1, "cosine": 3}
+UNBARRED = "cosine"  # needs the norm of r as well: a pass more, and a stored tree for L2-SP
+
+SMALL_LEAVES = {"instructions": 15_000}
+LINEAR = 1.05  # how far the second increment of the instructions may exceed the first, per leaf
+
+# Relative to one gradient of the sum: 5/3 for a regularizer of the last map, which needs a second
+# backward pass of the same length; 4/3 for one that sees the first half, plus what is uneven.
+FLOPS = {"last map": 1.67, "first half": 1.45}
+
+
+def storage_is_known() -> bool:
+    """Return whether this XLA is the one that the bars on its storage decisions are set for."""
+    return jax.__version_info__[:2] == (0, 12) and jax.default_backend() == "cpu"
+
+
+def resnet50_bars(name: str, leaves: int) -> dict[str, float]:
+    """Return the bars of the form `name` on the ResNet-50-shaped tree."""
+    factory, _, option = name.partition(", ")
+    rule = option if option in PRODUCTS else "truncate"
+    family = PAIR if factory == "dtnh" else L2_SP
+    return ({} if rule == UNBARRED else family) | {"reductions": PRODUCTS[rule] * leaves}
+
+
+def broken(name: str, cost: Cost, bars: Mapping[str, float]) -> list[str]:
+    """Return one message for every bar that `cost` exceeds."""
+    found = cost._asdict()
+    return [
+        f"{name}: {quantity} {found[quantity]:.5g}, at most {bar:.5g}"
+        for quantity, bar in bars.items()
+        if not found[quantity] <= bar
+    ]
+
+
+def nonlinear(name: str, instructions: Mapping[int, int]) -> list[str]:
+    """Return a message if the instructions grow faster than the number of leaves."""
+    (n0, i0), (n1, i1), (n2, i2) = sorted(instructions.items())
+    first, second = (i1 - i0) / (n1 - n0), (i2 - i1) / (n2 - n1)
+    if second <= LINEAR * first:
+        return []
+    return [
+        f"{name}: {second:.1f} instructions per leaf from {n1} to {n2} leaves, "
+        f"at most {LINEAR} times the {first:.1f} from {n0} to {n1}"
+    ]
