@@ -39,6 +39,7 @@ from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.forms import BASELINE, FORMS
 from benchmarks.cost.networks import NETWORKS
 
+SHOWN = ("SGD alone", "dtnh", "dtnh, plain", "add_l2_sp", "add_l2_sp, plain")
 GROWING = {name: FORMS[name] for name in ("dtnh", "add_l2_sp")}
 
 
@@ -98,6 +99,15 @@ def text_of(rows: Sequence[dict[str, Any]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
+
+
+def markdown(measured: dict[str, Any]) -> str:
+    """Return the update's bytes and memory, from the record, as a table for the README."""
+    lines = ["| after it: SGD with momentum | bytes accessed | temporary memory |", "|---|---|---|"]
+    for row in measured["tables"][0]["rows"]:
+        if row["form"] in SHOWN:
+            lines.append(f"| {row['form']} | {row['bytes']:.1f} N | {row['temporary']:.2%} of N |")
+    return "\n".join(lines)
 
 
 def record(measured: Sequence[tables.Table]) -> dict[str, Any]:

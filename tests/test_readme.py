@@ -9,6 +9,9 @@ import optax
 import pytest
 
 import optax_dtnh
+from benchmarks import digits
+from benchmarks.parts import record, table
+from benchmarks.parts.statistics import paired_difference
 from optax_dtnh import regularizers
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +67,33 @@ def test_the_anchoring_diff_runs(namespace):
         grads = optax.tree.ones_like(names["pretrained"])
         updates, _ = program["tx"].update(grads, state, names["pretrained"])
         assert jax.tree.structure(updates) == jax.tree.structure(grads)
+
+
+@pytest.fixture(scope="module")
+def results():
+    """The committed record of the digits benchmark."""
+    return record.read(ROOT / "benchmarks" / "results" / "digits.json")
+
+
+def test_the_table_is_the_one_of_the_committed_record(results):
+    assert table.markdown(results) in README
+    assert f"n = {len(results['seeds'])}" in README
+
+
+def test_the_differences_in_the_header_of_the_benchmark_are_those_of_the_record(results):
+    header = " ".join((digits.__doc__ or "").split())
+    for method in results["methods"]:
+        for cell in results["cells"] if method["baseline"] else []:
+            pair = [
+                record.values(results, cell["name"], name, 10.0, "accuracy")
+                for name in (method["name"], method["baseline"])
+            ]
+            assert paired_difference(*pair).signed().replace("±", "+-") in header
+
+
+def test_the_record_is_of_a_commit_without_changes(results):
+    assert re.fullmatch("[0-9a-f]{40}", results["environment"]["commit"])
+    assert results["environment"]["dirty"] is False
 
 
 def test_make_targets_and_linked_files_exist():

@@ -1,3 +1,5 @@
+"""What one update costs: the bars, and controls that show that they can be missed."""
+
 import functools
 import json
 
