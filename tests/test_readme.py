@@ -1,5 +1,6 @@
 """The README: its code runs, its diffs lead from one working program to another."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import optax_dtnh
-from benchmarks import digits
+from benchmarks import digits, step_cost
 from benchmarks.parts import record, table
 from benchmarks.parts.statistics import paired_difference
 from optax_dtnh import regularizers
@@ -89,6 +90,13 @@ def test_the_differences_in_the_header_of_the_benchmark_are_those_of_the_record(
                 for name in (method["name"], method["baseline"])
             ]
             assert paired_difference(*pair).signed().replace("±", "+-") in header
+
+
+def test_the_costs_are_those_of_the_committed_record():
+    cost = json.loads((ROOT / "benchmarks" / "results" / "step_cost.json").read_text())
+    assert step_cost.markdown(cost) in README
+    assert cost["storage_asserted"]
+    assert not any(part["failures"] for part in cost["tables"])
 
 
 def test_the_record_is_of_a_commit_without_changes(results):
