@@ -20,14 +20,12 @@ A second run gives the same numbers; jax 0.12 instead of 0.10 moves no mean by m
 It takes 40 to 65 seconds on two CPU cores.
 """
 
-import time
-from pathlib import Path
-from typing import Any
-
-from benchmarks.parts import data, experiment, figure, methods, options, record, table
+from benchmarks.parts import command, data, methods
+from benchmarks.parts.command import Benchmark
 from benchmarks.parts.data import Source
 from benchmarks.parts.experiment import Cell
 from benchmarks.parts.methods import feature_pair, loss_gradient, without_and_with_dtnh
+from benchmarks.parts.training import Pretraining
 from optax_dtnh import add_l2_sp, dtnh
 
 SAME = Source("same", data.keep)
@@ -39,48 +37,26 @@ CELLS = (
     Cell("permlab", "source with shuffled labels", SHUFFLED, shots=5, noise=0.0),
     Cell("noisy", "good source, noisy target labels", SAME, shots=10, noise=0.4),
 )
-PRETRAINING = experiment.Pretraining()
 RECIPE = methods.Recipe()
 METHODS = (
     methods.fine_tuning(RECIPE),
     *without_and_with_dtnh("L2-SP", add_l2_sp, loss_gradient, RECIPE),
     *without_and_with_dtnh("KnowDist", dtnh, feature_pair, RECIPE),
 )
-WEIGHTS = [0.1, 1.0, 10.0]
-QUESTION = "Does DTNH repair a source that does not suit the task, and what does it cost elsewhere?"
+BENCHMARK = Benchmark(
+    name="digits",
+    question="Does DTNH repair an inappropriate source, and what does it cost elsewhere?",
+    cells=CELLS,
+    methods=METHODS,
+    weights=[0.1, 1.0, 10.0],
+    pretraining=Pretraining(),
+    recipe=RECIPE,
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark, write the results and print them."""
-    parser = options.parser("python -m benchmarks.digits", __doc__, WEIGHTS, "out/digits")
-    chosen = options.parse(parser, argv)
-    start = time.perf_counter()
-    results = experiment.run(
-        CELLS,
-        METHODS,
-        weights=chosen.weights,
-        seeds=chosen.seeds,
-        folder=chosen.sources,
-        pretraining=PRETRAINING,
-        recipe=RECIPE,
-    )
-    results = {
-        "question": QUESTION,
-        "environment": record.environment(),
-        "seconds": round(time.perf_counter() - start, 1),
-        **results,
-    }
-    write(results, chosen.out)
-    print(*(part(results) for part in (table.text, table.note, table.summary)), sep="\n\n")
-    print(f"\n{results['seconds']:.0f} s. Wrote digits.json, .md and .png to {chosen.out}")
-
-
-def write(results: dict[str, Any], out: Path) -> None:
-    """Write the record, the compact table and the figure."""
-    record.write(out / "digits.json", results)
-    compact = f"{table.markdown(results)}\n\n{table.note(results)}\n"
-    (out / "digits.md").write_text(compact)
-    figure.draw(results, results["question"]).savefig(out / "digits.png", dpi=150)
+    command.main(BENCHMARK, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ import optax
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from benchmarks import digits
+from benchmarks import digits, head
 from benchmarks.parts import checkpoint, data, figure, network, record, table
 from benchmarks.parts.methods import Method, loss_gradient
 from benchmarks.parts.statistics import Interval
 from optax_dtnh import plain
-from tests.helpers import dot, norm
+from tests.helpers import dot, minus, norm
 
 DIGITS = data.load()
 BY_NAME = {method.name: method for method in digits.METHODS}
@@ -404,10 +404,10 @@ ONE_SEED = {method: accuracy[:1] for method, accuracy in THREE_SEEDS.items()}
 def test_the_compact_table_shows_without_with_and_the_paired_difference():
     # Differences 11, 11, 12: mean 11.33, standard deviation 0.577, t(0.975, df=2) = 4.303.
     assert table.markdown(results_of(THREE_SEEDS)).splitlines() == [
-        "| regularizer, weight | rotated |",
+        "| method, weight | rotated |",
         "| --- | --- |",
-        "| none (fine-tuning) | 81.0 |",
-        "| L2-SP, 10 | 60.0 → 71.3 (**+11.3 ± 1.4**) |",
+        "| fine-tuning | 81.0 |",
+        "| L2-SP + DTNH, 10 | 60.0 → 71.3 (**+11.3 ± 1.4**) |",
     ]
 
 
@@ -453,6 +453,8 @@ def test_the_figure_has_a_panel_per_regularizer_and_cell_for_any_weights(
     (panel,) = drawn.axes
     assert panel.get_title() == "rotated"
     assert panel.get_ylabel() == "L2-SP\ntest accuracy, %"
+    difference = "+11.0 ± n/a" if accuracies is ONE_SEED else "+11.3 ± 1.4"
+    assert [text.get_text() for text in panel.texts] == [f"at {weights[-1]:g}: {difference} points"]
     assert [tick.get_text() for tick in panel.get_xticklabels()] == [f"{w:g}" for w in weights]
     drawn.savefig(tmp_path / "figure.png")
 
@@ -491,3 +493,23 @@ def test_a_written_record_is_read_back_as_it_was(tmp_path):
     results = results_of(THREE_SEEDS)
     record.write(tmp_path / "results.json", results)
     assert record.read(tmp_path / "results.json") == results
+
+
+# The head
+
+
+@pytest.mark.parametrize("name", ["L2-SP", "KnowDist"])
+def test_the_head_left_in_shares_the_correction_and_left_out_gets_the_plain_update(
+    name, params, in_conflict, batch
+):
+    out, left_in = (m for m in head.METHODS if m.regularizer == name)
+    assert left_in.baseline == out.name
+    assert norm(left_in.gradients(in_conflict, params, *batch).reg_grads["head"]) == 0
+    plainly, with_out, with_in = (
+        first_update(method, in_conflict, params, batch)[0]
+        for method in (BY_NAME[name], out, left_in)
+    )
+    assert norm(minus(with_out["head"], plainly["head"])) == 0
+    assert norm(minus(with_in["head"], plainly["head"])) > 0
+    taken = [norm(minus(backbone(u), backbone(plainly))) for u in (with_out, with_in)]
+    assert 0 < taken[1] < taken[0]

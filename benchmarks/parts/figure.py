@@ -65,9 +65,9 @@ def _difference(axes: Axes, results: dict[str, Any], cell: str, regularizer: str
     for method in compared[:1]:
         pair = (method["name"], method["baseline"])
         with_it, without = (values(results, cell, name, weight, "accuracy") for name in pair)
-        label = method["name"].replace(f"{regularizer} ", "")
-        text = f"{label} at {weight:g}: {paired_difference(with_it, without).signed()} points"
-        axes.text(0.03, 0.04, text, transform=axes.transAxes, fontsize=8)
+        text = f"at {weight:g}: {paired_difference(with_it, without).signed()} points"
+        axes.text(0.03, 0.04, text, transform=axes.transAxes, fontsize=9)
+    axes.set_ymargin(0.15)  # room for the text
 
 
 def _curve(
@@ -94,7 +94,7 @@ def _label(figure: Figure, grid: np.ndarray, results: dict[str, Any], title: str
     for axes in grid[-1]:
         axes.set_xlabel("weight of the regularizer")
     seeds = len(results["seeds"])
-    caption = f"Means over seeds (n = {seeds}); bars and band: 95 % intervals"
+    caption = f"Means and 95 % intervals over seeds (n = {seeds}); in words: the paired difference"
     figure.suptitle(f"{title}\n{caption}", fontsize=11)
     lines = {}
     for axes in grid[:, 0]:

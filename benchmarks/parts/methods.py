@@ -52,7 +52,7 @@ def fine_tuning(recipe: Recipe) -> Method:
 
     def optimizer(weight):
         del weight
-        return _then_sgd(optax.add_decayed_weights(recipe.backbone_decay, mask=BACKBONE), recipe)
+        return then_sgd(optax.add_decayed_weights(recipe.backbone_decay, mask=BACKBONE), recipe)
 
     return Method("fine-tuning", optimizer, loss_gradient)
 
@@ -73,7 +73,7 @@ def without_and_with_dtnh(
     """
 
     def optimizer(weight: ArrayLike, rule: Rule | None) -> optax.GradientTransformation:
-        return _then_sgd(member(weight, mask=BACKBONE, rule=rule), recipe)
+        return then_sgd(member(weight, mask=BACKBONE, rule=rule), recipe)
 
     without = functools.partial(optimizer, rule=plain)
     with_dtnh = functools.partial(optimizer, rule=None)
@@ -112,7 +112,8 @@ def cross_entropy(params: Params, features: jax.Array, labels: jax.Array) -> jax
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def _then_sgd(member: optax.GradientTransformation, recipe: Recipe) -> optax.GradientTransformation:
+def then_sgd(member: optax.GradientTransformation, recipe: Recipe) -> optax.GradientTransformation:
+    """Return `member` followed by the head's weight decay and SGD."""
     schedule = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps)
     head_decay = optax.add_decayed_weights(recipe.head_decay, mask=HEAD)
     return optax.chain(member, head_decay, optax.sgd(schedule, momentum=recipe.momentum))

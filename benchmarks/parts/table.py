@@ -12,8 +12,16 @@ from benchmarks.parts.statistics import Interval, mean_interval, paired_differen
 
 Results = dict[str, Any]
 
-HEADER = ("method", "weight", "accuracy, %", "vs plain", "vs fine-tuning", "train loss", "conflict")
-ROW = "  {:18}{:>7}{:>14}{:>14}{:>16}{:>13}{:>10}".format
+HEADER = (
+    "method",
+    "weight",
+    "accuracy, %",
+    "vs baseline",
+    "vs fine-tuning",
+    "loss",
+    "conflict",
+)
+ROW = "  {:25}{:>7}{:>14}{:>14}{:>16}{:>9}{:>10}".format
 
 
 def text(results: Results) -> str:
@@ -26,30 +34,30 @@ def text(results: Results) -> str:
 
 
 def markdown(results: Results) -> str:
-    """Return the compact table: `without -> with DTNH (difference)` per regularizer and weight.
+    """Return the compact table: `baseline -> method (difference)` per method and weight.
 
     A difference is bold where its interval excludes 0.
     """
     titles = [cell["title"] for cell in results["cells"]]
     name = results["reference"]
     reference = [f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in results["cells"]]
-    rows = [["regularizer, weight", *titles], ["---"] * (len(titles) + 1)]
-    rows.append([f"none ({name})", *reference])
+    rows = [["method, weight", *titles], ["---"] * (len(titles) + 1)]
+    rows.append([name, *reference])
     for method in _compared(results):
         for weight in results["weights"]:
             cells = [_arrow(results, cell["name"], method, weight) for cell in results["cells"]]
-            rows.append([f"{method['regularizer']}, {weight:g}", *cells])
+            rows.append([f"{method['name']}, {weight:g}", *cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def summary(results: Results) -> str:
-    """Return in one line per cell and regularizer what DTNH changes at the largest weight."""
+    """Return in one line per cell and method what it changes at the largest weight."""
     weight = max(results["weights"])
-    lines = [f"Test accuracy with DTNH against without, at weight {weight:g}:"]
+    lines = [f"Test accuracy against the baseline of the method, at weight {weight:g}:"]
     for cell in results["cells"]:
         for method in _compared(results):
             statement = _statement(results, cell["name"], method, weight)
-            lines.append(f"  {cell['title']:34}{method['regularizer']:10}{statement}")
+            lines.append(f"  {cell['title']:34}{method['name']:26}{statement}")
     return "\n".join(lines)
 
 
