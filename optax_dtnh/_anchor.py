@@ -8,9 +8,10 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._pair import is_pair_of
 from optax_dtnh._rules import Rule, widen
-from optax_dtnh._select import LabelsOrFn, MaskOrFn, mask_out, resolve_mask
-from optax_dtnh._transform import DTNHState, conflict_free
+from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
+from optax_dtnh._transform import LEAVE_OUT, DTNHState, init_and_combine
 
 
 class L2SPState(NamedTuple):
@@ -30,10 +31,10 @@ def add_l2_sp(
     weight: optax.ScalarOrSchedule,
     *,
     inner: optax.GradientTransformation = optax.identity(),
-    mask: MaskOrFn = None,
+    mask: TreeOrFn = None,
     rule: Rule | None = None,
     reference: optax.GradientTransformation = optax.identity(),
-    labels: LabelsOrFn = None,
+    labels: TreeOrFn = None,
     anchor_dtype: DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Pull the parameters to their starting point, except where that conflicts with the loss.
@@ -49,30 +50,37 @@ def add_l2_sp(
     unchanged, since `w = w_s`. Guarantee, zero and singular cases are those of `dtnh`.
 
     The updates must still point uphill: place it before `optax.scale_by_learning_rate` or an
-    optimizer. After one, the pull would push away from the anchor, which cannot be detected.
-    `rule=plain` gives ordinary L2-SP.
+    optimizer, and let `inner` be without one too. After one, the pull would push away from the
+    anchor, which cannot be detected. `rule=plain` gives ordinary L2-SP.
 
-    `init` copies the parameters, so that they and the state can be donated together, and works
-    under `jax.eval_shape` and `optax.tree.map_params`.
+    Call `init` with the pretrained parameters: they are the anchor. When a run is resumed, restore
+    the state with the parameters, since a second `init` would move the anchor. It is copied, so
+    that parameters and state can be donated together, and works under `jax.eval_shape` and
+    `optax.tree.map_params`.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule.
-      inner: The optimizer's direction on the loss's gradient alone; extra arguments go on to it.
+      inner: The optimizer's direction on the loss's gradient alone, pointing uphill as in `dtnh`:
+        `optax.scale_by_adam()`, not `optax.adam(lr)`. Extra arguments go on to it.
       mask: Tree of booleans or a function giving one, True = anchored. Mask a new head out: its
         random starting point is no place to stay near. Leaves outside store no anchor.
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
       reference: Transformation of the gradient whose output is protected, `m`.
       labels: Tree of labels or a function giving one: one decision per label.
       anchor_dtype: Dtype to store the anchor in; None keeps each parameter's. A narrower one saves
-        memory and moves the anchor by its rounding, so that `r` is no longer 0 at the start.
+        memory and moves the anchor by its rounding, so that `r` is no longer 0 at the start; it
+        has to hold the parameters' range.
 
     Returns:
-      A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`.
+      A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`. With
+      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`.
 
     Raises:
-      ValueError: `params` is missing; the updates, parameters and anchor differ in structure or
-        shape; a negative or non-finite number as `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; a `weight` that is no number.
+      ValueError: `params` is missing; the updates are a pair; the updates, parameters and anchor
+        differ in structure or shape; a negative or non-finite number as `weight`; a `mask` without
+        any True.
+      TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; an
+        `anchor_dtype` that is not floating point.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -87,10 +95,15 @@ def add_l2_sp(
     Convolutional Networks <https://arxiv.org/abs/1802.01483>`_, 2018, without their term for the
     head; the rule is DTNH's, see `truncate`.
     """
-    init, combine = conflict_free(weight, inner, mask, rule, reference, labels)
+    if anchor_dtype is not None and not jnp.issubdtype(anchor_dtype, jnp.floating):
+        raise TypeError(
+            f"`anchor_dtype` should be a floating-point dtype, got {anchor_dtype!r}. "
+            "Pass one that holds the parameters' range, such as `jnp.bfloat16`."
+        )
+    init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
     in_mask = resolve_mask(mask)
     # optax.masked rather than mask_out: it understands the placeholder of `optax.tree.map_params`.
-    copy = optax.GradientTransformation(lambda params: _copy(params, anchor_dtype), _no_update)
+    copy = optax.identity()._replace(init=lambda params: _copy(params, anchor_dtype))
     keep_anchor = optax.masked(copy, in_mask)
 
     def init_fn(params):
@@ -102,6 +115,11 @@ def add_l2_sp(
             raise ValueError(
                 "`params` should be the current parameters, got None. `add_l2_sp` needs them: call "
                 "`tx.update(grads, state, params)`."
+            )
+        if is_pair_of(params, updates):
+            raise ValueError(
+                "`updates` should be the gradient of the loss, got a pair. `add_l2_sp` forms its "
+                "own regularizer's; for an `inner` that takes one, pass `reg_grads=`."
             )
         check_like("updates", updates, "params", params)
         w, w_s = mask_out(in_mask(params), params), state.anchor
@@ -116,8 +134,5 @@ def add_l2_sp(
 
 
 def _copy(params: Any, dtype: DTypeLike | None) -> Any:
-    check_floating("params", params)
+    check_floating("params", params, LEAVE_OUT)
     return jax.tree.map(lambda x: jnp.array(x, dtype, copy=True), params)
-
-
-_no_update = optax.identity().update

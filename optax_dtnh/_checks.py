@@ -7,39 +7,33 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
-REAL = (jnp.floating, jnp.integer)
-
 
 def check_weight(weight: Any) -> None:
     """Raise unless `weight` is a schedule, a traced scalar, or a finite number >= 0."""
-    if callable(weight) or isinstance(weight, Tracer):
+    if callable(weight):
         return
-    value = np.asarray(weight)
-    if value.ndim or not any(jnp.issubdtype(value.dtype, kind) for kind in REAL):
+    value = weight if isinstance(weight, Tracer) else np.asarray(weight)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    if value.ndim or not real:
         raise TypeError(
             f"`weight` should be a number or an optax schedule, got {weight!r}. "
             "Pass a float such as 0.1, or a function of the step count."
         )
-    if not (np.isfinite(value) and value >= 0):
+    if not isinstance(value, Tracer) and not (np.isfinite(value) and value >= 0):
         raise ValueError(
             f"`weight` should be finite and non-negative, got {weight!r}. "
             "A negative weight would push away from what the regularizer asks for."
         )
 
 
-def check_floating(name: str, tree: Any) -> None:
+def check_floating(name: str, tree: Any, advice: str = "Pass floating-point leaves only.") -> None:
     """Raise unless every leaf of `tree` is a real floating-point array."""
     for path, leaf in tree_flatten_with_path(tree)[0]:
-        dtype = jnp.result_type(leaf)
-        if jnp.issubdtype(dtype, jnp.complexfloating):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not (dtype is float or jnp.issubdtype(dtype, jnp.floating)):
+            got = getattr(dtype, "__name__", dtype)
             raise TypeError(
-                f"`{name}{keystr(path)}` should be real, got {dtype}. Wrap the transformation in "
-                "`optax.contrib.split_real_and_imaginary`."
-            )
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(
-                f"`{name}{keystr(path)}` should be floating point, got {dtype}. "
-                "Differentiate floating-point leaves only, or leave this one out with `mask`."
+                f"`{name}{keystr(path)}` should be real floating point, got {got}. {advice}"
             )
 
 
@@ -51,7 +45,7 @@ def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
         raise ValueError(
             f"`{name}` should have the tree structure of `{other_name}`, got "
             f"{_difference(leaves, structure, others, other_structure)}. "
-            f"Pass two trees of the same containers and keys."
+            "Pass two trees of the same containers and keys."
         )
     for (path, leaf), (_, like) in zip(leaves, others, strict=True):
         if jnp.shape(leaf) != jnp.shape(like):

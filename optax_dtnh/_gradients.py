@@ -11,12 +11,24 @@ from optax_dtnh._checks import check_floating
 from optax_dtnh._pair import GradientPair
 
 
-def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad_pair(
+    fun: Callable[..., Any], has_aux: bool = False
+) -> Callable[..., tuple[Any, GradientPair]]:
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
     One trace and one forward pass, so that dropout draws once and batch statistics move once; then
     one backward pass for each of the two, with whatever the regularizer does not depend on (the
     head, later layers) left out of the second.
+
+    A Flax NNX model is split first, and merged as a copy inside::
+
+        graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+        def fun(params, x, y):
+            model = nnx.merge(graph, params, rest, copy=True)
+            ...
+
+    An Equinox model likewise, with `eqx.partition(model, eqx.is_inexact_array)` and `eqx.combine`.
 
     Args:
       fun: `fun(params, *args, **kwargs) -> (loss, reg)`, or `((loss, reg), aux)` with `has_aux`.
@@ -49,8 +61,8 @@ def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Calla
 
         def values_and_aux(params):
             out = fun(params, *args, **kwargs)
-            values, aux = _two("fun", "((loss, reg), aux)", out) if has_aux else (out, None)
-            loss, reg = _two("fun", "(loss, reg)", values)
+            values, aux = _two("((loss, reg), aux)", out) if has_aux else (out, None)
+            loss, reg = _two("(loss, reg)", values)
             return (_scalar("loss", loss), _scalar("reg", reg)), aux
 
         values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
@@ -64,20 +76,25 @@ def value_and_grad_pair(fun: Callable[..., Any], has_aux: bool = False) -> Calla
     return value_and_grads
 
 
-def _two(name: str, form: str, out: Any) -> tuple[Any, Any]:
+def _two(form: str, out: Any) -> tuple[Any, Any]:
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         raise TypeError(
-            f"`{name}` should return {form}, got {type(out).__name__}: {out!r}. "
+            f"`fun` should return {form}, got {type(out).__name__}: {out!r}. "
             "Return the two values apart, without summing them, and set `has_aux` if there is more."
         )
     return out[0], out[1]
 
 
 def _scalar(name: str, value: Any) -> jax.Array:
-    dtype, shape = jnp.result_type(value), jnp.shape(value)
-    if shape != () or not jnp.issubdtype(dtype, jnp.floating):
+    if value is None or not jax.tree_util.all_leaves([value]):
         raise TypeError(
-            f"`{name}` should be a real floating-point scalar, got {dtype} of shape {shape}. "
-            "Reduce it, for example with `jnp.mean`."
+            f"`{name}` should be a scalar, got {type(value).__name__}. Return `(loss, reg)`, or "
+            "`((loss, reg), aux)` with `has_aux=True`."
         )
-    return jnp.asarray(value)
+    array = jnp.asarray(value)
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"`{name}` should be a real floating-point scalar, got {array.dtype} of shape "
+            f"{array.shape}. Reduce it, for example with `jnp.mean`."
+        )
+    return array

@@ -8,21 +8,12 @@ import optax
 
 from optax_dtnh._checks import check_like
 
-MISSING = (
-    "`reg_grads` is missing: got updates of type {}, not a pair. Call "
-    "`tx.update(GradientPair(loss_grads, reg_grads), state, params)` or "
-    "`tx.update(loss_grads, state, params, reg_grads=reg_grads)`."
-)
-BOTH = (
-    "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
-    "Pass the pair alone, or the loss gradient as updates with `reg_grads=`."
-)
-
 
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple in this order is accepted as well.
+    A plain 2-tuple in this order is accepted as well. Where the parameters are a 2-tuple
+    themselves, pass `params` to `update`, so that one gradient is not taken for a pair.
     """
 
     loss_grads: Any
@@ -86,24 +77,27 @@ def transform_pair(
 
 def as_pair(updates: Any, reg_grads: Any | None, params: Any | None) -> GradientPair:
     """Return the checked pair from either spelling."""
-    if reg_grads is not None:
-        if _looks_like_pair(updates, reg_grads):
-            raise ValueError(BOTH)
-        pair = GradientPair(updates, reg_grads)
-    else:
+    if reg_grads is None:
         pair = _unpack(updates, params)
+    elif is_pair_of(reg_grads, updates):
+        raise ValueError(
+            "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
+            "Pass the pair alone, or the loss gradient as updates with `reg_grads=`."
+        )
+    else:
+        pair = GradientPair(updates, reg_grads)
     check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads)
     if params is not None:
         check_like("loss_grads", pair.loss_grads, "params", params)
     return pair
 
 
-def _looks_like_pair(updates: Any, reg_grads: Any) -> bool:
+def is_pair_of(member: Any, updates: Any) -> bool:
+    """Return whether `updates` spells a pair of trees like `member`."""
     members = _members(updates)
     if isinstance(updates, GradientPair) or members is None:
         return members is not None
-    structure = jax.tree.structure(reg_grads)
-    return jax.tree.structure(members[0]) == structure != jax.tree.structure(updates)
+    return jax.tree.structure(members[0]) == jax.tree.structure(member)
 
 
 def _unpack(updates: Any, params: Any | None) -> GradientPair:
@@ -112,7 +106,12 @@ def _unpack(updates: Any, params: Any | None) -> GradientPair:
         jax.tree.structure(updates) == jax.tree.structure(params)
     )
     if members is None or shaped_like_params:
-        raise ValueError(MISSING.format(type(updates).__name__))
+        raise ValueError(
+            f"`reg_grads` is missing: got updates of type {type(updates).__name__}, not a pair. "
+            "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params)` or "
+            "`tx.update(loss_grads, state, params, reg_grads=reg_grads)`. (A `dtnh` inside "
+            "another one's `inner` gets none: sum what depends on the batch into one regularizer.)"
+        )
     return GradientPair(*members)
 
 

@@ -14,8 +14,8 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
 
 The division and its zero case live here, once: where `ref_sq` is 0 there is nothing to protect and
 `r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for
-float64 leaves) whatever the leaves' dtype. Sums of squares leave float32 at norms of about 1e+-19:
-an overflow of what the rule uses becomes NaN, an underflow of `ref_sq` acts as `m = 0`.
+float64 leaves) whatever the leaves' dtype. Products leave float32 at norms above 1e19, where what
+the rule uses becomes NaN, and at elements below 1e-19, where `ref_sq = 0` acts as `m = 0`.
 """
 
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
 
     Returns:
       A tree like `r`, in its dtypes: `keep * r` for `m = 0`, and 0 for `r = 0`. For `truncate`, 0
-      if opposed to `m` and `r` if parallel. NaN or infinity in a product reaches every leaf.
+      up to rounding if opposed to `m`, and `r` if parallel. NaN or infinity reaches every leaf.
 
     Raises:
       ValueError: The trees differ in structure or shape.
@@ -156,8 +156,7 @@ def add_conflict_free(
 def inner_product(x: Any, y: Any) -> jax.Array:
     """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows."""
     # Reducing each leaf where it lies needs no gather of sharded leaves, unlike vdot or ravel.
-    partials = jax.tree.map(lambda a, b: jnp.sum(widen(a) * widen(b)), x, y)
-    total = sum(jax.tree.leaves(partials), start=jnp.zeros([], jnp.float32))
+    total = _sum(jax.tree.map(lambda a, b: jnp.sum(widen(a) * widen(b)), x, y))
     return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
 
 
@@ -170,11 +169,11 @@ def coefficients(rule: Rule, r: Any, m: Any) -> tuple[Scalar, Scalar | None, jax
     # into the update of every leaf, and the program grows with the square of their number. And
     # both depend on `dot`: a rule that ignores it would leave it to be read, by the diagnostic
     # alone, after donated parameters are overwritten, for which XLA copies them all.
-    s = jnp.maximum(jnp.abs(dot), 1.0)
+    s = jax.lax.stop_gradient(jnp.maximum(jnp.abs(dot), 1.0))
     keep = keep * s / s
     if isinstance(along, (int, float)) and along == 0:
         return keep, None, dot
-    return keep, along / jnp.where(nonzero, ref_sq, 1.0), dot
+    return keep, _quotient(along, jnp.where(nonzero, ref_sq, 1.0)), dot
 
 
 def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax.Array:
@@ -185,10 +184,34 @@ def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax
 
 def widen(x: ArrayLike) -> jax.Array:
     """Return `x` in float32, or in float64 if it is float64."""
-    return jax.lax.convert_element_type(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+    wide = jnp.float64 if jnp.result_type(x) == jnp.float64 else jnp.float32
+    return jax.lax.convert_element_type(x, wide)
+
+
+def _sum(partials: Any) -> jax.Array:
+    """Return the sum of a tree of scalars, in pairs: one by one, rounding grows with the number."""
+    terms = [jnp.zeros([], jnp.float32), *jax.tree.leaves(partials)]
+    while len(terms) > 1:
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]
+    return terms[0]
+
+
+@jax.custom_jvp
+def _quotient(x: ArrayLike, y: jax.Array) -> jax.Array:
+    return jnp.divide(x, y)
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # The ordinary rule divides by y^2, the fourth power of a norm, which leaves float32 at 1e+-10.
+    (x, y), (dx, dy) = primals, tangents
+    quotient = x / y
+    return quotient, dx / y - quotient * (dy / y)
 
 
 def _over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
-    norms = jnp.sqrt(ref_sq) * jnp.sqrt(reg_sq)  # the root of the product would leave float32 first
-    nonzero = norms != 0
-    return jnp.where(nonzero, dot, 0.0) / jnp.where(nonzero, norms, 1.0)
+    nonzero = (ref_sq != 0) & (reg_sq != 0)
+    # The roots apart: their product's square leaves float32 first. The root of 0 has no derivative.
+    a, b = jnp.sqrt(jnp.where(nonzero, ref_sq, 1.0)), jnp.sqrt(jnp.where(nonzero, reg_sq, 1.0))
+    return _quotient(jnp.where(nonzero, dot, 0.0), a * b)

@@ -2,15 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 import optax
 
 Tree = Any
-MaskOrFn = Tree | Callable[[Tree], Tree] | None
-LabelsOrFn = Tree | Callable[[Tree], Tree] | None
+TreeOrFn = Tree | Callable[[Tree], Tree] | None
 
 
 def per_leaf(tree: Tree) -> Tree:
@@ -18,6 +17,12 @@ def per_leaf(tree: Tree) -> Tree:
 
     Stricter than one decision for the whole tree (a sum of non-negative inner products is
     non-negative), and noisier on small leaves.
+
+    Args:
+      tree: Any tree, such as the updates.
+
+    Returns:
+      A tree of the same structure, its leaves numbered from 0.
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,23 +39,24 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, tree)
 
 
-def resolve_mask(mask: MaskOrFn) -> Callable[[Tree], Tree]:
+def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
     """Return a function from a tree to one boolean per leaf of it, all True for no mask."""
-    if not callable(mask):
+    if mask is not None and not _is_function(mask):
         _check_mask(mask)
 
     def in_mask(tree):
-        chosen = mask(tree) if callable(mask) else mask
+        if mask is None:
+            return jax.tree.map(lambda _: True, tree)
+        chosen = _one_per_leaf("mask", mask, tree)
         _check_mask(chosen)
-        return _per_leaf_of("mask", True if chosen is None else chosen, tree)
+        return chosen
 
     return in_mask
 
 
-def groups_of(in_mask: Tree, labels: LabelsOrFn, tree: Tree) -> list[list[int]]:
+def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
     """Return the indices of the regularized leaves of `tree`, one list per label."""
-    chosen = labels(tree) if callable(labels) else labels
-    per_leaf_labels = _per_leaf_of("labels", 0 if chosen is None else chosen, tree)
+    per_leaf_labels = _one_per_leaf("labels", 0 if labels is None else labels, tree)
     groups = defaultdict(list)
     leaves = zip(jax.tree.leaves(in_mask), jax.tree.leaves(per_leaf_labels), strict=True)
     for i, (regularized, label) in enumerate(leaves):
@@ -64,25 +70,33 @@ def groups_of(in_mask: Tree, labels: LabelsOrFn, tree: Tree) -> list[list[int]]:
     return list(groups.values())
 
 
-def _per_leaf_of(name: str, prefix: Tree, tree: Tree) -> Tree:
+def _is_function(tree_or_fn: TreeOrFn) -> bool:
+    # As in optax: a module whose leaves are booleans is a mask, though it may be callable.
+    leaves = jax.tree.leaves(jax.tree.map(callable, tree_or_fn))
+    return bool(leaves) and all(leaves)
+
+
+def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
+    prefix = cast(Callable, tree_or_fn)(tree) if _is_function(tree_or_fn) else tree_or_fn
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)
     except ValueError as error:
         raise ValueError(
             f"`{name}` should have the structure of the updates or a prefix of it, got {prefix!r}. "
-            f"Give one entry per leaf or per subtree, or a function of the updates. ({error})"
+            f"Give one entry per leaf or per subtree, or a function that returns such a tree. "
+            f"({error})"
         ) from error
 
 
 def _check_mask(mask: Tree) -> None:
-    leaves = [] if mask is None else jax.tree.leaves(mask)
+    leaves = jax.tree.leaves(mask)
     for leaf in leaves:
         if not isinstance(leaf, (bool, np.bool_)):
             raise TypeError(
                 f"`mask` should hold booleans, got {leaf!r}. True means regularized, False left "
                 "out."
             )
-    if mask is not None and not any(leaves):
+    if not any(leaves):
         raise ValueError(
             f"`mask` should be True for at least one leaf, got {mask!r}. Nothing would be "
             "regularized: True means regularized, False left out."

@@ -10,7 +10,12 @@ import optax
 from optax_dtnh._checks import check_floating, check_weight
 from optax_dtnh._pair import as_pair
 from optax_dtnh._rules import Rule, add_conflict_free, truncate
-from optax_dtnh._select import LabelsOrFn, MaskOrFn, groups_of, mask_out, resolve_mask
+from optax_dtnh._select import TreeOrFn, groups_of, mask_out, resolve_mask
+
+LEAVE_OUT = (
+    "Leave this leaf out with `mask`, or wrap the transformation in "
+    "`optax.contrib.split_real_and_imaginary` if it is complex."
+)
 
 
 class DTNHState(NamedTuple):
@@ -34,10 +39,10 @@ def dtnh(
     weight: optax.ScalarOrSchedule,
     *,
     inner: optax.GradientTransformation = optax.identity(),
-    mask: MaskOrFn = None,
+    mask: TreeOrFn = None,
     rule: Rule | None = None,
     reference: optax.GradientTransformation = optax.identity(),
-    labels: LabelsOrFn = None,
+    labels: TreeOrFn = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the regularizer's gradient without the part that conflicts with the loss's gradient.
 
@@ -47,37 +52,41 @@ def dtnh(
         r' = r - min(<r, m>, 0) / <m, m> * m
         update = inner(g) + weight * r'
 
-    The pair comes in one of two spellings: as the updates,
-    `tx.update(GradientPair(g, r), state, params)` (or a plain 2-tuple, or the mapping that
-    `flax.nnx.Optimizer` makes of it), or as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`. Both trees have the parameters' structure and
-    shapes; the update has them too, in the dtypes of `inner(g)`. The pair spelling comes first in
-    an `optax.chain` and does not pass through wrappers that expect a gradient (`optax.masked`,
-    `optax.MultiSteps`, `optax.apply_if_finite`); `reg_grads=` does.
+    A link of an optax chain, before the optimizer. The pair comes in one of two spellings: as the
+    updates, first in the chain, `tx.update(GradientPair(g, r), state, params)` (or a plain 2-tuple,
+    or the mapping that `flax.nnx.Optimizer` makes of it); or as an extra argument,
+    `tx.update(g, state, params, reg_grads=r)`, which also passes through wrappers that expect a
+    gradient: `optax.apply_if_finite`, `optax.MultiSteps` (which keeps the last `r` only), and with
+    `mask_compatible_extra_args=True` `optax.masked` and `optax.partition`. Both trees have the
+    parameters' structure and shapes; so has the update, in the dtypes of `inner(g)`.
 
-    What is guaranteed, for `weight >= 0` and `reference` the identity: `<update, g> >= <inner(g),
-    g>` over the masked-in leaves: to first order, the regularizer never slows the loss that `g`
+    What is guaranteed, for `weight >= 0` and `reference` the identity, over the masked-in leaves:
+    `<update, g> >= <inner(g), g>`: to first order, the regularizer never slows the loss that `g`
     belongs to below what `inner` does alone. It is a statement about that loss, not about test
     accuracy, and about this update: an optimizer chained after it (momentum, Adam) does not keep
-    it, the same optimizer as `inner` does. It holds up to a rounding of `8 eps |g| (|g| + weight
-    |r|)` (`eps` of the update's dtype; 1 instead of 8 in bfloat16 and float16), so it means little
-    beyond `weight * |r| / |g|` of about 1e5 in float32 and 1e2 in bfloat16.
+    it, the same optimizer as `inner` does. It holds up to a rounding of `k eps |g| (|inner(g)| +
+    weight |r|)`, `eps` that of the coarsest dtype among gradients and update, k = 32 in float32 and
+    1 in bfloat16 and float16 (elements above 1e-5). So it means little where `|inner(g)|` or
+    `weight |r|` exceeds `|g|` by more than about 1e5 in float32 and 1e2 in bfloat16.
 
-    Zero and singular cases: `g = 0` gives `weight * r`, `r = 0` gives `inner(g)` exactly, opposed
-    gradients give `inner(g)` up to rounding, parallel ones the plain sum. NaN or infinity in either
-    gradient, and products beyond float32 (norms of about 1e19), make the update NaN:
-    `optax.apply_if_finite` around the optimizer that follows in the chain skips such a step.
-    (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out of
-    `reference`.) Norms below about 1e-19 act as 0.
+    Singular cases: `g = 0` gives `inner(0) + weight * keep * r`, `r = 0` exactly `inner(g)`,
+    opposed gradients `inner(g)` up to rounding, parallel ones `inner(g) + weight * r`. NaN or
+    infinity in either gradient, and products beyond float32 (norms of about 1e19), make the update
+    NaN or infinite in every leaf that shares the decision: `optax.apply_if_finite` around the
+    optimizer that follows skips such a step. (Around `dtnh` itself it sees the loss's gradient
+    alone, and keeps a bad one out of `reference`.) Elements below about 1e-19 count as 0 in the
+    products.
 
-    `init` works under `jax.eval_shape`, `update` under `jit`, `vmap` and `scan`.
+    `init` works under `jax.eval_shape`; `update` under `jit` on sharded gradients, `vmap`, `scan`
+    and `grad`. Inside `jax.shard_map` the inner products would be those of one shard.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule.
       inner: The optimizer's direction on the loss's gradient alone. The identity, followed by an
         optimizer in the chain, is the paper's method; `optax.scale_by_adam()` is the decoupled
-        form, in which `r` never enters the moments. It sees every leaf, and gets `params` and all
-        extra arguments but `reg_grads`.
+        form, in which `r` never enters the moments. It has to point uphill (not `optax.adam(lr)`:
+        the learning rate follows in the chain), sees every leaf, and gets `params` and all extra
+        arguments but `reg_grads`.
       mask: Tree of booleans with the parameters' structure or a prefix of it, or a function of the
         updates giving one, True = regularized (as in `optax.add_decayed_weights`). Other leaves get
         `inner(g)` bit for bit and stay out of every inner product: mask a new head out.
@@ -92,12 +101,15 @@ def dtnh(
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`. Read its diagnostic with
       `optax.tree.get(state, "conflict")`; with two members in one chain, name them with
-      `optax.named_chain` and read `state[name].conflict`.
+      `optax.named_chain` and read `optax.tree.get(state[name], "conflict")`. With
+      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`: it would call any
+      function among them with the step count.
 
     Raises:
       ValueError: No pair and no `reg_grads`, or both; trees that differ in structure or shape; a
         negative or non-finite number as `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; a `weight` that is no number.
+      TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; a `mask`
+        that holds no booleans, `labels` that cannot be compared.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -112,7 +124,7 @@ def dtnh(
     Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
     <https://arxiv.org/abs/1911.07489>`_, 2019. `inner`, `reference` and `labels` are not in it.
     """
-    init, combine = conflict_free(weight, inner, mask, rule, reference, labels)
+    init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
 
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         g, r = as_pair(updates, reg_grads, params)
@@ -121,13 +133,13 @@ def dtnh(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def conflict_free(
+def init_and_combine(
     weight: optax.ScalarOrSchedule,
     inner: optax.GradientTransformation,
-    mask: MaskOrFn,
+    mask: TreeOrFn,
     rule: Rule | None,
     reference: optax.GradientTransformation,
-    labels: LabelsOrFn,
+    labels: TreeOrFn,
 ) -> tuple[optax.TransformInitFn, Callable[..., tuple[optax.Updates, DTNHState]]]:
     """Return `init` and `combine`, the method itself for any source of the gradient `r`.
 
@@ -145,11 +157,12 @@ def conflict_free(
 
     def combine(g, r, r_again, state, params, extra_args):
         regularized = in_mask(g)
-        check_floating("loss_grads", mask_out(regularized, g))
-        check_floating("reg_grads", mask_out(regularized, r))
+        check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
+        check_floating("reg_grads", mask_out(regularized, r), LEAVE_OUT)
         updates, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight
+        check_weight(lam)
 
         structure = jax.tree.structure(g)
         out, m, r, r_again = map(structure.flatten_up_to, (updates, m, r, r_again))

@@ -63,7 +63,7 @@ def feature_distance(
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape.
+      ValueError: The trees differ in structure or shape, or `reduction` gives no scalar.
       TypeError: A leaf is not real floating point.
 
     Example:
@@ -85,5 +85,11 @@ def _squared_distance(
     check_like(name, x, other_name, y)
     check_floating(name, x)
     check_floating(other_name, y)
-    parts = jax.tree.map(lambda a, b: reduction((widen(a) - widen(b)) ** 2), x, y)
-    return sum(jax.tree.leaves(parts), start=jnp.zeros([], jnp.float32))
+    parts = jax.tree.leaves(jax.tree.map(lambda a, b: reduction((widen(a) - widen(b)) ** 2), x, y))
+    for part in parts:
+        if jnp.shape(part) != ():
+            raise ValueError(
+                f"`reduction` should return a scalar, got shape {jnp.shape(part)}. "
+                "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
+            )
+    return sum(parts, start=jnp.zeros([], jnp.float32))

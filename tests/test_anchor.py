@@ -211,10 +211,20 @@ def test_a_narrower_anchor_moves_the_start_by_its_rounding():
 
 
 def test_bfloat16_parameters_take_the_difference_in_float32():
-    start, params = jnp.array([256.0], jnp.bfloat16), jnp.array([1.0], jnp.bfloat16)
-    tx = add_l2_sp(1.0, labels=per_leaf, rule=plain)
-    updates, _ = tx.update(jnp.zeros(1, jnp.bfloat16), tx.init(start), params)
-    assert_equal(updates, jnp.array([-255.0], jnp.bfloat16))
+    start = jnp.array([256.0, 1.0], jnp.bfloat16)
+    params = jnp.array([1.0078125, 1.0], jnp.bfloat16)
+    for rule, g, expected in (
+        (plain, jnp.zeros(2), [1.0078125 - 256, 0.0]),
+        (orthogonal, jnp.array([1.0, 0.0]), [1.0, 0.0]),  # the same difference in the products
+    ):
+        tx = add_l2_sp(1.0, rule=rule)
+        assert_equal(tx.update(g, tx.init(start), params)[0], jnp.array(expected))
+
+
+def test_the_inner_transformation_gets_the_parameters():
+    tx = add_l2_sp(0.0, inner=optax.add_decayed_weights(0.5))
+    params = jnp.array([2.0])
+    assert_equal(tx.update(jnp.ones(1), tx.init(params), params)[0], jnp.array([2.0]))
 
 
 # --- several regularizers
@@ -254,9 +264,21 @@ def test_missing_parameters_are_refused():
 
 def test_integer_parameters_are_refused_by_name():
     with pytest.raises(
-        TypeError, match=r"`params\['n'\]` should be floating point, got int32.*mask"
+        TypeError, match=r"`params\['n'\]` should be real floating point, got int32.*`mask`"
     ):
         add_l2_sp(0.3).init({"n": jnp.arange(2)})
+
+
+def test_a_pair_is_refused_with_the_spelling_that_works():
+    tx = add_l2_sp(0.3, inner=dtnh(0.5))
+    start, _, g = three(SHAPES["dict"])
+    with pytest.raises(ValueError, match="`updates` should be the gradient of the loss, got a pai"):
+        tx.update((g, g), tx.init(start), start)
+
+
+def test_an_integer_anchor_is_refused():
+    with pytest.raises(TypeError, match="`anchor_dtype` should be a floating-point dtype, got <cl"):
+        add_l2_sp(0.3, anchor_dtype=jnp.int32)
 
 
 def test_trees_that_differ_are_refused():

@@ -137,7 +137,9 @@ def test_vmap_equals_a_loop():
 
 
 def test_integer_parameters_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"`params\['n'\]` should be floating point, got int32"):
+    with pytest.raises(
+        TypeError, match=r"`params\['n'\]` should be real floating point, got int32"
+    ):
         value_and_grad_pair(losses)({"n": jnp.arange(3)}, None)
 
 
@@ -152,6 +154,12 @@ def test_integer_parameters_are_refused_by_name():
             False,
             r"`reg` should be a real .* got float32 of shape \(2,\).*Redu",
         ),
+        (
+            lambda w: ((w[0], w[1]), w),
+            False,
+            r"`loss` should be a scalar, got tuple.*`has_aux=True`",
+        ),
+        (lambda w: (w[0], None), False, "`reg` should be a scalar, got NoneType"),
         (lambda w: (1, w[0]), False, "`loss` should be a real floating-point scalar, got int32"),
     ],
 )

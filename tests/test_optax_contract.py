@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_leaf, transform_pair
+from optax_dtnh import GradientPair, add_l2_sp, drop, dtnh, per_leaf, transform_pair
 from tests.helpers import assert_close, assert_equal, cast, minus, random_tree
 
 
@@ -104,6 +104,19 @@ def test_inject_hyperparams_takes_a_number_or_a_schedule(use):
         injected, state = run(optax.inject_hyperparams(use.factory)(weight), use.update)
         assert_close(injected, run(use.factory(weight), use.update)[0])
         assert state.hyperparams["weight"] == (0.5 if weight == 0.5 else schedule(3))
+
+
+@pytest.mark.parametrize("factory", [dtnh, add_l2_sp], ids=["dtnh", "add_l2_sp"])
+def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory):
+    update = as_keyword if factory is dtnh else alone
+    functions = {
+        "mask": lambda tree: {key: key == "kernel" for key in tree},
+        "rule": drop,
+        "labels": per_leaf,
+    }
+    injected = optax.inject_hyperparams(factory, static_args=tuple(functions))
+    updates, _ = run(injected(0.5, **functions), update)
+    assert_close(updates, run(factory(0.5, **functions), update)[0])
 
 
 @params_shaped

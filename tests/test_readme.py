@@ -33,9 +33,9 @@ def namespace():
 
 
 def test_python_blocks_run_and_the_example_learns(namespace):
-    assert len(blocks("python")) == 4
-    start = namespace["losses"](namespace["pretrained"], namespace["x"], namespace["y"])[0]
-    assert namespace["loss"] < 0.9 * start
+    assert len(blocks("python")) == 5
+    pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
+    assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 
 
 def side(diff, sign):
@@ -52,7 +52,8 @@ def test_the_loop_before_and_after_the_diff_runs_and_the_diff_is_short(namespace
         exec(compile(side(diff, sign), "README.md", "exec"), program)
         params, state = names["pretrained"], program["tx"].init(names["pretrained"])
         for _ in range(3):
-            params, state = program["step"](params, state, names["x"], names["y"])
+            args = (names[name] for name in ("pretrained", "x", "y"))
+            params, state = program["step"](params, state, *args)
         ends.append(params)
     assert jax.tree.structure(ends[0]) == jax.tree.structure(ends[1])
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(ends))
