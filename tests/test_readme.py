@@ -114,5 +114,5 @@ def test_make_targets_and_linked_files_exist():
 
 def test_public_names_in_the_readme_exist():
     called = set(re.findall(r"`(\w+)\(", README))
-    known = {"max", *optax_dtnh.__all__, *dir(regularizers)}
+    known = {"max", "inner", *optax_dtnh.__all__, *dir(regularizers)}
     assert called <= known, called - known

@@ -110,15 +110,14 @@ def test_the_regularizer_never_raises_the_loss_to_first_order(dtype, limit, rule
 EVEN = np.float32(1.8764843), np.float32(1.058568)  # whose products round the same way each time
 
 
-@pytest.mark.parametrize("leaves", [1, 50, 1000])
+@pytest.mark.parametrize("leaves", [1, 200])
 @pytest.mark.parametrize("size", [1, 1024])
 def test_rounding_stays_bounded_for_many_and_for_large_leaves(leaves, size):
     g = [jnp.full(size, EVEN[0])] * leaves
     r = [jnp.full(size, -EVEN[1])] * leaves
-    for weight in (1.0, 100.0):
-        d, _ = jax.jit(lambda g, r, w=weight: step(dtnh(w), g, r))(g, r)
-        slack = 32 * np.finfo(np.float32).eps * norm(g) * (norm(g) + weight * norm(r))
-        assert dot(minus(d, g), g) >= -slack
+    d, _ = jax.jit(lambda g, r: step(dtnh(100.0), g, r))(g, r)
+    slack = 32 * np.finfo(np.float32).eps * norm(g) * (norm(g) + 100 * norm(r))
+    assert dot(minus(d, g), g) >= -slack
 
 
 @pytest.mark.parametrize("inner", [optax.scale_by_adam(), optax.scale_by_lion()])
