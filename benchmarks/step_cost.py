@@ -25,10 +25,8 @@ update written less carefully, must miss their bar. The exit code is 1 if anythi
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ from benchmarks.cost import tables
 from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.forms import BASELINE, FORMS
 from benchmarks.cost.networks import NETWORKS
+from benchmarks.parts.record import environment
 
 SHOWN = ("SGD alone", "dtnh", "dtnh, plain", "add_l2_sp", "add_l2_sp, plain")
 GROWING = {name: FORMS[name] for name in ("dtnh", "add_l2_sp")}
@@ -112,10 +111,9 @@ def markdown(measured: dict[str, Any]) -> str:
 
 def record(measured: Sequence[tables.Table]) -> dict[str, Any]:
     """Return what is written as JSON."""
-    versions = {name: version(name) for name in ("jax", "jaxlib", "optax")}
     return {
-        "versions": {"python": platform.python_version(), **versions},
-        "platform": jax.default_backend(),
+        "environment": environment(),
+        "backend": jax.default_backend(),
         "storage_asserted": storage_is_known(),
         "tables": [table._asdict() for table in measured],
     }

@@ -143,7 +143,7 @@ def test_the_exit_code_tells_of_a_missed_bar(monkeypatch, capsys, tmp_path):
     assert step_cost.main(["--out", str(tmp_path / "cost.json")]) == 1
     assert capsys.readouterr().out.endswith("Bars missed:\nz\n")
     written = json.loads((tmp_path / "cost.json").read_text())
-    assert written["versions"]["jax"] == jax.__version__
+    assert written["environment"]["jax"] == jax.__version__
     assert [table["failures"] for table in written["tables"]] == [[], ["z"]]
 
 
