@@ -189,17 +189,28 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(rule):
         assert_close(jax.tree.map(lambda x, i=i: x[i], batched), eager, scale=one_r)
 
 
+WIDE, NARROW = [1e-12, 1e-6, 1.0, 1e8, 1e15], [0.1, 1.0, 1e2]  # what the dtypes can hold
+
+
 @by_rule(PROTECTING)
-@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e8, 1e15])
-@pytest.mark.parametrize("ratio", [1e-3, 1.0, 1e3])
-def test_decides_rightly_at_every_scale(rule, scale, ratio):
+@pytest.mark.parametrize(
+    ("dtype", "scale", "rounding"),
+    [
+        *[("float32", scale, 1e-6) for scale in WIDE],
+        *[("bfloat16", scale, 4e-3) for scale in WIDE],
+        *[("float16", scale, 5e-4) for scale in NARROW],
+    ],
+)
+@pytest.mark.parametrize("ratio", [1e-2, 1.0, 1e2])
+def test_decides_rightly_at_every_scale(rule, dtype, scale, rounding, ratio):
+    # Compiled, since XLA could reorder the divisions.
+    apply = jax.jit(apply_rule, static_argnums=0)
     for angle in (-0.9, -0.01, 0.01, 0.9):
         m, r = at_angle(SHAPES["dict"], angle, np.random.default_rng(1), scale, scale * ratio)
-        # One compilation unit per rule: this is where XLA could reorder the divisions.
-        out = jax.jit(lambda r, m: apply_rule(rule, r, m))(cast(r, "float32"), cast(m, "float32"))
+        m, r = cast(m, dtype), cast(r, dtype)
         expected = in_float64(rule, r, m)
-        # atol: the cosine of nearly orthogonal vectors has the rounding of their coordinates
-        np.testing.assert_allclose(vector(out), expected, rtol=1e-4, atol=1e-5 * norm(r))
+        difference = np.linalg.norm(vector(apply(rule, r, m)) - expected)
+        assert difference <= rounding * np.linalg.norm(expected) + 1e-6 * norm(r)
 
 
 def in_float64(rule, r, m):
