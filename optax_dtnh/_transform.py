@@ -87,8 +87,8 @@ def dtnh(
         form, in which `r` never enters the moments. It has to point uphill (not `optax.adam(lr)`:
         the learning rate follows in the chain), sees every leaf, and gets `params` and all extra
         arguments but `reg_grads`.
-      mask: Tree of booleans with the parameters' structure or a prefix of it, or a function of the
-        updates giving one, True = regularized (as in `optax.add_decayed_weights`). Other leaves get
+      mask: Tree of booleans with the parameters' structure or a prefix of it, or a function of such
+        a tree giving one, True = regularized (as in `optax.add_decayed_weights`). Other leaves get
         `inner(g)` bit for bit and stay out of every inner product: mask a new head out.
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
       reference: Transformation of the loss's gradient whose output is `m`. With
