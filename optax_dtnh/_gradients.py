@@ -20,13 +20,18 @@ def value_and_grad_pair(
     one backward pass for each of the two, with whatever the regularizer does not depend on (the
     head, later layers) left out of the second.
 
-    A Flax NNX model is split first, and merged as a copy inside::
+    A Flax NNX model is split inside the step, merged as a copy inside `fun`, and what moves in it
+    (batch statistics, random keys) handed back as auxiliary data::
 
         graph, params, rest = nnx.split(model, nnx.Param, ...)
 
-        def fun(params, x, y):
-            model = nnx.merge(graph, params, rest, copy=True)
+        def fun(params):
+            copy = nnx.merge(graph, params, rest, copy=True)
             ...
+            return (loss, reg), nnx.state(copy, nnx.Not(nnx.Param))
+
+        (values, moved), pair = value_and_grad_pair(fun, has_aux=True)(params)
+        nnx.update(model, moved)
 
     An Equinox model likewise, with `eqx.partition(model, eqx.is_inexact_array)` and `eqx.combine`.
 
@@ -79,10 +84,16 @@ def value_and_grad_pair(
 def _two(form: str, out: Any) -> tuple[Any, Any]:
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         raise TypeError(
-            f"`fun` should return {form}, got {type(out).__name__}: {out!r}. "
-            "Return the two values apart, without summing them, and set `has_aux` if there is more."
+            f"`fun` should return {form}, got {_described(out)}. Return the two values apart, "
+            "without summing them, and set `has_aux` if there is more."
         )
     return out[0], out[1]
+
+
+def _described(out: Any) -> str:
+    if isinstance(out, (tuple, list)):
+        return f"a {type(out).__name__} of {len(out)}"
+    return "one array" if isinstance(out, jax.Array) else f"a {type(out).__name__}"
 
 
 def _scalar(name: str, value: Any) -> jax.Array:

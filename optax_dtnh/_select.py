@@ -81,11 +81,19 @@ def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)
     except ValueError as error:
+        entries, leaves = _paths(prefix), _paths(tree)
+        unknown = [e for e in entries if not any(leaf.startswith(e) for leaf in leaves)]
+        uncovered = [leaf for leaf in leaves if not any(leaf.startswith(e) for e in entries)]
         raise ValueError(
-            f"`{name}` should have the structure of the updates or a prefix of it, got {prefix!r}. "
-            f"Give one entry per leaf or per subtree, or a function that returns such a tree. "
-            f"({error})"
+            f"`{name}` should have the structure of the updates or a prefix of it, got a "
+            f"{type(prefix).__name__} for a {type(tree).__name__}, entries without a leaf "
+            f"{unknown[:5]}, leaves without an entry {uncovered[:5]}. Give one entry per leaf or "
+            "per subtree, or a function that returns such a tree, as with `jax.tree.map_with_path`."
         ) from error
+
+
+def _paths(tree: Tree) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
 
 
 def _check_mask(mask: Tree) -> None:

@@ -52,9 +52,12 @@ def dtnh(
         r' = r - min(<r, m>, 0) / <m, m> * m
         update = inner(g) + weight * r'
 
-    A link of an optax chain, before the optimizer. The pair comes in one of two spellings: as the
-    updates, first in the chain, `tx.update(GradientPair(g, r), state, params)` (or a plain 2-tuple,
-    or the mapping that `flax.nnx.Optimizer` makes of it); or as an extra argument,
+    A link of an optax chain, before the optimizer and its learning rate: behind it, the updates
+    point downhill and `r` uphill, which cannot be detected with `reg_grads=`.
+
+    The pair comes in one of two spellings: as the updates, first in the chain,
+    `tx.update(GradientPair(g, r), state, params)` (or a plain 2-tuple, or the mapping that
+    `flax.nnx.Optimizer` makes of it); or as an extra argument,
     `tx.update(g, state, params, reg_grads=r)`, which also passes through wrappers that expect a
     gradient: `optax.apply_if_finite`, `optax.MultiSteps` (which keeps the last `r` only), and with
     `mask_compatible_extra_args=True` `optax.masked` and `optax.partition`. Both trees have the
@@ -81,12 +84,13 @@ def dtnh(
     and `grad`. Inside `jax.shard_map` the inner products would be those of one shard.
 
     Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      weight: The regularizer's weight, a number >= 0 or an optax schedule; not checked where it is
+        traced.
       inner: The optimizer's direction on the loss's gradient alone. The identity, followed by an
         optimizer in the chain, is the paper's method; `optax.scale_by_adam()` is the decoupled
-        form, in which `r` never enters the moments. It has to point uphill (not `optax.adam(lr)`:
-        the learning rate follows in the chain), sees every leaf, and gets `params` and all extra
-        arguments but `reg_grads`.
+        form, in which `r` never enters the moments, nor is normalized by them: the weight has to be
+        chosen anew. It has to point uphill (not `optax.adam(lr)`: the learning rate follows in the
+        chain), sees every leaf, and gets `params` and all extra arguments but `reg_grads`.
       mask: Tree of booleans with the parameters' structure or a prefix of it, or a function of such
         a tree giving one, True = regularized (as in `optax.add_decayed_weights`). Other leaves get
         `inner(g)` bit for bit and stay out of every inner product: mask a new head out.
@@ -146,6 +150,11 @@ def init_and_combine(
     `combine(g, r, r_again, state, params, extra_args)` takes `r` twice, see `add_conflict_free`.
     """
     check_weight(weight)
+    if rule is not None and not callable(rule):
+        raise TypeError(
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r}. "
+            "Import the rule and pass it without calling it."
+        )
     inner = optax.with_extra_args_support(inner)
     # optax.masked keeps buffers for masked-in leaves only and understands `optax.tree.map_params`.
     in_mask = resolve_mask(mask)

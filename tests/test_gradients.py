@@ -146,8 +146,16 @@ def test_integer_parameters_are_refused_by_name():
 @pytest.mark.parametrize(
     ("returned", "has_aux", "message"),
     [
-        (lambda w: jnp.sum(w), False, r"`fun` should return \(loss, reg\), got .*without summing"),
-        (lambda w: (w[0], w[1], w[0]), False, r"`fun` should return \(loss, reg\), got tuple"),
+        (
+            lambda w: jnp.sum(w),
+            False,
+            r"`fun` should return \(loss, reg\), got one array.*without summing",
+        ),
+        (
+            lambda w: (w[0], w[1], w[0]),
+            False,
+            r"`fun` should return \(loss, reg\), got a tuple of 3",
+        ),
         (lambda w: (w[0], w[1]), True, r"`fun` should return \(loss, reg\), got"),
         (
             lambda w: (w[0], w),

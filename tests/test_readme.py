@@ -35,6 +35,10 @@ def namespace():
 def test_python_blocks_run_and_the_example_learns(namespace):
     assert len(blocks("python")) == 5
     pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
+    losses_of_nnx = [float(loss) for loss, _ in namespace["nnx_values"]]
+    assert losses_of_nnx[-1] < 0.9 * losses_of_nnx[0]
+    norm = namespace["model"].layers[1]
+    assert float(jnp.abs(norm.mean[...]).max()) > 0  # the statistics moved
     assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 
 
@@ -80,6 +84,22 @@ def results():
 def test_the_table_is_the_one_of_the_committed_record(results):
     assert table.markdown(results) in README
     assert f"n = {len(results['seeds'])}" in README
+
+
+def test_nothing_in_the_table_beats_both_baselines_by_much(results):
+    def mean(cell, method, weight):
+        return record.values(results, cell["name"], method, weight, "accuracy").mean()
+
+    gains = [
+        mean(cell, method["name"], weight)
+        - max(mean(cell, method["baseline"], weight), mean(cell, "fine-tuning", weight))
+        for method in results["methods"]
+        if method["baseline"]
+        for cell in results["cells"]
+        for weight in results["weights"]
+    ]
+    assert len(gains) == 24
+    assert 1.0 < max(gains) < 1.5  # "more than about a point"
 
 
 def test_the_differences_in_the_header_of_the_benchmark_are_those_of_the_record(results):

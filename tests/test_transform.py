@@ -460,6 +460,11 @@ def test_a_schedule_or_traced_weight_that_is_no_scalar_is_refused():
         jax.jit(lambda weight: step(dtnh(weight), GRADS, REG)[0])(jnp.ones(2))
 
 
+def test_a_rule_that_is_no_function_is_refused():
+    with pytest.raises(TypeError, match="`rule` should be a function such as .*, got 'drop'. Imp"):
+        dtnh(1.0, rule="drop")
+
+
 def test_a_missing_regularizer_gradient_names_both_spellings():
     tx = dtnh(1.0)
     with pytest.raises(ValueError, match=r"`reg_grads` is missing: got updates of type dict") as e:
@@ -518,9 +523,13 @@ def test_a_mask_without_any_true_is_refused():
 def test_a_mask_of_another_kind_or_structure_is_refused():
     with pytest.raises(TypeError, match="`mask` should hold booleans, got 'head'"):
         dtnh(1.0, mask={"head": "head"})
-    with pytest.raises(ValueError, match="`mask` should have the structure of the updates"):
-        step(dtnh(1.0, mask={"tail": True}), GRADS, REG)
-    with pytest.raises(ValueError, match="`mask` should have the structure .*got None.*returns"):
+    with pytest.raises(
+        ValueError, match=r"`mask` should have the structure of the updates.*tail"
+    ) as e:
+        step(dtnh(1.0, mask={"tail": True, "head": False}), GRADS, REG)
+    assert "entries without a leaf [\"['tail']\"]" in str(e.value)
+    assert "leaves without an entry [\"['backbone']['a']\", \"['backbone']['b']\"]" in str(e.value)
+    with pytest.raises(ValueError, match="`mask` should have the structure .*got a NoneType for a"):
         step(dtnh(1.0, mask=lambda tree: None), GRADS, REG)
     with pytest.raises(ValueError, match="`labels` should have the structure of the updates"):
         step(dtnh(1.0, labels={"tail": 1}), GRADS, REG)
