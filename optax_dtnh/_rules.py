@@ -173,7 +173,7 @@ def coefficients(rule: Rule, r: Any, m: Any) -> tuple[Scalar, Scalar | None, jax
     keep = keep * s / s
     if isinstance(along, (int, float)) and along == 0:
         return keep, None, dot
-    return keep, _quotient(along, jnp.where(nonzero, ref_sq, 1.0)), dot
+    return keep, _quotient(widen(along), jnp.where(nonzero, ref_sq, 1.0)), dot
 
 
 def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax.Array:
