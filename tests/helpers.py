@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 # Relative error allowed to a result of this dtype, in units of its epsilon.
 ROUNDING = {"float32": 8, "bfloat16": 1, "float16": 1, "float64": 8}
@@ -12,6 +13,8 @@ SHAPES = {
     "dict": {"kernel": (3, 4), "bias": (4,)},
     "nested": {"a": [(2, 3), ()], "empty": (0,), "none": None, "b": ((5,),)},
 }
+
+by_tree = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
 
 
 def is_shape(x):
@@ -68,6 +71,7 @@ def regime(name, shapes, seed=0, **norms):
 
 
 REGIMES = [*COSINES, "loss gradient zero", "regularizer gradient zero"]
+by_regime = pytest.mark.parametrize("name", REGIMES)
 
 
 def tolerance(dtype, *trees):

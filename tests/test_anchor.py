@@ -13,13 +13,13 @@ from tests.helpers import (
     assert_close,
     assert_equal,
     assert_never_opposes,
+    by_tree,
     cast,
     dot,
     minus,
     random_tree,
 )
 
-by_tree = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
 KERNEL = {"bias": False, "kernel": True}
 by_mask = pytest.mark.parametrize(
     "mask", [None, KERNEL, lambda params: KERNEL], ids=["none", "tree", "function"]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from optax_dtnh.regularizers import feature_distance, l2_sp
-from tests.helpers import SHAPES, assert_close, cast, minus, norm, random_tree
+from tests.helpers import SHAPES, assert_close, by_tree, cast, minus, norm, random_tree
 
-by_tree = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
 both = pytest.mark.parametrize("regularizer", [l2_sp, feature_distance])
 
 

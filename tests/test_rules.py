@@ -14,6 +14,8 @@ from tests.helpers import (
     assert_equal,
     assert_never_opposes,
     at_angle,
+    by_regime,
+    by_tree,
     cast,
     dot,
     minus,
@@ -33,8 +35,6 @@ def by_rule(rules):
     return pytest.mark.parametrize("rule", rules, ids=lambda rule: rule.__name__)
 
 
-by_tree = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
-by_regime = pytest.mark.parametrize("name", REGIMES)
 by_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 
 

@@ -21,12 +21,13 @@ from optax_dtnh import (
     truncate,
 )
 from tests.helpers import (
-    REGIMES,
     SHAPES,
     assert_close,
     assert_equal,
     assert_never_opposes,
     at_angle,
+    by_regime,
+    by_tree,
     cast,
     dot,
     minus,
@@ -35,8 +36,6 @@ from tests.helpers import (
     regime,
 )
 
-by_tree = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES.keys())
-by_regime = pytest.mark.parametrize("name", REGIMES)
 by_rule = pytest.mark.parametrize(
     "rule", [truncate, orthogonal, drop, cosine, plain], ids=lambda rule: rule.__name__
 )
