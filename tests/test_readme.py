@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +13,19 @@ from benchmarks import digits, step_cost
 from benchmarks.parts import record, table
 from benchmarks.parts.statistics import paired_difference
 from optax_dtnh import regularizers
+from tests.pages import ROOT, blocks, execute, side
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def namespace():
     """What all Python blocks together define."""
-    names = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    return names
+    return execute("\n".join(blocks("README.md", "python")), "README.md")
 
 
 def test_python_blocks_run_and_the_example_learns(namespace):
-    assert len(blocks("python")) == 5
+    assert len(blocks("README.md", "python")) == 5
     pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
     losses_of_nnx = [float(loss) for loss, _ in namespace["nnx_values"]]
     assert losses_of_nnx[-1] < 0.9 * losses_of_nnx[0]
@@ -42,18 +34,12 @@ def test_python_blocks_run_and_the_example_learns(namespace):
     assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 
 
-def side(diff, sign):
-    """The program before (`-`) or after (`+`) a diff."""
-    return "\n".join(line[1:] for line in diff.splitlines() if line[:1] in (" ", sign, ""))
-
-
 def test_the_loop_before_and_after_the_diff_runs_and_the_diff_is_short(namespace):
     names = vars(optax_dtnh) | vars(regularizers) | namespace
-    diff = blocks("diff")[0]
+    diff = blocks("README.md", "diff")[0]
     ends = []
     for sign in "-+":
-        program = dict(names)
-        exec(compile(side(diff, sign), "README.md", "exec"), program)
+        program = execute(side(diff, sign), "README.md", names)
         params, state = names["pretrained"], program["tx"].init(names["pretrained"])
         for _ in range(3):
             args = (names[name] for name in ("pretrained", "x", "y"))
@@ -67,8 +53,7 @@ def test_the_loop_before_and_after_the_diff_runs_and_the_diff_is_short(namespace
 def test_the_anchoring_diff_runs(namespace):
     names = vars(optax_dtnh) | namespace
     for sign in "-+":
-        program = dict(names)
-        exec(side(blocks("diff")[1], sign), program)
+        program = execute(side(blocks("README.md", "diff")[1], sign), "README.md", names)
         state = program["tx"].init(names["pretrained"])
         grads = optax.tree.ones_like(names["pretrained"])
         updates, _ = program["tx"].update(grads, state, names["pretrained"])
@@ -127,7 +112,7 @@ def test_the_record_is_of_a_commit_without_changes(results):
 
 def test_make_targets_and_linked_files_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"\bmake (\w+)", "\n".join(blocks("sh")))) <= targets
+    assert set(re.findall(r"\bmake (\w+)", "\n".join(blocks("README.md", "sh")))) <= targets
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).is_file(), target
 
