@@ -8,17 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from optax_dtnh._checks import check_floating
+from optax_dtnh._micro_batches import over_micro_batches
 from optax_dtnh._pair import GradientPair
 
 
 def value_and_grad_pair(
-    fun: Callable[..., Any], has_aux: bool = False
+    fun: Callable[..., Any], has_aux: bool = False, micro_batches: int | None = None
 ) -> Callable[..., tuple[Any, GradientPair]]:
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
     One trace and one forward pass, so that dropout draws once and batch statistics move once; then
     one backward pass for each of the two, with whatever the regularizer does not depend on (the
     head, later layers) left out of the second.
+
+    With `micro_batches=k`, the batch is cut into `k` parts, evaluated one after the other in the
+    memory of one, and values and both gradients are averaged before anything is projected: for
+    values that are means over the batch, what the whole batch gives. (`optax.MultiSteps` would
+    average the loss's gradient and take the last regularizer's.)
 
     A Flax NNX model is split inside the step, merged as a copy inside `fun`, and what moves in it
     (batch statistics, random keys) handed back as auxiliary data::
@@ -40,15 +46,21 @@ def value_and_grad_pair(
         `loss` and `reg` are real floating-point scalars; the weight of `reg` belongs in `dtnh`.
         Differentiated with respect to its first argument, a tree of real floating-point leaves.
       has_aux: Whether `fun` returns auxiliary data as well, any tree.
+      micro_batches: Number `k` of parts to cut the batch into, or None for no cut. Every array in
+        the other positional arguments has the batch as its leading axis, of `n` rows; keyword
+        arguments go to every part whole. Part `j` has the rows `j, j + k, ...`. The averages are
+        formed in float32.
 
     Returns:
       A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
       `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients have the structure, shapes
-      and dtypes of `params`; zeros where a value does not depend on a leaf.
+      and dtypes of `params`; zeros where a value does not depend on a leaf. With `micro_batches`,
+      the arrays of `aux` are stacked, with a leading axis of `k`.
 
     Raises:
       TypeError: A leaf of `params` is not real floating point, or `fun` returns something else than
         it should, by name.
+      ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
 
     Example:
       >>> import jax.numpy as jnp
@@ -60,10 +72,7 @@ def value_and_grad_pair(
       (Array([12.,  0.], dtype=float32), Array([1., 2.], dtype=float32))
     """
 
-    @functools.wraps(fun)
-    def value_and_grads(params, *args, **kwargs):
-        check_floating("params", params)
-
+    def evaluate(params, *args, **kwargs):
         def values_and_aux(params):
             out = fun(params, *args, **kwargs)
             values, aux = _two("((loss, reg), aux)", out) if has_aux else (out, None)
@@ -77,6 +86,14 @@ def value_and_grad_pair(
             for i, value in enumerate(values)
         ]
         return ((values, aux) if has_aux else values), GradientPair(*grads)
+
+    if micro_batches is not None:
+        evaluate = over_micro_batches(evaluate, has_aux, micro_batches)
+
+    @functools.wraps(fun)
+    def value_and_grads(params, *args, **kwargs):
+        check_floating("params", params)
+        return evaluate(params, *args, **kwargs)
 
     return value_and_grads
 
