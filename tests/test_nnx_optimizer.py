@@ -1,15 +1,13 @@
-"""The two spellings of the pair in the training loops they exist for: Flax NNX and Linen."""
+"""The two spellings of the pair, the anchor and its buffers in Flax's NNX optimizer."""
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from flax import linen as nn
 from flax import nnx
-from flax.training.train_state import TrainState
 
 from optax_dtnh import GradientPair, add_l2_sp, dtnh, value_and_grad_pair
-from tests.helpers import assert_close, assert_equal
+from tests.helpers import assert_equal
 
 X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
 Y = jnp.array([[1.0], [-1.0]])
@@ -87,32 +85,3 @@ def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
         step(model, optimizer)
     anchor = nnx.to_pure_dict(nnx.as_pure(optimizer.opt_state[0].anchor["backbone"]))
     assert_equal(anchor, start)
-
-
-class LinenNet(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        hidden = jnp.tanh(nn.Dense(4, name="backbone")(x))
-        return hidden, nn.Dense(1, name="head")(hidden)
-
-
-def linen_losses(params):
-    return losses(*LinenNet().apply({"params": params}, X))
-
-
-def test_a_linen_train_state_takes_the_pair_and_walks_the_same_path_as_nnx():
-    model = Net(nnx.Rngs(0))
-    params = jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    optimizer = nnx.Optimizer(
-        model, optax.chain(dtnh(0.5, mask=backbone), optax.adam(0.1)), wrt=nnx.Param
-    )
-    state = TrainState.create(
-        apply_fn=LinenNet().apply,
-        params=params,
-        tx=optax.chain(dtnh(0.5, mask=backbone), optax.adam(0.1)),
-    )
-    for _ in range(3):
-        g, r = gradients(model)
-        optimizer.update(model, g, reg_grads=r)
-        state = state.apply_gradients(grads=value_and_grad_pair(linen_losses)(state.params)[1])
-    assert_close(state.params, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
