@@ -26,12 +26,14 @@ def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesA
         )
 
     def averaged(params, *batch, **shared):
-        def add(total, part):
-            out, pair = fun(params, *part, **shared)
+        rows = _rows(batch, count)
+
+        def add(total, j):
+            out, pair = fun(params, *_part(rows, j), **shared)
             return jax.tree.map(lambda t, x: t + widen(x), total, pair), out
 
         zeros = jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params)
-        total, out = jax.lax.scan(add, GradientPair(zeros, zeros), _cut(batch, count))
+        total, out = jax.lax.scan(add, GradientPair(zeros, zeros), jnp.arange(count))
         values, aux = out if has_aux else (out, None)
         like = GradientPair(params, params)
         pair = jax.tree.map(lambda t, w: (t / count).astype(jnp.result_type(w)), total, like)
@@ -41,11 +43,8 @@ def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesA
     return averaged
 
 
-def _cut(batch: Any, count: int) -> Any:
-    """Return `batch` with every leaf of `n` rows as `count` parts of `n / count` rows.
-
-    Part `j` has the rows `j`, `j + count`, ...: a batch sharded over devices stays where it is.
-    """
+def _rows(batch: Any, count: int) -> Any:
+    """Return `batch` with every leaf's `n` rows as `n / count` groups of `count`, one per part."""
     leaves = tree_flatten_with_path(batch)[0]
     rows = {f"args{keystr(path)}": jnp.shape(leaf)[:1] for path, leaf in leaves}
     if len(set(rows.values())) != 1 or not all(n and n[0] % count == 0 for n in rows.values()):
@@ -54,7 +53,13 @@ def _cut(batch: Any, count: int) -> Any:
             f"`args` should share a leading axis, the batch, divisible by micro_batches={count}, "
             f"got {lengths}. Pass by keyword what all micro-batches share."
         )
-    return jax.tree.map(
-        lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1),
-        jax.tree.map(jnp.asarray, batch),
-    )
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, count, *jnp.shape(x)[1:])), batch)
+
+
+def _part(rows: Any, j: jax.Array) -> Any:
+    """Return part `j`, the rows `j`, `j + count`, ...
+
+    Cut out where it is used, so that the batch is not copied, and spread over the whole batch, so
+    that one sharded over devices stays where it is.
+    """
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, axis=1, keepdims=False), rows)

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
 from tests.helpers import assert_close, assert_equal, norm
+from tests.pages import blocks, execute, side
 
+PAGE = "docs/accumulation.md"
 ROWS = 64
 
 
@@ -71,11 +74,11 @@ def temporary_bytes(rows, **options):
 
 def test_the_temporary_memory_is_that_of_one_micro_batch_and_two_sums():
     n, k = 4096, 16
-    params, x, y = params_and_batch(width=256, rows=n)
+    params, *_ = params_and_batch(width=256)
     sums = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     one, whole = temporary_bytes(n // k), temporary_bytes(n)
     parts = temporary_bytes(n, micro_batches=k)
-    assert parts <= one + 2 * sums + x.nbytes + y.nbytes + 4096
+    assert parts <= one + 2 * sums + 4096
     assert parts < whole / 8
 
 
@@ -173,3 +176,43 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_its_lengths():
     ]:
         with pytest.raises(ValueError, match=f"`args` should share a .*{got}. {advice}"):
             value_and_grad_pair(losses, micro_batches=k)(params, *arguments)
+
+
+def test_the_page_on_accumulation_runs_and_says_what_it_shows():
+    names = execute("\n".join(blocks(PAGE, "python")), PAGE)  # asserts the memory
+    assert names["state"][0].step == 2
+    x, stats, aux = names["x"], names["variables"]["batch_stats"], names["aux"]
+    dense = names["variables"]["params"]["Dense_0"]
+    mean = (x @ dense["kernel"] + dense["bias"][None]).mean(0)
+    assert_close(aux["stats"]["BatchNorm_0"]["mean"], 0.1 * mean, scale=jnp.ones_like(mean))
+    assert aux["accuracy"].shape == ()
+    assert_equal(stats["BatchNorm_0"]["mean"], jnp.zeros(32))
+
+
+def test_the_diff_on_the_page_gives_the_same_step():
+    names = execute(blocks(PAGE, "python")[0], PAGE)
+    ends = [execute(side(blocks(PAGE, "diff")[0], sign), PAGE, names) for sign in "-+"]
+    before, after = ((end["loss"], end["reg"], end["updates"]) for end in ends)
+    assert relative_error(after, before) < 1e-5
+
+
+def test_in_nnx_every_part_can_draw_its_own_mask():
+    """With reseeding as the page says; without, all parts draw the same."""
+    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=0))
+    graph, rest = nnx.split(dropout)
+
+    def masks(reseed):
+        def fun(params, x, keys):
+            copy = nnx.merge(graph, rest, copy=True)
+            if reseed:
+                nnx.reseed(copy, dropout=keys[0])
+            return (jnp.sum(params), jnp.sum(params)), copy(x)
+
+        evaluate = value_and_grad_pair(fun, has_aux=True, micro_batches=2)
+        keys = jax.random.split(jax.random.key(3), 2)
+        (_, out), _ = evaluate(jnp.ones(1), jnp.ones((2, 64)), keys)
+        return out
+
+    same, apart = masks(False), masks(True)
+    assert_equal(same[0], same[1])
+    assert (apart[0] != apart[1]).any()
