@@ -4,29 +4,46 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
+SPLIT = "Split other leaves off first, as with `nnx.split` or `eqx.partition`."
+CONVERT = "Give both the same keys and containers (`flax.core.unfreeze`, `nnx.to_pure_dict`)."
+ADVICE = {  # on another tree structure, by the tree that it should be like
+    "params": "Give the gradient with respect to these very `params`.",
+    "loss_grads": "Take both with `value_and_grad_pair`: zeros fill a head, `mask` keeps it out.",
+    "anchor": "Call `init` with these parameters and this `mask`, or restore the state saved then.",
+}
+
 
 def check_weight(weight: Any) -> None:
-    """Raise unless `weight` is a schedule, a traced scalar, or a finite number >= 0."""
-    if callable(weight):
-        return
+    """Raise unless `weight` is a traced scalar or a finite number >= 0."""
     value = weight if isinstance(weight, Tracer) else np.asarray(weight)
     real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
     if value.ndim or not real:
         raise TypeError(
-            f"`weight` should be a number or an optax schedule, got {weight!r}. "
-            "Pass a float such as 0.1, or a function of the step count."
+            f"`weight` should be a number or an optax schedule, got {weight!r:.60}. "
+            "Pass a float such as 0.1, or a function from the step count to one."
         )
     if not isinstance(value, Tracer) and not (np.isfinite(value) and value >= 0):
         raise ValueError(
-            f"`weight` should be finite and non-negative, got {weight!r}. "
-            "A negative weight would push away from what the regularizer asks for."
+            f"`weight` should be finite and non-negative, got {weight!r:.60}. Pass a number >= 0: "
+            "a negative one would push away from what the regularizer asks for."
         )
 
 
-def check_floating(name: str, tree: Any, advice: str = "Pass floating-point leaves only.") -> None:
+def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
+    """Return `tx` with support for extra arguments, if it is a transformation."""
+    if isinstance(tx, type) or not hasattr(tx, "init"):
+        raise TypeError(
+            f"`{name}` should be an optax transformation, got {tx!r:.60}. Pass what its factory "
+            f"returns, as in `{name}=optax.trace(0.9)`, or leave it out."
+        )
+    return optax.with_extra_args_support(tx)
+
+
+def check_floating(name: str, tree: Any, advice: str = SPLIT) -> None:
     """Raise unless every leaf of `tree` is a real floating-point array."""
     for path, leaf in tree_flatten_with_path(tree)[0]:
         dtype = getattr(leaf, "dtype", type(leaf))
@@ -42,10 +59,13 @@ def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
     leaves, structure = tree_flatten_with_path(tree)
     others, other_structure = tree_flatten_with_path(other)
     if structure != other_structure:
+        got, advice = _difference(tree, other), ADVICE.get(other_name, CONVERT)
+        if isinstance(tree, (tuple, list)) and other_structure in structure.children():
+            got, advice = f"{described(tree)} with such a tree inside", "Pass that member alone."
+        elif other_name == "loss_grads" and "MaskedNode" in str(other_structure):
+            advice = "`optax.masked` and `partition` need `mask_compatible_extra_args=True`."
         raise ValueError(
-            f"`{name}` should have the tree structure of `{other_name}`, got "
-            f"{_difference(leaves, structure, others, other_structure)}. "
-            "Pass two trees of the same containers and keys."
+            f"`{name}` should have the tree structure of `{other_name}`, got {got}. {advice}"
         )
     for (path, leaf), (_, like) in zip(leaves, others, strict=True):
         if jnp.shape(leaf) != jnp.shape(like):
@@ -55,9 +75,26 @@ def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
             )
 
 
-def _difference(leaves: list, structure: Any, others: list, other_structure: Any) -> str:
-    paths, other_paths = ({keystr(path) for path, _ in side} for side in (leaves, others))
-    missing, unexpected = sorted(other_paths - paths), sorted(paths - other_paths)
-    if not (missing or unexpected):
-        return f"the same keys in other containers: {structure} and {other_structure}"
-    return f"missing {missing[:5]}, unexpected {unexpected[:5]}"
+def described(tree: Any) -> str:
+    """Return in a few words what kind of value `tree` is."""
+    if tree is None or hasattr(tree, "dtype"):
+        return "None" if tree is None else "one array"
+    size = f" of {len(tree)}" if isinstance(tree, (tuple, list)) else ""
+    return f"a {type(tree).__name__}{size}"
+
+
+def differing(missing: list[str], more: list[str]) -> str:
+    """Return the first entries that a tree has too few and too many."""
+    sides = {"no entry for": missing, "an entry for": more}.items()
+    return " and ".join(f"{n} {', '.join(p[:2] + ['more'] * (len(p) > 2))}" for n, p in sides if p)
+
+
+def _difference(tree: Any, other: Any) -> str:
+    paths, others = ({keystr(p): 0 for p, _ in tree_flatten_with_path(t)[0]} for t in (tree, other))
+    missing, more = ([p for p in a if p not in b] for a, b in ((others, paths), (paths, others)))
+    if "" not in paths | others and paths and (missing or more):
+        return differing(missing, more)
+    one, another = described(tree), described(other)
+    return (
+        f"{one} in place of {another}" if one != another else "other containers for the same keys"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optax_dtnh._checks import check_floating
+from optax_dtnh._checks import check_floating, described
 from optax_dtnh._micro_batches import over_micro_batches
 from optax_dtnh._pair import GradientPair
 
@@ -75,8 +75,9 @@ def value_and_grad_pair(
     def evaluate(params, *args, **kwargs):
         def values_and_aux(params):
             out = fun(params, *args, **kwargs)
-            values, aux = _two("((loss, reg), aux)", out) if has_aux else (out, None)
-            loss, reg = _two("(loss, reg)", values)
+            form = "((loss, reg), aux)" if has_aux else "(loss, reg)"
+            values, aux = _two(form, out) if has_aux else (out, None)
+            loss, reg = _two(form, values)
             return (_scalar("loss", loss), _scalar("reg", reg)), aux
 
         values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
@@ -101,16 +102,10 @@ def value_and_grad_pair(
 def _two(form: str, out: Any) -> tuple[Any, Any]:
     if not (isinstance(out, (tuple, list)) and len(out) == 2):
         raise TypeError(
-            f"`fun` should return {form}, got {_described(out)}. Return the two values apart, "
+            f"`fun` should return {form}, got {described(out)}. Return the two values apart, "
             "without summing them, and set `has_aux` if there is more."
         )
     return out[0], out[1]
-
-
-def _described(out: Any) -> str:
-    if isinstance(out, (tuple, list)):
-        return f"a {type(out).__name__} of {len(out)}"
-    return "one array" if isinstance(out, jax.Array) else f"a {type(out).__name__}"
 
 
 def _scalar(name: str, value: Any) -> jax.Array:

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import optax
 
-from optax_dtnh._checks import check_like
+from optax_dtnh._checks import as_transformation, check_like, described
+
+AS_UPDATES = "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params)`"
+EITHER = f"""{AS_UPDATES} or `tx.update(loss_grads, state, params, reg_grads=reg_grads)`. A \
+second `dtnh` finds none: sum what depends on the batch into one regularizer."""
 
 
 class GradientPair(NamedTuple):
@@ -56,7 +60,7 @@ def transform_pair(
       >>> tx.update(pair, tx.init(jnp.zeros(2)))[0]
       Array([1. , 0.5], dtype=float32)
     """
-    loss, reg = optax.with_extra_args_support(loss), optax.with_extra_args_support(reg)
+    loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 
     def init(params):
         return TransformPairState(loss.init(params), reg.init(params))
@@ -64,10 +68,10 @@ def transform_pair(
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         if reg_grads is not None:
             raise ValueError(
-                "`reg_grads` should not be given to `transform_pair`, got one. It cannot change an "
-                "extra argument: pass `GradientPair(loss_grads, reg_grads)` as the updates."
+                "`reg_grads` should not be given to `transform_pair`, got some. It cannot change "
+                "an extra argument: pass `GradientPair(loss_grads, reg_grads)` as the updates."
             )
-        g, r = as_pair(updates, None, params)
+        g, r = as_pair(updates, None, params, f"{AS_UPDATES}.")
         g, loss_state = loss.update(g, state.loss, params, **extra_args)
         r, reg_state = reg.update(r, state.reg, params, **extra_args)
         return GradientPair(g, r), TransformPairState(loss_state, reg_state)
@@ -75,10 +79,10 @@ def transform_pair(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def as_pair(updates: Any, reg_grads: Any | None, params: Any | None) -> GradientPair:
+def as_pair(updates: Any, reg_grads: Any, params: Any, spelling: str = EITHER) -> GradientPair:
     """Return the checked pair from either spelling."""
     if reg_grads is None:
-        pair = _unpack(updates, params)
+        pair = _unpack(updates, params, spelling)
     elif is_pair_of(reg_grads, updates):
         raise ValueError(
             "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
@@ -86,9 +90,9 @@ def as_pair(updates: Any, reg_grads: Any | None, params: Any | None) -> Gradient
         )
     else:
         pair = GradientPair(updates, reg_grads)
-    check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads)
     if params is not None:
         check_like("loss_grads", pair.loss_grads, "params", params)
+    check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads)
     return pair
 
 
@@ -100,17 +104,18 @@ def is_pair_of(member: Any, updates: Any) -> bool:
     return jax.tree.structure(members[0]) == jax.tree.structure(member)
 
 
-def _unpack(updates: Any, params: Any | None) -> GradientPair:
+def _unpack(updates: Any, params: Any | None, spelling: str) -> GradientPair:
     members = _members(updates)
-    shaped_like_params = params is not None and (
-        jax.tree.structure(updates) == jax.tree.structure(params)
-    )
-    if members is None or shaped_like_params:
+    like_params = params is not None and jax.tree.structure(updates) == jax.tree.structure(params)
+    if members is None or like_params:
         raise ValueError(
-            f"`reg_grads` is missing: got updates of type {type(updates).__name__}, not a pair. "
-            "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params)` or "
-            "`tx.update(loss_grads, state, params, reg_grads=reg_grads)`. (A `dtnh` inside "
-            "another one's `inner` gets none: sum what depends on the batch into one regularizer.)"
+            f"`reg_grads` is missing, got {described(updates)} as updates, "
+            f"{'shaped like `params`' if like_params else 'not a pair'}. {spelling}"
+        )
+    if isinstance(members[1], GradientPair):
+        raise ValueError(
+            f"`updates` should be the pair of gradients alone, got {described(updates)} that ends "
+            "in it. Unpack `values, pair = value_and_grad_pair(losses)(params)`, pass `pair`."
         )
     return GradientPair(*members)
 

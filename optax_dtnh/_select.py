@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import optax
 
+from optax_dtnh._checks import described, differing
+
 Tree = Any
 TreeOrFn = Tree | Callable[[Tree], Tree] | None
 
@@ -62,8 +64,8 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
     for i, (regularized, label) in enumerate(leaves):
         if not isinstance(label, Hashable):
             raise TypeError(
-                f"`labels` should hold strings, integers or other hashable values, got {label!r}. "
-                "Leaves with equal labels share one decision."
+                f"`labels` should hold strings, integers or other hashable values, got "
+                f"{label!r:.60}. Give equal labels to the leaves that share one decision."
             )
         if regularized:
             groups[label].append(i)
@@ -73,7 +75,7 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
 def _is_function(tree_or_fn: TreeOrFn) -> bool:
     # As in optax: a module whose leaves are booleans is a mask, though it may be callable.
     leaves = jax.tree.leaves(jax.tree.map(callable, tree_or_fn))
-    return bool(leaves) and all(leaves)
+    return callable(tree_or_fn) and bool(leaves) and all(leaves)
 
 
 def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
@@ -84,11 +86,11 @@ def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
         entries, leaves = _paths(prefix), _paths(tree)
         unknown = [e for e in entries if not any(leaf.startswith(e) for leaf in leaves)]
         uncovered = [leaf for leaf in leaves if not any(leaf.startswith(e) for e in entries)]
+        got = differing(entries and uncovered, unknown)
         raise ValueError(
-            f"`{name}` should have the structure of the updates or a prefix of it, got a "
-            f"{type(prefix).__name__} for a {type(tree).__name__}, entries without a leaf "
-            f"{unknown[:5]}, leaves without an entry {uncovered[:5]}. Give one entry per leaf or "
-            "per subtree, or a function that returns such a tree, as with `jax.tree.map_with_path`."
+            f"`{name}` should have the structure of the updates or a prefix of it, got "
+            f"{got or f'{described(prefix)} for {described(tree)}'}. Give one entry per leaf or "
+            "subtree, or a function that does, as with `jax.tree.map_with_path`."
         ) from error
 
 
@@ -98,14 +100,9 @@ def _paths(tree: Tree) -> list[str]:
 
 def _check_mask(mask: Tree) -> None:
     leaves = jax.tree.leaves(mask)
+    advice = "Give True for what is regularized, False for what is left out."
     for leaf in leaves:
         if not isinstance(leaf, (bool, np.bool_)):
-            raise TypeError(
-                f"`mask` should hold booleans, got {leaf!r}. True means regularized, False left "
-                "out."
-            )
+            raise TypeError(f"`mask` should hold booleans, got {leaf!r:.60}. {advice}")
     if not any(leaves):
-        raise ValueError(
-            f"`mask` should be True for at least one leaf, got {mask!r}. Nothing would be "
-            "regularized: True means regularized, False left out."
-        )
+        raise ValueError(f"`mask` should be True for at least one leaf, got {mask!r:.60}. {advice}")

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import check_floating, check_weight
+from optax_dtnh._checks import as_transformation, check_floating, check_weight
 from optax_dtnh._pair import as_pair
 from optax_dtnh._rules import Rule, add_conflict_free, truncate
 from optax_dtnh._select import TreeOrFn, groups_of, mask_out, resolve_mask
 
 LEAVE_OUT = (
-    "Leave this leaf out with `mask`, or wrap the transformation in "
-    "`optax.contrib.split_real_and_imaginary` if it is complex."
+    "Leave this leaf out with `mask`, or split it off, as with `nnx.split` or `eqx.partition`; "
+    "for complex ones there is `optax.contrib.split_real_and_imaginary`."
 )
 
 
@@ -149,16 +149,18 @@ def init_and_combine(
 
     `combine(g, r, r_again, state, params, extra_args)` takes `r` twice, see `add_conflict_free`.
     """
-    check_weight(weight)
+    if not callable(weight):
+        check_weight(weight)
     if rule is not None and not callable(rule):
         raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r}. "
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
             "Import the rule and pass it without calling it."
         )
-    inner = optax.with_extra_args_support(inner)
+    inner = as_transformation("inner", inner)
     # optax.masked keeps buffers for masked-in leaves only and understands `optax.tree.map_params`.
     in_mask = resolve_mask(mask)
-    reference = optax.with_extra_args_support(optax.masked(reference, in_mask))
+    masked = optax.masked(as_transformation("reference", reference), in_mask)
+    reference = optax.with_extra_args_support(masked)
 
     def init(params):
         zero = jnp.zeros([], jnp.int32)

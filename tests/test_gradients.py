@@ -156,7 +156,7 @@ def test_integer_parameters_are_refused_by_name():
             False,
             r"`fun` should return \(loss, reg\), got a tuple of 3",
         ),
-        (lambda w: (w[0], w[1]), True, r"`fun` should return \(loss, reg\), got"),
+        (lambda w: (w[0], w[1]), True, r"`fun` should return \(\(loss, reg\), aux\), got one ar"),
         (
             lambda w: (w[0], w),
             False,

@@ -25,12 +25,8 @@ def namespace():
 
 
 def test_python_blocks_run_and_the_example_learns(namespace):
-    assert len(blocks("README.md", "python")) == 5
+    assert len(blocks("README.md", "python")) == 4
     pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
-    losses_of_nnx = [float(loss) for loss, _ in namespace["nnx_values"]]
-    assert losses_of_nnx[-1] < 0.9 * losses_of_nnx[0]
-    norm = namespace["model"].layers[1]
-    assert float(jnp.abs(norm.mean[...]).max()) > 0  # the statistics moved
     assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 
 

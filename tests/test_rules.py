@@ -327,18 +327,16 @@ def test_cosine_similarity_is_the_cosine():
 def test_trees_that_differ_are_refused(function):
     a = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     with pytest.raises(
-        ValueError, match=r"`r` should have the tree structure.*missing .*bias.*unexpected .*b\b"
+        ValueError, match=r"`r` should have the tree structure.*no entry .*bias.*an entry .*b\b"
     ):
         function(a, {"kernel": a["kernel"], "b": jnp.ones(2)})
     with pytest.raises(ValueError, match=r"`r\['bias'\]` should have shape \(2,\).*got \(1,\)"):
         function(a, {"kernel": a["kernel"], "bias": jnp.ones(1)})
-    with pytest.raises(ValueError, match="the same keys in other containers"):
+    with pytest.raises(ValueError, match="got a list of 1 in place of a tuple of 1"):
         function((jnp.ones(2),), [jnp.ones(2)])
     ones = {"int32": np.ones(2, "int32"), "complex64": np.ones(2, "complex64"), "str": "x"}
     for got, leaf in ones.items():
-        with pytest.raises(
-            TypeError, match=f"should be real floating point, got {got}. Pass float"
-        ):
+        with pytest.raises(TypeError, match=f"should be real floating point, got {got}. Split"):
             function([leaf], [leaf])
 
 

@@ -87,7 +87,7 @@ def test_parameters_that_are_a_tuple_themselves_are_not_taken_for_a_pair():
     tx = dtnh(0.5)
     for updates, _ in (step(tx, g, r), tx.update((g, r), tx.init(g), g)):
         assert_equal(updates, (jnp.array([2.0]), jnp.array([2.0])))
-    with pytest.raises(ValueError, match="`reg_grads` is missing: got updates of type tuple"):
+    with pytest.raises(ValueError, match="`reg_grads` is missing, got a tuple of 2 as updates, sh"):
         tx.update(g, tx.init(g), g)
 
 
@@ -487,12 +487,12 @@ def test_a_rule_that_is_no_function_is_refused():
 
 def test_a_missing_regularizer_gradient_names_both_spellings():
     tx = dtnh(1.0)
-    with pytest.raises(ValueError, match=r"`reg_grads` is missing: got updates of type dict") as e:
+    with pytest.raises(ValueError, match=r"`reg_grads` is missing, got a dict as updates") as e:
         tx.update(GRADS, tx.init(TREE), TREE)
     assert "GradientPair(loss_grads, reg_grads)" in str(e.value)
     assert "reg_grads=reg_grads" in str(e.value)
     nested = dtnh(1.0, inner=dtnh(1.0))
-    with pytest.raises(ValueError, match="A `dtnh` inside another one's `inner` gets none"):
+    with pytest.raises(ValueError, match="A second `dtnh` finds none: sum what depends on "):
         step(nested, GRADS, REG)
 
 
@@ -544,12 +544,10 @@ def test_a_mask_of_another_kind_or_structure_is_refused():
     with pytest.raises(TypeError, match="`mask` should hold booleans, got 'head'"):
         dtnh(1.0, mask={"head": "head"})
     with pytest.raises(
-        ValueError, match=r"`mask` should have the structure of the updates.*tail"
-    ) as e:
+        ValueError, match=r"entry for \['backbone'\]\['a'\], .* and an entry for \['tail'\]\."
+    ):
         step(dtnh(1.0, mask={"tail": True, "head": False}), GRADS, REG)
-    assert "entries without a leaf [\"['tail']\"]" in str(e.value)
-    assert "leaves without an entry [\"['backbone']['a']\", \"['backbone']['b']\"]" in str(e.value)
-    with pytest.raises(ValueError, match="`mask` should have the structure .*got a NoneType for a"):
+    with pytest.raises(ValueError, match="`mask` should have the structure .*got None for a dict"):
         step(dtnh(1.0, mask=lambda tree: None), GRADS, REG)
     with pytest.raises(ValueError, match="`labels` should have the structure of the updates"):
         step(dtnh(1.0, labels={"tail": 1}), GRADS, REG)
