@@ -1,6 +1,25 @@
-"""Strict settings for every test."""
+"""Strict settings for every test, and how long Hypothesis searches."""
+
+import os
+import tempfile
+from pathlib import Path
 
 import jax
+from hypothesis import settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 4)  # for the sharding tests
+
+# Hypothesis notes the constants of our code; not in the checkout.
+os.environ.setdefault(
+    "HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hypothesis")
+)
+
+# The same examples in every short run; new ones in every long run. Nothing is stored.
+settings.register_profile(
+    "short", max_examples=20, derandomize=True, deadline=None, database=None, print_blob=True
+)
+settings.register_profile(
+    "long", settings.get_profile("short"), max_examples=250, derandomize=False
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))

@@ -1,7 +1,4 @@
-"""Every public factory through the wrappers and uses an optax transformation has to survive."""
-
-from collections.abc import Callable
-from typing import NamedTuple
+"""Every public factory under what jax and optax do to a transformation."""
 
 import jax
 import jax.numpy as jnp
@@ -10,59 +7,11 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optax_dtnh import GradientPair, add_l2_sp, drop, dtnh, per_leaf, transform_pair
-from tests.helpers import assert_close, assert_equal, cast, minus, random_tree
+from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf
+from tests.helpers import assert_close, assert_equal, cast, random_tree
+from tests.uses import USES, alone, as_keyword, as_pair
 
-
-class Use(NamedTuple):
-    """A factory and the way a user calls what it makes."""
-
-    factory: Callable
-    update: Callable
-
-
-def as_pair(tx, g, r, state, params, **extra):
-    return tx.update(GradientPair(g, r), state, params, **extra)
-
-
-def as_keyword(tx, g, r, state, params, **extra):
-    return tx.update(g, state, params, reg_grads=r, **extra)
-
-
-def alone(tx, g, r, state, params, **extra):
-    return tx.update(g, state, params, **extra)
-
-
-def full(factory):
-    def make(weight):
-        return factory(
-            weight,
-            inner=optax.scale_by_adam(),
-            mask={"kernel": True, "bias": False, "scale": True},
-            reference=optax.ema(0.9, accumulator_dtype=jnp.float32),
-            labels=per_leaf,
-        )
-
-    return make
-
-
-def momentum_pair(weight):
-    return optax.chain(transform_pair(optax.trace(0.9), optax.trace(0.9)), dtnh(weight))
-
-
-USES = {
-    "dtnh, pair": Use(dtnh, as_pair),
-    "dtnh, reg_grads": Use(dtnh, as_keyword),
-    "dtnh, every option, pair": Use(full(dtnh), as_pair),
-    "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
-    "transform_pair": Use(momentum_pair, as_pair),
-    "add_l2_sp": Use(add_l2_sp, alone),
-    "add_l2_sp, every option": Use(full(add_l2_sp), alone),
-}
 every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-# Wrappers that expect updates shaped like the parameters.
-SINGLE = ["dtnh, reg_grads", "add_l2_sp"]
-params_shaped = pytest.mark.parametrize("use", [USES[name] for name in SINGLE], ids=SINGLE)
 SHAPES = {"kernel": (8, 4), "bias": (4,), "scale": ()}
 
 
@@ -84,28 +33,6 @@ def run(tx, update, dtype="float32", **extra):
     return all_updates, state
 
 
-@every_use
-def test_members_of_a_chain_act_one_after_the_other(use):
-    updates, _ = run(use.factory(0.5), use.update)
-    scaled = jax.tree.map(lambda x: -0.1 * x, updates)
-    for chain in (
-        optax.chain(use.factory(0.5), optax.scale(-0.1)),
-        optax.named_chain(("dtnh", use.factory(0.5)), ("scale", optax.scale(-0.1))),
-    ):
-        assert_equal(run(chain, use.update)[0], scaled)
-
-
-@every_use
-def test_inject_hyperparams_takes_a_number_or_a_schedule(use):
-    def schedule(count):
-        return 0.5 / (1 + count)
-
-    for weight in (0.5, schedule):
-        injected, state = run(optax.inject_hyperparams(use.factory)(weight), use.update)
-        assert_close(injected, run(use.factory(weight), use.update)[0])
-        assert state.hyperparams["weight"] == (0.5 if weight == 0.5 else schedule(3))
-
-
 @pytest.mark.parametrize("factory", [dtnh, add_l2_sp], ids=["dtnh", "add_l2_sp"])
 def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory):
     update = as_keyword if factory is dtnh else alone
@@ -119,50 +46,14 @@ def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory
     assert_close(updates, run(factory(0.5, **functions), update)[0])
 
 
-@params_shaped
-def test_masked_and_partition_see_part_of_the_tree(use):
-    kernel = {"kernel": True, "bias": False, "scale": False}
-    tx = use.factory(0.5)
-    masked = optax.masked(tx, kernel, mask_compatible_extra_args=True)
-    split = optax.partition(
-        {True: tx, False: optax.identity()}, kernel, mask_compatible_extra_args=True
-    )
+@every_use
+def test_the_weight_can_be_set_in_the_state_of_inject_hyperparams(use):
     start, params, ((g, r), *_) = data()
-    g_, r_, start_, params_ = ({"kernel": tree["kernel"]} for tree in (g, r, start, params))
-    expected, _ = use.update(tx, g_, r_, tx.init(start_), params_)
-    for wrapped in (masked, split):
-        updates, _ = use.update(wrapped, g, r, wrapped.init(start), params)
-        assert_equal(updates, g | expected)
-
-
-def test_multi_steps_is_exact_for_the_anchor_and_takes_the_last_gradient_of_another_regularizer():
-    start, params, pairs = data()
-
-    def after_two(tx, update):
-        steps = optax.MultiSteps(tx, every_k_schedule=2).gradient_transformation()
-        state = steps.init(start)
-        for g, r in pairs[:2]:
-            updates, state = update(steps, g, r, state, params)
-        return updates
-
-    (g, r), (g_2, r_2) = pairs[:2]
-    mean = jax.tree.map(lambda a, b: (a + b) / 2, g, g_2)
-    l2, pair = add_l2_sp(0.5), dtnh(0.5)
-    assert_close(after_two(l2, alone), l2.update(mean, l2.init(start), params)[0])
-    last = as_keyword(pair, mean, r_2, pair.init(start), params)[0]
-    assert_close(after_two(pair, as_keyword), last)
-    mean_r = jax.tree.map(lambda a, b: (a + b) / 2, r, r_2)
-    right = as_keyword(pair, mean, mean_r, pair.init(start), params)[0]
-    assert np.abs(minus(last, right)["kernel"]).max() > 0.01
-
-
-@params_shaped
-def test_apply_if_finite_and_conditionally_transform_pass_good_steps(use):
-    expected = run(use.factory(0.5), use.update)[0]
-    finite = optax.apply_if_finite(use.factory(0.5), 3)
-    always = optax.conditionally_transform(use.factory(0.5), lambda count: count >= 0)
-    for wrapped in (finite, always):
-        assert_close(run(wrapped, use.update)[0], expected)
+    injected, tx = optax.inject_hyperparams(use.factory)(0.5), use.factory(2.0)
+    state = injected.init(start)
+    state.hyperparams["weight"] = jnp.float32(2.0)
+    updates, _ = use.update(injected, g, r, state, params)
+    assert_close(updates, use.update(tx, g, r, tx.init(start), params)[0])
 
 
 @every_use
@@ -245,17 +136,37 @@ def test_parameters_and_state_can_be_donated(use):
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+def types(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
 @every_use
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_state_keeps_its_structure_and_types_and_the_update_those_of_the_gradient(use, dtype):
-    def types(tree):
-        return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
-
     tx = use.factory(0.5)
     start, _, pairs = data(dtype)
     updates, state = run(tx, use.update, dtype)
     assert types(state) == types(tx.init(start)) == types(jax.eval_shape(tx.init, start))
     assert types(updates[-1]) == types(pairs[-1][0])
+
+
+@every_use
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_cond_and_scan_accept_the_state(use, dtype):
+    tx = use.factory(0.5)
+    start, params, ((g, r), *_) = data(dtype)
+
+    def step(state, apply):
+        def update():
+            return use.update(tx, g, r, state, params)
+
+        updates, state = jax.lax.cond(apply, update, lambda: (g, state))
+        return state, updates
+
+    init = jax.eval_shape(tx.init, start)  # abstract: both refuse other types before they run
+    state, updates = jax.eval_shape(lambda s: jax.lax.scan(step, s, jnp.array([True, False])), init)
+    assert types(state) == types(init)
+    assert types(updates) == jax.tree.map(lambda x: ((2, *x.shape), x.dtype), g)
 
 
 @every_use
