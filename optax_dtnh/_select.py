@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 import optax
+from jax.tree_util import all_leaves
 
 from optax_dtnh._checks import described, differing
 
@@ -58,7 +59,8 @@ def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
 
 def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
     """Return the indices of the regularized leaves of `tree`, one list per label."""
-    per_leaf_labels = _one_per_leaf("labels", 0 if labels is None else labels, tree)
+    one = jax.tree.map(lambda _: 0, tree)
+    per_leaf_labels = one if labels is None else _one_per_leaf("labels", labels, tree)
     groups = defaultdict(list)
     leaves = zip(jax.tree.leaves(in_mask), jax.tree.leaves(per_leaf_labels), strict=True)
     for i, (regularized, label) in enumerate(leaves):
@@ -80,6 +82,12 @@ def _is_function(tree_or_fn: TreeOrFn) -> bool:
 
 def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
     prefix = cast(Callable, tree_or_fn)(tree) if _is_function(tree_or_fn) else tree_or_fn
+    if prefix is tree_or_fn and all_leaves([prefix]) and not all_leaves([tree]):
+        raise TypeError(
+            f"`{name}` should be a tree or a function, got {prefix!r:.60} for every leaf. Leave it "
+            "out, or name it in the `static_args` of `optax.inject_hyperparams`, which calls any "
+            "other function with the step count."
+        )
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)
     except ValueError as error:

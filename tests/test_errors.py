@@ -26,14 +26,21 @@ from optax_dtnh import (
     truncate,
     value_and_grad_pair,
 )
-from optax_dtnh.regularizers import feature_distance, l2_sp
+from optax_dtnh.regularizers import (
+    attention_feature_distance,
+    batch_spectral_shrinkage,
+    channel_attention,
+    distillation,
+    feature_distance,
+    l2_sp,
+)
 
 PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
 G = jax.tree.map(lambda x: x + 1.0, PARAMS)
 R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
-LOSS = jnp.float32(0.5)
+LOSS, X = jnp.float32(0.5), jnp.ones((4, 3))
 VALUES_AND_PAIR = ((LOSS, LOSS), GradientPair(G, R))
 
 
@@ -327,6 +334,13 @@ MISTAKES = {
             "`rule` should be a function such as `optax_dtnh.truncate`, got (1.0, ...). Import "
             "the rule and pass it without calling it.",
         ),
+        "one answer for every leaf": (
+            lambda: both(mask=True),
+            TypeError,
+            "`mask` should be a tree or a function, got True for every leaf. Leave it out, or name "
+            "it in the `static_args` of `optax.inject_hyperparams`, which calls any other function "
+            "with the step count.",
+        ),
         "a mask of strings": (
             lambda: both(mask={"body": "yes", "head": "no"}),
             TypeError,
@@ -548,6 +562,109 @@ MISTAKES = {
             "`reduction` should return a scalar, got shape (2,). Pass `jnp.mean`, `jnp.sum` or a "
             "function that reduces every axis.",
         ),
+    },
+    attention_feature_distance: {
+        "weights for one map of two": (
+            lambda: attention_feature_distance(PARAMS["body"], PARAMS["body"], {"w": jnp.ones(4)}),
+            ValueError,
+            "`channel_weights` should have the tree structure of `channels of f`, got no entry for "
+            f"['b']. {CONVERT}",
+        ),
+        "channels first": (
+            lambda: attention_feature_distance(*[jnp.ones((2, 8, 5))] * 2, jnp.ones(8)),
+            ValueError,
+            "`channel_weights` should have shape (5,) as in `channels of f`, got (8,). Nothing is "
+            "broadcast: pass equal shapes.",
+        ),
+        "the sum of a map": (
+            lambda: attention_feature_distance({"a": LOSS}, {"a": LOSS}, {"a": LOSS}),
+            ValueError,
+            "`f['a']` should have channels as its last axis, got shape (). Pass an array of shape "
+            "(..., channels).",
+        ),
+        "whole numbers": (
+            lambda: attention_feature_distance(PARAMS["head"], PARAMS["head"], jnp.arange(2)),
+            TypeError,
+            f"`channel_weights` should be real floating point, got int32. {SPLIT}",
+        ),
+    },
+    channel_attention: {
+        "a loss for every example": (
+            lambda: channel_attention(lambda gates: (X * gates).sum(1), X),
+            ValueError,
+            "`loss` should return a scalar, got shape (4,). Reduce it, for example with "
+            "`jnp.mean`.",
+        ),
+        "numbers of channels": (
+            lambda: channel_attention(lambda gates: LOSS, {"stage1": 64}),
+            ValueError,
+            "`f_s['stage1']` should have channels as its last axis, got shape (). Pass ....",
+        ),
+    },
+    distillation: {
+        "another number of classes": (
+            lambda: distillation(jnp.ones((4, 10)), jnp.ones((4, 1000)), temperature=2.0),
+            ValueError,
+            "`logits` should have shape (4, 1000) as in `logits_s`, got (4, 10). Nothing is "
+            "broadcast: pass equal shapes.",
+        ),
+        "one logit": (
+            lambda: distillation(LOSS, LOSS, temperature=2.0),
+            ValueError,
+            "`logits` should have classes as its last axis, got shape (). Pass an array of shape "
+            "(..., classes).",
+        ),
+        "labels": (
+            lambda: distillation(jnp.ones(4), jnp.arange(4), temperature=2.0),
+            TypeError,
+            f"`logits_s` should be real floating point, got int32. {SPLIT}",
+        ),
+        **{
+            f"temperature {temperature!r:.20}": (
+                functools.partial(distillation, X, X, temperature=temperature),
+                ValueError,
+                f"`temperature` should be a finite number > 0, got {temperature!r:.60}. Pass one "
+                "such as 2.0: the larger, the more the improbable classes count.",
+            )
+            for temperature in (0, -1.0, float("nan"), float("inf"), "2", None, True, (1.0, 2.0))
+        },
+        "a traced vector as temperature": (
+            lambda: jax.jit(lambda t: distillation(X, X, temperature=t))(jnp.ones(2)),
+            ValueError,
+            "`temperature` should be a finite number > 0, got ...float32[2].... Pass ....",
+        ),
+    },
+    batch_spectral_shrinkage: {
+        "feature maps": (
+            lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3))),
+            ValueError,
+            "`f` should be one matrix [batch, features], got shape (4, 7, 7, 3). Pool or flatten "
+            "the other axes first, as in `f.mean((1, 2))`.",
+        ),
+        "one example without its axis": (
+            lambda: batch_spectral_shrinkage(jnp.ones(3)),
+            ValueError,
+            "`f` should be one matrix [batch, features], got shape (3,). Pool ....",
+        ),
+        "features by layer": (
+            lambda: batch_spectral_shrinkage({"stage1": X}),
+            ValueError,
+            "`f` should be one matrix [batch, features], got a dict. Pool ....",
+        ),
+        "whole numbers": (
+            lambda: batch_spectral_shrinkage(jnp.ones((2, 2), int)),
+            TypeError,
+            f"`f` should be real floating point, got int32. {SPLIT}",
+        ),
+        **{
+            f"k {k!r:.20}": (
+                functools.partial(batch_spectral_shrinkage, X, k=k),
+                ValueError,
+                f"`k` should be a whole number from 1 to min(4, 3), got {k!r:.60}. Pass fewer "
+                "singular values, or a larger batch.",
+            )
+            for k in (0, -1, 4, 1.0, None)
+        },
     },
 }
 ROWS = [

@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf
+from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf, transform_pair
 from tests.helpers import assert_close, assert_equal, cast, random_tree
 from tests.uses import USES, alone, as_keyword, as_pair
 
@@ -57,17 +57,24 @@ def test_the_weight_can_be_set_in_the_state_of_inject_hyperparams(use):
 
 
 @every_use
-def test_unknown_extra_arguments_are_ignored_and_reach_the_inner_transformation(use):
+def test_unknown_extra_arguments_are_ignored(use):
     assert_equal(run(use.factory(0.5), use.update, value=1.0), run(use.factory(0.5), use.update))
 
+
+def test_parameters_and_extra_arguments_but_reg_grads_reach_the_transformations_inside():
     def update(updates, state, params=None, *, value, **extra):
         assert "reg_grads" not in extra
-        return jax.tree.map(lambda x: value * x, updates), state
+        return jax.tree.map(lambda x, w: value * x + w, updates, params), state
 
-    double = optax.GradientTransformationExtraArgs(optax.identity().init, update)
-    for factory, call in ((dtnh, as_pair), (dtnh, as_keyword), (add_l2_sp, alone)):
-        updates, _ = run(factory(0.0, inner=double), call, value=2.0)
-        assert_equal(updates, [jax.tree.map(lambda x: 2.0 * x, g) for g, _ in data()[2]])
+    inside = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    expected = [jax.tree.map(lambda x, w: 2.0 * x + w, g, data()[1]) for g, _ in data()[2]]
+    for tx, call in (
+        (dtnh(0.0, inner=inside), as_pair),
+        (dtnh(0.0, inner=inside), as_keyword),
+        (add_l2_sp(0.0, inner=inside), alone),
+        (optax.chain(transform_pair(inside, inside), dtnh(0.0)), as_pair),
+    ):
+        assert_equal(run(tx, call, value=2.0)[0], expected)
 
 
 @every_use

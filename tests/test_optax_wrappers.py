@@ -210,9 +210,7 @@ AROUND = {
     "inject_hyperparams(dtnh), schedule": Row(
         lambda use: optax.inject_hyperparams(use.factory)(schedule), other(weight=schedule)
     ),
-    "inject_hyperparams(dtnh), mask function": Row(
-        injected(), other(mask=all_but_bias), other(mask=True)
-    ),
+    "inject_hyperparams(dtnh), mask function": Row(injected(), other(mask=all_but_bias)),
     'inject_hyperparams(dtnh, static_args="mask"), mask function': Row(
         injected("mask"), other(mask=all_but_bias)
     ),
@@ -444,7 +442,12 @@ SLOW = Raises(
     ("should have the tree structure of `params`",),
     "`LookaheadParams` reach `dtnh`: put it inside `lookahead`.",
 )
-ERRORS = [INSIDE, BEHIND, BRANCHES, SCANNED, FLATTENED, PART, DEAF, SEARCHED, SLOW]
+CALLED = Raises(
+    ("`mask` should be a tree or a function, got True for every leaf",),
+    "`inject_hyperparams` takes any function for a schedule: pass "
+    '`static_args=("mask", "rule", "labels")`.',
+)
+ERRORS = [INSIDE, BEHIND, BRANCHES, SCANNED, FLATTENED, PART, DEAF, SEARCHED, SLOW, CALLED]
 
 ACCUMULATION = Trap("accumulate", "Accumulate both gradients, then decide")
 FINITE = Trap("finite", "`apply_if_finite` looks at the updates alone")
@@ -455,10 +458,9 @@ MISSING = Trap("missing", "A chain without `dtnh` drops `reg_grads`")
 RATE = Trap("rate", "A learning rate before `dtnh` turns the pull into a push")
 RESET = Trap("reset", "`lookahead` with `reset_state` moves the anchor")
 SEARCH = Trap("search", "A line search looks at the loss alone")
-STATIC = Trap("static", "`inject_hyperparams` calls a mask function")
 UNPROTECTED = Trap("decay", "Weight decay after `dtnh` is not protected")
 UNSEEN = Trap("unseen", "What stands before `dtnh` does not see `reg_grads`")
-TRAPS = [ACCUMULATION, FINITE, FLAT, FROZEN, JOINT, MISSING, RATE, RESET, SEARCH, STATIC]
+TRAPS = [ACCUMULATION, FINITE, FLAT, FROZEN, JOINT, MISSING, RATE, RESET, SEARCH]
 TRAPS += [UNPROTECTED, UNSEEN]
 
 
@@ -484,7 +486,7 @@ OUTCOMES = {
     "named_chain(dtnh, ...)": EVERYWHERE,
     "inject_hyperparams(dtnh), number": EVERYWHERE,
     "inject_hyperparams(dtnh), schedule": EVERYWHERE,
-    "inject_hyperparams(dtnh), mask function": cells(STATIC, STATIC, STATIC),
+    "inject_hyperparams(dtnh), mask function": cells(CALLED, CALLED, CALLED),
     'inject_hyperparams(dtnh, static_args="mask"), mask function': EVERYWHERE,
     "masked(dtnh)": cells(INSIDE, PART, WORKS),
     "masked(dtnh, mask_compatible_extra_args=True)": SINGLE,
