@@ -77,8 +77,8 @@ def dtnh(
     infinity in either gradient, and products beyond float32 (norms of about 1e19), make the update
     NaN or infinite in every leaf that shares the decision: `optax.apply_if_finite` around the
     optimizer that follows skips such a step, but what `inner` or `reference` keep has by then taken
-    it in. (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out.) Elements below about 1e-19 count as 0 in the
-    products.
+    it in. (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out.)
+    Elements below about 1e-19 count as 0 in the products.
 
     `init` works under `jax.eval_shape`; `update` under `jit` on sharded gradients, `vmap`, `scan`
     and `grad`. Inside `jax.shard_map` the inner products would be those of one shard.
