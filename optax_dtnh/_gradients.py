@@ -13,7 +13,7 @@ from optax_dtnh._pair import GradientPair
 
 
 def value_and_grad_pair(
-    fun: Callable[..., Any], has_aux: bool = False, micro_batches: int | None = None
+    fun: Callable[..., Any], has_aux: bool = False, *, micro_batches: int | None = None
 ) -> Callable[..., tuple[Any, GradientPair]]:
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
@@ -118,6 +118,6 @@ def _scalar(name: str, value: Any) -> jax.Array:
     if array.shape != () or not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"`{name}` should be a real floating-point scalar, got {array.dtype} of shape "
-            f"{array.shape}. Reduce it, for example with `jnp.mean`."
+            f"{array.shape}. Make it one, for example with `jnp.mean`."
         )
     return array

@@ -46,8 +46,13 @@ def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesA
 def _rows(batch: Any, count: int) -> Any:
     """Return `batch` with every leaf's `n` rows as `n / count` groups of `count`, one per part."""
     leaves = tree_flatten_with_path(batch)[0]
+    if not leaves:
+        raise ValueError(
+            f"`args` should hold the batch to cut into micro_batches={count}, got none. Pass it to "
+            "`fun` after `params`, by position, instead of closing over it."
+        )
     rows = {f"args{keystr(path)}": jnp.shape(leaf)[:1] for path, leaf in leaves}
-    if len(set(rows.values())) != 1 or not all(n and n[0] % count == 0 for n in rows.values()):
+    if len(set(rows.values())) > 1 or not all(n and n[0] % count == 0 for n in rows.values()):
         lengths = {name: n[0] if n else "a scalar" for name, n in rows.items()}
         raise ValueError(
             f"`args` should share a leading axis, the batch, divisible by micro_batches={count}, "

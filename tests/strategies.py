@@ -53,6 +53,7 @@ class Case(NamedTuple):
     g: Any
     r: Any
     before: Any  # a third tree: the previous gradient, or the starting point
+    params: Any  # `before + r`, rounded
     weight: float
     factors: tuple[float, float]  # powers of two
     bad: tuple[float, str, int]  # NaN or infinity, where it goes, and at which element
@@ -96,7 +97,7 @@ def wild_cases():
 
 def _wild_case(g, r):
     g, r = g.astype(np.float32), r.astype(np.float32)
-    return Case("array", g, r, g, 1.0, (1.0, 1.0), (np.nan, "g", 0))
+    return Case("array", g, r, g, g, 1.0, (1.0, 1.0), (np.nan, "g", 0))
 
 
 def _signed_powers(low, high):
@@ -148,15 +149,14 @@ def _assemble(name, regime, v, h, before, scales, weight, factors, bad):
     along, sideways = regime
     h = _turned(v) if h is None else h
     one, two, three = (2.0**k for k in scales)
-    return Case(
-        name,
-        _unflatten(STRUCTURES[name], one * v),
-        _unflatten(REGULARIZER[name], two * (along * v + sideways * h)),
-        _unflatten(STRUCTURES[name], three * before),
-        weight,
-        factors,
-        bad,
-    )
+    g = _unflatten(STRUCTURES[name], one * v)
+    r = _unflatten(REGULARIZER[name], two * (along * v + sideways * h))
+    before = _unflatten(STRUCTURES[name], three * before)
+    return Case(name, g, r, before, moved(before, r), weight, factors, bad)
+
+
+def moved(before, r):
+    return jax.tree.map(lambda x, y: (x + y).astype(x.dtype), before, r)
 
 
 def _turned(v):

@@ -160,7 +160,7 @@ def test_integer_parameters_are_refused_by_name():
         (
             lambda w: (w[0], w),
             False,
-            r"`reg` should be a real .* got float32 of shape \(2,\).*Redu",
+            r"`reg` should be a real .* got float32 of shape \(2,\).*Make",
         ),
         (
             lambda w: ((w[0], w[1]), w),

@@ -137,7 +137,9 @@ def test_the_function_is_traced_once_and_rows_are_dealt_in_turn():
         seen.append(x.shape)
         return (jnp.sum(params), jnp.sum(params)), x
 
-    (_, x), _ = value_and_grad_pair(rows, True, 3)(jnp.ones(2), jnp.arange(6.0))
+    (_, x), _ = value_and_grad_pair(rows, has_aux=True, micro_batches=3)(
+        jnp.ones(2), jnp.arange(6.0)
+    )
     assert seen == [(2,)]
     assert_equal(x, jnp.array([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
 
@@ -172,10 +174,11 @@ def test_a_batch_that_cannot_be_cut_is_refused_with_its_lengths():
         (7, (x, y), r"micro_batches=7, got {'args\[0\]': 64, 'args\[1\]': 64}"),
         (4, (x, {"y": y[:32]}), r"{'args\[0\]': 64, \"args\[1\]\['y'\]\": 32}"),
         (4, (x, 0.5), r"{'args\[0\]': 64, 'args\[1\]': 'a scalar'}"),
-        (4, (), "{}"),
     ]:
         with pytest.raises(ValueError, match=f"`args` should share a .*{got}. {advice}"):
             value_and_grad_pair(losses, micro_batches=k)(params, *arguments)
+    with pytest.raises(ValueError, match="`args` should hold the batch .*, got none. Pass it to"):
+        value_and_grad_pair(losses, micro_batches=4)(params, y=y)
 
 
 def test_the_page_on_accumulation_runs_and_says_what_it_shows():

@@ -249,6 +249,20 @@ def test_a_step_within_range_moves_everything():
     assert scale == 2**15
 
 
+def test_a_static_scale_fits_in_the_same_place():
+    static = "scale = jmp.StaticLossScale(2.0**15)"
+    assert f"`{static}` in its place" in TEXT
+    program = after_the_data(PROGRAMS["scaled"])[1].split("history = []")[0]
+    dynamic = "scale = jmp.DynamicLossScale(jnp.float32(2**15))"
+    assert program.count(dynamic) == 1
+    names = execute(program.replace(dynamic, static), PAGE, data() | {"jmp": jmp})
+    before = tuple(names[name] for name in ("params", "stats", "state"))
+    args = names["x"], names["y"], jax.random.key(0), names["scale"]
+    *after, _, scale = jax.eval_shape(names["step"], *before, *args)
+    assert jax.tree.structure(tuple(after)) == jax.tree.structure(before)
+    assert scale == jmp.StaticLossScale(2.0**15)
+
+
 def test_the_scale_is_compiled_once_and_grows_again():
     assert "jnp.float32(2**15)" in SCALED
     traces = []
@@ -482,8 +496,7 @@ def assert_decided(g, r):
 def test_the_decision_is_the_float64_one_outside_a_band_of_32_float32_eps(dtypes, shapes):
     assert "unless `|<g, r>|` is below 32 eps(float32) `|g| |r|`" in TEXT
     for seed, family in enumerate(FAMILIES.values()):
-        for cosine in (1.03 * BAND, 0.01):
-            assert_decided(*near_tie(family, shapes, dtypes, seed, cosine))
+        assert_decided(*near_tie(family, shapes, dtypes, seed, 1.03 * BAND))
 
 
 def test_the_decision_of_ten_million_elements_too():
@@ -493,19 +506,24 @@ def test_the_decision_of_ten_million_elements_too():
     assert_decided(g, r)
 
 
+def rounding(g, r):
+    """The error of the float32 inner product, in float32 eps of the norms."""
+    return abs(float(jax.jit(inner_product)(g, r)) - dot(g, r)) / (EPS * norm(g) * norm(r))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_gradients_that_agree_everywhere_stay_within_the_band(dtype):
     """No sign is in question, but the partial sums round the most."""
     rng = np.random.default_rng(0)
-    for shape in ((100_000,), (1000, 1000), (3, 3, 256, 512), (64, 12, 64)):
+    for shape in ((100_000,), (1000, 1000), (3, 3, 64, 64), (64, 12, 64), (30, 30, 30)):
         g, r = (jnp.asarray(abs(rng.standard_normal(shape)), dtype) for _ in range(2))
-        assert abs(float(decide(g, r)[1]) - cosine_in_float64(g, r)) < BAND
+        assert rounding(g, r) < BAND / EPS
 
 
 @pytest.mark.parametrize(("shape", "said"), [((3, 3, 64, 128), 230), ((32, 32), 116)])
 def test_equal_products_in_a_leaf_of_several_axes_leave_the_band(shape, said):
     x, y = (jnp.full(shape, value) for value in (1.8764843, 1.058568))
-    error = abs(float(jax.jit(inner_product)(x, y)) - dot(x, y)) / (EPS * norm(x) * norm(y))
+    error = rounding(x, y)
     assert f"{said} eps" in TEXT
     if said == 230 and jax.__version_info__ >= (0, 11):
         assert error < 1
@@ -614,7 +632,7 @@ def crossing(params, batch):
 
     def at(cosine):
         alpha = 0.0
-        for _ in range(100):
+        for _ in range(30):
             wanted = cosine * np.linalg.norm(g) * np.linalg.norm(r + alpha * turn)
             alpha = (wanted - g @ r) / (g @ turn)
         alpha = np.float32(alpha)
@@ -657,9 +675,9 @@ end_to_end = pytest.mark.parametrize(
 @end_to_end
 def test_end_to_end_the_decision_is_the_float64_one_outside_the_band(dtype, scale, band):
     assert f"{band:g} in {dtype}" in TEXT
-    exact, computed, conflict = compared(dtype, scale, distance=0.1, seeds=12)
+    exact, computed, conflict = compared(dtype, scale, distance=0.1, seeds=8)
     outside = abs(exact) > band
-    assert outside.sum() > 12
+    assert outside.sum() > 24
     np.testing.assert_array_equal(conflict[outside], exact[outside] < 0)
     assert abs(computed - exact).max() < band
     wrong = conflict != (exact < 0)
@@ -675,7 +693,7 @@ def test_next_to_the_source_the_regularizers_gradient_is_rounding(dtype, scale, 
     params, batch = at_source(0, 1e-4)
     alpha, _, r = crossing(params, batch)(0.1)
     assert relative_error(compute(dtype, params, batch, alpha, scale).reg_grads, r) > 1
-    exact, _, conflict = compared(dtype, scale, distance=1e-4, seeds=8)
+    exact, _, conflict = compared(dtype, scale, distance=1e-4, seeds=2)
     wrong = conflict != (exact < 0)
     assert wrong[abs(exact) > band].any()
 

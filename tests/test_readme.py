@@ -25,7 +25,7 @@ def namespace():
 
 
 def test_python_blocks_run_and_the_example_learns(namespace):
-    assert len(blocks("README.md", "python")) == 4
+    assert len(blocks("README.md", "python")) == 5
     pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
     assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 

@@ -125,14 +125,7 @@ def to_equinox(w):
 def haiku(names, w, keys, batches):
     net, losses = names["haiku_net"](WIDTH, CLASSES), []
     _, stats = net.init(keys[0], jnp.zeros((1, 8, 8, 3)))
-    params = {
-        "conv": {"w": w["conv"]["kernel"], "b": w["conv"]["bias"]},
-        "norm": {
-            "scale": w["norm"]["scale"].reshape(1, 1, 1, -1),
-            "offset": w["norm"]["bias"].reshape(1, 1, 1, -1),
-        },
-        "head": {"w": w["head"]["kernel"], "b": w["head"]["bias"]},
-    }
+    params = to_haiku(w)
     state = names["tx"].init(params)
     for key, batch in zip(keys, batches, strict=True):
         params, stats, state, loss = names["step"](net, params, stats, state, key, batch)
@@ -140,6 +133,17 @@ def haiku(names, w, keys, batches):
     moments = {key: stats[f"norm/~/{key}_ema"]["hidden"].ravel() for key in ("mean", "var")}
     moments["var"] += 0.9 ** len(losses)  # its variance starts at 0 and is divided later
     return Walk(losses, from_haiku(params), moments, state)
+
+
+def to_haiku(w):
+    return {
+        "conv": {"w": w["conv"]["kernel"], "b": w["conv"]["bias"]},
+        "norm": {
+            "scale": w["norm"]["scale"].reshape(1, 1, 1, -1),
+            "offset": w["norm"]["bias"].reshape(1, 1, 1, -1),
+        },
+        "head": {"w": w["head"]["kernel"], "b": w["head"]["bias"]},
+    }
 
 
 def from_haiku(params):
@@ -182,25 +186,35 @@ def walk(client, sign, steps=STEPS, seed=0, also=None, **options):
         return client(program(client, sign, **options), weights(), keys(steps, seed), data)
 
 
-def weighted(logits, features, batch):
-    """Objectives whose first value is a sum with the batch's weights, the second nothing."""
-    loss, reg = OBJECTIVES(logits, features, batch)
-    return batch["loss_weight"] * loss + batch["reg_weight"] * reg, 0.0 * reg
-
-
 SHARED = execute(blocks(PAGE, "python")[0], PAGE)
 OBJECTIVES = SHARED["objectives"]
-L2_SP = execute(blocks(PAGE, "python")[7], PAGE, SHARED)["l2_sp_tx"]
+L2_SP = execute(blocks(PAGE, "python")[8], PAGE, SHARED)["l2_sp_tx"]
 SGD = optax.sgd(0.05)
 IGNORES_REG_GRADS = optax.chain(optax.identity(), SGD)
 
 
-def walk_with_one_gradient(client, tx, loss_weight, reg_weight, **options):
+def of_logits(logits, features, batch):
+    """Objectives that both see the dropout before the head."""
+    return OBJECTIVES(logits, features, batch)[0], jnp.mean(logits**2)
+
+
+@functools.cache
+def weighted(objectives):
+    """Objectives whose first value is a sum with the batch's weights, the second nothing."""
+
+    def values(logits, features, batch):
+        loss, reg = objectives(logits, features, batch)
+        return batch["loss_weight"] * loss + batch["reg_weight"] * reg, 0.0 * reg
+
+    return values
+
+
+def walk_with_one_gradient(client, tx, loss_weight, reg_weight, objectives=OBJECTIVES, **options):
     """The loop before the change, of the weighted sum; where there is none, the one after it."""
     # In tree mode nnx.grad takes no model with random keys: Flax's own loop splits it as ours does.
     sign = "+" if client is flax_nnx_in_tree_mode else "-"
     also = {"loss_weight": loss_weight, "reg_weight": reg_weight}
-    return walk(client, sign, also=also, tx=tx, objectives=weighted, **options)
+    return walk(client, sign, also=also, tx=tx, objectives=weighted(objectives), **options)
 
 
 def minus(a, b):
@@ -233,15 +247,53 @@ def test_the_paths_differ_where_a_conflict_is_removed(reference):
         assert norm(minus(ends[a], ends[b])) > 1e-3 * norm(minus(ends[a], weights()))
 
 
-def test_statistics_move_once_per_step():
-    w, batch = weights(), next(iter(batches()))
+def maps(w, batch):
+    """The convolution of the network, in float64."""
     x, kernel = np.asarray(batch["x"], np.float64), np.asarray(w["conv"]["kernel"], np.float64)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    maps = np.einsum("nhwcij,ijco->nhwo", windows, kernel) + np.asarray(w["conv"]["bias"])
+    return np.einsum("nhwcij,ijco->nhwo", windows, kernel) + np.asarray(w["conv"]["bias"])
+
+
+def test_statistics_move_once_per_step():
+    x = maps(weights(), next(iter(batches())))
     stats = walk(plain, "+", steps=1).stats
-    np.testing.assert_allclose(stats["mean"], 0.1 * maps.mean((0, 1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * maps.var((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(stats["mean"], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_the_pretrained_features_are_those_of_evaluation_mode():
+    names = dict(SHARED)
+    for page in [*range(1, 8)]:
+        names = execute(blocks(PAGE, "python")[page], PAGE, names)
+    w, batch = weights(), next(iter(batches(1)))
+    norm_ = jax.tree.map(np.float64, w["norm"])
+    expected = maps(w, batch) / np.sqrt(1 + 1e-5) * norm_["scale"] + norm_["bias"]
+    expected = np.maximum(expected, 0).mean((1, 2))
+    x, stats = batch["x"], {"mean": jnp.zeros(WIDTH), "var": jnp.ones(WIDTH)}
+
+    model = names["NNXNet"](WIDTH, CLASSES, rngs=nnx.Rngs(0))
+    nnx.update(model, w)
+    model.eval()
+    module, state = eqx.nn.make_with_state(names["EquinoxNet"])(WIDTH, CLASSES, keys()[0])
+    module = eqx.tree_at(equinox_leaves, module, jax.tree.leaves(to_equinox(w)))
+    net = names["haiku_net"](WIDTH, CLASSES, train=False)
+    moments = jax.tree.map(jnp.zeros_like, net.init(keys()[0], x)[1])
+    moments["norm/~/var_ema"]["average"] += 1.0
+    with jax.numpy_rank_promotion("allow"):
+        found = [
+            names["plain_features"](w, stats, x),
+            names["nnx_features"](model, x),
+            names["linen_features"](
+                names["LinenNet"](WIDTH, CLASSES), {"params": w, "batch_stats": {"norm": stats}}, x
+            ),
+            names["equinox_features"](
+                eqx.nn.inference_mode(module), state, x.transpose(0, 3, 1, 2)
+            ),
+            names["haiku_features"](net, to_haiku(w), moments, x),
+        ]
+    for features in found:
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5)
 
 
 def direction(end):
@@ -253,9 +305,10 @@ def test_dropout_draws_once_and_both_gradients_see_the_same_draw(client):
     one = {"steps": 1, "rate": 0.5}
     tx = IGNORES_REG_GRADS if client is flax_nnx_in_tree_mode else SGD
     g, r = (
-        direction(walk_with_one_gradient(client, tx, *w, **one).weights)
+        direction(walk_with_one_gradient(client, tx, *w, of_logits, **one).weights)
         for w in [(1.0, 0.0), (0.0, 1.0)]
     )
+    one["objectives"] = of_logits
     g_, r_ = ({key: tree[key] for key in ("conv", "norm")} for tree in (g, r))
     along = dot(r_, g_) / norm(g_) ** 2
     assert along < -1e-3

@@ -1,17 +1,17 @@
-"""Regularizers of transfer learning: plain functions of trees to a float32 scalar.
-
-`w` are the parameters, `w_s` the pretrained ones; `f` the feature maps of the network being
-trained, `f_s` those of the pretrained one on the same batch.
-"""
+"""Squared distances to the pretrained network, of parameters and of feature maps."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_floating, check_like
 from optax_dtnh._rules import widen
+from optax_dtnh.regularizers._checks import check_pair, check_scalar
+
+Reduction = Callable[[jax.Array], jax.Array]
+REDUCE = "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
 
 
 def l2_sp(w: Any, w_s: Any) -> jax.Array:
@@ -40,12 +40,11 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
     Source: Li et al., `Explicit Inductive Bias for Transfer Learning with Convolutional Networks
     <https://arxiv.org/abs/1802.01483>`_, 2018, without their separate term for the head.
     """
-    return 0.5 * _squared_distance("w", w, "w_s", w_s, jnp.sum)
+    check_pair("w", w, "w_s", w_s)
+    return 0.5 * total(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
 
 
-def feature_distance(
-    f: Any, f_s: Any, *, reduction: Callable[[jax.Array], jax.Array] = jnp.mean
-) -> jax.Array:
+def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> jax.Array:
     """Return the squared distance of feature maps, `sum over maps of mean((f - f_s)^2)`.
 
     KnowDist, knowledge distillation by feature maps. By default every map counts by its mean, so
@@ -76,20 +75,23 @@ def feature_distance(
     Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
     <https://arxiv.org/abs/1911.07489>`_, 2019; which reduction the paper uses is not known to us.
     """
-    return _squared_distance("f", f, "f_s", jax.lax.stop_gradient(f_s), reduction)
+    check_pair("f", f, "f_s", f_s)
+    f_s = jax.lax.stop_gradient(f_s)
+    return total(jax.tree.map(lambda a, b: reduced(reduction, squares(a, b)), f, f_s))
 
 
-def _squared_distance(
-    name: str, x: Any, other_name: str, y: Any, reduction: Callable[[jax.Array], jax.Array]
-) -> jax.Array:
-    check_like(name, x, other_name, y)
-    check_floating(name, x)
-    check_floating(other_name, y)
-    parts = jax.tree.leaves(jax.tree.map(lambda a, b: reduction((widen(a) - widen(b)) ** 2), x, y))
-    for part in parts:
-        if jnp.shape(part) != ():
-            raise ValueError(
-                f"`reduction` should return a scalar, got shape {jnp.shape(part)}. "
-                "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
-            )
-    return sum(parts, start=jnp.zeros([], jnp.float32))
+def squares(x: ArrayLike, y: ArrayLike) -> jax.Array:
+    """Return `(x - y)^2` element by element, widened first."""
+    return (widen(x) - widen(y)) ** 2
+
+
+def reduced(reduction: Reduction, x: jax.Array) -> jax.Array:
+    """Return `reduction(x)`, checked to be a scalar."""
+    part = reduction(x)
+    check_scalar("reduction", part, REDUCE)
+    return part
+
+
+def total(parts: Any) -> jax.Array:
+    """Return the sum of a tree of scalars, 0 for none."""
+    return sum(jax.tree.leaves(parts), start=jnp.zeros([], jnp.float32))

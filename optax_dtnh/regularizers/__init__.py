@@ -1,0 +1,22 @@
+"""Regularizers of transfer learning: plain functions of trees to a float32 scalar.
+
+`w` are the parameters, `w_s` the pretrained ones; `f` the feature maps of the network being
+trained, `f_s` those of the pretrained one on the same batch, channels last.
+"""
+
+from optax_dtnh.regularizers._attention import attention_feature_distance, channel_attention
+from optax_dtnh.regularizers._distances import feature_distance, l2_sp
+from optax_dtnh.regularizers._distillation import distillation
+from optax_dtnh.regularizers._spectral import batch_spectral_shrinkage
+
+__all__ = [
+    "attention_feature_distance",
+    "batch_spectral_shrinkage",
+    "channel_attention",
+    "distillation",
+    "feature_distance",
+    "l2_sp",
+]
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # the public path, in `help` and wherever it is printed

@@ -1,0 +1,137 @@
+"""DELTA: the distance of feature maps, weighted by what each channel is worth to the new task."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._rules import widen
+from optax_dtnh.regularizers._checks import check_last_axis, check_pair, check_scalar
+from optax_dtnh.regularizers._distances import Reduction, reduced, squares, total
+
+
+def attention_feature_distance(
+    f: Any, f_s: Any, channel_weights: Any, *, reduction: Reduction = jnp.mean
+) -> jax.Array:
+    """Return `sum over maps of mean(C * W * (f - f_s)^2)`, `W` weighting each of the `C` channels.
+
+    DELTA. With `W_j = 1 / C` it is `feature_distance`. By default a map counts by the sum over its
+    channels of `W_j` times the mean squared difference over batch and positions.
+
+    Args:
+      f: Array or tree (such as a dict by layer) of the trained network's feature maps, channels
+        last.
+      f_s: The pretrained network's, same structure and shapes. No gradient flows into them.
+      channel_weights: A vector `W` of length `C` for every map, such as from `channel_attention`.
+      reduction: From the weighted squared differences of one map, in float32, to a scalar.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
+
+    Raises:
+      ValueError: The trees differ in structure, shape or number of channels, a map has no axis, or
+        `reduction` gives no scalar.
+      TypeError: A leaf is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import attention_feature_distance
+      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])
+      >>> attention_feature_distance(f, f_s, jnp.array([0.75, 0.25]))
+      Array(1.75, dtype=float32)
+
+    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019. Their code's form, for maps
+    [batch, H, W, C], is `reduction=lambda d: 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2)))`.
+    """
+    check_pair("f", f, "f_s", f_s)
+    check_last_axis("f", f, "channels")
+    channels = jax.tree.map(lambda x: np.zeros(x.shape[-1]), f)
+    check_like("channel_weights", channel_weights, "channels of f", channels)
+    check_floating("channel_weights", channel_weights)
+
+    def distance(x, y, weights):
+        attention = _along_channels(weights.size * widen(weights), jnp.ndim(x))
+        return reduced(reduction, attention * squares(x, y))
+
+    return total(jax.tree.map(distance, f, jax.lax.stop_gradient(f_s), channel_weights))
+
+
+def standardized_softmax(increase: jax.Array) -> jax.Array:
+    """Return `softmax(z / 5)` of the increases less their mean, over their standard deviation."""
+    spread = jnp.std(increase)
+    return jax.nn.softmax((increase - increase.mean()) / jnp.where(spread == 0, 1.0, spread) / 5)
+
+
+def channel_attention(
+    loss: Callable[[Any], jax.Array],
+    f_s: Any,
+    *,
+    normalize: Callable[[jax.Array], jax.Array] = standardized_softmax,
+) -> Any:
+    """Return how much the loss increases without each channel, as weights that sum to 1.
+
+    `increase_j = loss(gates with gate j closed) - loss(all gates open)`, normalized over the
+    channels of each map. For use before training: `loss` is that of the pretrained network on
+    target data, in evaluation mode, its new head fitted first with the rest frozen.
+
+    Every channel of every map costs one evaluation of `loss`, and one more for all gates open. They
+    run one after the other, in the memory of one and without gradients.
+
+    Args:
+      loss: From gates to a scalar, in float32: increases are small. The gates are a tree like `f_s`
+        of ones and at most one zero, each to be multiplied into its map, of shape `(1, ..., 1, C)`
+        with as many axes and in its dtype.
+      f_s: Array or tree of the feature maps, channels last. Only shapes and dtypes matter, so that
+        `jax.eval_shape` serves as well.
+      normalize: From the increases of one map, a vector of length `C`, to its weights. By default
+        as in the published code, `softmax(z / 5)` with `z` the increases less their mean, over
+        their standard deviation. A plain `jax.nn.softmax` gives nearly equal weights where the
+        increases are far below 1.
+
+    Returns:
+      A tree like `f_s` of vectors of length `C`, float32 (float64 for a float64 loss): the
+      `channel_weights` of `attention_feature_distance`.
+
+    Raises:
+      ValueError: A map has no axis, or `loss` gives no scalar.
+      TypeError: A map is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import channel_attention
+      >>> hidden, head = jnp.array([[1.0, 2.0]]), jnp.array([3.0, 1.0])
+      >>> loss = lambda gates: jnp.sum((hidden * gates) @ head - 5.0) ** 2
+      >>> channel_attention(loss, hidden, normalize=lambda increase: increase)
+      Array([9., 4.], dtype=float32)
+
+    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019, and its published code.
+    """
+    check_last_axis("f_s", f_s, "channels")
+    check_floating("f_s", f_s)
+    maps, structure = jax.tree.flatten(f_s)
+    ends = np.cumsum([x.shape[-1] for x in maps], dtype=int)
+    every = np.arange(ends[-1] + 1 if maps else 1)  # the last is no channel: all gates open
+
+    def by_map(vector):
+        return [vector[end - x.shape[-1] : end] for x, end in zip(maps, ends, strict=True)]
+
+    def loss_without(channel):
+        gates = [
+            _along_channels(gate.astype(x.dtype), x.ndim)
+            for gate, x in zip(by_map(every != channel), maps, strict=True)
+        ]
+        value = loss(structure.unflatten(gates))
+        check_scalar("loss", value, "Reduce it, for example with `jnp.mean`.")
+        return widen(value)
+
+    losses = jax.lax.map(loss_without, every)
+    return structure.unflatten([normalize(part) for part in by_map(losses - losses[-1])])
+
+
+def _along_channels(vector: jax.Array, ndim: int) -> jax.Array:
+    return jnp.reshape(vector, (1,) * (ndim - 1) + (-1,))  # strict rank promotion needs the axes

@@ -1,0 +1,56 @@
+"""Input checks of the regularizers."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from optax_dtnh._checks import check_floating, check_like, described
+
+
+def check_pair(name: str, x: Any, other_name: str, y: Any) -> None:
+    """Raise unless both are trees of the same structure and shapes, real floating point."""
+    check_like(name, x, other_name, y)
+    check_floating(name, x)
+    check_floating(other_name, y)
+
+
+def check_last_axis(name: str, tree: Any, what: str) -> None:
+    """Raise unless every leaf of `tree` has a last axis, that of `what`."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if not jnp.shape(leaf):
+            raise ValueError(
+                f"`{name}{keystr(path)}` should have {what} as its last axis, got shape (). Pass "
+                f"an array of shape (..., {what})."
+            )
+
+
+def check_scalar(name: str, value: Any, advice: str) -> None:
+    """Raise unless `value`, which the function `name` has returned, is a scalar."""
+    if jnp.shape(value) != ():
+        raise ValueError(f"`{name}` should return a scalar, got shape {jnp.shape(value)}. {advice}")
+
+
+def check_temperature(temperature: Any) -> None:
+    """Raise unless `temperature` is a traced scalar or a finite number > 0."""
+    value = temperature if isinstance(temperature, Tracer) else np.asarray(temperature)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    known = real and value.shape == () and not isinstance(value, Tracer)
+    if value.shape != () or not real or (known and not 0 < value < np.inf):
+        raise ValueError(
+            f"`temperature` should be a finite number > 0, got {temperature!r:.60}. Pass one such "
+            "as 2.0: the larger, the more the improbable classes count."
+        )
+
+
+def check_matrix(name: str, x: Any) -> None:
+    """Raise unless `x` is one matrix, real floating point."""
+    got = f"shape {jnp.shape(x)}" if hasattr(x, "dtype") else described(x)
+    if not hasattr(x, "dtype") or jnp.ndim(x) != 2:
+        raise ValueError(
+            f"`{name}` should be one matrix [batch, features], got {got}. Pool or flatten the "
+            f"other axes first, as in `{name}.mean((1, 2))`."
+        )
+    check_floating(name, x)

@@ -1,0 +1,54 @@
+"""Shrinkage of the batch's weakest spectral components."""
+
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+
+from optax_dtnh._rules import widen
+from optax_dtnh.regularizers._checks import check_matrix
+
+
+def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
+    """Return the sum of the `k` smallest squared singular values of `f`, `sum |f v_i|^2`.
+
+    BSS: directions in which a batch's features vary least are held to transfer worst. `v_i` are the
+    right singular vectors (the left ones of a wide `f`). They count as constants, because their
+    derivative cancels from that of the sum: the gradient `2 f sum v_i v_i^T` is exact where the
+    `k`-th smallest singular value differs from the next, one of the generalized ones where they are
+    equal, and always finite. Second derivatives are not those of the sum.
+
+    Args:
+      f: Matrix [batch, features], such as the pooled features before the head. A batch of one has
+        the singular value `|f|`, so that all of it shrinks.
+      k: Number of singular values, of the `min(batch, features)` there are.
+
+    Returns:
+      A float32 scalar (float64 for float64); 0 up to rounding where `k` singular values are 0. It
+      grows with the batch: divide by its size for a weight that does not depend on it.
+
+    Raises:
+      ValueError: `f` is no matrix, or `k` is not a whole number from 1 to `min(batch, features)`.
+      TypeError: `f` is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import batch_spectral_shrinkage
+      >>> batch_spectral_shrinkage(jnp.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
+      Array(4., dtype=float32)
+
+    Source: Chen et al., `Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
+    for Safe Transfer Learning <https://papers.nips.cc/paper/8466>`_, 2019.
+    """
+    check_matrix("f", f)
+    if not (isinstance(k, Integral) and 1 <= k <= min(f.shape)):
+        raise ValueError(
+            f"`k` should be a whole number from 1 to min{f.shape}, got {k!r:.60}. Pass fewer "
+            "singular values, or a larger batch."
+        )
+    tall = widen(f if f.shape[0] >= f.shape[1] else f.T)
+    # The triangular factor has the same singular values and right vectors, and is small.
+    r = jnp.linalg.qr(jax.lax.stop_gradient(tall), mode="r")
+    _, _, v = jnp.linalg.svd(r)
+    # In full precision: the product cancels from the largest singular value to the smallest.
+    return jnp.sum(jnp.matmul(tall, v[-k:].T, precision="highest") ** 2)
