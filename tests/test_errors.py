@@ -508,8 +508,8 @@ MISTAKES = {
         "a loss for every example": (
             lambda: fun_returning(lambda x: (x * jnp.ones(2), x)),
             TypeError,
-            "`loss` should be a real floating-point scalar, got float32 of shape (2,). Reduce it, "
-            "for example with `jnp.mean`.",
+            "`loss` should be a real floating-point scalar, got float32 of shape (2,). Make it "
+            "one, for example with `jnp.mean`.",
         ),
         "an Equinox module that is not filtered": (
             lambda: value_and_grad_pair(lambda m: (LOSS, LOSS))(eqx.nn.Lambda(jnp.tanh)),
@@ -520,6 +520,12 @@ MISTAKES = {
             lambda: fun_returning(lambda x: (x, x), micro_batches=0),
             ValueError,
             "`micro_batches` should be a whole number >= 1 ..., got 0. Pass ....",
+        ),
+        "a batch by keyword": (
+            lambda: fun_returning(lambda x: (x, x), micro_batches=2),
+            ValueError,
+            "`args` should hold the batch to cut into micro_batches=2, got none. Pass it to `fun` "
+            "after `params`, by position, instead of closing over it.",
         ),
         "a batch that cannot be cut": (
             lambda: value_and_grad_pair(lambda p, x: (LOSS, LOSS), micro_batches=2)(G, jnp.ones(3)),

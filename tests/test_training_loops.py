@@ -194,8 +194,8 @@ IGNORES_REG_GRADS = optax.chain(optax.identity(), SGD)
 
 
 def of_logits(logits, features, batch):
-    """Objectives that both see the dropout before the head."""
-    return OBJECTIVES(logits, features, batch)[0], jnp.mean(logits**2)
+    """Objectives that both see the dropout before the head, and conflict."""
+    return OBJECTIVES(logits, features, batch)[0], -jnp.mean(logits**2)
 
 
 @functools.cache
@@ -264,7 +264,7 @@ def test_statistics_move_once_per_step():
 
 def test_the_pretrained_features_are_those_of_evaluation_mode():
     names = dict(SHARED)
-    for page in [*range(1, 8)]:
+    for page in range(1, 8):
         names = execute(blocks(PAGE, "python")[page], PAGE, names)
     w, batch = weights(), next(iter(batches(1)))
     norm_ = jax.tree.map(np.float64, w["norm"])
@@ -278,7 +278,8 @@ def test_the_pretrained_features_are_those_of_evaluation_mode():
     module, state = eqx.nn.make_with_state(names["EquinoxNet"])(WIDTH, CLASSES, keys()[0])
     module = eqx.tree_at(equinox_leaves, module, jax.tree.leaves(to_equinox(w)))
     net = names["haiku_net"](WIDTH, CLASSES, train=False)
-    moments = jax.tree.map(jnp.zeros_like, net.init(keys()[0], x)[1])
+    training = names["haiku_net"](WIDTH, CLASSES)
+    moments = jax.tree.map(jnp.zeros_like, training.init(keys()[0], x)[1])
     moments["norm/~/var_ema"]["average"] += 1.0
     with jax.numpy_rank_promotion("allow"):
         found = [
