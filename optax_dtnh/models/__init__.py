@@ -1,0 +1,47 @@
+"""Flax NNX reference models with pretrained weights: start, anchor and teacher of a transfer.
+
+`load_pretrained` reads the checkpoints that people have, `replace_head` fits the model to a new
+task, `backbone_mask` keeps the new head out of the regularizer, and `teacher_view` is the frozen
+pretrained network. Every model returns `(logits, features)`, `features` a dict of named maps::
+
+    source = load_pretrained("resnet50.safetensors")
+    model = replace_head(source, classes=67, rngs=nnx.Rngs(0))
+    tx = optax.chain(add_l2_sp(0.01, mask=backbone_mask(model)), optax.sgd(0.01, momentum=0.9))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+Needs the extra `models`: `pip install "optax-dtnh[models]"`.
+"""
+
+from optax_dtnh.models._pretrained import load_pretrained, save_pretrained
+from optax_dtnh.models._resnet import (
+    Basic,
+    Bottleneck,
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+)
+from optax_dtnh.models._transfer import backbone_mask, replace_head, teacher_view
+from optax_dtnh.models._vit import ViT, vit_base, vit_small, vit_tiny
+
+__all__ = [
+    "Basic",
+    "Bottleneck",
+    "ResNet",
+    "ViT",
+    "backbone_mask",
+    "load_pretrained",
+    "replace_head",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "save_pretrained",
+    "teacher_view",
+    "vit_base",
+    "vit_small",
+    "vit_tiny",
+]

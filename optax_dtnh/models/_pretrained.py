@@ -1,0 +1,226 @@
+"""From a checkpoint to a model and back, strict in both directions."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from optax_dtnh.models._checkpoint import Checkpoint, check_finite, open_checkpoint
+from optax_dtnh.models._hub import hub_file
+from optax_dtnh.models._names import SCHEMES, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._vit import ViT
+
+Names = tuple[str, ...]
+Leaves = dict[tuple[Any, ...], Any]
+EPSILON = "layer_norm_epsilon"  # in a file's metadata: no tensor tells it
+EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
+
+
+def load_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    dtype: DTypeLike | None = None,
+    sha256: str | None = None,
+    ignore: Collection[str] = (),
+    download: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+) -> ResNet | ViT:
+    """Load a ResNet or ViT from a checkpoint in the form of torchvision, timm or Hugging Face.
+
+    Architecture, size and naming scheme are recognised from the tensors' names and shapes. Every
+    tensor has to be used and every parameter and statistic filled; names, shapes and dtypes are
+    compared before any weight is read (in a safetensors file). The model is in training mode:
+    call `model.eval()`, or `teacher_view(model)`, for the pretrained network's own outputs.
+
+    What no tensor tells is taken to be the usual: attention heads of width 64, and in a ResNet the
+    stride on the 3 x 3 convolution. Images are normalized as the checkpoint's authors say.
+
+    Args:
+      source: Path of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file if torch is
+        installed (read with `weights_only=True`, so that nothing in it is executed); or
+        `hf:owner/name`, `hf:owner/name@revision`, `hf:owner/name/file`: a file in a repository of
+        the Hugging Face hub, `model.safetensors` unless named.
+      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are float32 in any case:
+        narrower ones in the file are widened, which is exact.
+      sha256: Digest that the file must have. A damaged file can load without an error otherwise.
+      ignore: Names of tensors in the file that may stay unused.
+      download: Whether to fetch a file that is not in the hub's cache, with a progress bar. The
+        cache is asked first, and answers without the network.
+      cache_dir: Folder of the hub's cache; None is the hub's own choice.
+      endpoint: Address of the hub; None is the hub's own choice.
+
+    Returns:
+      A `ResNet` or `ViT` with float32 parameters.
+
+    Raises:
+      FileNotFoundError: No such file, or not in the cache and not to be downloaded.
+      ValueError: The file is damaged, is no checkpoint, or holds other tensors than a model of ours
+        (all missing, unexpected and misshaped ones are listed) or values that are not finite.
+      OSError: The hub cannot be reached or refuses.
+
+    Example:
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> from optax_dtnh.models import load_pretrained, resnet18, save_pretrained
+      >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
+      >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
+      >>> load_pretrained(path).head.out_features
+      3
+    """
+    on_hub = isinstance(source, str) and source.startswith("hf:")
+    options = {"download": download, "cache_dir": cache_dir, "endpoint": endpoint}
+    file = open_checkpoint(hub_file(source, **options) if on_hub else source, sha256)
+    scheme = _recognised(file)
+    graph, state = nnx.split(_abstract(file, scheme, dtype))
+    leaves = dict(nnx.to_flat_state(state))
+    names = {path: names_of(scheme, _dotted(path)) for path in leaves}
+    _check_tensors(file, scheme, leaves, names, ignore)
+    arrays = file.read()
+    check_finite(file.path, {name: arrays[name] for ours in names.values() for name in ours})
+    for path, variable in leaves.items():
+        parts = [arrays.pop(name) for name in names[path]]
+        leaves[path] = variable.replace(_our_layout(path, parts))
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
+
+
+def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
+    """Write a model as a safetensors file that torch's own code loads, and `load_pretrained`.
+
+    A ResNet is written under torchvision's and timm's names, a ViT under timm's, in float32. What
+    is loaded back is the same bit for bit. The file appears whole or not at all.
+
+    Args:
+      model: A `ResNet` or `ViT`.
+      path: Where to write, ending in `.safetensors`; a file there is replaced.
+
+    Raises:
+      TypeError: `model` is neither.
+      ValueError: `path` has another ending.
+
+    Example: see `load_pretrained`.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    scheme = _scheme_to_save(model)
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
+            "written."
+        )
+    leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    tensors = {
+        names_of(scheme, _dotted(where))[0]: _their_layout(where, np.asarray(leaf[...]))
+        for where, leaf in leaves.items()
+    }
+    metadata = {"format": "pt"}
+    if isinstance(model, ViT):
+        metadata[EPSILON] = repr(model.epsilon)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def _scheme_to_save(model: Any) -> Scheme:
+    if not isinstance(model, (ResNet, ViT)):
+        raise TypeError(
+            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
+            "`load_pretrained` or `resnet50` returns."
+        )
+    return TORCHVISION_RESNET if isinstance(model, ResNet) else TIMM_VIT
+
+
+def _recognised(file: Checkpoint) -> Scheme:
+    for scheme in SCHEMES:
+        if scheme.known_by in file.tensors:
+            return scheme
+    raise ValueError(
+        f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES)}, got "
+        f"{file.path} with {len(file.tensors)} tensors: {_listed(file.tensors)}. Pass one "
+        f"that has one of {_listed(s.known_by for s in SCHEMES)}, or convert the names."
+    )
+
+
+def _abstract(file: Checkpoint, scheme: Scheme, dtype: DTypeLike | None) -> nnx.Module:
+    """Return the model of that size with shapes and dtypes in place of arrays."""
+
+    def shape_of(path):
+        tensor = file.tensors.get(names_of(scheme, path)[0])
+        return None if tensor is None else tensor.shape
+
+    options = dict(scheme.options)
+    if EPSILON in file.metadata:
+        options["epsilon"] = float(file.metadata[EPSILON])
+    return nnx.eval_shape(lambda: scheme.build(shape_of, dtype=dtype, rngs=nnx.Rngs(0), **options))
+
+
+def _check_tensors(
+    file: Checkpoint,
+    scheme: Scheme,
+    leaves: Leaves,
+    names: Mapping[tuple[Any, ...], Names],
+    ignore: Collection[str],
+) -> None:
+    """Raise unless the file holds what the model needs, of its shapes, and nothing else."""
+    expected = {
+        name: _their_shape(path, leaf.shape, len(names[path]))
+        for path, leaf in leaves.items()
+        for name in names[path]
+    }
+    unused = set(file.tensors) - set(expected) - set(ignore) - scheme.excused
+    counters = {n.removesuffix("running_mean") + "num_batches_tracked" for n in expected}
+    wrong = [
+        f"{name} {list(tensor.shape)} {tensor.dtype} instead of {list(expected[name])} float32"
+        for name, tensor in file.tensors.items()
+        if name in expected and (tensor.shape != expected[name] or str(tensor.dtype) not in EXACT)
+    ]
+    found = {
+        "missing": expected.keys() - file.tensors,
+        "unexpected": unused - counters,
+        "of another shape or dtype": wrong,
+    }
+    if any(found.values()):
+        listed = "; ".join(f"{len(n)} {what}: {_listed(n)}" for what, n in found.items() if n)
+        raise ValueError(
+            f"`source` should hold the tensors of a {scheme.name}, got {file.path} with {listed}. "
+            "Pass a checkpoint of this architecture; name in `ignore` what may stay unused."
+        )
+
+
+def _listed(names: Iterable[str], most: int = 20) -> str:
+    names = sorted(names)
+    return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def _their_shape(path: tuple[Any, ...], shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    if path[-1] == "kernel":
+        shape = (
+            *shape[:-3:-1],
+            *shape[:-2],
+        )  # [height, width,] in, out -> out, in [, height, width]
+    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
+
+
+def _our_layout(path: tuple[Any, ...], parts: list[np.ndarray]) -> jax.Array:
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if path[-1] == "kernel":
+        array = array.transpose(*range(2, array.ndim), 1, 0)
+    return jnp.asarray(array, jnp.float32)
+
+
+def _their_layout(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
+    if path[-1] == "kernel":
+        array = array.transpose(-1, -2, *range(array.ndim - 2))
+    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

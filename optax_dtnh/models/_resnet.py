@@ -1,0 +1,157 @@
+"""Residual networks that compute what torch's do, with named feature maps.
+
+Version 1.5, the one whose weights people have: the stride of a bottleneck sits on its 3 x 3
+convolution. Padding is `k // 2` on both sides, where `SAME` would pad a strided convolution on one.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from optax_dtnh.models._layers import BatchNorm, check_images, convolution, result
+
+
+class Basic(nnx.Module):
+    """Two 3 x 3 convolutions around a shortcut, the block of ResNet-18 and 34."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, **options):
+        self.conv1 = convolution(inputs, width, 3, stride, **options)
+        self.norm1 = BatchNorm(width, rngs=options["rngs"])
+        self.conv2 = convolution(width, width, 3, 1, **options)
+        self.norm2 = BatchNorm(width, rngs=options["rngs"])
+        self.shortcut = shortcut(inputs, width, stride, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return nnx.relu(y + (self.shortcut(x) if self.shortcut else x))
+
+
+class Bottleneck(nnx.Module):
+    """A 3 x 3 convolution between two 1 x 1 ones, the block of ResNet-50, 101 and 152."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int, **options):
+        self.conv1 = convolution(inputs, width, 1, 1, **options)
+        self.norm1 = BatchNorm(width, rngs=options["rngs"])
+        self.conv2 = convolution(width, width, 3, stride, **options)
+        self.norm2 = BatchNorm(width, rngs=options["rngs"])
+        self.conv3 = convolution(width, 4 * width, 1, 1, **options)
+        self.norm3 = BatchNorm(4 * width, rngs=options["rngs"])
+        self.shortcut = shortcut(inputs, 4 * width, stride, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nnx.relu(self.norm1(self.conv1(x)))
+        y = nnx.relu(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        return nnx.relu(y + (self.shortcut(x) if self.shortcut else x))
+
+
+class Projection(nnx.Module):
+    """A normalized convolution: the stem, and a shortcut whose shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, **options):
+        self.conv = convolution(inputs, outputs, size, stride, **options)
+        self.norm = BatchNorm(outputs, rngs=options["rngs"])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x))
+
+
+def shortcut(inputs: int, outputs: int, stride: int, **options) -> Projection | None:
+    """Return a projection where the shape changes, else None."""
+    same = inputs == outputs and stride == 1
+    return None if same else Projection(inputs, outputs, 1, stride, **options)
+
+
+class ResNet(nnx.Module):
+    """A residual network for images, He et al. 2015, in the form that torchvision trains (v1.5).
+
+    `model(images) -> (logits, features)`, `features` a dict of the maps after each part, each
+    rectified: `stem` (before the pooling), `stage1` to `stage4`.
+
+    In training mode, as it is made, batch normalization uses the batch and moves the running
+    statistics as torch does (momentum 0.9, the variance with `n / (n - 1)`), and at least two
+    values per channel are needed. `model.eval()` uses the running statistics.
+
+    `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152` are this class with their blocks.
+
+    Args:
+      blocks: Number of blocks in each stage; the stages after the first halve the resolution.
+      block: `Basic` or `Bottleneck`.
+      width: Channels of the stem and of the first stage; each stage has twice those of the one
+        before, a bottleneck four times as many outside.
+      classes: Number of logits.
+      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters and statistics are float32, and
+        statistics are computed in it. None computes in that of parameters and images.
+      rngs: Random keys for the initial parameters.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from optax_dtnh.models import resnet18
+      >>> model = nnx.eval_shape(lambda: resnet18(classes=10, rngs=nnx.Rngs(0)))
+      >>> run = lambda model, images: model(images)
+      >>> logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 96, 96, 3)))
+      >>> logits.shape, features["stage2"].shape
+      ((2, 10), (2, 12, 12, 128))
+
+    Source: He et al., `Deep Residual Learning for Image Recognition
+    <https://arxiv.org/abs/1512.03385>`_, 2015; torchvision's models for padding and stride.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        block: type[Basic] | type[Bottleneck],
+        *,
+        width: int = 64,
+        classes: int = 1000,
+        dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        options = {"dtype": dtype, "rngs": rngs}
+        self.stem = Projection(3, width, 7, 2, **options)
+        inputs = width
+        for i, count in enumerate(blocks):
+            stage = nnx.List()
+            for j in range(count):
+                stage.append(block(inputs, width * 2**i, 2 if i and not j else 1, **options))
+                inputs = width * 2**i * block.expansion
+            setattr(self, f"stage{i + 1}", stage)
+        self.stages = len(blocks)
+        self.head = nnx.Linear(inputs, classes, dtype=dtype, rngs=rngs)
+        self.frozen = False
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(images)
+        features = {"stem": nnx.relu(self.stem(images))}
+        x = max_pool(features["stem"])
+        for i in range(1, self.stages + 1):
+            for block in getattr(self, f"stage{i}"):
+                x = block(x)
+            features[f"stage{i}"] = x
+        return result(self.frozen, self.head(jnp.mean(x, axis=(1, 2))), features)
+
+    def set_view(self, frozen: bool | None = None) -> None:
+        """Set whether gradients end here; called by `nnx.view`."""
+        self.frozen = self.frozen if frozen is None else frozen
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Return the 3 x 3 maxima at stride 2, padded by 1 with minus infinity."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+resnet18 = functools.partial(ResNet, (2, 2, 2, 2), Basic)
+resnet34 = functools.partial(ResNet, (3, 4, 6, 3), Basic)
+resnet50 = functools.partial(ResNet, (3, 4, 6, 3), Bottleneck)
+resnet101 = functools.partial(ResNet, (3, 4, 23, 3), Bottleneck)
+resnet152 = functools.partial(ResNet, (3, 8, 36, 3), Bottleneck)
