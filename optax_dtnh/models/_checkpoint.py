@@ -128,7 +128,7 @@ def _spec(path: Path, name: str, shape: Any, dtype: str | None, stored: str):
     if dtype is None:
         raise ValueError(
             f"`source` should hold dense tensors of {', '.join(DTYPES.values())}, got {stored} as "
-            f"{name} in {path}. Save it as float32."
+            f"{name} in {path}. Save it as a dense float32 tensor."
         )
     return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
 
@@ -173,8 +173,8 @@ def _open_torch(path: Path) -> Checkpoint:
     tensors = {}
     for name, tensor in content.items():
         dtype, layout = (str(x).removeprefix("torch.") for x in (tensor.dtype, tensor.layout))
-        dense = layout == "strided" and dtype in DTYPES.values()
-        stored = f"{dtype} ({layout})"
+        dense = layout == "strided" and tensor.device.type == "cpu" and dtype in DTYPES.values()
+        stored = f"{dtype} ({layout}, {tensor.device})"
         tensors[name] = _spec(path, name, tensor.shape, dtype if dense else None, stored)
     return Checkpoint(path, tensors, {}, functools.partial(_to_numpy, torch, content))
 
@@ -225,7 +225,7 @@ def _check_flat(torch: Any, path: Path, content: Any) -> None:
 
 
 def _to_numpy(torch: Any, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: _array(torch, tensor.detach()) for name, tensor in tensors.items()}
+    return {name: _array(torch, tensor.detach().resolve_conj()) for name, tensor in tensors.items()}
 
 
 def _array(torch: Any, tensor: Any) -> np.ndarray:

@@ -1,0 +1,217 @@
+"""A file of a hub repository: the cache first, the network only on demand, one sentence if not."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DEFAULT_FILE = "model.safetensors"
+# A revision has no slash, but for the names under which the hub keeps pull requests.
+SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
+CONNECT_S = 1.0  # without a network, this is what the user waits for
+
+
+class HubFile(NamedTuple):
+    """Which file, and in which cache.
+
+    Attributes:
+      repo_id: Owner and name.
+      revision: Branch, tag or commit.
+      filename: Path inside the repository.
+      cache_dir: Folder of the cache.
+    """
+
+    repo_id: str
+    revision: str
+    filename: str
+    cache_dir: str
+
+    def __str__(self) -> str:
+        return f"{self.filename} of {self.repo_id} at revision {self.revision}"
+
+
+def hub_file(
+    source: str,
+    *,
+    download: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Return the path of the file in the hub's cache, which it enters if it is to be downloaded.
+
+    What is in the cache is returned without any request. A file that arrives in part only is never
+    returned, nor left in the cache.
+
+    Args:
+      source: `hf:owner/name`, and possibly `@revision`, and possibly `/file/in/repo`. Without a
+        revision it is `main`, without a file `model.safetensors`.
+      download: Whether to fetch a file that is not in the cache.
+      cache_dir: Folder of the cache; None is the client's own choice.
+      endpoint: Address of the hub that every request goes to; None is the client's own choice.
+
+    Raises:
+      ValueError: `source` has another form.
+      ImportError: `huggingface_hub` is not installed.
+      FileNotFoundError: The file is not in the cache and not to be downloaded, or the hub has none.
+      PermissionError: The hub asks for a token, or for another one.
+      ConnectionError: The hub cannot be reached.
+      OSError: The hub fails, or the download does.
+    """
+    file = _parse(source, cache_dir)
+    cached = _cached(file)
+    if cached is not None:
+        return cached
+    if not download:
+        raise FileNotFoundError(
+            f"`source` should be in the hub's cache, got {source!r}: {file} is not in "
+            f"{file.cache_dir}. {_ways_out(file, 'pass `download=True`')}"
+        )
+    address = None if endpoint is None else endpoint.rstrip("/")
+    with _discreet():
+        _reach(source, file, address)
+        return _download(source, file, address)
+
+
+def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
+    cache = _client().constants.HF_HUB_CACHE if cache_dir is None else cache_dir
+    match = SOURCE.fullmatch(source)
+    filename = match[3] or DEFAULT_FILE if match else ""
+    if not match or not _is_repo_id(match[1]) or {"", ".", ".."} & {*filename.split("/")}:
+        raise ValueError(
+            "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
+            f"{source!r}. Name the repository and the file as the hub does."
+        )
+    return HubFile(match[1], match[2] or "main", filename, str(Path(cache).expanduser().absolute()))
+
+
+def _is_repo_id(repo_id: str) -> bool:
+    hub = _client()
+    try:
+        hub.utils.validate_repo_id(repo_id)
+    except hub.errors.HFValidationError:
+        return False
+    return True
+
+
+def _client() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "`source` should be a local path where huggingface_hub is not installed, got one that "
+            'starts with hf:. Run `pip install "optax-dtnh[models]"`.'
+        ) from error
+    return huggingface_hub
+
+
+def _cached(file: HubFile) -> Path | None:
+    # Not `hf_hub_download(local_files_only=True)`: on its way that one may ask the hub for a list of
+    # agents. The answer is not a string either where the file is known not to exist.
+    found = _client().try_to_load_from_cache(
+        file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
+    )
+    return Path(found) if isinstance(found, str) else None
+
+
+def _ways_out(file: HubFile, last: str) -> str:
+    command = f"hf download {file.repo_id} {file.filename} --revision {file.revision}"
+    return (
+        f"Pass the path of a local file, or run `{command}` on a machine with network and copy its "
+        f"cache here, or {last}."
+    )
+
+
+def _reach(source: str, file: HubFile, endpoint: str | None) -> None:
+    """Ask once, because the client itself tries for 23 s before it finds that there is no network.
+
+    Its own session and headers, so that its proxies and tokens count here as well.
+    """
+    hub = _client()
+    url = hub.hf_hub_url(file.repo_id, file.filename, revision=file.revision, endpoint=endpoint)
+    patience = hub.constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        response = hub.get_session().head(
+            url,
+            headers=hub.utils.build_hf_headers(),
+            timeout=(CONNECT_S, patience, patience, patience),
+            follow_redirects=False,  # to a storage host: an answer, and no place for the token
+        )
+    except Exception as error:  # whatever the client's HTTP library raises; it is chained
+        raise ConnectionError(
+            "`source` should be in the hub's cache where the hub cannot be reached, got "
+            f"{source!r}: {file} is not in {file.cache_dir}, and asking "
+            f"{endpoint or hub.constants.ENDPOINT} failed ({_text(error)}). "
+            + _ways_out(file, "run this again with network")
+        ) from error
+    try:
+        hub.utils.hf_raise_for_status(response)
+    except hub.errors.HfHubHTTPError as error:
+        raise _refusal(source, file, error.response) from error
+
+
+def _download(source: str, file: HubFile, endpoint: str | None) -> Path:
+    hub = _client()
+    where = {"cache_dir": file.cache_dir, "endpoint": endpoint}
+    try:
+        return Path(
+            hub.hf_hub_download(file.repo_id, file.filename, revision=file.revision, **where)
+        )
+    except hub.errors.HfHubHTTPError as error:
+        raise _refusal(source, file, error.response) from error
+    except Exception as error:  # a broken connection, a full disk, a page in place of the hub
+        raise OSError(
+            f"`source` should be downloadable, got {source!r}: the download of {file} broke off "
+            f"({_text(error)}). Nothing of it was kept as a file in {file.cache_dir}: run it again."
+        ) from error
+
+
+def _refusal(source: str, file: HubFile, response: Any) -> OSError:
+    status = response.status_code
+    said = response.headers.get("X-Error-Message")
+    got = f"got {source!r}: for {file} it answered {status}" + (f" ({said})" if said else "")
+    if status == 404:
+        return FileNotFoundError(
+            f"`source` should name what the hub has, {got}, no such repository, revision or file. "
+            "Check the three on the hub's page of the repository."
+        )
+    if status in (401, 403):
+        return PermissionError(
+            f"`source` should name what the hub lets you read, {got}. Check that the repository "
+            "exists, accept its conditions on the hub, and run `hf auth login` or set HF_TOKEN."
+        )
+    return OSError(
+        f"`source` should name what the hub can deliver, {got}. Run it again later, or pass the "
+        "path of a local file."
+    )
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextmanager
+def _discreet() -> Iterator[None]:
+    """Keep the client to its progress bar and to the endpoint it is told.
+
+    Its warnings ("retrying in 2 s") would come ahead of our one error. Its user agent asks the hub
+    of the environment, not `endpoint`, for names of agents, unless telemetry is off.
+    """
+    constants = _client().constants
+    handlers = logging.getLogger("huggingface_hub").handlers[:]
+    telemetry_off = constants.HF_HUB_DISABLE_TELEMETRY
+
+    def not_a_warning(record: logging.LogRecord) -> bool:
+        return record.levelno != logging.WARNING
+
+    for handler in handlers:
+        handler.addFilter(not_a_warning)
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off
+        for handler in handlers:
+            handler.removeFilter(not_a_warning)
