@@ -36,7 +36,7 @@ class BatchNorm(nnx.BatchNorm):
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         super().__init__(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the normalized `x`; in training mode move the running statistics."""
         if self.use_running_average:
             return super().__call__(x).astype(x.dtype)
@@ -59,7 +59,7 @@ class LayerNorm(nnx.LayerNorm):
     def __init__(self, width: int, epsilon: float, *, rngs: nnx.Rngs):
         super().__init__(width, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return `x` normalized over its last axis."""
         return super().__call__(x).astype(x.dtype)
 

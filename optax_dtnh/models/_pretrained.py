@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,9 +75,9 @@ def load_pretrained(
       >>> load_pretrained(path).head.out_features
       3
     """
-    on_hub = isinstance(source, str) and source.startswith("hf:")
-    options = {"download": download, "cache_dir": cache_dir, "endpoint": endpoint}
-    file = open_checkpoint(hub_file(source, **options) if on_hub else source, sha256)
+    if isinstance(source, str) and source.startswith("hf:"):
+        source = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
+    file = open_checkpoint(source, sha256)
     scheme = _recognised(file)
     graph, state = nnx.split(_abstract(file, scheme, dtype))
     leaves = dict(nnx.to_flat_state(state))
@@ -88,7 +88,7 @@ def load_pretrained(
     for path, variable in leaves.items():
         parts = [arrays.pop(name) for name in names[path]]
         leaves[path] = variable.replace(_our_layout(path, parts))
-    return nnx.merge(graph, nnx.from_flat_state(leaves))
+    return cast(ResNet | ViT, nnx.merge(graph, nnx.from_flat_state(leaves)))
 
 
 def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ convolution. Padding is `k // 2` on both sides, where `SAME` would pad a strided
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,8 @@ class ResNet(nnx.Module):
 
 def max_pool(x: jax.Array) -> jax.Array:
     """Return the 3 x 3 maxima at stride 2, padded by 1 with minus infinity."""
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    padding: Any = ((1, 1), (1, 1))  # annotated as a string in Flax
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
 
 
 resnet18 = functools.partial(ResNet, (2, 2, 2, 2), Basic)
