@@ -108,8 +108,8 @@ def _client() -> Any:
 
 
 def _cached(file: HubFile) -> Path | None:
-    # Not `hf_hub_download(local_files_only=True)`: on its way that one may ask the hub for a list of
-    # agents. The answer is not a string either where the file is known not to exist.
+    # Not `hf_hub_download(local_files_only=True)`: that may ask the hub for a list of agents first.
+    # Where the cache knows that the hub has no such file, the answer is neither a path nor None.
     found = _client().try_to_load_from_cache(
         file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
     )

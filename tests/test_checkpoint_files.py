@@ -1,0 +1,257 @@
+"""Files of weights: read exactly, or refused in one sentence that names the file."""
+
+import hashlib
+import json
+import re
+import struct
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
+
+DTYPES = ["float64", "float32", "float16", "bfloat16", "complex64", "bool"]
+DTYPES += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+ARRAYS = {
+    "fc.weight": np.arange(6, dtype="float32").reshape(2, 3),
+    "fc.bias": np.array([0.1, -3e38], "float32"),
+    "bn.num_batches_tracked": np.array(7, "int64"),
+    "empty": np.zeros((0, 3), "float32"),
+}
+LFS_POINTER = b"version https://git-lfs\noid sha256:4d7a2146\nsize 46830571\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(ARRAYS, path, {"format": "pt"})
+    return path
+
+
+def raw(header, data=b""):
+    """Return a safetensors file, sound or not, from its header and its data."""
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def refused(path, **options):
+    """Return the one error that opening or reading the file ends in; it names the file."""
+    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
+        open_checkpoint(path, **options).read()
+    assert type(raised.value) is ValueError
+    assert re.fullmatch(r"`(source|sha256)` should .+, got .+\. .+\.", str(raised.value))
+    return raised.value
+
+
+# --- sound files
+
+
+def test_names_shapes_dtypes_and_metadata_come_before_the_data(path):
+    file = open_checkpoint(path)
+    assert file.path == path
+    assert file.metadata == {"format": "pt"}
+    assert file.tensors == {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in ARRAYS.items()}
+
+
+def test_the_data_is_read_only_on_demand(path):
+    file = open_checkpoint(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"`source` should be a whole safetensors file, got .*wei"):
+        file.read()
+
+
+def test_a_path_may_be_a_string_and_the_suffix_in_capitals(path):
+    capitals = path.rename(path.with_suffix(".SAFETENSORS"))
+    assert open_checkpoint(str(capitals)).path == capitals
+
+
+def test_a_file_without_metadata_has_none(tmp_path):
+    save_file(ARRAYS, tmp_path / "plain.safetensors")
+    assert open_checkpoint(tmp_path / "plain.safetensors").metadata == {}
+
+
+def test_arrays_are_read_bit_for_bit(path):
+    arrays = open_checkpoint(path).read()
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_is_read_as_stored(dtype, tmp_path):
+    array = np.asarray(jnp.array([0, 1, 1])).astype(dtype)
+    save_file({"x": array}, tmp_path / "x.safetensors")
+    file = open_checkpoint(tmp_path / "x.safetensors")
+    assert file.tensors["x"].dtype == file.read()["x"].dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(file.read()["x"], array)
+
+
+def test_bfloat16_is_read_without_another_import_of_ours(tmp_path):
+    """numpy knows bfloat16 only once some module has registered it: ours has to."""
+    bits = struct.pack("<2H", 0x3F80, 0x4049)
+    header = {"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    (tmp_path / "x.safetensors").write_bytes(raw(header, bits))
+    script = (
+        "import sys; from optax_dtnh.models._checkpoint import open_checkpoint\n"
+        "x = open_checkpoint(sys.argv[1]).read()['x']; print(x.dtype, x.astype(float).tolist())\n"
+        "print('torch' in sys.modules, 'huggingface_hub' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "x.safetensors"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert answer.stdout.split("\n")[:2] == ["bfloat16 [1.0, 3.140625]", "False False"]
+
+
+# --- files that are none
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"`source` should be an existing file, got .*none\."
+    ):
+        open_checkpoint(tmp_path / "none.safetensors")
+
+
+def test_a_folder_is_named(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    assert "got the folder" in str(refused(tmp_path / "model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
+def test_another_suffix_is_refused_with_those_that_are_read(name, tmp_path):
+    (tmp_path / name).write_bytes(raw({}))
+    text = str(refused(tmp_path / name))
+    assert "should end in .safetensors, .pth, .pt, .bin, got" in text
+
+
+ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+DAMAGE = {
+    "truncated data": lambda sound: sound[:-1],
+    "no data": lambda sound: sound[: 8 + int.from_bytes(sound[:8], "little")],
+    "truncated header": lambda sound: sound[:40],
+    "truncated length": lambda sound: sound[:5],
+    "trailing bytes": lambda sound: sound + b"\0",
+    "garbage": lambda sound: bytes(np.random.default_rng(0).integers(0, 256, 500, "uint8")),
+    "a huge header": lambda sound: struct.pack("<Q", 2**62) + sound[8:],
+    "an unknown dtype": lambda sound: raw({"x": ENTRY | {"dtype": "F7"}}, b"\0" * 8),
+    "a shape that is not its bytes'": lambda sound: raw({"x": ENTRY | {"shape": [3]}}, b"\0" * 8),
+    "two tensors in one place": lambda sound: raw({"x": ENTRY, "y": ENTRY}, b"\0" * 8),
+    "a zip archive": lambda sound: b"PK\3\4" + sound,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_one_error_that_is_chained(damage, path):
+    sound = path.read_bytes()
+    path.write_bytes(DAMAGE[damage](sound))
+    error = refused(path)
+    assert "`source` should be a whole safetensors file, got" in str(error)
+    assert isinstance(error.__cause__, SafetensorError)
+    path.write_bytes(sound)
+    assert open_checkpoint(path).read().keys() == ARRAYS.keys()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "the empty file"),
+        (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "an HTML page"),
+        (b"\xef\xbb\xbf\n <HTML lang='en'>\n<body>Sign in</body>", "an HTML page"),
+        (LFS_POINTER, "a git-LFS pointer"),
+    ],
+)
+def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what, suffix, tmp_path):
+    path = (tmp_path / "model").with_suffix(suffix)
+    path.write_bytes(content)
+    assert what in str(refused(path))
+
+
+def test_the_way_out_of_a_git_lfs_pointer_is_given(path):
+    path.write_bytes(LFS_POINTER)
+    assert str(refused(path)).endswith("Fetch the real file, as with `git lfs pull`.")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_a_dtype_that_numpy_lacks_is_refused_before_the_data(dtype, path):
+    header = {"fc.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
+    path.write_bytes(raw(header, b"\0\0"))
+    with pytest.raises(ValueError, match=f"got {dtype} as fc.weight in .*weights.safetensors. Sav"):
+        open_checkpoint(path)
+
+
+# --- the digest
+
+
+def test_the_digest_is_compared_in_either_case(path):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for sha256 in (digest, digest.upper()):
+        assert open_checkpoint(path, sha256).tensors.keys() == ARRAYS.keys()
+
+
+def test_a_flipped_bit_is_found_by_the_digest_alone(path):
+    sound = path.read_bytes()
+    digest = hashlib.sha256(sound).hexdigest()
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    assert open_checkpoint(path).tensors.keys() == ARRAYS.keys()
+    text = str(refused(path, sha256=digest))
+    assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got {digest}." in text
+
+
+def test_the_digest_is_compared_before_anything_is_parsed(path):
+    path.write_bytes(b"garbage")
+    assert str(refused(path, sha256="0" * 64)).startswith("`sha256` should be the digest of")
+
+
+@pytest.mark.parametrize("sha256", ["", "abc", "g" * 64, "0" * 65, "sha256:" + "0" * 64, 0, b"0"])
+def test_a_malformed_digest_is_an_error_of_its_own(sha256, path):
+    with pytest.raises(ValueError, match="`sha256` should be 64 hexadecimal digits, got"):
+        open_checkpoint(path, sha256)
+
+
+# --- the values
+
+
+def test_finite_weights_pass(path):
+    check_finite(path, open_checkpoint(path).read())
+    check_finite(path, {"x": np.array([3e38]).astype("bfloat16"), "n": np.array(True)})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_a_single_bad_weight_is_found(value, dtype, path):
+    bad = np.zeros((2, 3), dtype)
+    bad[1, 2] = value
+    with pytest.raises(ValueError, match=f"NaN or infinity in fc of {re.escape(str(path))}. Take"):
+        check_finite(path, ARRAYS | {"fc": bad})
+
+
+def test_bad_weights_are_listed_sorted_and_at_most_ten(path):
+    arrays = {f"layer{i:02}": np.array([np.nan]) for i in reversed(range(13))}
+    with pytest.raises(ValueError, match=r"in layer00, layer01, .*layer09 and 3 more of .*weights"):
+        check_finite(path, ARRAYS | arrays)
+    arrays = dict(list(arrays.items())[3:])
+    with pytest.raises(ValueError, match=r"in layer00, layer01, .*layer09 of .*weights"):
+        check_finite(path, ARRAYS | arrays)
+
+
+# --- torch's files, without torch
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_without_torch_a_file_of_torch_is_answered_with_how_to_convert_it(
+    suffix, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = (tmp_path / "model").with_suffix(suffix)
+    path.write_bytes(b"PK\3\4 and so on")
+    error = refused(path)
+    assert "should be a .safetensors file where torch is not installed, got" in str(error)
+    assert "safetensors.torch.save_file(torch.load(" in str(error)
+    assert isinstance(error.__cause__, ImportError)
