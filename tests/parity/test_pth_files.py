@@ -1,0 +1,186 @@
+"""Files of torch: tensors as stored in either format, and nothing of a file is ever executed."""
+
+import argparse
+import collections
+import os
+import re
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
+
+DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
+formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+
+
+def saved(content, tmp_path, zipped=True, name="model.pth"):
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    return tmp_path / name
+
+
+def refused(path):
+    """Return the one error that the file ends in; it names the file."""
+    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
+        open_checkpoint(path)
+    assert type(raised.value) is ValueError
+    assert re.fullmatch(r"`source` should .+, got .+\. .+\.", str(raised.value))
+    assert "weights_only" not in str(raised.value)  # torch's own text: set it to False
+    return raised.value
+
+
+def network():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+
+
+# --- sound files
+
+
+@formats
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+def test_a_state_dict_is_read_bit_for_bit(zipped, suffix, tmp_path):
+    weights = network().state_dict()
+    file = open_checkpoint(saved(weights, tmp_path, zipped, "model" + suffix))
+    arrays = file.read()
+    assert file.metadata == {}
+    assert list(file.tensors) == list(arrays) == list(weights)
+    for name, tensor in weights.items():
+        array = arrays[name]
+        assert file.tensors[name] == jax.ShapeDtypeStruct(array.shape, array.dtype)
+        np.testing.assert_array_equal(array, tensor.numpy())
+        assert array.dtype == tensor.numpy().dtype
+
+
+@formats
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_is_read_as_stored(zipped, dtype, tmp_path):
+    tensor = torch.tensor([0.0, 1.0, 3.140625]).to(getattr(torch, dtype))
+    file = open_checkpoint(saved({"x": tensor}, tmp_path, zipped))
+    assert file.tensors["x"].dtype == file.read()["x"].dtype == np.dtype(dtype)
+    wide = torch.complex128 if tensor.is_complex() else torch.float64
+    np.testing.assert_array_equal(
+        file.read()["x"].astype(str(wide).removeprefix("torch.")), tensor.to(wide).numpy()
+    )
+
+
+@formats
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_views_are_read_as_what_they_show(zipped, dtype, tmp_path):
+    whole = torch.arange(12.0).reshape(3, 4).to(dtype)
+    views = {
+        "T": whole.T,
+        "step": whole[::2, 1:],
+        "one": whole[0, 1],
+        "same": whole[:1].expand(5, 4),
+    }
+    arrays = open_checkpoint(saved(views, tmp_path, zipped)).read()
+    for name, view in views.items():
+        np.testing.assert_array_equal(arrays[name].astype("float32"), view.float().numpy())
+
+
+@formats
+def test_parameters_and_conjugates_are_tensors_too(zipped, tmp_path):
+    content = {"p": torch.nn.Parameter(torch.ones(2)), "c": torch.tensor([1j]).conj()}
+    arrays = open_checkpoint(saved(content, tmp_path, zipped)).read()
+    np.testing.assert_array_equal(arrays["p"], [1.0, 1.0])
+    np.testing.assert_array_equal(arrays["c"], [-1j])
+
+
+@formats
+@pytest.mark.parametrize("keys", [["state_dict"], ["model"], ["state_dict", "model"]])
+def test_a_training_checkpoint_is_unwrapped(zipped, keys, tmp_path):
+    content = weights = network().state_dict()
+    for key in reversed(keys):
+        content = {"epoch": 3, key: content, "optimizer": {"lr": 0.1}}
+    assert open_checkpoint(saved(content, tmp_path, zipped)).tensors.keys() == weights.keys()
+
+
+def test_a_tensor_named_model_is_no_wrapping(tmp_path):
+    content = {"model": torch.ones(2), "state_dict": torch.ones(3)}
+    assert open_checkpoint(saved(content, tmp_path)).tensors.keys() == content.keys()
+
+
+def test_a_weight_that_is_nan_is_found_in_bfloat16(tmp_path):
+    path = saved({"x": torch.tensor([1.0, float("nan")], dtype=torch.bfloat16)}, tmp_path)
+    with pytest.raises(ValueError, match=r"NaN or infinity in x of .*model\.pth"):
+        check_finite(path, open_checkpoint(path).read())
+
+
+# --- files that hold something else
+
+OTHER = {
+    "a list": ([torch.ones(2)], "got a list in"),
+    "a tensor": (torch.ones(2), "got a Tensor in"),
+    "numbers for names": ({3: torch.ones(2)}, "got a Tensor as 3 in"),
+    "a number": ({"x": torch.ones(2), "epoch": 3}, "got a int as 'epoch' in"),
+    "a tree": ({"state_dict": {"x": {"y": torch.ones(2)}}}, "got a dict as 'x' in"),
+    "a sparse tensor": ({"x": torch.ones(2).to_sparse()}, "got float32 (sparse_coo, cpu) as x in"),
+    "no data": ({"x": torch.ones(2, device="meta")}, "got float32 (strided, meta) as x in"),
+}
+
+
+@formats
+@pytest.mark.parametrize("other", OTHER)
+def test_other_than_a_flat_mapping_to_dense_tensors_is_refused(zipped, other, tmp_path):
+    content, got = OTHER[other]
+    assert got in str(refused(saved(content, tmp_path, zipped)))
+
+
+def test_a_dtype_that_numpy_lacks_is_refused(tmp_path):
+    path = saved({"x": torch.ones(2).to(torch.float8_e5m2)}, tmp_path)
+    assert "got float8_e5m2 (strided, cpu) as x in" in str(refused(path))
+
+
+class Payload:
+    """Runs a command where the file is unpickled."""
+
+    def __init__(self, evidence):
+        self.evidence = evidence
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.evidence),)
+
+
+@formats
+def test_a_malicious_file_executes_nothing_and_is_refused(zipped, tmp_path):
+    evidence = tmp_path / "executed"
+    path = saved({"x": torch.ones(2), "y": Payload(evidence)}, tmp_path, zipped)
+    assert "which are not loaded because that can run code" in str(refused(path))
+    assert not evidence.exists()
+    torch.load(path, weights_only=False)  # the negative control: the payload does work
+    assert evidence.exists()
+
+
+@formats
+@pytest.mark.parametrize("content", [network(), {"args": argparse.Namespace(lr=0.1)}])
+def test_python_objects_are_refused(zipped, content, tmp_path):
+    assert refused(saved(content, tmp_path, zipped)).__cause__ is not None
+
+
+@formats
+@pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_one_error_that_is_chained(zipped, keep, tmp_path):
+    weights = collections.OrderedDict(x=torch.ones(500), y=torch.ones(500))
+    path = saved(weights, tmp_path, zipped)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    error = refused(path)
+    assert "should be a torch file of tensors alone, got" in str(error)
+    assert error.__cause__ is not None
+    path.write_bytes(whole)
+    assert open_checkpoint(path).tensors.keys() == weights.keys()
+
+
+@pytest.mark.parametrize("start", [b"", b"PK\3\4", b"\x80\2"])
+def test_garbage_is_refused(start, tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_bytes(start + bytes(np.random.default_rng(0).integers(0, 256, 500, "uint8")))
+    assert refused(path).__cause__ is not None
+
+
+def test_a_digest_is_compared_before_the_file_is_unpickled(tmp_path):
+    path = saved({"x": torch.ones(2)}, tmp_path)
+    with pytest.raises(ValueError, match=r"`sha256` should be the digest of .*model\.pth"):
+        open_checkpoint(path, "0" * 64)
