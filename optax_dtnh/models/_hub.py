@@ -98,7 +98,11 @@ def _is_repo_id(repo_id: str) -> bool:
 
 def _client() -> Any:
     try:
+        # By name: the package resolves its submodules only once something has imported them.
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+        import huggingface_hub.utils
     except ImportError as error:
         raise ImportError(
             "`source` should be a local path where huggingface_hub is not installed, got one that "

@@ -1,0 +1,421 @@
+"""Files of the hub: the real client and real caches against a small server on this machine."""
+
+import hashlib
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from optax_dtnh.models._checkpoint import open_checkpoint
+from optax_dtnh.models._hub import hub_file
+
+MAIN, OTHER, PULL_REQUEST = "1" * 40, "2" * 40, "3" * 40
+WEIGHTS = {name: save({"w": np.full(9, i, "float32")}) for i, name in enumerate("abcd")}
+PAGE = b"<!DOCTYPE html>\n<html><body>Sign in</body></html>"
+# What the server has: revision, its commit, file, content.
+FILES = [
+    ("main", MAIN, "model.safetensors", WEIGHTS["a"]),
+    ("main", MAIN, "in/a folder/model.safetensors", WEIGHTS["b"]),
+    ("v1.0", OTHER, "model.safetensors", WEIGHTS["c"]),
+    ("refs%2Fpr%2F1", PULL_REQUEST, "model.safetensors", WEIGHTS["d"]),
+    ("main", MAIN, "page.safetensors", PAGE),
+]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.server.requests.append(f"{self.command} {self.path}")
+        self.server.tokens.add(self.headers["Authorization"])
+        for revision, commit, name, content in FILES:
+            if self.path == f"/owner/name/resolve/{revision}/{name.replace(' ', '%20')}":
+                headers = {"X-Repo-Commit": commit}
+                if self.server.storage:
+                    headers |= {"Location": self.server.storage + self.path}
+                    headers |= {"X-Linked-Size": len(content), "X-Linked-ETag": f'"{commit}"'}
+                return self.answer(self.server.status, content, headers)
+        return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+
+    do_GET = do_HEAD
+
+    def answer(self, status, content, headers):
+        etag = hashlib.sha256(content).hexdigest()
+        self.send_response(status)
+        for key, value in {"ETag": f'"{etag}"', "Content-Length": len(content), **headers}.items():
+            self.send_header(key, value)
+        if self.server.said:
+            self.send_header("X-HF-Warning", f"{self.server.said}; {self.server.said}")
+            self.send_header("X-Error-Message", self.server.said)
+        self.end_headers()
+        if self.command == "GET":
+            size = len(content) // 2 if self.server.drops else len(content)
+            self.wfile.write(content[:size])
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests, self.tokens = [], set()
+        self.status, self.drops, self.said, self.storage = 200, False, None, None
+
+    @property
+    def endpoint(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@contextmanager
+def serving():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as server:
+        yield server
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def printed(capfd, monkeypatch):
+    """Return what reaches the terminal: the client's logger holds the stderr of its import."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        monkeypatch.setattr(handler, "stream", sys.stderr)
+    return capfd.readouterr
+
+
+@pytest.fixture
+def fetch(server, tmp_path):
+    """Download from the server into a cache of this test's own."""
+
+    def fetch(source="hf:owner/name", **options):
+        options = {"download": True, "endpoint": server.endpoint} | options
+        return hub_file(source, cache_dir=tmp_path / "cache", **options)
+
+    return fetch
+
+
+def files_in(folder):
+    """Return the files of a cache that could be taken for content."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "refs"]
+
+
+@contextmanager
+def answered_with(error, *parts):
+    """Expect exactly this error, in the form of every error here, with all parts in its text."""
+    with pytest.raises(error) as raised:
+        yield raised
+    text = str(raised.value)
+    assert type(raised.value) is error
+    assert re.fullmatch(r"`source` should .+, got .+\. .+\.", text), text
+    assert [part for part in parts if part not in text] == [], text
+
+
+WAYS_OUT = (
+    "Pass the path of a local file",
+    "`hf download owner/name model.safetensors --revision main` on a machine with network",
+)
+
+
+# --- what arrives
+
+
+@pytest.mark.parametrize(
+    ("source", "which", "commit"),
+    [
+        ("hf:owner/name", "a", MAIN),
+        ("hf:owner/name@main", "a", MAIN),
+        ("hf:owner/name/model.safetensors", "a", MAIN),
+        ("hf:owner/name/in/a folder/model.safetensors", "b", MAIN),
+        ("hf:owner/name@v1.0", "c", OTHER),
+        ("hf:owner/name@v1.0/model.safetensors", "c", OTHER),
+        ("hf:owner/name@refs/pr/1", "d", PULL_REQUEST),
+        ("hf:owner/name@refs/pr/1/model.safetensors", "d", PULL_REQUEST),
+    ],
+)
+def test_a_file_is_downloaded_whole(source, which, commit, fetch, tmp_path):
+    path = fetch(source)
+    assert path.read_bytes() == WEIGHTS[which]
+    assert path.is_relative_to(tmp_path / "cache" / "models--owner--name" / "snapshots" / commit)
+    assert open_checkpoint(path).read().keys() == {"w"}
+
+
+def test_a_cached_file_is_returned_without_a_request(server, fetch):
+    path = fetch()
+    assert server.requests
+    server.requests.clear()
+    assert fetch() == fetch("hf:owner/name@main/model.safetensors", download=False) == path
+    assert fetch(f"hf:owner/name@{MAIN}", download=False) == path
+    assert server.requests == []
+
+
+def test_a_cached_file_is_returned_without_a_server(tmp_path):
+    with serving() as server:
+        options = {"cache_dir": tmp_path, "endpoint": server.endpoint}
+        path = hub_file("hf:owner/name", download=True, **options)
+    huggingface_hub.close_session()
+    assert hub_file("hf:owner/name", **options) == path
+    assert hub_file("hf:owner/name", download=True, **options) == path
+    with answered_with(ConnectionError, "model.safetensors of owner/name at revision v1.0"):
+        hub_file("hf:owner/name@v1.0", download=True, **options)
+
+
+def test_a_slash_at_the_end_of_the_endpoint_does_no_harm(server, fetch):
+    assert fetch(endpoint=server.endpoint + "/").read_bytes() == WEIGHTS["a"]
+
+
+def test_every_request_goes_to_the_endpoint(server, tmp_path):
+    """The client's own way is to ask a hub named in the environment for more than the file."""
+    script = (
+        "import sys, huggingface_hub\nfrom optax_dtnh.models._hub import hub_file\n"
+        "ours = {'cache_dir': sys.argv[2] + '/ours', 'endpoint': sys.argv[1]}\n"
+        "hub_file('hf:owner/name', download=True, **ours); hub_file('hf:owner/name', **ours)\n"
+        "if sys.argv[3] == 'control':\n"
+        "    options = {'cache_dir': sys.argv[2] + '/theirs', 'endpoint': sys.argv[1]}\n"
+        "    huggingface_hub.hf_hub_download('owner/name', 'model.safetensors', **options)\n"
+    )
+    for control in ("", "control"):
+        with serving() as elsewhere:
+            unset = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+            env = {k: v for k, v in os.environ.items() if k not in unset}
+            env |= {"HF_ENDPOINT": elsewhere.endpoint, "HF_HOME": str(tmp_path / "home")}
+            arguments = (server.endpoint, tmp_path / f"cache{control}", control)
+            subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=env)
+        assert bool(elsewhere.requests) == bool(control)
+    assert set(server.requests) == {
+        f"{method} /owner/name/resolve/main/model.safetensors" for method in ("HEAD", "GET")
+    }
+
+
+# --- what is printed
+
+
+def test_without_a_terminal_nothing_is_printed(server, fetch, printed):
+    server.said = "Log in for higher limits"
+    fetch()
+    assert printed() == ("", "")
+
+
+def test_the_progress_bar_is_all_that_is_printed(server, fetch, printed, monkeypatch):
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # the client's switch for a bar without a terminal
+    server.said = "You can go faster"
+    fetch()
+    out, err = printed()
+    assert out == ""
+    lines = [line for line in re.split(r"[\r\n]+", err) if line]
+    assert lines
+    assert all(re.fullmatch(r".*model\.safetensors: +\d+%\|.*\| .*\]", line) for line in lines)
+    assert "100%" in lines[-1]
+
+
+def test_the_settings_of_the_client_are_as_before(server, fetch, printed):
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    fetch()
+    with answered_with(FileNotFoundError):
+        fetch("hf:owner/nobody")
+    assert constants.HF_HUB_DISABLE_TELEMETRY == before
+    huggingface_hub.utils.logging.get_logger("huggingface_hub.test").warning("still heard")
+    assert "still heard" in printed().err
+
+
+# --- what does not arrive
+
+
+def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, tmp_path):
+    what = "model.safetensors of owner/name at revision main is not in"
+    cache = str(tmp_path / "cache")
+    with answered_with(FileNotFoundError, what, cache, *WAYS_OUT, "or pass `download=True`."):
+        fetch(download=False)
+    assert server.requests == []
+    fetch("hf:owner/name/page.safetensors")
+    with answered_with(FileNotFoundError, what):  # the repository is there, the file is not
+        fetch(download=False)
+
+
+def test_without_a_cache_folder_it_is_the_one_of_the_client(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "theirs"))
+    with answered_with(FileNotFoundError, f"is not in {tmp_path / 'theirs'}."):
+        hub_file("hf:owner/name")
+
+
+@pytest.mark.parametrize(
+    "source", ["hf:owner/nobody", "hf:owner/name@v2", "hf:owner/name/none.safetensors"]
+)
+def test_what_the_hub_does_not_have_is_named(source, fetch, tmp_path):
+    with answered_with(
+        FileNotFoundError, repr(source), "404", "no such repository, revision or file"
+    ) as raised:
+        fetch(source)
+    assert isinstance(raised.value.__cause__, huggingface_hub.errors.HfHubHTTPError)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_needs_a_token_says_so(status, server, fetch, tmp_path):
+    server.status, server.said = status, "Access is restricted"
+    with answered_with(
+        PermissionError, f"answered {status} (Access is restricted)", "hf auth login", "HF_TOKEN"
+    ):
+        fetch()
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [400, 429, 500, 503])
+def test_any_other_refusal_is_named_at_once(status, server, fetch):
+    server.status = status
+    with answered_with(OSError, f"of owner/name at revision main it answered {status}. Run"):
+        fetch()
+    assert len(server.requests) == 1
+
+
+def test_a_token_goes_to_the_hub_but_not_to_where_it_stores_its_files(server, fetch, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_of_this_test")
+    with serving() as storage:
+        server.status, server.storage = 302, storage.endpoint
+        assert fetch().read_bytes() == WEIGHTS["a"]
+    assert server.tokens == {"Bearer hf_of_this_test"}
+    assert storage.tokens == {None}
+    assert storage.requests == ["GET /owner/name/resolve/main/model.safetensors"]
+
+
+def test_a_dropped_connection_leaves_nothing_that_loads(server, fetch, tmp_path, printed):
+    """Takes the 5 s in which the client tries again, which nothing public shortens."""
+    server.drops = True
+    with answered_with(
+        OSError,
+        "the download of model.safetensors of owner/name at revision main broke off",
+        f"Nothing of it was kept as a file in {tmp_path / 'cache'}",
+    ) as raised:
+        fetch()
+    assert raised.value.__cause__ is not None
+    assert printed() == ("", "")
+    assert len([r for r in server.requests if r.startswith("GET")]) > 1
+    kept = [path for path in files_in(tmp_path) if path.suffix not in (".lock", ".TAG")]
+    assert [path.name for path in kept if path.name != ".gitignore"] == []
+    with answered_with(FileNotFoundError):
+        fetch(download=False)
+    server.drops = False
+    assert fetch().read_bytes() == WEIGHTS["a"]
+
+
+def test_a_page_in_place_of_weights_is_a_file_that_is_refused_on_opening(fetch):
+    path = fetch("hf:owner/name/page.safetensors")
+    assert path.read_bytes() == PAGE
+    with pytest.raises(ValueError, match=re.escape(f"got {path}, an HTML page")):
+        open_checkpoint(path)
+
+
+def test_a_server_that_is_no_hub_is_named(server, fetch, monkeypatch):
+    """As behind the page of a hotel's network, which answers everything with 200."""
+    monkeypatch.setattr(Handler, "do_HEAD", lambda self: Handler.answer(self, 200, PAGE, {}))
+    with answered_with(OSError, "broke off (LocalEntryNotFoundError: Response from", "X-Repo-Com"):
+        fetch()
+
+
+def test_the_digest_tells_another_file_from_the_right_one(fetch):
+    sha256 = hashlib.sha256(WEIGHTS["a"]).hexdigest()
+    assert open_checkpoint(fetch(), sha256).tensors.keys() == {"w"}
+    with pytest.raises(ValueError, match="`sha256` should be the digest of .*model.safetensors"):
+        open_checkpoint(fetch("hf:owner/name@v1.0"), sha256)
+
+
+@contextmanager
+def closed_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    yield port
+
+
+@contextmanager
+def black_hole():
+    """Give a port where the queue is full, so that the system lets every further packet drop."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        queue = [socket.socket() for _ in range(4)]
+        for one in queue:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for one in queue:
+            one.close()
+
+
+@pytest.mark.parametrize("nothing", [closed_port, black_hole])
+def test_without_network_the_answer_comes_at_once(nothing, tmp_path, printed, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with nothing() as port:
+        endpoint = f"http://127.0.0.1:{port}"
+        failed = f"is not in {tmp_path}, and asking {endpoint} failed (Connect"
+        started = time.perf_counter()
+        with answered_with(
+            ConnectionError, failed, *WAYS_OUT, "or run this again with network."
+        ) as raised:
+            hub_file("hf:owner/name", download=True, cache_dir=tmp_path, endpoint=endpoint)
+        assert time.perf_counter() - started < 5
+    huggingface_hub.close_session()
+    assert raised.value.__cause__ is not None
+    assert printed() == ("", "")
+    assert list(Path(tmp_path).iterdir()) == []
+
+
+# --- what is not asked for
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hf:",
+        "hf:name",
+        "hf:/name",
+        "hf:owner/",
+        "hf://owner/name",
+        "hf:owner/name/",
+        "hf:owner/name@",
+        "hf:owner/name@/model.safetensors",
+        "hf:owner/name//model.safetensors",
+        "hf:owner/name/../model.safetensors",
+        "hf:owner/name/in/./model.safetensors",
+        "hf:owner/name/C:\\model.safetensors",
+        "hf:own er/name",
+        "hf:owner/na--me",
+        "hf:owner/..",
+        "hf:owner/name.git",
+        "owner/name",
+    ],
+)
+def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
+    form = "have the form hf:owner/name[@revision][/file/in/repo], got"
+    with answered_with(ValueError, form, repr(source)):
+        fetch(source)
+    assert server.requests == []
+
+
+def test_without_the_client_the_way_to_install_it_is_given(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with answered_with(ImportError, 'Run `pip install "optax-dtnh[models]"`.') as raised:
+        hub_file("hf:owner/name")
+    assert isinstance(raised.value.__cause__, ImportError)
