@@ -36,7 +36,7 @@ FILES = [
 
 class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self):
-        self.server.requests.append(f"{self.command} {self.path}")
+        self.server.requests.append(self.requestline.rpartition(" ")[0])
         self.server.tokens.add(self.headers["Authorization"])
         for revision, commit, name, content in FILES:
             if self.path == f"/owner/name/resolve/{revision}/{name.replace(' ', '%20')}":
@@ -183,6 +183,7 @@ def test_a_cached_file_is_returned_without_a_server(tmp_path):
 
 def test_a_slash_at_the_end_of_the_endpoint_does_no_harm(server, fetch):
     assert fetch(endpoint=server.endpoint + "/").read_bytes() == WEIGHTS["a"]
+    assert [request for request in server.requests if "//" in request] == []
 
 
 def test_every_request_goes_to_the_endpoint(server, tmp_path):
