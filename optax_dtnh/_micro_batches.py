@@ -19,7 +19,7 @@ def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesA
 
     The parts are evaluated one after the other, so that one at a time is in memory.
     """
-    if not (isinstance(count, Integral) and count >= 1):
+    if isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1):
         raise ValueError(
             f"`micro_batches` should be a whole number >= 1 or None, got {count!r}. "
             "Pass the number of parts to cut the batch into."

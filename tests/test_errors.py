@@ -697,10 +697,11 @@ def test_a_mistake_is_answered_with_its_argument_its_value_and_what_to_do(
 
 
 def raises_of_the_library():
-    for path in Path(optax_dtnh.__file__).parent.glob("*.py"):
+    root = Path(optax_dtnh.__file__).parent
+    for path in [*root.glob("*.py"), *root.glob("regularizers/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise):
-                yield {(path.name, line) for line in range(node.lineno, node.end_lineno + 1)}
+                yield {(path, line) for line in range(node.lineno, node.end_lineno + 1)}
 
 
 def test_every_raise_of_the_library_is_reached_by_a_mistake():
@@ -708,7 +709,7 @@ def test_every_raise_of_the_library_is_reached_by_a_mistake():
     for _, mistake, error, _ in (row.values for row in ROWS):
         with pytest.raises(error) as raised:
             mistake()
-        reached |= {(entry.path.name, entry.lineno + 1) for entry in raised.traceback}
+        reached |= {(Path(entry.path), entry.lineno + 1) for entry in raised.traceback}
     assert not [lines for lines in raises_of_the_library() if not reached & lines]
 
 

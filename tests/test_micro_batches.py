@@ -161,7 +161,7 @@ def test_a_batch_sharded_over_devices_stays_where_it_is(kind):
     assert "all-reduce(" in program
 
 
-@pytest.mark.parametrize("count", [0, -2, 2.0, "4"])
+@pytest.mark.parametrize("count", [0, -2, 2.0, "4", True])
 def test_a_number_of_parts_that_is_none_is_refused(count):
     with pytest.raises(ValueError, match=f"`micro_batches` should be a whole .* got {count!r}. Pa"):
         value_and_grad_pair(losses, micro_batches=count)
@@ -190,6 +190,18 @@ def test_the_page_on_accumulation_runs_and_says_what_it_shows():
     assert_close(aux["stats"]["BatchNorm_0"]["mean"], 0.1 * mean, scale=jnp.ones_like(mean))
     assert aux["accuracy"].shape == ()
     assert_equal(stats["BatchNorm_0"]["mean"], jnp.zeros(32))
+
+
+def test_the_loop_over_several_calls_steps_as_with_the_batches_whole():
+    start = execute(blocks(PAGE, "python")[0], PAGE)
+    params, state, tx = start["params"], start["state"], start["tx"]
+    for x, y in zip(jnp.split(start["x"], 2), jnp.split(start["y"], 2), strict=True):
+        _, pair = value_and_grad_pair(start["losses"])(params, x, y, source=start["source"])
+        updates, state = tx.update(pair, state, params)
+        params = optax.apply_updates(params, updates)
+    found = execute(blocks(PAGE, "python")[2], PAGE, start)["params"]
+    way = jax.tree.map(lambda a, b: a - b, params, start["params"])
+    assert norm(jax.tree.map(lambda a, b: a - b, found, params)) <= 1e-4 * norm(way)
 
 
 def test_the_diff_on_the_page_gives_the_same_step():
