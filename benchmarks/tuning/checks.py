@@ -1,0 +1,56 @@
+"""One pass over all images before the training: which of them cannot be read."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from .examples import Source
+from .images import check
+
+CHUNK = 64
+MAX_THREADS = 16
+
+
+class Checked(NamedTuple):
+    """What was found in a source.
+
+    Attributes:
+      labels: Label by index of every image that can be read, in order.
+      broken: Reason by index of every other.
+    """
+
+    labels: dict[int, int]
+    broken: dict[int, str]
+
+
+def check_images(source: Source) -> Checked:
+    """Decode every image in threads, with a progress bar on a terminal."""
+    labels: dict[int, int] = {}
+    broken: dict[int, str] = {}
+    chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
+    with (
+        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads,
+        # `disable=None`: only on a terminal.
+        tqdm(total=len(source), desc="checking images", leave=False, disable=None) as bar,
+    ):
+        for found in threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks):
+            for index, label, reason in found:
+                if reason is None:
+                    labels[index] = label
+                else:
+                    broken[index] = reason
+            bar.update(len(found))
+    return Checked(labels, broken)
+
+
+def _check(source: Source, index: int) -> tuple[int, int, str | None]:
+    """Return the index, the label and None, or in place of that what is wrong."""
+    try:
+        example = source[index]
+        check(example["image"])
+    # PIL's decoders raise whatever a damaged file makes them trip over.
+    except Exception as error:
+        return index, -1, " ".join(str(error).split()) or type(error).__name__
+    return index, example["label"], None
