@@ -29,13 +29,14 @@ Any other regularizer goes through `dtnh`, with both gradients from `value_and_g
 
 from optax_dtnh import regularizers
 from optax_dtnh._anchor import L2SPState, add_l2_sp
+from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
+from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
 from optax_dtnh._rules import (
     Rule,
     apply_rule,
     cosine,
-    cosine_similarity,
     drop,
     orthogonal,
     plain,
@@ -56,10 +57,12 @@ __all__ = [
     "cosine_similarity",
     "drop",
     "dtnh",
+    "first_order_change",
     "orthogonal",
     "per_leaf",
     "plain",
     "regularizers",
+    "scale_by_adam_dtnh",
     "transform_pair",
     "truncate",
     "value_and_grad_pair",

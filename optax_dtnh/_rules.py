@@ -68,7 +68,7 @@ def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar
     Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
     <https://arxiv.org/abs/1812.02224>`_, 2018, weighted version.
     """
-    return _over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
+    return over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
 
 def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
@@ -108,49 +108,23 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     return jax.tree.map(lambda x, y: direction(keep, c, x, y).astype(jnp.result_type(x)), r, m)
 
 
-def cosine_similarity(g: Any, r: Any) -> jax.Array:
-    """Return `<g, r> / (|g| |r|)` over whole trees: negative when the two gradients conflict.
-
-    A diagnostic for the user's own log: it needs the norm of `r`, one pass over the gradients more
-    than the update itself, so no state carries it.
-
-    Args:
-      g: Tree of real floating-point leaves.
-      r: Tree of the same structure and shapes.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
-
-    Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import cosine_similarity
-      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
-      Array(-1., dtype=float32)
-    """
-    check_like("r", r, "g", g)
-    check_floating("g", g)
-    check_floating("r", r)
-    return _over_norms(inner_product(r, g), inner_product(g, g), inner_product(r, r))
-
-
 def add_conflict_free(
-    rule: Rule, weight: ArrayLike, u: Any, m: Any, r: Any, r_again: Any
-) -> tuple[Any, jax.Array]:
+    rule: Rule, weight: ArrayLike, u: list, m: list, r: list, r_again: list, root: list | None
+) -> tuple[list, jax.Array]:
     """Return `u + weight * r'`, every leaf rounded once to the dtype of `u`, and `<r, m> < 0`.
 
     `r` is given twice, for the inner products and for the sum: a caller that forms it in place
-    spells it in two ways, or XLA would store it.
+    spells it in two ways, or XLA would store it. With `root`, inner products are `<root r, root m>`
+    and `r'` is the direction of `root r` and `root m`, times `root`.
     """
+    one = root or [1.0] * len(u)
+    m, r, r_again = (list(map(scaled, one, leaves)) for leaves in (m, r, r_again))
     keep, c, dot = coefficients(rule, r, m)
 
-    def add(u, r, m):
-        return (widen(u) + weight * direction(keep, c, r, m)).astype(jnp.result_type(u))
+    def add(u, r, m, s):
+        return (widen(u) + weight * s * direction(keep, c, r, m)).astype(jnp.result_type(u))
 
-    return jax.tree.map(add, u, r_again, m), dot < 0
+    return list(map(add, u, r_again, m, one)), dot < 0
 
 
 def inner_product(x: Any, y: Any) -> jax.Array:
@@ -182,6 +156,11 @@ def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax
     return kept if c is None else kept - c * widen(m)
 
 
+def scaled(s: ArrayLike, x: ArrayLike) -> jax.Array:
+    """Return `s * x`, widened."""
+    return jnp.multiply(s, widen(x))
+
+
 def widen(x: ArrayLike) -> jax.Array:
     """Return `x` in float32, or in float64 if it is float64."""
     wide = jnp.float64 if jnp.result_type(x) == jnp.float64 else jnp.float32
@@ -210,7 +189,8 @@ def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     return quotient, dx / y - quotient * (dy / y)
 
 
-def _over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
+def over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
+    """Return `dot / sqrt(ref_sq) / sqrt(reg_sq)`, a cosine, 0 where a norm is 0."""
     nonzero = (ref_sq != 0) & (reg_sq != 0)
     # The roots apart: their product's square leaves float32 first. The root of 0 has no derivative.
     a, b = jnp.sqrt(jnp.where(nonzero, ref_sq, 1.0)), jnp.sqrt(jnp.where(nonzero, reg_sq, 1.0))

@@ -1,7 +1,7 @@
 """DTNH as an optax gradient transformation: the plumbing around the maths of `_rules`."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -144,10 +144,12 @@ def init_and_combine(
     rule: Rule | None,
     reference: optax.GradientTransformation,
     labels: TreeOrFn,
+    metric: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[optax.TransformInitFn, Callable[..., tuple[optax.Updates, DTNHState]]]:
     """Return `init` and `combine`, the method itself for any source of the gradient `r`.
 
     `combine(g, r, r_again, state, params, extra_args)` takes `r` twice, see `add_conflict_free`.
+    `metric(inner_state, in_mask)` is the root of a diagonal metric, None the ordinary one.
     """
     if not callable(weight):
         check_weight(weight)
@@ -166,6 +168,9 @@ def init_and_combine(
         zero = jnp.zeros([], jnp.int32)
         return DTNHState(inner.init(params), reference.init(params), zero, zero.astype(jnp.float32))
 
+    def picked(group: list[int], leaves: Any) -> Any:
+        return leaves and [leaves[i] for i in group]
+
     def combine(g, r, r_again, state, params, extra_args):
         regularized = in_mask(g)
         check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
@@ -177,11 +182,12 @@ def init_and_combine(
 
         structure = jax.tree.structure(g)
         out, m, r, r_again = map(structure.flatten_up_to, (updates, m, r, r_again))
+        roots = metric and structure.flatten_up_to(metric(inner_state, regularized))
         groups = groups_of(regularized, labels, g)
         conflicts = jnp.zeros([], jnp.float32)
         for group in groups:
-            members = ([leaves[i] for i in group] for leaves in (out, m, r, r_again))
-            summed, conflict = add_conflict_free(rule or truncate, lam, *members)
+            parts = (picked(group, leaves) for leaves in (out, m, r, r_again, roots))
+            summed, conflict = add_conflict_free(rule or truncate, lam, *parts)
             for i, leaf in zip(group, summed, strict=True):
                 out[i] = leaf
             conflicts += conflict

@@ -1,0 +1,68 @@
+"""What two gradients, or a step and a gradient, have to do with each other: for the user's log."""
+
+from typing import Any
+
+import jax
+
+from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._rules import inner_product, over_norms
+
+
+def cosine_similarity(g: Any, r: Any) -> jax.Array:
+    """Return `<g, r> / (|g| |r|)` over whole trees: negative when the two gradients conflict.
+
+    A diagnostic for the user's own log: it needs the norm of `r`, one pass over the gradients more
+    than the update itself, so no state carries it.
+
+    Args:
+      g: Tree of real floating-point leaves.
+      r: Tree of the same structure and shapes.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import cosine_similarity
+      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
+      Array(-1., dtype=float32)
+    """
+    check_like("r", r, "g", g)
+    check_floating("g", g)
+    check_floating("r", r)
+    return over_norms(inner_product(r, g), inner_product(g, g), inner_product(r, r))
+
+
+def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
+    """Return `<updates, loss_grads>`, the change of a loss by a step, to first order.
+
+    `loss(params + updates) = loss(params) + first_order_change(updates, loss_grads)` up to second
+    order in what `optax.apply_updates` adds to the parameters: negative if the loss falls. To see
+    whether a regularizer works against the loss in the step that is taken, whatever optimizer takes
+    it, compare the step with that of the same optimizer without the regularizer.
+
+    Args:
+      updates: Tree of real floating-point leaves, as an optimizer returns it.
+      loss_grads: The loss's gradient at `params`, same structure and shapes.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves), in units of the loss.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import first_order_change
+      >>> first_order_change({"w": jnp.array([-0.5, 0.25])}, {"w": jnp.array([2.0, 2.0])})
+      Array(-0.5, dtype=float32)
+    """
+    check_like("loss_grads", loss_grads, "updates", updates)
+    check_floating("updates", updates)
+    check_floating("loss_grads", loss_grads)
+    return inner_product(updates, loss_grads)

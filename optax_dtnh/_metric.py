@@ -1,0 +1,124 @@
+"""The method in the metric of Adam: conflict-free in the step that Adam takes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike, DTypeLike
+
+from optax_dtnh._pair import as_pair
+from optax_dtnh._rules import Rule, inner_product, widen
+from optax_dtnh._select import TreeOrFn, mask_out
+from optax_dtnh._transform import init_and_combine
+
+
+def scale_by_adam_dtnh(
+    weight: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    bound: ArrayLike = 10.0,
+    mask: TreeOrFn = None,
+    rule: Rule | None = None,
+    labels: TreeOrFn = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale by Adam, and add the regularizer conflict-free in Adam's own metric.
+
+    The twin of `optax.scale_by_adam` for a gradient pair. Adam's moments see the loss's gradient
+    `g` alone. Their second one gives the diagonal preconditioner `P`, and the regularizer's
+    gradient `r` is rescaled by it as `g` is, so that its weight means what it means in a loss
+    that Adam minimizes; what would make the step work against `g` is removed after that::
+
+        u = scale_by_adam(g)            P = 1 / (sqrt(nu_hat + eps_root) + eps)
+        r' = P r - min(<g, P r>, 0) / <g, P g> * P g
+        update = u + weight * r'
+
+    `<r', g> >= 0`: to first order, the regularizer's part of the step itself never raises the loss
+    that `g` belongs to. (`dtnh` before `optax.adam` only says so of what Adam is given.) With
+    `inner=optax.scale_by_adam()` in `dtnh` the same holds, but `r` is not rescaled there.
+
+    Where `g` has been zero `P` would be `1 / eps`. So `P` is capped at `bound` times its value at
+    the root mean square of the gradient, `sqrt(mean(nu_hat))` over all regularized elements, for
+    both terms of `r'`; as long as `g` has been zero in all of them, `r'` is 0.
+
+    The pair comes as to `dtnh`. `r = 0` gives `scale_by_adam` bit for bit, `P = 1` gives
+    `dtnh(weight)`. The rounding that the guarantee holds up to is that of `dtnh` with `|P r|` in
+    place of `|r|`.
+
+    Args:
+      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      b1: Decay rate of the first moment.
+      b2: Decay rate of the second moment.
+      eps: Added to the root of the second moment.
+      eps_root: Added to the second moment inside the root.
+      mu_dtype: Dtype of the first moment; None keeps that of the parameters.
+      nesterov: Whether the first moment is Nesterov's.
+      bound: How far beyond its typical value an element of `P` counts, > 0.
+      mask: Tree of booleans or a function giving one, True = regularized. Other leaves get Adam's
+        update bit for bit.
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)` of the inner products in the metric `P`,
+        `dot = <r, P g>`; None means `truncate`.
+      labels: Tree of labels or a function giving one: one decision per label.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state.
+
+    Raises:
+      ValueError, TypeError: As `dtnh`.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_dtnh import GradientPair, scale_by_adam_dtnh
+      >>> tx = scale_by_adam_dtnh(0.5)
+      >>> pair = GradientPair(loss_grads=jnp.array([2.0, 1.0]), reg_grads=jnp.array([-3.0, 1.0]))
+      >>> update, state = tx.update(pair, tx.init(jnp.zeros(2)))
+      >>> print(*(f"{x:.3f}" for x in update))  # <update, g> = 3, as for Adam's [1, 1] alone
+      0.583 1.833
+
+    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
+    <https://arxiv.org/abs/1911.07489>`_, 2019, for the rule. The metric is not in it.
+    """
+    adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    metric = functools.partial(_root_of_p, b2=b2, eps=eps, eps_root=eps_root, bound=bound)
+    init, combine = init_and_combine(weight, adam, mask, rule, optax.identity(), labels, metric)
+
+    def update(updates, state, params=None, *, reg_grads=None, **extra_args):
+        g, r = as_pair(updates, reg_grads, params)
+        return combine(g, r, r, state, params, extra_args)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _root_of_p(
+    state: Any,
+    in_mask: Any,
+    *,
+    b2: ArrayLike,
+    eps: ArrayLike,
+    eps_root: ArrayLike,
+    bound: ArrayLike,
+) -> Any:
+    """Return `sqrt(P)`, capped, from Adam's state, over the leaves inside the mask.
+
+    In its coordinates, `sqrt(P) r` and `sqrt(P) g`, the metric is the ordinary one.
+    """
+    correction = 1 - jnp.asarray(b2, jnp.float32) ** state.count
+    nu = mask_out(in_mask, state.nu)
+    size = max(sum(leaf.size for leaf in jax.tree.leaves(nu)), 1)
+    ones = jax.tree.map(jnp.ones_like, nu)
+    mean = inner_product(nu, ones) / size / correction
+    # Both end in a division, see `_rules.coefficients`.
+    some = mean / jnp.where(mean == 0, 1.0, mean)  # 0 as long as there was no gradient, then 1
+    floor = (jnp.sqrt(mean + eps_root) + eps) / bound
+
+    def root(nu):
+        s = jnp.sqrt(widen(nu) / correction + eps_root) + eps
+        return jnp.sqrt(some / jnp.maximum(s, floor))
+
+    return jax.tree.map(root, nu)
