@@ -35,7 +35,7 @@ def load_pretrained(
 ) -> ResNet | ViT:
     """Load a ResNet or ViT from a checkpoint in the form of torchvision, timm or Hugging Face.
 
-    Architecture, size and naming scheme are recognised from the tensors' names and shapes. Every
+    Architecture, size and naming scheme are recognized from the tensors' names and shapes. Every
     tensor has to be used and every parameter and statistic filled; names, shapes and dtypes are
     compared before any weight is read (in a safetensors file). The model is in training mode:
     call `model.eval()`, or `teacher_view(model)`, for the pretrained network's own outputs.
@@ -78,7 +78,7 @@ def load_pretrained(
     if isinstance(source, str) and source.startswith("hf:"):
         source = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
     file = open_checkpoint(source, sha256)
-    scheme = _recognised(file)
+    scheme = _recognized(file)
     graph, state = nnx.split(_abstract(file, scheme, dtype))
     leaves = dict(nnx.to_flat_state(state))
     names = {path: names_of(scheme, _dotted(path)) for path in leaves}
@@ -102,7 +102,7 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       path: Where to write, ending in `.safetensors`; a file there is replaced.
 
     Raises:
-      TypeError: `model` is neither.
+      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
       ValueError: `path` has another ending.
 
     Example: see `load_pretrained`.
@@ -118,7 +118,7 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
         )
     leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     tensors = {
-        names_of(scheme, _dotted(where))[0]: _their_layout(where, np.asarray(leaf[...]))
+        names_of(scheme, _dotted(where))[0]: _their_layout(where, _float32(where, leaf[...]))
         for where, leaf in leaves.items()
     }
     metadata = {"format": "pt"}
@@ -138,7 +138,7 @@ def _scheme_to_save(model: Any) -> Scheme:
     return TORCHVISION_RESNET if isinstance(model, ResNet) else TIMM_VIT
 
 
-def _recognised(file: Checkpoint) -> Scheme:
+def _recognized(file: Checkpoint) -> Scheme:
     for scheme in SCHEMES:
         if scheme.known_by in file.tensors:
             return scheme
@@ -159,7 +159,15 @@ def _abstract(file: Checkpoint, scheme: Scheme, dtype: DTypeLike | None) -> nnx.
     options = dict(scheme.options)
     if EPSILON in file.metadata:
         options["epsilon"] = float(file.metadata[EPSILON])
-    return nnx.eval_shape(lambda: scheme.build(shape_of, dtype=dtype, rngs=nnx.Rngs(0), **options))
+    try:
+        return nnx.eval_shape(
+            lambda: scheme.build(shape_of, dtype=dtype, rngs=nnx.Rngs(0), **options)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"`source` should hold a {scheme.name} of a size that exists here, got {file.path}: "
+            f"{error}"
+        ) from error
 
 
 def _check_tensors(
@@ -218,6 +226,15 @@ def _our_layout(path: tuple[Any, ...], parts: list[np.ndarray]) -> jax.Array:
     if path[-1] == "kernel":
         array = array.transpose(*range(2, array.ndim), 1, 0)
     return jnp.asarray(array, jnp.float32)
+
+
+def _float32(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
+    if str(array.dtype) not in EXACT:
+        raise TypeError(
+            f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
+            f"{_dotted(path)}. Round them yourself, as with `jax.tree.map`."
+        )
+    return np.asarray(array, np.float32)
 
 
 def _their_layout(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
       rngs: Random keys for the head.
 
     Returns:
-      A model of the same class, in the same mode.
+      A model of the same class, in the same mode, but trainable if `model` is a `teacher_view`.
 
     Raises:
       ValueError: `classes` is not positive.
@@ -45,6 +45,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
     copy = nnx.clone(model, arrays=True)
     old = model.head
     copy.head = nnx.Linear(old.in_features, classes, dtype=old.dtype, rngs=rngs)
+    copy.frozen = False
     return copy
 
 

@@ -1,0 +1,43 @@
+"""A small model of every kind, a batch for it, and what tests ask of both."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from optax_dtnh.models import Basic, Bottleneck, ResNet, ViT
+
+MODELS = {
+    "basic": functools.partial(ResNet, blocks=(1, 2), block=Basic, width=8, classes=3),
+    "bottleneck": functools.partial(ResNet, blocks=(1, 1), block=Bottleneck, width=4, classes=3),
+    "transformer": functools.partial(ViT, 64, blocks=2, image_size=32, classes=3),
+}
+every_model = pytest.mark.parametrize("kind", MODELS)
+LABELS = jnp.array([0, 1, 2, 1])
+run = nnx.jit(lambda model, images: model(images))
+
+
+def build(kind, **options):
+    return MODELS[kind](rngs=nnx.Rngs(0), **options)
+
+
+def images(rows=4, side=32):
+    values = np.random.default_rng(0).standard_normal((rows, side, side, 3))
+    return jnp.asarray(values, jnp.float32)
+
+
+def variables(model):
+    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model)))
+
+
+def statistics(model):
+    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+
+def loss_fn(model, images):
+    logits, _ = model(images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
