@@ -96,7 +96,9 @@ def training_batches(
         raise ValueError("`source` should hold images to train on, got none. Give it some.")
     images = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     examples = images.random_map(partial(_training_example, preprocessing=preprocessing))
-    return TrainingBatches(examples.batch(batch_size // processes)[process::processes], workers)
+    # Endless, so there is no remainder; but rounded up, the length would be more than a `len` can.
+    batches = examples.batch(batch_size // processes, drop_remainder=True)
+    return TrainingBatches(batches[process::processes], workers)
 
 
 def evaluation_batches(

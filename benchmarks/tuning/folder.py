@@ -47,9 +47,9 @@ def open_folder(root: Path) -> Parts:
         _refuse_missing(root)
     test = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if test is None or not _holds_folders_only(root / TRAIN):
-        images = _images_by_class(root)
+        images = _images_to_train(root)
         return Parts(_source(images, tuple(images)), None, tuple(images))
-    images, tested = _images_by_class(root / TRAIN), _images_by_class(test)
+    images, tested = _images_to_train(root / TRAIN), _images_by_class(test)
     if unknown := sorted(tested.keys() - images.keys()):
         raise ValueError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in '{test}' only "
@@ -82,6 +82,16 @@ def _holds_folders_only(folder: Path) -> bool:
     return folder.is_dir() and not any(_is_image(entry) for entry in _entries(str(folder)))
 
 
+def _images_to_train(folder: Path) -> dict[str, list[str]]:
+    images = _images_by_class(folder)
+    if len(images) == 1:
+        raise ValueError(
+            f"`--data` should have at least 2 classes, got only {next(iter(images))!r} in "
+            f"'{folder}'. Give the folder that holds the class folders."
+        )
+    return images
+
+
 def _images_by_class(folder: Path) -> dict[str, list[str]]:
     outside = frozenset({os.path.realpath(folder)})
     images = {
@@ -98,11 +108,6 @@ def _images_by_class(folder: Path) -> dict[str, list[str]]:
         raise ValueError(
             f"`--data` should have images of every class, got none in '{folder / empty[0]}' "
             f"(of {len(empty)} such folders). Remove the folder, or unpack the data again."
-        )
-    if len(images) == 1:
-        raise ValueError(
-            f"`--data` should have at least 2 classes, got only {next(iter(images))!r} in "
-            f"'{folder}'. Give the folder that holds the class folders."
         )
     return images
 

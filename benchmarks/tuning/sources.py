@@ -61,14 +61,14 @@ def open_data(
     test = Checked({}, {}) if parts.test is None else check_images(parts.test)
     broken = _broken(parts, train, test)
     if broken and not skip_broken:
-        _refuse_broken(broken, len(train.labels) + len(test.labels))
+        _refuse_broken(broken, len(train.labels) + len(test.labels), data)
     _refuse_small_classes(train.labels.values(), parts, train_per_class)
     kept, rest = _drawn(train.labels, train_per_class, seed)
     tested = Selected(parts.train, rest) if parts.test is None else _sound(parts.test, test)
-    if not len(tested):
+    if not (kept and len(tested)):
         raise ValueError(
-            f"`--data` should have images to test on, got none in '{data}' that can be read. "
-            "Unpack the data again."
+            f"`--data` should have images to train on and to test on, got {len(kept)} and "
+            f"{len(tested)} in '{data}' that can be read. Get the data again."
         )
     return Data(Selected(parts.train, kept), tested, parts.classes, tuple(broken))
 
@@ -92,14 +92,16 @@ def _refuse_draw(parts: Parts, data: str, train_per_class: int | None) -> None:
 
 
 def _refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: int | None) -> None:
-    tested = parts.test is None
-    needed = (train_per_class or 1) + tested
+    if train_per_class is None:
+        return
+    needed, rest = train_per_class, ""
+    if parts.test is None:
+        needed, rest = train_per_class + 1, " and test on the rest"
     counts = np.bincount(list(labels), minlength=len(parts.classes))
     if counts.min() < needed:
         raise ValueError(
-            f"`--data` should have at least {needed} images of every class to train on "
-            f"{train_per_class or 1}{' and test on the rest' if tested else ''}, got "
-            f"{counts.min()} of {parts.classes[counts.argmin()]!r}. "
+            f"`--data` should have {needed} or more readable images of every class, to train on "
+            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
             "Lower `--train-per-class`, or leave the class out."
         )
 
@@ -111,12 +113,13 @@ def _broken(parts: Parts, train: Checked, test: Checked) -> dict[str, str]:
     return found
 
 
-def _refuse_broken(broken: dict[str, str], sound: int) -> None:
+def _refuse_broken(broken: dict[str, str], sound: int, data: str) -> None:
     name, reason = next(iter(broken.items()))
+    mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
     raise ValueError(
         f"`--data` should hold images that can be read, got '{name}' ({reason}), the first of "
-        f"{len(broken)} broken ones among {len(broken) + sound}. Mend or remove them, or leave "
-        "them out with `--skip-broken`."
+        f"{len(broken)} broken ones among {len(broken) + sound}. {mend}, or leave them out with "
+        "`--skip-broken`."
     )
 
 

@@ -2,10 +2,11 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .examples import Parts
 
@@ -58,14 +59,18 @@ def open_tfds(name: str, data_dir: str | None) -> Parts:
     builder = _builder(name, data_dir)
     _refuse_unprepared(builder, name, data_dir)
     classes = _classes(builder, name)
-    if TRAIN not in builder.info.splits:
+    labeled = {
+        split: source
+        for split in (TRAIN, *TESTS)
+        if split in builder.info.splits and _is_labeled(source := _source(builder, split, name))
+    }
+    if TRAIN not in labeled:
         raise ValueError(
-            f"`--data` should be a data set with a split `train`, got {PREFIX}{name} with "
-            f"{_listed(builder.info.splits)}. Choose another data set."
+            f"`--data` should be a data set with a split `train` with labels, got {PREFIX}{name} "
+            f"with {_listed(builder.info.splits)}. Choose another data set."
         )
-    tests = (_source(builder, split, name) for split in TESTS if split in builder.info.splits)
-    test = next((test for test in tests if _is_labeled(test)), None)
-    return Parts(_source(builder, TRAIN, name), test, classes)
+    tests = [labeled[split] for split in TESTS if split in labeled]
+    return Parts(labeled[TRAIN], tests[0] if tests else None, classes)
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -76,30 +81,45 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"`--data` should be a folder where TFDS is not installed, got {PREFIX}{name}. "
             "Install it with `pip install 'optax-dtnh[data]'`."
         ) from error
+    # A name with a namespace, like `huggingface:x`, would be looked for on the network.
+    if not NAME.fullmatch(name):
+        _refuse_name(name, "which is not of the form NAME[/CONFIG][:VERSION]")
     try:
-        # A name with a namespace, like `huggingface:x`, would be looked for on the network.
-        if not NAME.fullmatch(name):
-            raise ValueError("not of the form NAME[/CONFIG][:VERSION]")
         with _quiet():
             return tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+    except tfds.core.DatasetNotFoundError:
+        _refuse_name(name, "which it does not")
+    # Damaged files, other formats, configs and versions: TFDS has no exception in common for them.
+    except Exception as error:
         raise ValueError(
-            f"`--data` should be a folder or {PREFIX}NAME with a data set that TFDS knows, "
-            f"got {PREFIX}{name} ({_reason(error)}). Check the name, and `--data-dir` if the data "
-            "set is your own."
+            f"`--data` should be a data set that TFDS can open, got {PREFIX}{name} "
+            f"({_reason(error)}). Check its config and version, or prepare it again with "
+            f"`{_build_command(name, data_dir)} --overwrite`."
         ) from error
 
 
+def _refuse_name(name: str, reason: str) -> NoReturn:
+    raise ValueError(
+        f"`--data` should be a folder or {PREFIX}NAME of a data set that TFDS knows, got "
+        f"{PREFIX}{name}, {reason}. Check the name, and the folder of data sets if it is your own."
+    )
+
+
 def _refuse_unprepared(builder: Any, name: str, data_dir: str | None) -> None:
-    if builder.is_prepared():
-        return
-    where = "" if data_dir is None else f" --data_dir={data_dir}"
+    with _quiet():
+        if builder.is_prepared():
+            return
     raise FileNotFoundError(
         f"`--data` should be a data set that is prepared already, got {PREFIX}{name}, of which "
-        f"there is nothing in '{builder.data_dir}'. Prepare it with `tfds build {name} "
-        f"--file_format={FORMAT}{where}`, which downloads it and needs tensorflow "
+        f"there is nothing in '{builder.data_dir}'. Prepare it with "
+        f"`{_build_command(name, data_dir)}`, which downloads it and needs tensorflow "
         "(`pip install tensorflow`); reading it afterwards does not."
     )
+
+
+def _build_command(name: str, data_dir: str | None) -> str:
+    where = "" if data_dir is None else f" --data_dir={shlex.quote(data_dir)}"
+    return f"tfds build {name} --file_format={FORMAT}{where}"
 
 
 def _classes(builder: Any, name: str) -> tuple[str, ...]:
@@ -128,10 +148,11 @@ def _source(builder: Any, split: str, name: str) -> TfdsSource:
 
 
 def _is_labeled(source: TfdsSource) -> bool:
-    """Tell a split to test on from one of a contest, whose labels are all -1."""
+    """Tell a split from one of a contest, whose labels are all -1."""
     try:
         return source[0]["label"] >= 0
-    except ValueError:
+    # What cannot be read is reported with the other images that cannot.
+    except (ValueError, RuntimeError):
         return True
 
 
@@ -150,4 +171,5 @@ def _listed(names: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).split("\n")[0].rstrip(".")
+    """Return the first sentence of an error, without the arguments that TFDS puts before it."""
+    return str(error).split("\n")[0].split('}": ')[-1].split(". ")[0].rstrip(".")
