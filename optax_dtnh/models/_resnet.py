@@ -5,7 +5,7 @@ convolution. Padding is `k // 2` on both sides, where `SAME` would pad a strided
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,7 +76,9 @@ class ResNet(nnx.Module):
     """A residual network for images, He et al. 2015, in the form that torchvision trains (v1.5).
 
     `model(images) -> (logits, features)`, `features` a dict of the maps after each part, each
-    rectified: `stem` (before the pooling), `stage1` to `stage4`.
+    rectified: `stem` (before the pooling), `stage1` to `stage4`. `model(images, gates)` multiplies
+    `gates[name]` into the map of that name where it is formed, for
+    `optax_dtnh.regularizers.channel_attention`.
 
     In training mode, as it is made, batch normalization uses the batch and moves the running
     statistics as torch does (momentum 0.9, the variance with `n / (n - 1)`), and at least two
@@ -131,19 +133,26 @@ class ResNet(nnx.Module):
         self.head = nnx.Linear(inputs, classes, dtype=dtype, rngs=rngs)
         self.frozen = False
 
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, images: jax.Array, gates: Mapping[str, jax.Array] | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(images)
-        features = {"stem": nnx.relu(self.stem(images))}
+        features = {"stem": gated(nnx.relu(self.stem(images)), gates, "stem")}
         x = max_pool(features["stem"])
         for i in range(1, self.stages + 1):
             for block in getattr(self, f"stage{i}"):
                 x = block(x)
-            features[f"stage{i}"] = x
+            features[f"stage{i}"] = x = gated(x, gates, f"stage{i}")
         return result(self.frozen, self.head(jnp.mean(x, axis=(1, 2))), features)
 
     def set_view(self, frozen: bool | None = None) -> None:
         """Set whether gradients end here; called by `nnx.view`."""
         self.frozen = self.frozen if frozen is None else frozen
+
+
+def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:
+    """Return `x` times its gate, or `x` itself where it has none."""
+    return x if gates is None or name not in gates else x * gates[name]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

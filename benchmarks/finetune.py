@@ -1,0 +1,63 @@
+"""Fine-tune a pretrained ResNet or ViT on a folder of images, with any of the methods compared here.
+
+    python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \
+        --train-per-class 30 --method l2_sp+dtnh --out out/birds
+
+A run that was stopped, however, goes on with the same command, to the very weights that it would
+have ended in. It leaves `model.safetensors` (for `load_pretrained`), `labels.json`,
+`preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
+
+    python -m benchmarks.finetune --out out/birds --evaluate            # the run's own test images
+    python -m benchmarks.finetune --out out/birds --predict a.jpg b.jpg
+
+Defaults are those of the code published with DELTA: SGD with momentum 0.9, a learning rate of 0.01
+divided by 10 at two thirds of 9000 steps, batches of 64, crops of 224 out of 256 pixels, the new
+head decayed at 0.01, each regularizer at its published weight and reduction.
+"""
+
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Sequence
+
+from benchmarks.tuning import identity, options
+from benchmarks.tuning.options import Settings
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train, test or predict, as the arguments say; a mistake costs one line."""
+    parser = options.parser(__doc__)
+    chosen, settings = options.parse(parser, argv)
+    try:
+        _act(chosen, settings)
+    except (ValueError, OSError, ImportError) as error:
+        if not _is_ours(error):
+            raise
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, "\nStopped. The same command goes on from the last checkpoint.\n")
+
+
+def _act(chosen: Namespace, settings: Settings) -> None:
+    if chosen.predict is None and chosen.evaluate is None:
+        identity.check(chosen.out, settings)
+    # Imported here: they bring in jax, and `--help` and mistakes should not wait for it.
+    from benchmarks.tuning import commands
+
+    if chosen.predict is not None:
+        commands.predict(chosen.out, chosen.predict)
+    elif chosen.evaluate is not None:
+        commands.evaluate(chosen.out, chosen.evaluate or None)
+    else:
+        commands.run(settings, chosen.out)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether our own code raised it, or the system refused something."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    return isinstance(error, OSError) or module.startswith(("benchmarks.", "optax_dtnh."))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
