@@ -1,0 +1,57 @@
+"""Small models with weights from a seed, and their tensors under the names of a family."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from optax_dtnh.models import Basic, ResNet, ViT
+from optax_dtnh.models._names import HUGGING_FACE_RESNET, TORCHVISION_RESNET, names_of
+
+
+def small(scheme, block=Basic):
+    """A model with two blocks in a row, statistics included, with distinct values everywhere."""
+    if scheme.known_by in (TORCHVISION_RESNET.known_by, HUGGING_FACE_RESNET.known_by):
+        model = nnx.eval_shape(
+            lambda: ResNet((1, 2, 1, 1), block, width=4, classes=3, rngs=nnx.Rngs(0))
+        )
+    else:
+        model = nnx.eval_shape(
+            lambda: ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
+        )
+    rng = np.random.default_rng(0)
+    graph, state = nnx.split(model)
+    return nnx.merge(
+        graph, jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), state)
+    )
+
+
+def in_torch_layout(path, array):
+    """Kernels with outputs and inputs first."""
+    if path.endswith("kernel"):
+        return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
+    return array
+
+
+def leaves(model):
+    return {".".join(map(str, p)): x for p, x in nnx.to_flat_state(nnx.state(model))}
+
+
+def as_checkpoint(scheme, model):
+    """The tensors of a model under the names of a scheme, the counters of torch among them."""
+    tensors = {}
+    for path, leaf in leaves(model).items():
+        names = names_of(scheme, path)
+        array = in_torch_layout(path, np.asarray(leaf[...]))
+        parts = np.split(array, len(names))
+        tensors |= {n: np.ascontiguousarray(x) for n, x in zip(names, parts, strict=True)}
+    means = [name for name in tensors if name.endswith("running_mean")]
+    counters = [name.replace("running_mean", "num_batches_tracked") for name in means]
+    return tensors | dict.fromkeys(counters, np.array(7, "int64"))
+
+
+def saved(tensors, folder, metadata=None):
+    path = folder / "weights.safetensors"
+    save_file(tensors, path, metadata)
+    return path
