@@ -1,4 +1,4 @@
-"""Fine-tune a pretrained ResNet or ViT on a folder of images, with any of the methods compared here.
+"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
 
     python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds

@@ -64,7 +64,7 @@ def _announce(opened: opening.Run) -> None:
 
 
 def _summed_up(opened: opening.Run, out: Path) -> dict[str, Any]:
-    """Test the model that was written, draw the figure and write the summary, which ends the run."""
+    """Test the model that was written, draw the figure, and end the run with its summary."""
     log = report.entries(out / report.LOG)
     settings = opened.settings
     result = {"test_accuracy": export.accuracy(export.read_model(out), opened.data.test)}

@@ -57,9 +57,8 @@ def channel_weights(
       mesh: Devices that share the work.
     """
     fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
-    fitted.head.kernel[...], fitted.head.bias[...] = _fit_head(
-        *_features(_in_evaluation(model), train, how, batch_size), classes
-    )
+    features, labels = _features(_in_evaluation(model), train, how, batch_size)
+    nnx.update(fitted.head, _fit_head(features, labels, classes))
     endless = training_batches(train, how, batch_size=batch_size, seed=seed)
     everywhere = NamedSharding(mesh, PartitionSpec())
     batches = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
@@ -110,22 +109,22 @@ def _features(
     return np.concatenate(features), np.concatenate(labels)
 
 
-def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> tuple[Any, Any]:
+def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, jax.Array]:
     """Return kernel and bias of a linear classifier of the features, from zero."""
     x, y = jnp.asarray(features), jnp.asarray(labels)
     tx = optax.adam(HEAD_RATE)
 
     def loss(head):
-        return jnp.mean(step.cross_entropy(x @ head[0] + head[1][None], y))
+        return jnp.mean(step.cross_entropy(x @ head["kernel"] + head["bias"][None], y))
 
     def advance(carry, _):
         head, state = carry
         updates, state = tx.update(jax.grad(loss)(head), state)
         return (optax.apply_updates(head, updates), state), None
 
-    start = (jnp.zeros((x.shape[1], classes)), jnp.zeros(classes))
+    head = {"kernel": jnp.zeros((x.shape[1], classes)), "bias": jnp.zeros(classes)}
     scan = jax.jit(lambda head: jax.lax.scan(advance, (head, tx.init(head)), length=HEAD_STEPS))
-    return scan(start)[0][0]
+    return scan(head)[0][0]
 
 
 def _in_evaluation(model: ResNet) -> ResNet:

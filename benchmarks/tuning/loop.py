@@ -1,22 +1,20 @@
 """The training of a run, continued from wherever it was stopped."""
 
 import functools
-import math
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from benchmarks.tuning import checkpoints, delta, methods, report, step
 from benchmarks.tuning.batches import TrainingBatches, training_batches
 from benchmarks.tuning.opening import Run
-from benchmarks.tuning.step import Metrics, State
+from benchmarks.tuning.progress import Progress
+from benchmarks.tuning.step import State
 from optax_dtnh.models import ResNet, ViT, replace_head
 
 CHECKPOINTS = "checkpoints"
@@ -33,15 +31,14 @@ def train(run: Run, out: Path) -> ResNet | ViT:
       OSError: Something cannot be written.
     """
     settings = run.settings
-    model = replace_head(run.source, len(run.data.classes), rngs=nnx.Rngs(settings.seed))
-    student, tx = step.split(model), methods.transformation(settings)
+    student, tx = step.split(_with_new_head(run)), methods.transformation(settings)
     batches = _batches(run)
     state, placed = _start(run, out, student, tx, batches)
-    teacher = _teacher(run)
+    teacher = teacher_of(run)
     graph, *pretrained = teacher or (None,)
     function = step.train_step(student.graph, graph, tx, settings, run.layers)
     # The arrays of `student` have gone into the state, and are donated with it.
-    del student, model
+    del student
     try:
         state = _steps(run, out, state, step.jitted(function, placed), pretrained or None, batches)
     finally:
@@ -60,7 +57,8 @@ def _batches(run: Run) -> TrainingBatches:
     )
 
 
-def _teacher(run: Run) -> step.Network | None:
+def teacher_of(run: Run) -> step.Network | None:
+    """Return the pretrained network on the devices, None for methods that need none."""
     regularizer = methods.REGULARIZERS.get(run.settings.regularizer)
     if not (regularizer and regularizer.teacher):
         return None
@@ -107,9 +105,10 @@ def _abstract(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtyp
 
 
 def _channel_weights(run: Run) -> dict[str, jax.Array]:
-    _say(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.")
+    if jax.process_index() == 0:
+        print(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.", flush=True)
     return delta.channel_weights(
-        run.source,
+        cast(ResNet, run.source),
         run.layers,
         run.data.train,
         run.preprocessing,
@@ -127,86 +126,26 @@ def _steps(
     run: Run, out: Path, state: State, advance: Any, pretrained: Any, batches: TrainingBatches
 ) -> State:
     settings, first = run.settings, int(state.step)
-    clock, before = Clock(first), None
-    with _bar(first, settings.steps) as bar:
+    progress, before = Progress(settings, out, first), None
+    zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
+    zeros = jax.device_put(zeros, _shardings(run, zeros))
+    with progress.bar as bar:
         for done in range(first + 1, settings.steps + 1):
-            batch = step.on_devices(next(batches), run.mesh)
-            state, loss = advance(state, pretrained, batch)
+            state, loss = advance(state, pretrained, step.on_devices(next(batches), run.mesh))
             jax.block_until_ready(before)  # at most two steps are under way
-            before = loss
+            before, last = loss, done == settings.steps
             bar.update()
-            last = done == settings.steps
             if done == first + 1:
-                clock = Clock(done, jax.block_until_ready(loss))  # without the compilation
+                jax.block_until_ready(loss)
+                progress.start(done)  # without the compilation
             if done % settings.log_every == 0 or last:
-                state = _log(run, out, state, done, clock, bar)
-                clock = Clock(done)
+                progress.add(done, jax.device_get(state.sums))
+                # A copy: the sums are donated with the state.
+                state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
             if done % settings.save_every == 0 or last:
                 checkpoints.save(out / CHECKPOINTS, done, state, batches.get_state())
+                progress.start(done)
     return state
-
-
-class Clock:
-    """Measures the steps since it was made."""
-
-    def __init__(self, done: int, _: Any = None):
-        self.done = done
-        self.start = time.perf_counter()
-
-    def rate(self, done: int) -> float | None:
-        """Return the steps per second, None for none."""
-        seconds = time.perf_counter() - self.start
-        return (done - self.done) / seconds if done > self.done else None
-
-
-def _bar(first: int, steps: int) -> tqdm:
-    # `disable=None`: only on a terminal.
-    off = None if jax.process_index() == 0 else True
-    return tqdm(initial=first, total=steps, unit="step", desc="training", disable=off)
-
-
-def _log(run: Run, out: Path, state: State, done: int, clock: Clock, bar: tqdm) -> State:
-    """Write the means since the last line, and return the state with the sums at zero."""
-    sums = Metrics(*map(float, jax.device_get(state.sums)))
-    means = {k: x / sums.steps for k, x in sums._asdict().items() if k != "steps"}
-    if not math.isfinite(means["loss"]):
-        raise ValueError(
-            f"The training loss should stay finite, got {means['loss']} by step {done}. Lower "
-            "--learning-rate or --weight, in another --out."
-        )
-    rate = clock.rate(done)
-    entry = _entry(run, done, means, rate and rate * run.settings.batch_size)
-    if jax.process_index() == 0:
-        report.append(out / report.LOG, entry)
-        bar.set_postfix_str(_in_words(entry))
-        if bar.disable:
-            print(f"step {done}/{run.settings.steps}: {_in_words(entry)}", flush=True)
-    zeros = Metrics(*(np.float32(0) for _ in sums))
-    return state._replace(sums=jax.device_put(zeros, _shardings(run, zeros)))
-
-
-def _entry(run: Run, done: int, means: dict[str, float], speed: float | None) -> dict[str, Any]:
-    settings = run.settings
-    if settings.regularizer not in methods.REGULARIZERS:
-        means = means | {"regularizer": None}
-    if settings.weight is None:
-        means = means | {"conflict": None}
-    rate = float(methods.learning_rate(settings)(done - 1))
-    return {"step": done, **means, "learning_rate": rate, "images_per_second": speed}
-
-
-def _in_words(entry: dict[str, Any]) -> str:
-    parts = [f"loss {entry['loss']:.3g}", f"accuracy {entry['accuracy']:.1%}"]
-    if entry["conflict"] is not None:
-        parts.append(f"conflict {entry['conflict']:.0%}")
-    if entry["images_per_second"] is not None:
-        parts.append(f"{entry['images_per_second']:.3g} images/s")
-    return ", ".join(parts)
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, flush=True)
 
 
 # --- end
@@ -216,6 +155,9 @@ def _whole(run: Run, state: State) -> ResNet | ViT:
     whole = NamedSharding(run.mesh, PartitionSpec())
     gather = jax.jit(lambda arrays: arrays, out_shardings=whole)
     arrays = jax.tree.map(np.asarray, gather((state.params, state.stats)))
-    model = replace_head(run.source, len(run.data.classes), rngs=nnx.Rngs(0))
-    graph, *_ = step.split(model)
-    return nnx.merge(graph, *arrays)
+    return nnx.merge(step.split(_with_new_head(run)).graph, *arrays)
+
+
+def _with_new_head(run: Run) -> ResNet | ViT:
+    source: Any = run.source  # of either class, and so is what is returned
+    return replace_head(source, len(run.data.classes), rngs=nnx.Rngs(run.settings.seed))

@@ -1,4 +1,4 @@
-"""The arguments of the command, checked before anything heavy is imported or anything is written."""
+"""The arguments of the command, checked before anything heavy is imported."""
 
 import argparse
 import math
@@ -249,7 +249,9 @@ def _count(given: str) -> int:
     return _checked(given, "a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
 
 
-def _checked(given: str, what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]):
+def _checked(
+    given: str, what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
+) -> Any:
     value = _parsed(given, kind) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
     if not holds(value):
         raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def summary(out: Path) -> dict[str, Any]:
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the last values of a log, the conflict over all of it and the usual speed."""
     speeds = sorted(x["images_per_second"] for x in log if x["images_per_second"] is not None)
-    lengths = [x["step"] - before for x, before in zip(log, [0, *(y["step"] for y in log)])]
+    steps = [0, *(x["step"] for x in log)]
+    lengths = [after - before for before, after in pairwise(steps)]
     conflicts = [x["conflict"] for x in log]
     total = sum(n * c for n, c in zip(lengths, conflicts, strict=True) if c is not None)
     return {
@@ -84,11 +86,14 @@ def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
     for axes, (name, label) in zip(figure.subplots(1, 3), CURVES.items(), strict=True):
         points = [(entry["step"], entry[name]) for entry in log if entry[name] is not None]
         marker = "o" if len(points) < 30 else ""
-        axes.plot(*zip(*points, strict=True), color="#0072B2", marker=marker, markersize=3)
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, color="#0072B2", marker=marker, markersize=3)
         axes.set_xlabel("step")
         axes.set_title(label, fontsize=10)
         axes.set_ylim(*((0, None) if name == "loss" else (-0.03, 1.03)))
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
+        if not points:
+            axes.text(0.5, 0.5, "no regularizer", ha="center", transform=axes.transAxes)
     figure.suptitle(title, fontsize=11)
     atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))

@@ -1,0 +1,442 @@
+"""The fine-tuning command at a small size: every method, resumption, devices, errors."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from benchmarks import finetune
+from benchmarks.tuning import export, loop, methods, opening, options, report, step
+from benchmarks.tuning.sources import open_data
+from optax_dtnh.models import Basic, ResNet, ViT, backbone_mask, save_pretrained
+from tests.runs import ROOT, SMALL, accuracy_in, run, weights, write_digits, write_source
+
+WITH_A_TEACHER = ("feature_distance", "distillation", "delta")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("source") / "resnet.safetensors")
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory):
+    model = ViT(64, blocks=5, image_size=32, classes=3, rngs=nnx.Rngs(0))
+    path = tmp_path_factory.mktemp("source") / "vit.safetensors"
+    save_pretrained(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def arguments(digits, source):
+    return ["--source", str(source), "--data", str(digits), *SMALL]
+
+
+@pytest.fixture(scope="session")
+def finished(arguments, tmp_path_factory):
+    """From a method to the folder of a finished run, made when it is first asked for."""
+    folders = {}
+
+    def finished_run(method):
+        if method not in folders:
+            folders[method] = tmp_path_factory.mktemp("runs") / method
+            run(*arguments, "--method", method, out=folders[method])
+        return folders[method]
+
+    return finished_run
+
+
+def settings_of(*argv):
+    given = ["--source", "s", "--data", "d", "--out", "o", *argv]
+    return options.parse(options.parser(None), given)[1]
+
+
+def printed_error(*argv):
+    """The one line on stderr of a command that exits with code 2."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as exit_info:
+        finetune.main([str(argument) for argument in argv])
+    assert exit_info.value.code == 2
+    (line,) = stderr.getvalue().splitlines()
+    return line
+
+
+# --- what a run leaves
+
+
+def test_a_run_leaves_what_people_keep(finished):
+    out = finished("l2_sp+dtnh")
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "checkpoints",
+        "figure.png",
+        "labels.json",
+        "log.jsonl",
+        "model.safetensors",
+        "preprocessing.json",
+        "settings.json",
+        "summary.json",
+    }
+    assert json.loads((out / "labels.json").read_text()) == [str(i) for i in range(10)]
+    assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_has_every_setting_the_versions_and_the_accuracy(finished):
+    summary = json.loads((finished("l2_sp+dtnh") / "summary.json").read_text())
+    assert set(options.Settings._fields) == summary["settings"].keys()
+    assert summary["settings"]["weight"] == 0.01
+    assert summary["settings"]["rule"] == "truncate"
+    assert summary["environment"]["jax"] == jax.__version__
+    assert summary["found"]["train_images"] == 40
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert 0 < summary["conflict"] <= 1
+
+
+def test_training_learns(arguments, tmp_path):
+    run(*arguments, "--steps", "60", "--log-every", "10", "--save-every", "60", out=tmp_path / "a")
+    losses = [entry["loss"] for entry in report.entries(tmp_path / "a/log.jsonl")]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_a_fresh_process_evaluates_to_the_logged_accuracy(finished):
+    out = finished("l2_sp+dtnh")
+    command = [sys.executable, "-m", "benchmarks.finetune", "--out", out, "--evaluate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (
+        accuracy_in(done.stdout) == json.loads((out / "summary.json").read_text())["test_accuracy"]
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_predictions_reproduce_the_logged_accuracy(arguments, digits, tmp_path, dtype):
+    out = tmp_path / "run"
+    run(*arguments, "--dtype", dtype, out=out)
+    test = open_data(str(digits), train_per_class=4, seed=0).test
+    examples = [test[i] for i in range(len(test))]
+    lines = run("--predict", *(x["name"] for x in examples), out=out).splitlines()
+    labels = [line.split("\t")[1] for line in lines]
+    right = [label == str(x["label"]) for label, x in zip(labels, examples, strict=True)]
+    logged = json.loads((out / "summary.json").read_text())["test_accuracy"]
+    assert sum(right) / len(right) == logged
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
+    out = finished("l2_sp+dtnh")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert "is finished" in run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_vit_is_tuned_as_well(arguments, vit, tmp_path):
+    out = tmp_path / "run"
+    run(*arguments, "--source", str(vit), "--method", "feature_distance+dtnh", out=out)
+    assert report.entries(out / "log.jsonl")[-1]["regularizer"] > 0
+    model = export.read(out).model
+    assert isinstance(model, ViT)
+    assert model.head.out_features == 10
+
+
+def test_broken_images_are_left_out_on_demand(arguments, digits, tmp_path):
+    data = tmp_path / "data"
+    write_digits(data)
+    (data / "3" / "broken.png").write_bytes(b"no image")
+    argv = [*arguments, "--data", data, "--out", tmp_path / "run"]
+    assert "broken.png" in printed_error(*argv)
+    assert not (tmp_path / "run").exists()
+    assert "1 broken ones left out" in run(*argv, "--skip-broken", out=tmp_path / "run")
+
+
+# --- methods
+
+
+@pytest.mark.parametrize("method", options.METHODS)
+def test_every_method_runs(finished, method):
+    log = report.entries(finished(method) / "log.jsonl")
+    assert [entry["step"] for entry in log] == [2, 4, 5]
+    name = method.removesuffix("+dtnh")
+    for entry in log:
+        assert np.isfinite(entry["loss"])
+        assert (entry["regularizer"] is None) == (name in ("finetune", "l2_sp"))
+        assert (entry["conflict"] is None) == (name == "finetune")
+
+
+@pytest.mark.parametrize("name", options.PUBLISHED_WEIGHTS)
+def test_dtnh_changes_the_weights_where_gradients_conflict(finished, name):
+    plain, protected = finished(name), finished(name + "+dtnh")
+    assert json.loads((plain / "summary.json").read_text())["conflict"] > 0
+    assert weights(plain).keys() == weights(protected).keys()
+    assert any((weights(plain)[k] != weights(protected)[k]).any() for k in weights(plain))
+
+
+def parameters(model):
+    return nnx.as_pure(nnx.state(model, nnx.Param))
+
+
+@pytest.mark.parametrize("method", ["l2_sp", "feature_distance+dtnh"])
+def test_the_head_is_not_regularized_but_decays(method):
+    params = parameters(ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0)))
+    settings = settings_of("--method", method, "--weight", "7", "--head-decay", "0.5")
+    tx = methods.transformation(settings)
+    moved = jax.tree.map(lambda x: x + 1, params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    reg_grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), moved, reg_grads=reg_grads)
+    for update, w, backbone in zip(
+        *map(jax.tree.leaves, (updates, moved, backbone_mask(params))), strict=True
+    ):
+        expected = jnp.full_like(w, -0.01 * 7) if backbone else -0.01 * 0.5 * w
+        np.testing.assert_allclose(update, expected, rtol=1e-6)
+
+
+def test_finetune_decays_everything():
+    params = parameters(ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0)))
+    tx = methods.transformation(settings_of("--method", "finetune", "--weight-decay", "0.5"))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    for update, w in zip(*map(jax.tree.leaves, (updates, params)), strict=True):
+        np.testing.assert_allclose(update, -0.01 * 0.5 * w, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", options.PUBLISHED_WEIGHTS)
+def test_only_some_methods_run_the_teacher(arguments, tmp_path, name):
+    argv = [*arguments, "--method", name, "--out", str(tmp_path / "run")]
+    opened = opening.open_run(options.parse(options.parser(None), argv)[1])
+    assert (loop.teacher_of(opened) is not None) == (name in WITH_A_TEACHER)
+
+
+def test_the_published_reductions_are_those_of_the_page():
+    f, f_s = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
+    ours, theirs = (methods.Outputs({"a": x}, x.mean((1, 2)), None) for x in (f, f_s))
+    equal = {"a": jnp.full(5, 1 / 5)}
+    distance = methods.REGULARIZERS["feature_distance"].function(ours, theirs, None, 2.0)
+    np.testing.assert_allclose(distance, 0.5 * np.sum((f - f_s) ** 2), rtol=1e-5)
+    delta = methods.REGULARIZERS["delta"].function(ours, theirs, equal, 2.0)
+    np.testing.assert_allclose(delta, 0.5 * np.sum((f - f_s) ** 2) / 9, rtol=1e-5)
+
+
+def test_the_learning_rate_is_divided_by_ten_at_two_thirds():
+    rate = methods.learning_rate(settings_of("--steps", "90"))
+    np.testing.assert_allclose([rate(0), rate(59), rate(60), rate(89)], [0.01, 0.01, 1e-3, 1e-3])
+    rate = methods.learning_rate(settings_of("--steps", "90", "--schedule", "cosine"))
+    np.testing.assert_allclose([rate(0), rate(45), rate(90)], [0.01, 0.005, 0], atol=1e-9)
+
+
+def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():
+    resnet = ResNet((1, 1), Basic, width=8, rngs=nnx.Rngs(0))
+    assert methods.layers(settings_of(), resnet) == ("stage1", "stage2")
+    transformer = ViT(64, blocks=12, image_size=32, rngs=nnx.Rngs(0))
+    assert methods.layers(settings_of(), transformer) == ("block3", "block6", "block9", "block12")
+
+
+def test_gates_close_channels_where_maps_are_formed():
+    model = ResNet((1, 1), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+    model.eval()
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    logits, features = model(images)
+    opened = {"stem": jnp.ones((1, 1, 1, 8)), "stage1": jnp.ones((1, 1, 1, 8))}
+    np.testing.assert_array_equal(model(images, opened)[0], logits)
+    gated, closed = model(images, {"stage1": opened["stage1"].at[..., 2].set(0)})
+    assert not closed["stage1"][..., 2].any()
+    np.testing.assert_array_equal(closed["stem"], features["stem"])
+    assert (gated != logits).all()
+
+
+# --- resumption
+
+
+def interrupted_after(steps, monkeypatch):
+    """Let the next runs stop, as by Ctrl-C, when they ask for one batch more than `steps`."""
+    on_devices, calls = step.on_devices, []
+
+    def stop(*args):
+        calls.append(args)
+        if len(calls) > steps:
+            raise KeyboardInterrupt
+        return on_devices(*args)
+
+    monkeypatch.setattr(step, "on_devices", stop)
+
+
+def without_speed(log):
+    return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in log]
+
+
+@pytest.mark.parametrize(
+    "options_of_method",
+    [
+        ["--method", "l2_sp+dtnh", "--reference-decay", "0.9"],
+        ["--method", "delta+dtnh", "--optimizer", "adam", "--schedule", "cosine"],
+    ],
+    ids=["l2_sp", "delta"],
+)
+def test_a_stopped_run_ends_in_the_same_bits(arguments, tmp_path, monkeypatch, options_of_method):
+    argv = [*arguments, *options_of_method, "--steps", "6"]
+    run(*argv, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupted_after(3, patch)
+        with pytest.raises(SystemExit) as exit_info:
+            run(*argv, out=tmp_path / "stopped")
+    assert exit_info.value.code == 130
+    with (tmp_path / "stopped/log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # a line of which only a part was written
+    run(*argv, out=tmp_path / "stopped")
+    files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    logs = [without_speed(report.entries(file.with_name("log.jsonl"))) for file in files]
+    assert logs[0] == logs[1]
+
+
+def test_another_seed_ends_in_other_bits(finished, arguments, tmp_path):
+    run(*arguments, "--seed", "1", out=tmp_path / "run")
+    assert not np.array_equal(
+        weights(tmp_path / "run")["conv1.weight"], weights(finished("l2_sp+dtnh"))["conv1.weight"]
+    )
+
+
+# --- devices
+
+
+@pytest.mark.parametrize("method", ["l2_sp+dtnh", "feature_distance+dtnh", "bss"])
+@pytest.mark.parametrize("fsdp", [[], ["--fsdp"]], ids=["replicated", "fsdp"])
+def test_two_devices_give_what_one_gives(finished, arguments, tmp_path, method, fsdp):
+    run(*arguments, "--method", method, "--devices", "2", *fsdp, out=tmp_path / "run")
+    two, one = weights(tmp_path / "run"), weights(finished(method))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_fsdp_divides_large_arrays_only():
+    tree = {"large": jnp.zeros((3, 64, 32)), "small": jnp.zeros(64), "odd": jnp.zeros((63, 33))}
+    mesh = step.mesh(4)
+    placed = step.shardings(tree, mesh, fsdp=True)
+    assert placed["large"].spec == (None, "batch")
+    assert placed["small"].is_fully_replicated
+    assert placed["odd"].is_fully_replicated
+    whole = step.shardings(tree, mesh, fsdp=False)
+    assert all(x.is_fully_replicated for x in jax.tree.leaves(whole))
+
+
+# --- errors
+
+BAD_ARGUMENTS = {
+    "no out": (["--out", ""], "`--out` should be given"),
+    "number": (["--steps", "0"], "--steps: it should be a whole number from 1"),
+    "not a number": (["--learning-rate", "fast"], "--learning-rate: it should be a number > 0"),
+    "decay": (["--reference-decay", "1"], "above 0 and below 1"),
+    "weight": (["--method", "finetune", "--weight", "1"], "`--weight` should come with a regular"),
+    "rule": (["--method", "bss", "--rule", "drop"], "`--rule` should come with a method that ends"),
+    "layers": (["--method", "bss", "--layers", "stem"], "`--layers` should come with"),
+    "two at once": (["--evaluate", "--predict", "a"], "should not be given together"),
+}
+UNFIT = {
+    "devices": (["--devices", "9"], "`--devices` should be at most"),
+    "batch": (["--devices", "3"], "`--batch-size` should be a multiple"),
+    "no source": (["--source", "missing.safetensors"], "`source` should be an existing file"),
+    "no data": (["--data", "missing"], "`--data` should"),
+    "no split": (["--train-per-class", "500"], "`--data` should have at least"),
+    "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
+    "layer": (
+        ["--method", "delta", "--layers", "conv9"],
+        "`--layers` should be among stem, stage1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*BAD_ARGUMENTS, *UNFIT])
+def test_a_mistake_costs_one_line_and_writes_nothing(arguments, tmp_path, name):
+    extra, message = (BAD_ARGUMENTS | UNFIT)[name]
+    out = tmp_path / "run"
+    line = printed_error(*arguments, "--out", out, *extra)
+    assert line.startswith("error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [(["--image-size", "64"], "should be that of the ViT"), (["--method", "delta"], "for a ViT")],
+)
+def test_what_a_vit_cannot_do_is_said(arguments, vit, tmp_path, extra, message):
+    line = printed_error(*arguments, "--source", vit, "--out", tmp_path / "run", *extra)
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_another_run_is_refused(finished, arguments):
+    out = finished("l2_sp+dtnh")
+    line = printed_error(*arguments, "--out", out, "--seed", "1", "--learning-rate", "0.1")
+    assert "learning_rate was 0.01 and is 0.1; seed was 0 and is 1" in line
+
+
+def test_changed_data_is_refused(arguments, tmp_path, monkeypatch):
+    data = write_digits(tmp_path / "data")
+    argv = [*arguments, "--data", str(data)]
+    with monkeypatch.context() as patch:
+        interrupted_after(2, patch)
+        with pytest.raises(SystemExit):
+            run(*argv, out=tmp_path / "run")
+    next((data / "3").iterdir()).unlink()
+    line = printed_error(*argv, "--out", tmp_path / "run")
+    assert re.search("same source and data.*test_images was 160 and is 159", line)
+
+
+def test_a_folder_of_something_else_is_refused(arguments, tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    line = printed_error(*arguments, "--out", tmp_path)
+    assert "which holds thesis.txt" in line
+    assert "got the file" in printed_error(*arguments, "--out", tmp_path / "thesis.txt")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(arguments, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = printed_error(*arguments, "--out", tmp_path / "file" / "run")
+    assert "`--out` should be a folder that can be written to" in line
+
+
+def test_a_diverging_run_is_stopped(arguments, tmp_path):
+    line = printed_error(*arguments, "--learning-rate", "1e30", "--out", tmp_path / "run")
+    assert "The training loss should stay finite" in line
+
+
+def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_path):
+    assert "without settings.json" in printed_error("--evaluate", "--out", tmp_path)
+    write_digits(tmp_path / "data", classes=9)
+    argv = ["--evaluate", tmp_path / "data", "--out", finished("l2_sp+dtnh")]
+    assert "where they differ in 9." in printed_error(*argv)
+
+
+def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    for name in ("broken.png", "missing.png"):
+        line = printed_error("--predict", tmp_path / name, "--out", finished("l2_sp+dtnh"))
+        assert "`--predict` should name images" in line
+        assert name in line
+
+
+def test_errors_that_are_not_ours_keep_their_traceback(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "open_run", lambda settings: np.zeros(2).reshape(3))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        finetune.main([*arguments, "--out", str(tmp_path / "run")])
+
+
+def test_help_and_bad_arguments_do_not_wait_for_jax():
+    code = (
+        "import sys; from benchmarks import finetune\n"
+        "try: finetune.main(['--steps', '0'])\n"
+        "except SystemExit as stop: assert stop.code == 2\n"
+        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
