@@ -1,15 +1,17 @@
 """The public surface: what is exported, documented and imported."""
 
+import functools
 import inspect
 import subprocess
 import sys
 from importlib.metadata import requires, version
 
 import optax_dtnh
-from optax_dtnh import regularizers
+from optax_dtnh import models, regularizers
 
 # The core is jax and optax; these belong to the extras.
-EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "sklearn", "matplotlib"]
+EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "huggingface_hub"]
+EXTRAS += ["torch", "sklearn", "matplotlib"]
 
 
 def public(module):
@@ -60,6 +62,38 @@ def test_every_argument_of_a_public_function_is_annotated_and_documented():
         for argument in inspect.signature(function).parameters.values():
             assert argument.annotation is not inspect.Parameter.empty, (name, argument)
             assert is_rule(function) or f"\n  {argument.name}: " in doc, name
+
+
+def test_all_of_the_models_is_what_their_package_exports():
+    exported = {name for name, value in public(models).items() if not inspect.ismodule(value)}
+    assert exported == set(models.__all__)
+
+
+def parts_of_models():
+    """The functions and the two networks; a block has no use of its own."""
+    names = set(models.__all__) - {"Basic", "Bottleneck"}
+    values = {name: getattr(models, name) for name in names}
+    return {n: x for n, x in values.items() if not isinstance(x, functools.partial)}
+
+
+def test_every_size_of_a_network_is_named_in_its_docstring():
+    sizes = {n: x for n in models.__all__ if isinstance(x := getattr(models, n), functools.partial)}
+    assert len(sizes) == 8
+    for name, size in sizes.items():
+        assert f"`{name}`" in (inspect.getdoc(size.func) or ""), name
+
+
+def test_every_part_of_the_models_has_an_example_and_annotated_documented_arguments():
+    assert len(parts_of_models()) == 7
+    for name, value in parts_of_models().items():
+        doc = inspect.getdoc(value) or ""
+        assert ">>>" in doc, name
+        of = value.__init__ if inspect.isclass(value) else value
+        arguments = [a for a in inspect.signature(of).parameters.values() if a.name != "self"]
+        assert arguments
+        for argument in arguments:
+            assert argument.annotation is not inspect.Parameter.empty, (name, argument)
+            assert f"\n  {argument.name}: " in doc, (name, argument)
 
 
 def test_importing_the_core_imports_none_of_the_extras():

@@ -105,7 +105,16 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
       ValueError: `path` has another ending.
 
-    Example: see `load_pretrained`.
+    Example:
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> from safetensors import safe_open
+      >>> from optax_dtnh.models import resnet18, save_pretrained
+      >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
+      >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
+      >>> with safe_open(path, framework="numpy") as file:
+      ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
+      [64, 32, 1, 1]
     """
     from safetensors.numpy import save_file
 
