@@ -187,7 +187,8 @@ def _refusal(folder: Path, step: int, reason: str) -> str:
 
 
 def _problem(path: Path) -> str | None:
-    problem = manifest.problem(path)
+    share = slice(jax.process_index(), None, jax.process_count())
+    problem = manifest.problem(path, share)
     if processes.anywhere(problem is not None):
         return problem or "another process found it damaged"
     return None

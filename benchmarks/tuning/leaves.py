@@ -36,8 +36,8 @@ def of_like(like: Any) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def described(tree: Any) -> dict[str, str]:
-    """Return dtype and shape of every leaf by path, and the type of every node without leaves."""
-    pairs = jax.tree.leaves_with_path(tree, is_leaf=lambda node: not jax.tree.leaves(node))
+    """Return dtype and shape of every leaf by path, and the type of every empty node."""
+    pairs = jax.tree.leaves_with_path(tree, is_leaf=_is_empty)
     return {
         _name(path): f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else type(x).__name__
         for path, x in pairs
@@ -58,6 +58,11 @@ def _one_difference(name: str, saved: str | None, asked: str | None) -> str:
     if saved is None:
         return f"{asked} at {name} where it has nothing"
     return f"{asked or 'nothing'} at {name} where it has {saved}"
+
+
+def _is_empty(node: Any) -> bool:
+    structure = jax.tree.structure(node)
+    return (structure.num_nodes, structure.num_leaves) == (1, 0)
 
 
 def _numbered(leaves: list[Any]) -> dict[str, Any]:

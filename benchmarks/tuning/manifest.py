@@ -42,11 +42,8 @@ def is_finished(directory: Path) -> bool:
     return len(_manifests(directory)) >= max(process_count(directory), 1)
 
 
-def problem(directory: Path) -> str | None:
-    """Return what is wrong with a finished directory, None if nothing.
-
-    Of the files, each process reads its own share: it takes all to call a directory whole.
-    """
+def problem(directory: Path, share: slice = slice(None)) -> str | None:
+    """Return what is wrong with a finished directory or a share of its files, None if nothing."""
     read = {path.name: _read(path) for path in _manifests(directory)}
     illegible = [name for name, manifest in read.items() if manifest is None]
     if illegible:
@@ -57,8 +54,8 @@ def problem(directory: Path) -> str | None:
     common = {"processes": len(manifests), "names": names, "facts": manifests[0]["facts"]}
     if any(common != {key: manifest[key] for key in common} for manifest in manifests):
         return "its manifests disagree"
-    share = list(expected.items())[jax.process_index() :: jax.process_count()]
-    return next(filter(None, (_difference(directory, name, *known) for name, known in share)), None)
+    known = list(expected.items())[share]
+    return next(filter(None, (_difference(directory, name, *was) for name, was in known)), None)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -77,8 +74,9 @@ def _manifests(directory: Path) -> list[Path]:
 
 def _files(directory: Path) -> list[str]:
     paths = (path for path in directory.rglob("*") if path.is_file())
-    names = {path.relative_to(directory).as_posix() for path in paths}
-    return sorted(names - {path.name for path in _manifests(directory)})
+    names = (path.relative_to(directory).as_posix() for path in paths)
+    # Other processes may be writing their manifests, first under the name that has a dot.
+    return sorted(name for name in names if not name.startswith(("manifest-", ".manifest-")))
 
 
 def _text(body: dict[str, Any]) -> str:
