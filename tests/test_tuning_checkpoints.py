@@ -336,6 +336,18 @@ def test_killed_at_any_stage_of_a_save_the_run_goes_on(two, stage, monkeypatch):
     assert_step(two, 4)
 
 
+def test_killed_while_it_removes_a_checkpoint_that_one_is_unfinished_not_damaged(two, monkeypatch):
+    def kill(path, ignore_errors):
+        next(path.rglob("_METADATA")).unlink()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", kill)
+        with pytest.raises(Killed):
+            save_simple(two, 3)
+    assert not manifest.is_finished(two / "step-00000001")
+
+
 SAVING = """
 import sys
 from pathlib import Path
