@@ -33,6 +33,15 @@ def check_weight(weight: Any) -> None:
         )
 
 
+def check_positive(name: str, number: Any, advice: str) -> None:
+    """Raise unless `number` is a traced scalar or a finite number > 0."""
+    value = number if isinstance(number, Tracer) else np.asarray(number)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    checkable = real and not value.ndim and not isinstance(value, Tracer)
+    if value.ndim or not real or (checkable and not (np.isfinite(value) and value > 0)):
+        raise ValueError(f"`{name}` should be a finite number > 0, got {number!r:.60}. {advice}")
+
+
 def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
     """Return `tx` with support for extra arguments, if it is a transformation."""
     if isinstance(tx, type) or not hasattr(tx, "init"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
+from optax_dtnh._checks import check_positive
 from optax_dtnh._pair import as_pair
 from optax_dtnh._rules import Rule, inner_product, widen
 from optax_dtnh._select import TreeOrFn, mask_out
@@ -43,13 +44,21 @@ def scale_by_adam_dtnh(
     that `g` belongs to. (`dtnh` before `optax.adam` only says so of what Adam is given.) With
     `inner=optax.scale_by_adam()` in `dtnh` the same holds, but `r` is not rescaled there.
 
-    Where `g` has been zero `P` would be `1 / eps`. So `P` is capped at `bound` times its value at
-    the root mean square of the gradient, `sqrt(mean(nu_hat))` over all regularized elements, for
-    both terms of `r'`; as long as `g` has been zero in all of them, `r'` is 0.
+    Where `g` has been zero `P` would be `1 / eps`. So `P` is capped, in both terms of `r'`, at
+    `bound` times its typical value, that at the root mean square of the gradient,
+    `sqrt(mean(nu_hat))` over all regularized elements: no element of it exceeds
+    `bound / sqrt(mean(nu_hat))`. As long as `g` has been zero in all of them, or so small that
+    its square is 0 in the moments' dtype, `r'` is 0.
 
     The pair comes as to `dtnh`. `r = 0` gives `scale_by_adam` bit for bit, `P = 1` gives
-    `dtnh(weight)`. The rounding that the guarantee holds up to is that of `dtnh` with `|P r|` in
-    place of `|r|`.
+    `dtnh(weight)`. A scale that `g` and `r` share cancels, as in Adam; that of `g` alone divides
+    the regularizer's part. The guarantee holds up to a rounding of
+    `k eps (|g| |u| + weight |g|_P |r|_P)` with `|x|_P = sqrt(<x, P x>)` and `k` as in `dtnh`.
+    NaN, infinity and products beyond float32 show as there, a bad `g` under every label.
+
+    The state is Adam's; `P` lives for the length of an update. One sum more is needed than in
+    `dtnh`, of the second moment, and the inner products wait for it: on sharded gradients there are
+    two all-reduces of scalars instead of one.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule.
@@ -59,7 +68,8 @@ def scale_by_adam_dtnh(
       eps_root: Added to the second moment inside the root.
       mu_dtype: Dtype of the first moment; None keeps that of the parameters.
       nesterov: Whether the first moment is Nesterov's.
-      bound: How far beyond its typical value an element of `P` counts, > 0.
+      bound: How far beyond its typical value an element of `P` counts, a finite number > 0; not
+        checked where it is traced. A small one makes `P` uniform.
       mask: Tree of booleans or a function giving one, True = regularized. Other leaves get Adam's
         update bit for bit.
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)` of the inner products in the metric `P`,
@@ -67,10 +77,12 @@ def scale_by_adam_dtnh(
       labels: Tree of labels or a function giving one: one decision per label.
 
     Returns:
-      A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state.
+      A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With
+      `optax.inject_hyperparams`, pass `static_args=("mu_dtype", "mask", "rule", "labels")`.
 
     Raises:
-      ValueError, TypeError: As `dtnh`.
+      ValueError: `bound` is not a finite number > 0; and as `dtnh`.
+      TypeError: As `dtnh`.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -84,8 +96,9 @@ def scale_by_adam_dtnh(
     Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
     <https://arxiv.org/abs/1911.07489>`_, 2019, for the rule. The metric is not in it.
     """
+    check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    metric = functools.partial(_root_of_p, b2=b2, eps=eps, eps_root=eps_root, bound=bound)
+    metric = functools.partial(_capped_p, b2=b2, eps=eps, eps_root=eps_root, bound=bound)
     init, combine = init_and_combine(weight, adam, mask, rule, optax.identity(), labels, metric)
 
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
@@ -95,7 +108,7 @@ def scale_by_adam_dtnh(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _root_of_p(
+def _capped_p(
     state: Any,
     in_mask: Any,
     *,
@@ -104,21 +117,17 @@ def _root_of_p(
     eps_root: ArrayLike,
     bound: ArrayLike,
 ) -> Any:
-    """Return `sqrt(P)`, capped, from Adam's state, over the leaves inside the mask.
-
-    In its coordinates, `sqrt(P) r` and `sqrt(P) g`, the metric is the ordinary one.
-    """
-    correction = 1 - jnp.asarray(b2, jnp.float32) ** state.count
+    """Return `P`, capped, from Adam's state, over the leaves inside the mask."""
     nu = mask_out(in_mask, state.nu)
-    size = max(sum(leaf.size for leaf in jax.tree.leaves(nu)), 1)
-    ones = jax.tree.map(jnp.ones_like, nu)
-    mean = inner_product(nu, ones) / size / correction
-    # Both end in a division, see `_rules.coefficients`.
-    some = mean / jnp.where(mean == 0, 1.0, mean)  # 0 as long as there was no gradient, then 1
-    floor = (jnp.sqrt(mean + eps_root) + eps) / bound
+    size = float(max(sum(leaf.size for leaf in jax.tree.leaves(nu)), 1))  # may exceed an int32
+    # Times the reciprocal: written as Adam has it, XLA would store the root to share it with Adam.
+    correct = 1 / (1 - b2**state.count)
+    mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / size * correct
+    # 0 as long as there was no gradient, then 1. Constant: its derivative would divide by mean^2.
+    some = jax.lax.stop_gradient(mean / jnp.where(mean == 0, 1.0, mean))
+    floor = (jnp.sqrt(mean + eps_root) + eps) / bound  # a division last, see `_rules.coefficients`
 
-    def root(nu):
-        s = jnp.sqrt(widen(nu) / correction + eps_root) + eps
-        return jnp.sqrt(some / jnp.maximum(s, floor))
+    def p(nu):
+        return some / jnp.maximum(jnp.sqrt(widen(nu) * correct + eps_root) + eps, floor)
 
-    return jax.tree.map(root, nu)
+    return jax.tree.map(p, nu)

@@ -18,7 +18,7 @@ float64 leaves) whatever the leaves' dtype. Products leave float32 at norms abov
 the rule uses becomes NaN, and at elements below 1e-19, where `ref_sq = 0` acts as `m = 0`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -109,22 +109,29 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
 
 
 def add_conflict_free(
-    rule: Rule, weight: ArrayLike, u: list, m: list, r: list, r_again: list, root: list | None
+    rule: Rule,
+    weight: ArrayLike,
+    u: list,
+    m: list,
+    r: list,
+    r_again: list,
+    metric: list | None = None,
 ) -> tuple[list, jax.Array]:
     """Return `u + weight * r'`, every leaf rounded once to the dtype of `u`, and `<r, m> < 0`.
 
     `r` is given twice, for the inner products and for the sum: a caller that forms it in place
-    spells it in two ways, or XLA would store it. With `root`, inner products are `<root r, root m>`
-    and `r'` is the direction of `root r` and `root m`, times `root`.
+    spells it in two ways, or XLA would store it. With a `metric`, positive leaves `p`, inner
+    products are `<p x, y>`, and `r'` is `p * (keep * r - c * m)`.
     """
-    one = root or [1.0] * len(u)
-    m, r, r_again = (list(map(scaled, one, leaves)) for leaves in (m, r, r_again))
-    keep, c, dot = coefficients(rule, r, m)
+    p = metric or [None] * len(u)
+    # What `p` multiplies differs between the products: XLA would store what they share.
+    keep, c, dot = coefficients(rule, r, m, [list(map(scaled, p, x)) for x in (r, m)])
 
-    def add(u, r, m, s):
-        return (widen(u) + weight * s * direction(keep, c, r, m)).astype(jnp.result_type(u))
+    def add(u, r, m, p):
+        part = scaled(p, weight * direction(keep, c, r, m))
+        return (widen(u) + part).astype(jnp.result_type(u))
 
-    return list(map(add, u, r_again, m, one)), dot < 0
+    return list(map(add, u, r_again, m, p)), dot < 0
 
 
 def inner_product(x: Any, y: Any) -> jax.Array:
@@ -134,11 +141,17 @@ def inner_product(x: Any, y: Any) -> jax.Array:
     return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
 
 
-def coefficients(rule: Rule, r: Any, m: Any) -> tuple[Scalar, Scalar | None, jax.Array]:
-    """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`."""
-    dot, ref_sq = inner_product(r, m), inner_product(m, m)
+def coefficients(
+    rule: Rule, r: Any, m: Any, left: Sequence[Any] | None = None
+) -> tuple[Scalar, Scalar | None, jax.Array]:
+    """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`.
+
+    `left` holds what stands for `r` and `m` on the left of an inner product, where it differs.
+    """
+    r_left, m_left = left or (r, m)
+    dot, ref_sq = inner_product(r_left, m), inner_product(m_left, m)
     nonzero = ref_sq != 0
-    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r, r))
+    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r_left, r))
     # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
     # into the update of every leaf, and the program grows with the square of their number. And
     # both depend on `dot`: a rule that ignores it would leave it to be read, by the diagnostic
@@ -156,9 +169,9 @@ def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax
     return kept if c is None else kept - c * widen(m)
 
 
-def scaled(s: ArrayLike, x: ArrayLike) -> jax.Array:
-    """Return `s * x`, widened."""
-    return jnp.multiply(s, widen(x))
+def scaled(s: jax.Array | None, x: ArrayLike) -> jax.Array:
+    """Return `s * x`, widened, or `x` alone for no `s`."""
+    return widen(x) if s is None else s * widen(x)
 
 
 def widen(x: ArrayLike) -> jax.Array:

@@ -149,7 +149,7 @@ def init_and_combine(
     """Return `init` and `combine`, the method itself for any source of the gradient `r`.
 
     `combine(g, r, r_again, state, params, extra_args)` takes `r` twice, see `add_conflict_free`.
-    `metric(inner_state, in_mask)` is the root of a diagonal metric, None the ordinary one.
+    `metric(inner_state, in_mask)` is a diagonal metric, None the ordinary one.
     """
     if not callable(weight):
         check_weight(weight)
@@ -168,8 +168,8 @@ def init_and_combine(
         zero = jnp.zeros([], jnp.int32)
         return DTNHState(inner.init(params), reference.init(params), zero, zero.astype(jnp.float32))
 
-    def picked(group: list[int], leaves: Any) -> Any:
-        return leaves and [leaves[i] for i in group]
+    def picked(group: list[int], leaves: list) -> list:
+        return [leaves[i] for i in group]
 
     def combine(g, r, r_again, state, params, extra_args):
         regularized = in_mask(g)
@@ -182,12 +182,13 @@ def init_and_combine(
 
         structure = jax.tree.structure(g)
         out, m, r, r_again = map(structure.flatten_up_to, (updates, m, r, r_again))
-        roots = metric and structure.flatten_up_to(metric(inner_state, regularized))
+        p = metric and structure.flatten_up_to(metric(inner_state, regularized))
         groups = groups_of(regularized, labels, g)
         conflicts = jnp.zeros([], jnp.float32)
         for group in groups:
-            parts = (picked(group, leaves) for leaves in (out, m, r, r_again, roots))
-            summed, conflict = add_conflict_free(rule or truncate, lam, *parts)
+            parts = (picked(group, leaves) for leaves in (out, m, r, r_again))
+            of_group = p and picked(group, p)
+            summed, conflict = add_conflict_free(rule or truncate, lam, *parts, of_group)
             for i, leaf in zip(group, summed, strict=True):
                 out[i] = leaf
             conflicts += conflict
