@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PARITY := .venv-parity
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test lint cost clean
+.PHONY: demo test lint cost parity clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -18,6 +19,10 @@ lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
+	$(PARITY)/bin/python -m pytest tests/parity
+	$(PARITY)/bin/python -m benchmarks.parity
+
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.step_cost
 
@@ -26,5 +31,12 @@ $(installed): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
+# torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
+$(PARITY)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PARITY)

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("jax", "jaxlib", "optax", "numpy", "scipy", "scikit-learn")
 
 
-def environment() -> dict[str, Any]:
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Return the versions and the kind of machine, without names or paths."""
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: _version(package) for package in packages},
         "platform": f"{platform.system()} {platform.machine()}",
         "device": jax.devices()[0].device_kind,
         "cpu_count": os.cpu_count(),
@@ -76,6 +76,13 @@ def write(path: Path, results: dict[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Return the results written by `write`."""
     return json.loads(path.read_text())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _value(value: Any) -> str:
