@@ -49,6 +49,7 @@ def _act(chosen: Namespace, settings: Settings) -> None:
     elif chosen.evaluate is not None:
         commands.evaluate(chosen.out, chosen.evaluate or None)
     else:
+        commands.join(chosen.distributed)
         commands.run(settings, chosen.out)
 
 

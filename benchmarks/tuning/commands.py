@@ -6,9 +6,15 @@ from typing import Any
 
 import jax
 
-from benchmarks.tuning import export, identity, loop, opening, report
+from benchmarks.tuning import export, identity, loop, opening, processes, report
 from benchmarks.tuning.options import Settings
 from benchmarks.tuning.sources import open_data
+
+
+def join(address: dict[str, Any] | None) -> None:
+    """Become one of several processes that train together, None for a single one."""
+    if address is not None:
+        jax.distributed.initialize(**address)
 
 
 def run(settings: Settings, out: Path) -> None:
@@ -17,10 +23,12 @@ def run(settings: Settings, out: Path) -> None:
         print(f"The run in {out} is finished. {_result(report.summary(out))}")
         return
     opened = opening.open_run(settings)
-    identity.claim(out, settings, opened.found)
+    first = jax.process_index() == 0
+    processes.everywhere(lambda: identity.claim(out, settings, opened.found) if first else None)
+    identity.claim(out, settings, opened.found)  # by now it is there, for every process
     _announce(opened)
     model = loop.train(opened, out)
-    if jax.process_index() == 0:
+    if first:
         export.write(out, model, opened.data.classes, opened.preprocessing)
         summary = _summed_up(opened, out)
         print(f"{_result(summary)} Wrote {export.MODEL}, {report.SUMMARY} and more to {out}")

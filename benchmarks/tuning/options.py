@@ -165,6 +165,8 @@ def _add_machine(add: Callable[..., Any]) -> None:
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32")
     add("--devices", type=_count, metavar="N", help="use the first N devices (default: all)")
     add("--fsdp", action="store_true", help="divide parameters among the devices")
+    several = "one of several processes: as jax finds out, or HOST:PORT, how many, and which"
+    add("--distributed", nargs="*", metavar="WHERE", help=several)
     add("--log-every", type=_count, default=50, metavar="N", help="steps (default: 50)")
     add("--save-every", type=_count, default=500, metavar="N", help="steps (default: 500)")
 
@@ -179,6 +181,7 @@ def parse(options: Parser, argv: Sequence[str] | None) -> tuple[argparse.Namespa
     if not training and chosen.evaluate is not None and chosen.predict is not None:
         options.error("`--evaluate` and `--predict` should not be given together. Choose one.")
     try:
+        chosen.distributed = _address(chosen.distributed)
         return chosen, _settings(chosen)
     except ValueError as error:
         options.error(str(error))
@@ -200,6 +203,19 @@ def _settings(chosen: argparse.Namespace) -> Settings:
     weight = PUBLISHED_WEIGHTS[settings.regularizer] if chosen.weight is None else chosen.weight
     rule = (chosen.rule or "truncate") if settings.method.endswith(DTNH) else "plain"
     return settings._replace(weight=weight, rule=rule)
+
+
+def _address(given: list[str] | None) -> dict[str, Any] | None:
+    """Return the arguments of `jax.distributed.initialize`, None for a single process."""
+    if not given:
+        return None if given is None else {}
+    if len(given) != 3 or not (given[1].isdigit() and given[2].isdigit()):
+        raise ValueError(
+            f"`--distributed` should have HOST:PORT, the number of processes and the index of this "
+            f"one, or nothing, got {' '.join(given)}. Run it as in `--distributed host0:1234 4 0`."
+        )
+    names = ("coordinator_address", "num_processes", "process_id")
+    return dict(zip(names, (given[0], int(given[1]), int(given[2])), strict=True))
 
 
 def _check_fit(settings: Settings) -> None:
