@@ -121,7 +121,7 @@ def _capped_p(
     nu = mask_out(in_mask, state.nu)
     size = float(max(sum(leaf.size for leaf in jax.tree.leaves(nu)), 1))  # may exceed an int32
     # Times the reciprocal: written as Adam has it, XLA would store the root to share it with Adam.
-    correct = 1 / (1 - b2**state.count)
+    correct = optax.tree.bias_correction(jnp.ones([]), b2, state.count)
     mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / size * correct
     # 0 as long as there was no gradient, then 1. Constant: its derivative would divide by mean^2.
     some = jax.lax.stop_gradient(mean / jnp.where(mean == 0, 1.0, mean))

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_leaf, transform_pair
+from optax_dtnh import (
+    GradientPair,
+    add_l2_sp,
+    dtnh,
+    per_leaf,
+    scale_by_adam_dtnh,
+    transform_pair,
+)
 
 
 class Use(NamedTuple):
@@ -47,6 +54,17 @@ def full(factory):
     return make
 
 
+def metric(weight, mask=None):
+    return scale_by_adam_dtnh(weight, mask=mask)  # Adam's own numbers are not to be injected
+
+
+def full_metric(weight, mask=None):
+    mask = all_but_bias if mask is None else mask
+    return scale_by_adam_dtnh(
+        weight, b1=0.8, nesterov=True, eps_root=1e-3, bound=3.0, mask=mask, labels=per_leaf
+    )
+
+
 def momentum_pair(weight, mask=None):
     momentum = transform_pair(optax.trace(0.9), optax.trace(0.9))
     return optax.chain(momentum, dtnh(weight, mask=mask))
@@ -58,6 +76,9 @@ USES = {
     "dtnh, every option, pair": Use(full(dtnh), as_pair),
     "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
     "transform_pair": Use(momentum_pair, as_pair),
+    "scale_by_adam_dtnh, pair": Use(metric, as_pair),
+    "scale_by_adam_dtnh, reg_grads": Use(metric, as_keyword),
+    "scale_by_adam_dtnh, every option": Use(full_metric, as_keyword),
     "add_l2_sp": Use(add_l2_sp, alone),
     "add_l2_sp, every option": Use(full(add_l2_sp), alone),
 }
