@@ -61,18 +61,19 @@ def source_pool(digits: Images, seed: int) -> Images:
     return _take(digits, _parts(digits, seed)[0])
 
 
-def task(digits: Images, seed: int, shots: int) -> Task:
-    """Return `shots` images per class as the target and 700 test images, none from the source pool.
+def task(digits: Images, seed: int, shots: int, test_size: int = TEST_SIZE) -> Task:
+    """Return `shots` images per class as the target and others to test, none from the source pool.
 
     Args:
       digits: All images.
       seed: Of the random order that the parts are cut from.
       shots: Target images per class. A smaller target is a part of a larger one.
+      test_size: Number of test images; a smaller test set leaves more for the target.
 
     Raises:
       ValueError: Fewer than `shots` images of a class are left for the target.
     """
-    _, test, rest = _parts(digits, seed)
+    _, test, rest = _parts(digits, seed, test_size)
     target = _first_of_each_class(digits.labels, rest, shots)
     return Task(_take(digits, target), _take(digits, test))
 
@@ -108,9 +109,9 @@ def redraw_labels(images: Images, share: float, seed: int) -> Images:
     return images._replace(labels=np.where(redrawn, random_labels, images.labels))
 
 
-def _parts(digits: Images, seed: int) -> list[np.ndarray]:
+def _parts(digits: Images, seed: int, test_size: int = TEST_SIZE) -> list[np.ndarray]:
     order = np.random.default_rng(seed).permutation(len(digits.labels))
-    return np.split(order, [SOURCE_SIZE, SOURCE_SIZE + TEST_SIZE])
+    return np.split(order, [SOURCE_SIZE, SOURCE_SIZE + test_size])
 
 
 def _first_of_each_class(labels: np.ndarray, candidates: np.ndarray, shots: int) -> np.ndarray:

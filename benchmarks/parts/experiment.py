@@ -122,8 +122,15 @@ def source_file(folder: Path, source: Source, seed: int) -> Path:
 
 def stacked_tasks(cell: Cell, digits: Images, seeds: int) -> Task:
     """Return the target and test images of all seeds, stacked, with the cell's label noise."""
-    tasks = [data.task(digits, seed, cell.shots) for seed in range(seeds)]
-    noisy = [data.redraw_labels(t.target, cell.noise, seed) for seed, t in enumerate(tasks)]
+    return stacked_noisy_tasks(digits, seeds, cell.shots, cell.noise)
+
+
+def stacked_noisy_tasks(
+    digits: Images, seeds: int, shots: int, noise: float, test_size: int = data.TEST_SIZE
+) -> Task:
+    """Return tasks of all seeds, stacked, a share `noise` of their target's labels redrawn."""
+    tasks = [data.task(digits, seed, shots, test_size) for seed in range(seeds)]
+    noisy = [data.redraw_labels(t.target, noise, seed) for seed, t in enumerate(tasks)]
     return _stack([t._replace(target=target) for t, target in zip(tasks, noisy, strict=True)])
 
 

@@ -56,8 +56,8 @@ def parse(options: OneLineParser, argv: list[str] | None) -> argparse.Namespace:
         )
     chosen.weights = sorted(chosen.weights)
     chosen.sources = chosen.out / "sources"
-    _make_folder(options, chosen.out)
-    _make_folder(options, chosen.sources)
+    make_folder(options, chosen.out)
+    make_folder(options, chosen.sources)
     return chosen
 
 
@@ -87,7 +87,8 @@ def _weight(given: str) -> float:
     return weight
 
 
-def _make_folder(options: OneLineParser, out: Path) -> None:
+def make_folder(options: OneLineParser, out: Path) -> None:
+    """Create the folder `--out`, or one in it; exit where that or writing to it is impossible."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         writable = os.access(out, os.W_OK | os.X_OK)

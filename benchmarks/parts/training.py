@@ -92,8 +92,7 @@ def fine_tune(
     method: Method, steps: int, weight: ArrayLike, seed: ArrayLike, source: Params, task: Task
 ) -> Outcome:
     """Return the outcome of one method: a new head on the source's backbone, full batches."""
-    key = jax.random.fold_in(jax.random.key(seed), 1)
-    params = {**source, "head": network.init_head(key)}
+    params = with_new_head(seed, source)
     tx = method.optimizer(weight)
     pixels, labels = map(jnp.asarray, task.target)
 
@@ -109,6 +108,12 @@ def fine_tune(
         cross_entropy(params, batch_features(params, pixels), labels),
         None if conflicts is None else jnp.mean(conflicts),
     )
+
+
+def with_new_head(seed: ArrayLike, source: Params) -> Params:
+    """Return the source's backbone with this seed's new head, where every method starts."""
+    key = jax.random.fold_in(jax.random.key(seed), 1)
+    return {**source, "head": network.init_head(key)}
 
 
 def accuracy(params: Params, images: Images) -> jax.Array:
