@@ -6,13 +6,17 @@ PARITY := .venv-parity
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test lint cost parity clean
+.PHONY: demo test long lint cost finetune parity clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
 
 test: $(installed)  ## the tests
 	$(BIN)/python -m pytest
+
+long: $(installed)  ## the tests that take minutes, and a longer search for counterexamples
+	$(BIN)/python -m pytest -m long
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py
 
 lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -25,6 +29,9 @@ parity: $(PARITY)/installed  ## the models against torch's, in an environment wi
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.step_cost
+
+finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
+	$(BIN)/python -m benchmarks.digits_finetune
 
 $(installed): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)

@@ -69,7 +69,7 @@ def _points(
 def _tick(results: Results, pair: Pair, name: str) -> str:
     difference = against(results, pair, name + DTNH, name)
     shown = "" if difference is None else f"\n{difference.signed()}"
-    return name.replace("_", "\n") + shown
+    return name.replace("_distance", "\ndistance") + shown
 
 
 def _label(figure: Figure, results: Results) -> None:

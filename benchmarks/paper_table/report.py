@@ -156,7 +156,11 @@ def _statements(results: Results, pair: Pair) -> list[str]:
         method: against(results, pair, method, method.removesuffix(DTNH))
         for method in methods(results, pair)
     }
-    return [f"  {m}: {words.verdict(x)}" for m, x in differences.items() if x is not None]
+    return [
+        f"  {method}: {words.verdict(x)}"
+        for method, x in differences.items()
+        if x is not None and x.half_width is not None
+    ]
 
 
 def _number(value: float) -> str:
