@@ -42,7 +42,8 @@ $(installed): pyproject.toml
 $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PARITY)
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  torchvision==0.28.0 timm==1.0.31
 	touch $@
 
 clean:

@@ -51,13 +51,13 @@ def package(name: str) -> Any:
     Raises:
       ImportError: It is not installed.
     """
+    if name != "torch":
+        declare_operators()
     try:
-        if name != "torch":
-            declare_operators()
         module = importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"`{name}` should be installed, because models are compared with it, got: {error}. "
+            f"`{name}` should be importable, because models are compared with it, got {error!r}. "
             "Run `make parity`, which sets up .venv-parity, and use the Python in there."
         ) from error
     if name == "transformers":
