@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from benchmarks import finetune
 from benchmarks.tuning import export, loop, methods, opening, options, report, step
+from benchmarks.tuning.batches import TrainingBatches
 from benchmarks.tuning.sources import open_data
 from optax_dtnh.models import Basic, ResNet, ViT, backbone_mask, resnet18, save_pretrained, vit_tiny
 from tests.runs import ROOT, SMALL, accuracy_in, run, weights, write_digits, write_source
@@ -315,6 +316,18 @@ def test_a_stopped_run_ends_in_the_same_bits(arguments, tmp_path, monkeypatch, o
     assert files[0].read_bytes() == files[1].read_bytes()
     logs = [without_speed(report.entries(file.with_name("log.jsonl"))) for file in files]
     assert logs[0] == logs[1]
+
+
+def test_resuming_with_other_batches_would_show(finished, arguments, tmp_path, monkeypatch):
+    """The control: a run whose position in the data is lost ends in other bits."""
+    with monkeypatch.context() as patch:
+        interrupted_after(3, patch)
+        with pytest.raises(SystemExit):
+            run(*arguments, out=tmp_path / "run")
+    monkeypatch.setattr(TrainingBatches, "set_state", lambda self, state: None)
+    run(*arguments, out=tmp_path / "run")
+    before, after = weights(finished("l2_sp+dtnh")), weights(tmp_path / "run")
+    assert not np.array_equal(before["conv1.weight"], after["conv1.weight"])
 
 
 def test_another_seed_ends_in_other_bits(finished, arguments, tmp_path):

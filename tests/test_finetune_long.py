@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -70,6 +72,37 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path):
     assert whole.read_bytes() == killed.read_bytes()
     logs = [report.entries(path.with_name("log.jsonl")) for path in (whole, killed)]
     assert [x["loss"] for x in logs[0]] == [x["loss"] for x in logs[1]]
+
+
+WITH_A_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from benchmarks import finetune
+finetune.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "missing"),
+    [(100, "settings.json"), (9000, "model.safetensors"), (16000, "figure.png")],
+)
+def test_a_full_disk_costs_one_line_and_no_result(arguments, tmp_path, limit, missing):
+    run(*arguments, out=tmp_path / "whole")
+    out = tmp_path / "full"
+    if limit > 100:  # where a checkpoint no longer fits: the last step is there
+        shutil.copytree(tmp_path / "whole", out)
+        for name in ("model.safetensors", "figure.png", "summary.json"):
+            (out / name).unlink()
+    command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), *map(str, arguments), "--out", out]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: `--out` should be .* does not take {missing}", line)
+    assert not list(out.glob(".*"))
+    run(*arguments, out=out)
+    assert (out / "model.safetensors").read_bytes() == (
+        tmp_path / "whole/model.safetensors"
+    ).read_bytes()
 
 
 def free_port():

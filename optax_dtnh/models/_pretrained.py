@@ -222,11 +222,8 @@ def _dotted(path: tuple[Any, ...]) -> str:
 
 
 def _their_shape(path: tuple[Any, ...], shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
-    if path[-1] == "kernel":
-        shape = (
-            *shape[:-3:-1],
-            *shape[:-2],
-        )  # [height, width,] in, out -> out, in [, height, width]
+    if path[-1] == "kernel":  # [height, width,] in, out -> out, in [, height, width]
+        shape = (*shape[:-3:-1], *shape[:-2])
     return shape if parts == 1 else (shape[0] // parts, *shape[1:])
 
 
