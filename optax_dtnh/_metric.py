@@ -128,6 +128,8 @@ def _capped_p(
     floor = (jnp.sqrt(mean + eps_root) + eps) / bound  # a division last, see `_rules.coefficients`
 
     def p(nu):
-        return some / jnp.maximum(jnp.sqrt(widen(nu) * correct + eps_root) + eps, floor)
+        nu = widen(nu)
+        one, c, least = (x.astype(nu.dtype) for x in (some, correct, floor))
+        return one / jnp.maximum(jnp.sqrt(nu * c + eps_root) + eps, least)
 
     return jax.tree.map(p, nu)

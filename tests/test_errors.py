@@ -22,6 +22,8 @@ from optax_dtnh import (
     apply_rule,
     cosine_similarity,
     dtnh,
+    first_order_change,
+    scale_by_adam_dtnh,
     transform_pair,
     truncate,
     value_and_grad_pair,
@@ -50,6 +52,10 @@ def update(tx, updates, params=PARAMS, start=PARAMS, **extra):
 
 def both(updates=G, reg_grads=R, weight=0.1, **options):
     return update(dtnh(weight, **options), updates, reg_grads=reg_grads)
+
+
+def both_in_metric(updates=G, reg_grads=R, **options):
+    return update(scale_by_adam_dtnh(0.1, **options), updates, reg_grads=reg_grads)
 
 
 def anchored(updates=G, params=PARAMS, start=PARAMS, **options):
@@ -108,6 +114,9 @@ PREFIX = "should have the structure of the updates or a prefix of it, got"
 PER_LEAF = (
     "Give one entry per leaf or subtree, or a function that does, as with `jax.tree.map_with_path`."
 )
+
+BOUND = "`bound` should be a finite number > 0, got"
+LESS_IS_CAPPED = "Pass one such as 10.0: the larger, the less is capped."
 
 # What is called -> the mistake -> how it is made, and the answer; `...` there stands for anything.
 MISTAKES = {
@@ -404,6 +413,59 @@ MISTAKES = {
             "dtype=float32.... Give equal labels to the leaves that share one decision.",
         ),
     },
+    scale_by_adam_dtnh: {
+        **{
+            f"bound {bound!r:.20}": (
+                functools.partial(scale_by_adam_dtnh, 0.1, bound=bound),
+                ValueError,
+                f"{BOUND} {bound!r:.60}. {LESS_IS_CAPPED}",
+            )
+            for bound in (0, -1.0, float("nan"), float("inf"), "10", None, True, (1.0, 2.0))
+        },
+        "a traced vector as bound": (
+            lambda: jax.jit(lambda b: both_in_metric(bound=b))(jnp.ones(2)),
+            ValueError,
+            f"{BOUND} ...float32[2].... {LESS_IS_CAPPED}",
+        ),
+        "no weight": (lambda: scale_by_adam_dtnh(None), TypeError, f"{WEIGHT} None. {A_FLOAT}"),
+        "a negative weight": (
+            lambda: scale_by_adam_dtnh(-0.1),
+            ValueError,
+            f"{NEGATIVE} -0.1. {NOT_NEGATIVE}",
+        ),
+        "no regularizer": (
+            lambda: update(scale_by_adam_dtnh(0.1), G),
+            ValueError,
+            f"{MISSING} a dict as updates, shaped like `params`. {EITHER}",
+        ),
+        "both spellings": (
+            lambda: both_in_metric((G, R)),
+            ValueError,
+            "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
+            "Pass the pair alone, or the loss gradient as updates with `reg_grads=`.",
+        ),
+        "no head": (
+            lambda: both_in_metric(reg_grads=BODY),
+            ValueError,
+            f"{REG_GRADS} no entry for ['head']. {TAKE_BOTH}",
+        ),
+        "integers": (
+            lambda: update(scale_by_adam_dtnh(0.1), (MIXED, MIXED), None, {"w": 1.0, "n": 1.0}),
+            TypeError,
+            "`loss_grads['n']` should be real floating point, got int32. Leave this leaf out ...",
+        ),
+        "a misspelled mask": (
+            lambda: both_in_metric(mask={"body": True, "tail": False}),
+            ValueError,
+            f"`mask` {PREFIX} no entry for ['head'] and an entry for ['tail']. {PER_LEAF}",
+        ),
+        "a rule in quotes": (
+            lambda: scale_by_adam_dtnh(0.1, rule="drop"),
+            TypeError,
+            "`rule` should be a function such as `optax_dtnh.truncate`, got 'drop'. Import the "
+            "rule and pass it without calling it.",
+        ),
+    },
     add_l2_sp: {
         "no parameters": (
             lambda: anchored(params=None),
@@ -547,6 +609,36 @@ MISTAKES = {
             ValueError,
             "`r` should have the tree structure of `g`, got a FrozenDict in place of a dict. "
             f"{CONVERT}",
+        ),
+    },
+    first_order_change: {
+        "the updates of another tree": (
+            lambda: first_order_change(BODY, G),
+            ValueError,
+            f"`loss_grads` should have the tree structure of `updates`, got an entry for ['head']. "
+            f"{CONVERT}",
+        ),
+        "a pair": (
+            lambda: first_order_change(G, GradientPair(G, R)),
+            ValueError,
+            "`loss_grads` should have the tree structure of `updates`, got a GradientPair of 2 "
+            "with such a tree inside. Pass that member alone.",
+        ),
+        "the value of the loss": (
+            lambda: first_order_change(G["head"], LOSS),
+            ValueError,
+            "`loss_grads` should have shape (4, 2) as in `updates`, got (). Nothing is broadcast: "
+            "pass equal shapes.",
+        ),
+        "whole numbers": (
+            lambda: first_order_change(MIXED, MIXED),
+            TypeError,
+            f"`updates['n']` should be real floating point, got int32. {SPLIT}",
+        ),
+        "whole numbers as gradient": (
+            lambda: first_order_change(jnp.ones(2), jnp.arange(2)),
+            TypeError,
+            f"`loss_grads` should be real floating point, got int32. {SPLIT}",
         ),
     },
     l2_sp: {

@@ -9,7 +9,7 @@ import optax
 import pytest
 from optax._src import alias
 
-from optax_dtnh import add_l2_sp, dtnh
+from optax_dtnh import add_l2_sp, dtnh, scale_by_adam_dtnh
 from tests.helpers import assert_equal, cast, random_tree
 from tests.uses import alone, as_keyword, as_pair
 
@@ -153,6 +153,29 @@ def test_an_inner_direction_keeps_its_own_trajectory_without_a_pull(name):
     pulled = train(REG)
     assert differ(pulled, own)
     assert_equal(pulled[0][1].inner, own[0][1])  # the pull never enters the buffers
+
+
+def in_the_metric(*after, **options):
+    rate = optax.scale_by_learning_rate(0.1)
+    return optax.chain(scale_by_adam_dtnh(0.5, **options), *after, rate)
+
+
+IN_THE_METRIC = {  # the optimizers made of Adam, and the same with what replaces it
+    "adam": (optax.adam(0.1), in_the_metric()),
+    "nadam": (optax.nadam(0.1), in_the_metric(nesterov=True)),
+    "adamw": (optax.adamw(0.1), in_the_metric(optax.add_decayed_weights(1e-4))),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "tx"), IN_THE_METRIC.values(), ids=IN_THE_METRIC.keys())
+def test_in_the_metric_adam_keeps_its_own_trajectory_without_a_pull(optimizer, tx):
+    own = training("adam", optimizer, alone)(NO_REG)
+    train = training("adam", tx, as_keyword)
+    without, pulled = train(NO_REG), train(REG)
+    assert_equal([params for params, _ in without], [params for params, _ in own])
+    assert_equal([state[0].inner for _, state in without], [state[0] for _, state in own])
+    assert differ(pulled, own)
+    assert_equal(pulled[0][1][0].inner, own[0][1][0])  # the pull never enters the moments
 
 
 def test_no_optimizer_is_left_out_without_a_reason():

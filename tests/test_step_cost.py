@@ -16,6 +16,8 @@ from benchmarks.cost.bars import (
     L2_SP,
     PRODUCTS,
     SMALL_LEAVES,
+    SMALL_LEAVES_OF_ADAM,
+    adam_bars,
     broken,
     nonlinear,
     resnet50_bars,
@@ -23,19 +25,20 @@ from benchmarks.cost.bars import (
 )
 from benchmarks.cost.compiled import Cost, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
-from benchmarks.cost.forms import BASELINE, FORMS, followed_by, sgd
+from benchmarks.cost.forms import ADAM_BASELINE, ADAM_FORMS, BASELINE, FORMS, followed_by, rate, sgd
 from benchmarks.cost.networks import NETWORKS
 from benchmarks.cost.trees import as_params, resnet50, size_in_bytes, small_leaves
 
 STEPS = steps()
+METRIC, ADAM = ADAM_FORMS["scale_by_adam_dtnh"], ADAM_BASELINE["Adam alone"]
 
 
 def on_resnet50(form):
     return update_cost(followed_by(form, sgd()), as_params(resnet50()))
 
 
-def on_small_leaves(form, count):
-    return update_cost(followed_by(form, sgd()), as_params(small_leaves(count)))
+def on_small_leaves(form, count, optimizer=None):
+    return update_cost(followed_by(form, optimizer or sgd()), as_params(small_leaves(count)))
 
 
 def instructions(form, counts):
@@ -59,6 +62,28 @@ def test_an_update_stays_within_its_bytes_and_stores_no_tree(name):
     if not storage_is_known():  # another XLA stores more or less, but computes the same
         bars = {"reductions": bars["reductions"]}
     assert not broken(name, cost, bars)
+
+
+@pytest.mark.parametrize("name", ADAM_FORMS)
+def test_an_update_with_adam_stays_within_its_bytes_and_keeps_at_most_one_tree(name):
+    cost = update_cost(followed_by(ADAM_FORMS[name], rate()), as_params(resnet50()))
+    bars = adam_bars(name, 161)
+    if not storage_is_known():
+        bars = {"reductions": bars["reductions"]}
+    assert not broken(name, cost, bars)
+
+
+def test_the_metric_adds_nothing_to_the_state_of_adam():
+    params = as_params(resnet50())
+    states = [jax.eval_shape(form.transformation.init, params) for form in (METRIC, ADAM)]
+    sizes = [sum(x.size for x in jax.tree.leaves(state)) for state in states]
+    assert sizes[0] == sizes[1] + 2  # the step and the diagnostic
+
+
+def test_the_program_of_the_metric_grows_linearly_with_the_leaves():
+    counts = {n: on_small_leaves(METRIC, n, rate()).instructions for n in (50, 100, 200)}
+    assert not nonlinear("scale_by_adam_dtnh", counts)
+    assert counts[200] <= SMALL_LEAVES_OF_ADAM["instructions"] or not storage_is_known()
 
 
 def test_sharing_the_difference_to_the_anchor_would_store_a_tree():

@@ -9,11 +9,20 @@ from benchmarks.cost.compiled import Cost
 # In N, the bytes of one parameter tree. The floor of two passes over a pair is 8, of L2-SP 9.
 PAIR = {"bytes": 10.1, "temporary": 0.01}
 L2_SP = {"bytes": 12.1, "temporary": 0.01}
+# Of the forms with Adam, whose floor is 10. Its direction, or `P`, is kept for the last pass.
+ADAM = {
+    "dtnh, then Adam": {"bytes": 15.1, "temporary": 0.01},
+    "dtnh, inner=scale_by_adam": {"bytes": 17.1, "temporary": 1.01},
+    "scale_by_adam_dtnh": {"bytes": 21.1, "temporary": 1.01},
+}
+ADAM_PRODUCTS = {"dtnh, then Adam": 2, "dtnh, inner=scale_by_adam": 2, "scale_by_adam_dtnh": 3}
+
 # The inner products that are left in the program. The state's `conflict` needs <r, m> always.
 PRODUCTS = {"truncate": 2, "orthogonal": 2, "drop": 2, "plain": 1, "cosine": 3}
 UNBARRED = "cosine"  # needs the norm of r as well: a pass more, and a stored tree for L2-SP
 
 SMALL_LEAVES = {"instructions": 15_000}
+SMALL_LEAVES_OF_ADAM = {"instructions": 28_000}  # Adam alone: 9,400
 LINEAR = 1.05  # how far the second increment of the instructions may exceed the first, per leaf
 
 # Relative to one gradient of the sum: 5/3 for a regularizer of the last map, which needs a second
@@ -32,6 +41,11 @@ def resnet50_bars(name: str, leaves: int) -> dict[str, float]:
     rule = option if option in PRODUCTS else "truncate"
     family = PAIR if factory == "dtnh" else L2_SP
     return ({} if rule == UNBARRED else family) | {"reductions": PRODUCTS[rule] * leaves}
+
+
+def adam_bars(name: str, leaves: int) -> dict[str, float]:
+    """Return the bars of a form with Adam on the ResNet-50-shaped tree."""
+    return ADAM[name] | {"reductions": ADAM_PRODUCTS[name] * leaves}
 
 
 def broken(name: str, cost: Cost, bars: Mapping[str, float]) -> list[str]:

@@ -16,6 +16,7 @@ from optax_dtnh import (
     orthogonal,
     per_leaf,
     plain,
+    scale_by_adam_dtnh,
     transform_pair,
     truncate,
 )
@@ -54,6 +55,11 @@ def sgd() -> optax.GradientTransformation:
     return optax.sgd(0.1, momentum=0.9)
 
 
+def rate() -> optax.GradientTransformation:
+    """Return what follows the forms of Adam."""
+    return optax.scale_by_learning_rate(0.1)
+
+
 def followed_by(form: Form, optimizer: optax.GradientTransformation) -> Form:
     """Return `form` with an optimizer after it in the chain."""
     return Form(optax.chain(form.transformation, optimizer), form.update)
@@ -69,6 +75,14 @@ FORMS |= {f"dtnh, {name}": Form(dtnh(WEIGHT, rule=rule), pair) for name, rule in
 FORMS |= {
     f"add_l2_sp, {name}": Form(add_l2_sp(WEIGHT, rule=rule), one_gradient)
     for name, rule in RULES.items()
+}
+
+# Adam's rate follows, not another optimizer: the baseline is Adam alone.
+ADAM_BASELINE = {"Adam alone": Form(optax.scale_by_adam(), one_gradient)}
+ADAM_FORMS = {
+    "dtnh, then Adam": Form(optax.chain(dtnh(WEIGHT), optax.scale_by_adam()), pair),
+    "dtnh, inner=scale_by_adam": Form(dtnh(WEIGHT, inner=optax.scale_by_adam()), pair),
+    "scale_by_adam_dtnh": Form(scale_by_adam_dtnh(WEIGHT), pair),
 }
 
 # Every public factory and option once, for the lowering to other platforms. The mask and the labels
@@ -90,6 +104,18 @@ OPTIONS = {
     "transform_pair, dtnh": Form(
         optax.chain(transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0)), dtnh(WEIGHT)),
         pair,
+    ),
+    "scale_by_adam_dtnh": ADAM_FORMS["scale_by_adam_dtnh"],
+    "scale_by_adam_dtnh, options": Form(
+        scale_by_adam_dtnh(
+            WEIGHT,
+            eps_root=1e-8,
+            mu_dtype=jnp.bfloat16,
+            nesterov=True,
+            mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree),
+            labels=per_leaf,
+        ),
+        reg_grads,
     ),
     "add_l2_sp, anchor_dtype": Form(add_l2_sp(WEIGHT, anchor_dtype=jnp.bfloat16), one_gradient),
     "add_l2_sp, inner=dtnh": Form(

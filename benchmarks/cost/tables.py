@@ -10,6 +10,8 @@ from benchmarks.cost.bars import (
     FLOPS,
     L2_SP,
     SMALL_LEAVES,
+    SMALL_LEAVES_OF_ADAM,
+    adam_bars,
     broken,
     nonlinear,
     resnet50_bars,
@@ -17,7 +19,7 @@ from benchmarks.cost.bars import (
 )
 from benchmarks.cost.compiled import Cost, flops, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
-from benchmarks.cost.forms import BASELINE, Form, followed_by, sgd
+from benchmarks.cost.forms import ADAM_BASELINE, BASELINE, Form, followed_by, rate, sgd
 from benchmarks.cost.networks import Network, loss_and_distance
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.wall import paired_ratio
@@ -56,6 +58,27 @@ def resnet50_table(forms: Mapping[str, Form]) -> Table:
         rows.append({"form": name, **cost._asdict(), **held})
         failures += missed
     return Table("update of a ResNet-50-shaped tree, 161 leaves", rows, _where_known(failures))
+
+
+def adam_table(forms: Mapping[str, Form]) -> Table:
+    """Measure the forms with Adam on the same tree, and how the metric's program grows."""
+    params, rows, failures = as_params(resnet50()), [], []
+    for name, form in forms.items():
+        cost = update_cost(followed_by(form, rate()), params)
+        bars = {} if name in ADAM_BASELINE else adam_bars(name, len(params))
+        missed = broken(name, cost, bars)
+        held = {"bytes at most": bars.get("bytes"), "holds": not missed if bars else None}
+        rows.append({"form": name, **cost._asdict(), **held})
+        failures += missed
+    metric = "scale_by_adam_dtnh"
+    costs = {
+        n: update_cost(followed_by(forms[metric], rate()), as_params(small_leaves(n)))
+        for n in COUNTS
+    }
+    failures += broken(metric, costs[max(COUNTS)], SMALL_LEAVES_OF_ADAM)
+    failures += nonlinear(metric, {n: cost.instructions for n, cost in costs.items()})
+    title = "update of the same tree with Adam (no optimizer after it, the learning rate alone)"
+    return Table(title, rows, _where_known(failures))
 
 
 def small_leaves_table(forms: Mapping[str, Form], counts: Sequence[int] = COUNTS) -> Table:
