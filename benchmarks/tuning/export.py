@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from safetensors import SafetensorError
 
 from benchmarks.tuning import report
 from benchmarks.tuning.batches import Source, evaluation_batches
@@ -49,7 +50,11 @@ def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preproces
     """Write the model, its labels and its preprocessing."""
     report.write_json(out / PREPROCESSING, how._asdict())
     report.write_json(out / LABELS, list(classes))
-    save_pretrained(model, out / MODEL)
+    with report.writing(out / MODEL):
+        try:
+            save_pretrained(model, out / MODEL)
+        except SafetensorError as error:  # as which a full disk comes
+            raise OSError(str(error)) from error
 
 
 def read(out: Path) -> Trained:

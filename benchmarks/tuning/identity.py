@@ -40,14 +40,10 @@ def claim(out: Path, settings: Settings, found: dict[str, Any]) -> None:
     before = _recorded(out)
     if before is not None:
         return _check_same(out, "source and data", _plain(found), before["found"])
-    try:
+    path = out / report.SETTINGS
+    with report.writing(path):
         out.mkdir(parents=True, exist_ok=True)
-        report.write_json(out / report.SETTINGS, {"settings": settings._asdict(), "found": found})
-    except OSError as error:
-        raise OSError(
-            f"`--out` should be a folder that can be written to, got '{out}' ({error.strerror}). "
-            "Name another one; it is created if it does not exist."
-        ) from error
+    report.write_json(path, {"settings": settings._asdict(), "found": found})
     return None
 
 

@@ -22,7 +22,7 @@ FINETUNE = "finetune"
 METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", DTNH)))
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 # What a run may be continued with although it was begun otherwise: it changes no weight.
-FREE = ("download", "log_every", "save_every")
+FREE = ("download", "log_every", "save_every", "workers")
 
 
 class Settings(NamedTuple):

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -24,15 +25,36 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write another file, and move it to `path` once it is whole."""
+    """Let `write` write another file, and move it to `path` once it is whole.
+
+    Raises:
+      OSError: That cannot be done; then nothing of it is left.
+    """
     partial = path.with_name(PARTIAL + path.name)
-    write(partial)
-    os.replace(partial, path)
+    with writing(path):
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file where the system refuses to write it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"`--out` should be a folder that can be written to, got '{path.parent}', which does "
+            f"not take {path.name} ({error.strerror or error}). Make room, and the same command "
+            "goes on; or name another folder."
+        ) from error
 
 
 def append(path: Path, entry: dict[str, Any]) -> None:
     """Add a line to the log."""
-    with path.open("a") as file:
+    with writing(path), path.open("a") as file:
         file.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
