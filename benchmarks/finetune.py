@@ -4,7 +4,7 @@
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
 
 A run that was stopped, however, goes on with the same command, to the very weights that it would
-have ended in. It leaves `model.safetensors` (for `load_pretrained`), `labels.json`,
+have ended in (on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true). It leaves `model.safetensors` (for `load_pretrained`), `labels.json`,
 `preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
 
     python -m benchmarks.finetune --out out/birds --evaluate            # the run's own test images
