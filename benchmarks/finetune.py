@@ -1,11 +1,12 @@
 """Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
 
-    python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \
+    python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \\
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
 
 A run that was stopped, however, goes on with the same command, to the very weights that it would
-have ended in (on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true). It leaves `model.safetensors` (for `load_pretrained`), `labels.json`,
-`preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
+have ended in. (Tested on CPU. On a GPU, not tried, XLA picks deterministic operations only with
+XLA_FLAGS=--xla_gpu_deterministic_ops=true.) It leaves `model.safetensors` (for `load_pretrained`),
+`labels.json`, `preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
 
     python -m benchmarks.finetune --out out/birds --evaluate            # the run's own test images
     python -m benchmarks.finetune --out out/birds --predict a.jpg b.jpg
