@@ -240,6 +240,12 @@ def test_a_speed_of_the_source_stands_in_for_one_of_the_method(tmp_path):
     assert state.hours(l2_sp, state.state(l2_sp, (), tmp_path), rates) == 1.0
 
 
+def test_the_list_does_without_the_client_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    listed = printed("--list", "--only", "seed0", "cifar10", "finetune", "--out", tmp_path)
+    assert "hf download timm/resnet50.tv_in1k model.safetensors" in listed
+
+
 # --- run
 
 
@@ -351,14 +357,8 @@ def test_a_cell_of_another_process_is_left_to_it(tmp_path, command):
 def test_a_cell_outlives_a_killed_parent_and_is_not_started_twice(tmp_path, command):
     command(HANG)
     cell = next(cells.cells(SMALL_TABLE))
-    code = (
-        "from pathlib import Path; from benchmarks.paper_table import runs\n"
-        "from benchmarks.paper_table.cells import *\n"
-        f"runs.COMMAND = {runs.COMMAND!r}\n"
-        f"runs.run([{cell!r}], (), Path({str(tmp_path)!r}), seconds=60)"
-    )
     begun = tmp_path / str(cell) / "begun"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", code_of_run(cell, tmp_path)], cwd=ROOT)
     wait_for(lambda: begun.exists() and begun.read_text())
     parent.kill()
     parent.wait()
@@ -366,6 +366,36 @@ def test_a_cell_outlives_a_killed_parent_and_is_not_started_twice(tmp_path, comm
     assert runs.run([cell], (), tmp_path, seconds=60).busy == [cell]
     os.kill(int(begun.read_text()), signal.SIGINT)
     wait_for(lambda: runs.run([cell], (), tmp_path, seconds=60).ran == [cell])
+
+
+def test_ctrl_c_ends_both(tmp_path, command):
+    command(HANG)
+    cell = next(cells.cells(SMALL_TABLE))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code_of_run(cell, tmp_path)],
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for((tmp_path / str(cell) / "begun").exists)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.wait(timeout=60) != 0
+    assert (tmp_path / str(cell) / "told").exists()
+
+
+def test_a_stopped_table_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "run", lambda *args, **options: os.kill(os.getpid(), signal.SIGINT))
+    assert "The same command goes on" in printed("--run", "--out", tmp_path / "out", code=130)
+
+
+def code_of_run(cell, out):
+    """Python code that runs the cell with the present stand-in."""
+    return (
+        "from pathlib import Path; from benchmarks.paper_table import runs\n"
+        "from benchmarks.paper_table.cells import *\n"
+        f"runs.COMMAND = {runs.COMMAND!r}\n"
+        f"runs.run([{cell!r}], (), Path({str(out)!r}), seconds=60)"
+    )
 
 
 def wait_for(condition):
@@ -416,7 +446,6 @@ def test_the_markdown_is_bold_where_the_interval_excludes_0(tmp_path):
 
 
 def test_a_report_is_printed_written_and_plotted(tmp_path):
-    table = contents.TABLE
     for cell in ALL[:7]:
         write_run(cell, tmp_path, test_accuracy=0.5 + 0.01 * cell.seed)
     told = printed("--report", "--out", tmp_path)
@@ -425,7 +454,8 @@ def test_a_report_is_printed_written_and_plotted(tmp_path):
     written = json.loads((tmp_path / "table.json").read_text())
     assert [run["accuracy"] for run in written["runs"]] == [50.0] * 5 + [51.0] * 2
     assert written["runs_on"] == [{"device": "toy"}]
-    assert written["notes"] == list(table.notes)
+    assert written["notes"] == list(contents.TABLE.notes)
+    assert written["known_from"]["cub200"] == contents.OURS
     assert matplotlib.image.imread(tmp_path / "table.png").std() > 0
 
 

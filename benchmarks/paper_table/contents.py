@@ -88,8 +88,8 @@ METHODS = ("finetune", "l2_sp", "l2_sp+dtnh", "feature_distance", "feature_dista
 NOTES = (
     "Documented in what is public of the paper: Caltech, MIT Indoor 67, CIFAR-10 and ImageNet, "
     "L2-SP and distillation of feature maps, sources that suit the task and sources that do not, "
-    "and a gain of 0.1 to 7 points. Its tables, networks, weights and numbers of steps could not "
-    "be read, so no cell is known to repeat one of its numbers.",
+    "and a claimed gain of 0.1 % to 7 %. Its tables, networks, weights and numbers of steps could "
+    "not be read, so no cell is known to repeat one of its numbers.",
     "Documented in the code published with DELTA, by the same laboratory: SGD with momentum 0.9, "
     "a learning rate of 0.01 divided by 10 at two thirds of 9000 steps, batches of 64, crops of "
     "224 out of 256 pixels and mirroring, Caltech-256 with 30 and 60 images per class, "

@@ -53,8 +53,10 @@ def _is_cached(source: str) -> bool:
     match = HUB_SOURCE.fullmatch(source)
     if match is None:
         return True  # the command itself says what is wrong with it
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
     name, revision = match[3] or "model.safetensors", match[2] or "main"
     return isinstance(try_to_load_from_cache(match[1], name, revision=revision), str)
 
