@@ -1,6 +1,6 @@
-"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
+r"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
 
-    python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \\
+    python -m benchmarks.finetune --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
 
 A run that was stopped, however, goes on with the same command, to the very weights that it would
