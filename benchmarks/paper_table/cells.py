@@ -123,10 +123,7 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
     """
     everything = list(cells(table))
     kinds = [set(names) for names in zip(*(cell.words() for cell in everything), strict=True)]
-    for word in words:
-        if not any(word in names for names in kinds):
-            known = ", ".join(word for names in kinds for word in sorted(names))
-            raise ValueError(f"`--only` should be among {known}, got {word}. Correct the name.")
+    _refuse_unknown(words, kinds)
     wanted = [names & set(words) or names for names in kinds]
     kept = [
         cell
@@ -139,6 +136,13 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
             "the data it was trained on. Name another target."
         )
     return kept
+
+
+def _refuse_unknown(words: Sequence[str], kinds: Sequence[set[str]]) -> None:
+    for word in words:
+        if not any(word in names for names in kinds):
+            known = ", ".join(word for names in kinds for word in sorted(names))
+            raise ValueError(f"`--only` should be among {known}, got {word}. Correct the name.")
 
 
 def placed(

@@ -23,23 +23,27 @@ def parser(description: str | None) -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add: Callable[..., Any] = options.add_argument
     acts = options.add_mutually_exclusive_group(required=True)
     act: Callable[..., Any] = acts.add_argument
     act("--list", action="store_true", help="show every cell and what it still needs")
     act("--run", action="store_true", help="run the cells that have all they need")
     act("--report", action="store_true", help="print, write and plot the table so far")
+    _add_cells(options.add_argument)
+    out = Path("out/paper")
+    add: Callable[..., Any] = options.add_argument
+    add("--budget", type=_minutes, default=math.inf, metavar="MINUTES", help="then stop --run")
+    add("--out", type=Path, default=out, metavar="DIR", help=f"folder (default: {out})")
+    add("rest", nargs="*", metavar="-- ...", help="arguments of benchmarks.finetune, for all cells")
+    return options
+
+
+def _add_cells(add: Callable[..., Any]) -> None:
     add("--only", nargs="+", default=[], metavar="NAME", help="sources, targets, methods or seedN")
     place = {"action": "append", "default": [], "type": _place}
     add("--source", metavar="NAME=FILE", help="where a checkpoint is: a file or hf:...", **place)
     add("--data", metavar="NAME=DIR", help="where a data set is: a folder or tfds:...", **place)
     add("--methods", nargs="+", choices=tuning.METHODS, metavar="METHOD", help="of the columns")
     add("--seeds", type=_seeds, metavar="N", help="number of seeds (default: 5)")
-    add("--budget", type=_minutes, default=math.inf, metavar="MINUTES", help="then stop --run")
-    out = Path("out/paper")
-    add("--out", type=Path, default=out, metavar="DIR", help=f"folder (default: {out})")
-    add("rest", nargs="*", metavar="-- ...", help="arguments of benchmarks.finetune, for all cells")
-    return options
 
 
 def changed(table: Table, chosen: argparse.Namespace) -> Table:
