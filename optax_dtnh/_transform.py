@@ -187,8 +187,8 @@ def init_and_combine(
         conflicts = jnp.zeros([], jnp.float32)
         for group in groups:
             parts = (picked(group, leaves) for leaves in (out, m, r, r_again))
-            of_group = p and picked(group, p)
-            summed, conflict = add_conflict_free(rule or truncate, lam, *parts, of_group)
+            chosen = p and picked(group, p)
+            summed, conflict = add_conflict_free(rule or truncate, lam, *parts, metric=chosen)
             for i, leaf in zip(group, summed, strict=True):
                 out[i] = leaf
             conflicts += conflict
