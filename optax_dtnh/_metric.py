@@ -123,9 +123,10 @@ def _capped_p(
     # Times the reciprocal: written as Adam has it, XLA would store the root to share it with Adam.
     correct = optax.tree.bias_correction(jnp.ones([]), b2, state.count)
     mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / size * correct
-    # 0 as long as there was no gradient, then 1. Constant: its derivative would divide by mean^2.
-    some = jax.lax.stop_gradient(mean / jnp.where(mean == 0, 1.0, mean))
-    floor = (jnp.sqrt(mean + eps_root) + eps) / bound  # a division last, see `_rules.coefficients`
+    # 0 as long as there was no gradient, then 1. A quotient of small constants: XLA turns
+    # `x / y / z` into `x / (y z)`, and that of two means would overflow.
+    some = jnp.where(mean == 0, 0.0, 2.0) / jnp.where(mean == 0, 1.0, 2.0)
+    floor = (jnp.sqrt(mean + eps_root) + eps) / bound  # both end in one, see `_rules.coefficients`
 
     def p(nu):
         nu = widen(nu)

@@ -385,6 +385,17 @@ def test_derivatives_are_finite_where_a_gradient_is_zero_or_tiny():
             assert np.isfinite(jax.grad(output, (0, 1))(size, pull)).all()
 
 
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_a_scalar_that_has_seen_large_gradients_is_the_same_compiled(size):
+    before, g, r = (jnp.float32(x) for x in (size, 0.5, -0.3))
+    tx = scale_by_adam_dtnh(1.0, bound=0.01, rule=plain)
+    _, state = tx.update(before, tx.init(g), reg_grads=r)
+    update, after = jax.jit(lambda g, r, state: tx.update(g, state, reg_grads=r))(g, r, state)
+    expected, same = tx.update(g, state, reg_grads=r)
+    assert after.conflict == same.conflict == 1.0
+    np.testing.assert_allclose(update, expected, rtol=1e-6)
+
+
 def test_more_elements_than_an_int32_counts_are_averaged():
     many = jax.ShapeDtypeStruct((3, 2**30), jnp.float32)
     tx = scale_by_adam_dtnh(0.5)
