@@ -64,13 +64,12 @@ def test_an_update_stays_within_its_bytes_and_stores_no_tree(name):
     assert not broken(name, cost, bars)
 
 
-@pytest.mark.parametrize("name", ADAM_FORMS)
-def test_an_update_with_adam_stays_within_its_bytes_and_keeps_at_most_one_tree(name):
-    cost = update_cost(followed_by(ADAM_FORMS[name], rate()), as_params(resnet50()))
-    bars = adam_bars(name, 161)
+def test_an_update_in_the_metric_stays_within_its_bytes_and_keeps_at_most_one_tree():
+    cost = update_cost(followed_by(METRIC, rate()), as_params(resnet50()))
+    bars = adam_bars("scale_by_adam_dtnh", 161)
     if not storage_is_known():
         bars = {"reductions": bars["reductions"]}
-    assert not broken(name, cost, bars)
+    assert not broken("scale_by_adam_dtnh", cost, bars)
 
 
 def test_the_metric_adds_nothing_to_the_state_of_adam():
@@ -81,9 +80,10 @@ def test_the_metric_adds_nothing_to_the_state_of_adam():
 
 
 def test_the_program_of_the_metric_grows_linearly_with_the_leaves():
-    counts = {n: on_small_leaves(METRIC, n, rate()).instructions for n in (50, 100, 200)}
+    counts = {n: on_small_leaves(METRIC, n, rate()).instructions for n in (10, 20, 40)}
     assert not nonlinear("scale_by_adam_dtnh", counts)
-    assert counts[200] <= SMALL_LEAVES_OF_ADAM["instructions"] or not storage_is_known()
+    most = SMALL_LEAVES_OF_ADAM["instructions"] / 200
+    assert counts[40] <= 40 * most or not storage_is_known()
 
 
 def test_sharing_the_difference_to_the_anchor_would_store_a_tree():
