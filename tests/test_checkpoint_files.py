@@ -118,9 +118,16 @@ def test_a_missing_file_is_named(tmp_path):
         open_checkpoint(tmp_path / "none.safetensors")
 
 
-def test_a_folder_is_named(tmp_path):
-    (tmp_path / "model.safetensors").mkdir()
-    assert "got the folder" in str(refused(tmp_path / "model.safetensors"))
+@pytest.mark.parametrize("name", ["owner/name", "owner/name.with_a_dot"])
+def test_the_name_of_a_repository_without_its_prefix_is_answered_with_the_form(name):
+    with pytest.raises(FileNotFoundError, match=f"got {name}. .* as in `hf:owner/name`."):
+        open_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "folder"])
+def test_a_folder_is_named(name, tmp_path):
+    (tmp_path / name).mkdir()
+    assert "got the folder" in str(refused(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])

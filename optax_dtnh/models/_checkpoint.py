@@ -59,13 +59,13 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
       ValueError: It is no file of weights, a damaged one, or another one than `sha256` says.
     """
     path = Path(path)
+    _check_file(path)
     open_file = OPENERS.get(path.suffix.lower())
     if open_file is None:
         raise ValueError(
             f"`source` should end in {', '.join(OPENERS)}, got {path}. "
             "Convert it to safetensors, or rename it if it is such a file."
         )
-    _check_file(path)
     if sha256 is not None:
         _check_digest(path, sha256)
     return open_file(path)
