@@ -168,6 +168,11 @@ def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(resnet, tmp_pa
     )
 
 
+def test_a_string_is_no_collection_of_names_to_ignore():
+    with pytest.raises(TypeError, match="`ignore` should be .*, got the string 'fc.bias'. Pass"):
+        load_pretrained("none.safetensors", ignore="fc.bias")
+
+
 @pytest.mark.parametrize("scheme", [TORCHVISION_RESNET, HUGGING_FACE_RESNET], ids=lambda s: s.name)
 def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, tmp_path):
     tensors = as_checkpoint(scheme, small(scheme))

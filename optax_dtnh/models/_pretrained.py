@@ -51,7 +51,7 @@ def load_pretrained(
       dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are float32 in any case:
         narrower ones in the file are widened, which is exact.
       sha256: Digest that the file must have. A damaged file can load without an error otherwise.
-      ignore: Names of tensors in the file that may stay unused.
+      ignore: Names of tensors in the file that may stay unused, such as a list.
       download: Whether to fetch a file that is not in the hub's cache, with a progress bar. The
         cache is asked first, and answers without the network.
       cache_dir: Folder of the hub's cache; None is the hub's own choice.
@@ -62,6 +62,7 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: No such file, or not in the cache and not to be downloaded.
+      TypeError: `ignore` is a string.
       ValueError: The file is damaged, is no checkpoint, or holds other tensors than a model of ours
         (all missing, unexpected and misshaped ones are listed) or values that are not finite.
       OSError: The hub cannot be reached or refuses.
@@ -75,6 +76,10 @@ def load_pretrained(
       >>> load_pretrained(path).head.out_features
       3
     """
+    if isinstance(ignore, str):
+        raise TypeError(
+            f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
+        )
     if isinstance(source, str) and source.startswith("hf:"):
         source = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
     file = open_checkpoint(source, sha256)
@@ -169,14 +174,19 @@ def _abstract(file: Checkpoint, scheme: Scheme, dtype: DTypeLike | None) -> nnx.
     if EPSILON in file.metadata:
         options["epsilon"] = float(file.metadata[EPSILON])
     try:
-        return nnx.eval_shape(
-            lambda: scheme.build(shape_of, dtype=dtype, rngs=nnx.Rngs(0), **options)
-        )
+        return nnx.eval_shape(lambda: scheme.build(shape_of, dtype=dtype, rngs=OneKey(), **options))
     except ValueError as error:
         raise ValueError(
             f"`source` should hold a {scheme.name} of a size that exists here, got {file.path}: "
             f"{error}"
         ) from error
+
+
+class OneKey(nnx.Rngs):
+    """The same key for every parameter: counting them takes time that grows with their square."""
+
+    def params(self) -> jax.Array:
+        return jax.random.key(0)
 
 
 def _check_tensors(
