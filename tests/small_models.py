@@ -21,8 +21,26 @@ LABELS = jnp.array([0, 1, 2, 1])
 run = nnx.jit(lambda model, images: model(images))
 
 
+@functools.cache
+def abstract(kind, **options):
+    return nnx.split(nnx.eval_shape(lambda: MODELS[kind](rngs=nnx.Rngs(0), **options)))
+
+
 def build(kind, **options):
-    return MODELS[kind](rngs=nnx.Rngs(0), **options)
+    """A model with random kernels; the rest, statistics included, as an initializer leaves it."""
+    graph, state = abstract(kind, **options)
+    rng, leaves = np.random.default_rng(0), nnx.to_flat_state(state)
+    filled = [(path, x.replace(initial(path[-1], x.shape, rng))) for path, x in leaves]
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def initial(name, shape, rng):
+    if name in ("scale", "var"):
+        return jnp.ones(shape)
+    if name in ("bias", "mean"):
+        return jnp.zeros(shape)
+    scale = np.prod(shape[:-1]) ** -0.5 if name == "kernel" else 0.02
+    return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
 
 
 def images(rows=4, side=32):

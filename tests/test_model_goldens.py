@@ -16,6 +16,8 @@ from optax_dtnh.models._resnet import max_pool
 from tests import goldens
 from tests.checkpoints import SAMPLES
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 OUTPUTS = [name for name in goldens.NAMES if name.endswith("eval")]
 RESNET, VIT = "resnet18-hugging-face.eval", "vit-hugging-face.eval"
 STEP = "resnet18-hugging-face.train"

@@ -13,6 +13,8 @@ from optax_dtnh.models import backbone_mask, replace_head, teacher_view
 from tests.helpers import assert_equal, minus, norm
 from tests.small_models import build, every_model, images, loss_fn, run, variables
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 
 def sum_of_outputs(model, images):
     return sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(model(images)))

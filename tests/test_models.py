@@ -17,8 +17,12 @@ from optax_dtnh.models import (
     vit_small,
     vit_tiny,
 )
+from optax_dtnh.models._layers import BatchNorm
+from optax_dtnh.models._pretrained import OneKey
 from tests.helpers import assert_equal, minus, norm
 from tests.small_models import build, every_model, images, loss_fn, run, statistics, variables
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 # Published numbers of parameters, with 1000 classes.
 SIZES = {
@@ -31,12 +35,14 @@ SIZES = {
     vit_small: 22_050_664,
     vit_base: 86_567_656,
 }
+
+
 # --- sizes, names and modes
 
 
 @pytest.mark.parametrize("factory", SIZES, ids=lambda f: f"{f.func.__name__}{f.args}")
 def test_every_size_has_its_published_number_of_parameters(factory):
-    model = nnx.eval_shape(lambda: factory(rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: factory(rngs=OneKey()))
     assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == SIZES[factory]
 
 
@@ -72,6 +78,16 @@ def test_training_mode_moves_every_statistic_once_by_torch_rule():
     np.testing.assert_allclose(model.stem.norm.var[...], 0.9 + 0.1 * maps.var(0, ddof=1), rtol=1e-5)
     moved = jax.tree.map(lambda a, b: bool((a != b).all()), before, statistics(model))
     assert all(jax.tree.leaves(moved))
+
+
+def test_the_variance_of_values_far_from_zero_keeps_its_digits():
+    x = 100 + np.random.default_rng(0).standard_normal((4, 8, 8, 2))
+    expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    norm = BatchNorm(2, rngs=nnx.Rngs(0))
+    for is_bad in (False, True):
+        norm.use_fast_variance = is_bad  # Flax's default: the mean square less the squared mean
+        error = np.abs(np.asarray(norm(jnp.asarray(x, jnp.float32))) - expected).max()
+        assert bool(error > 1e-4) is is_bad
 
 
 def test_evaluation_mode_uses_the_statistics_and_moves_none():
@@ -136,9 +152,9 @@ def test_sizes_that_no_transformer_has_are_refused(options, message):
 def test_bfloat16_is_for_computing_alone(kind):
     wide, narrow = build(kind), build(kind, dtype=jnp.bfloat16)
     assert_equal(variables(narrow), variables(wide))
-    grads = nnx.jit(nnx.grad(loss_fn))(narrow, images())
-    logits, features = run(narrow, images())
-    assert {x.dtype for x in jax.tree.leaves((logits, features))} == {jnp.dtype("bfloat16")}
+    outputs = run(narrow, images())
+    grads = nnx.eval_shape(nnx.grad(loss_fn), narrow, images())
+    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("bfloat16")}
     for tree in (grads, variables(narrow)):
         assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
 

@@ -12,6 +12,8 @@ from optax_dtnh import models
 from tests.helpers import assert_equal, minus, norm
 from tests.pages import ROOT, blocks, execute
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 PAGE = "docs/models.md"
 TEXT = (ROOT / PAGE).read_text()
 

@@ -32,6 +32,8 @@ from tests.helpers import (
 )
 from tests.pages import ROOT, blocks, execute
 
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
 PAGE = "docs/regularizers.md"
 MAPS = {"stage1": (4, 3, 2, 5), "stage2": (4, 8), "one": (1, 1, 1, 1)}
 WEIGHTS = {name: np.linspace(0.1, 2.0, shape[-1]) for name, shape in MAPS.items()}

@@ -29,12 +29,14 @@ class BatchNorm(nnx.BatchNorm):
     """Batch normalization over the last axis with torch's running statistics.
 
     Torch normalizes with the variance of the batch, as Flax does, but keeps `n / (n - 1)` times it
-    for evaluation, `n` the number of values per channel. Computed in float32 at least, returned in
-    the dtype of the input.
+    for evaluation, `n` the number of values per channel. The variance takes a pass of its own over
+    the batch: as a difference of squares it would lose digits that torch's has. Computed in float32
+    at least, returned in the dtype of the input.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
-        super().__init__(features, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        options = {"momentum": 0.9, "epsilon": 1e-5, "use_fast_variance": False}
+        super().__init__(features, **options, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the normalized `x`; in training mode move the running statistics."""
