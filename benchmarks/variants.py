@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.digits import ROTATED, SAME
-from benchmarks.grid import cases, runs
+from benchmarks.grid import analysis, cases, figure, runs, table
 from benchmarks.grid.cases import SOURCES, Grid
-from benchmarks.parts import options
+from benchmarks.parts import options, record
 
+QUESTION = "Which form of DTNH for which case?"
 WEIGHTS = (0.1, 1.0, 10.0)
 BOTH = ("SGD", "Adam")
 WHOLE = cases.grid(BOTH, (16, None), SOURCES, (5, 10, 20), (0.0, 0.4), WEIGHTS, seeds=20)
@@ -47,8 +48,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(grid: Grid, out: Path) -> dict[str, Any]:
-    """Run a grid in a folder that exists, and write what it says."""
-    return runs.run(grid, out, "variants")
+    """Run a grid, or the rest of it, in a folder that exists, and write and print what it says."""
+    results = {"question": QUESTION, **analysis.with_intervals(runs.run(grid, out, "variants"))}
+    record.write(out / "variants.json", results)
+    text = table.markdown(results)
+    (out / "variants.md").write_text(f"# {QUESTION}\n\n{text}\n")
+    figure.draw(results, QUESTION).savefig(out / "variants.png", dpi=150)
+    print(text)
+    return results
 
 
 if __name__ == "__main__":

@@ -54,9 +54,17 @@ class Form(NamedTuple):
     optimizers: Sequence[str] = ("SGD", "Adam")
 
 
-def cosine_rate(learning_rate: float) -> optax.GradientTransformation:
-    """Return the cosine schedule of the learning rate that every optimizer follows."""
-    return optax.scale_by_learning_rate(optax.cosine_decay_schedule(learning_rate, RECIPE.steps))
+def optimizers(steps: int) -> tuple[Optimizer, ...]:
+    """Return SGD with momentum and Adam, their learning rates a cosine over so many steps."""
+
+    def rate(learning_rate: float) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(learning_rate, steps)
+        return optax.scale_by_learning_rate(schedule)
+
+    return (
+        Optimizer("SGD", lambda: optax.trace(RECIPE.momentum), rate(RECIPE.learning_rate)),
+        Optimizer("Adam", optax.scale_by_adam, rate(0.01)),
+    )
 
 
 def before(
@@ -97,10 +105,7 @@ def smoothed(decay: float) -> dict[str, optax.GradientTransformation]:
     return {"reference": optax.ema(decay, accumulator_dtype=jnp.float32)}
 
 
-OPTIMIZERS = (
-    Optimizer("SGD", lambda: optax.trace(RECIPE.momentum), cosine_rate(RECIPE.learning_rate)),
-    Optimizer("Adam", optax.scale_by_adam, cosine_rate(0.01)),
-)
+OPTIMIZERS = optimizers(RECIPE.steps)
 FORMS = (
     Form("plain", functools.partial(before, rule=plain)),
     Form("DTNH", before),

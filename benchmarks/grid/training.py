@@ -69,29 +69,31 @@ def fine_tune_all(
 def fine_tune(
     method: Method,
     steps: int,
-    weight: ArrayLike,
+    weight: Any,
     seed: ArrayLike,
     source: Params,
     target: Images,
     batches: ArrayLike | None,
+    asked: int = ASKED,
 ) -> tuple[Params, jax.Array]:
     """Return the parameters after so many steps, and the share of the steps that descend.
 
     Args:
       method: What to train with.
       steps: How many.
-      weight: Of the regularizer.
+      weight: Of the regularizer, or whatever else the method's optimizer is made from.
       seed: Of the new head.
       source: The source network.
       target: The images to learn.
       batches: Their indices in every step, of shape `[steps, size]`; None for all of them.
+      asked: One step in so many is asked whether it descends.
     """
     params, tx = with_new_head(seed, source), method.optimizer(weight)
     pixels, labels = map(jnp.asarray, target)
-    steps_asked = jnp.arange(steps) % ASKED == 0
+    steps_asked = jnp.arange(steps) % asked == 0
 
     def step(carry, now):
-        (params, state), (asked, batch) = carry, now
+        (params, state), (ask, batch) = carry, now
         x, y = (pixels, labels) if batch is None else (pixels[batch], labels[batch])
         grads = method.gradients(params, source, x, y)
         updates, state = tx.update(grads, state, params)
@@ -101,7 +103,7 @@ def fine_tune(
                 return first_order_change(updates, _of_loss(grads))
             return first_order_change(updates, loss_gradient(params, source, pixels, labels))
 
-        descends = jax.lax.cond(asked, change, lambda: jnp.zeros([])) < 0
+        descends = jax.lax.cond(ask, change, lambda: jnp.zeros([])) < 0
         return (optax.apply_updates(params, updates), state), descends
 
     start = (params, tx.init(params))

@@ -32,8 +32,12 @@ def init_head(key: jax.Array) -> dict[str, jax.Array]:
 
 def features(params: Params, pixels: jax.Array) -> jax.Array:
     """Return the 16 features that the head reads, from 64 pixels."""
-    hidden = jax.nn.relu(_layer_norm(_affine(params["fc1"], pixels)))
-    return jax.nn.relu(_layer_norm(_affine(params["fc2"], hidden)))
+    return jax.nn.relu(_layer_norm(_affine(params["fc2"], hidden(params, pixels))))
+
+
+def hidden(params: Params, pixels: jax.Array) -> jax.Array:
+    """Return the 128 hidden units that the second layer reads."""
+    return jax.nn.relu(_layer_norm(_affine(params["fc1"], pixels)))
 
 
 def classify(params: Params, features: jax.Array) -> jax.Array:
