@@ -183,7 +183,11 @@ def _abstract(file: Checkpoint, scheme: Scheme, dtype: DTypeLike | None) -> nnx.
 
 
 class OneKey(nnx.Rngs):
-    """The same key for every parameter: counting them takes time that grows with their square."""
+    """One key for every parameter of a model that is built without values.
+
+    `nnx.Rngs` counts its keys, and under `nnx.eval_shape` each count looks at all before it: ten
+    times as long for a ResNet-152.
+    """
 
     def params(self) -> jax.Array:
         return jax.random.key(0)
