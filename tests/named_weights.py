@@ -1,5 +1,7 @@
 """Small models with weights from a seed, and their tensors under the names of a family."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,18 +12,20 @@ from optax_dtnh.models import Basic, ResNet, ViT
 from optax_dtnh.models._names import HUGGING_FACE_RESNET, TORCHVISION_RESNET, names_of
 
 
+@functools.cache
+def abstract(is_resnet, block):
+    def build():
+        if is_resnet:
+            return ResNet((1, 2, 1, 1), block, width=4, classes=3, rngs=nnx.Rngs(0))
+        return ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
+
+    return nnx.split(nnx.eval_shape(build))
+
+
 def small(scheme, block=Basic):
     """A model with two blocks in a row, statistics included, with distinct values everywhere."""
-    if scheme.known_by in (TORCHVISION_RESNET.known_by, HUGGING_FACE_RESNET.known_by):
-        model = nnx.eval_shape(
-            lambda: ResNet((1, 2, 1, 1), block, width=4, classes=3, rngs=nnx.Rngs(0))
-        )
-    else:
-        model = nnx.eval_shape(
-            lambda: ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
-        )
+    graph, state = abstract(scheme in (TORCHVISION_RESNET, HUGGING_FACE_RESNET), block)
     rng = np.random.default_rng(0)
-    graph, state = nnx.split(model)
     return nnx.merge(
         graph, jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), state)
     )
