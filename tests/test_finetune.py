@@ -118,6 +118,7 @@ def test_the_summary_has_every_setting_the_versions_and_the_accuracy(finished):
     assert set(options.Settings._fields) == summary["settings"].keys()
     assert summary["settings"]["weight"] == 0.01
     assert summary["settings"]["rule"] == "truncate"
+    assert summary["settings"]["form"] == "before"
     assert summary["environment"]["jax"] == jax.__version__
     assert summary["found"]["train_images"] == 40
     assert 0 <= summary["test_accuracy"] <= 1
@@ -297,9 +298,10 @@ def without_speed(log):
     "options_of_method",
     [
         ["--method", "l2_sp+dtnh", "--reference-decay", "0.9"],
-        ["--method", "delta+dtnh", "--optimizer", "adam", "--schedule", "cosine"],
+        [*("--method", "delta+dtnh", "--optimizer", "adam"), *("--form", "metric")],
+        ["--method", "l2_sp+dtnh", "--form", "momentum", "--schedule", "cosine"],
     ],
-    ids=["l2_sp", "delta"],
+    ids=["l2_sp", "delta", "momentum"],
 )
 def test_a_stopped_run_ends_in_the_same_bits(arguments, tmp_path, monkeypatch, options_of_method):
     argv = [*arguments, *options_of_method, "--steps", "6"]

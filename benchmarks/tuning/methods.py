@@ -1,8 +1,8 @@
 """The methods as data: a regularizer, how it is weighted against the loss, an optimizer.
 
 With a regularizer `reg` of its own gradient, `dtnh(weight, rule=...)` forms the sum; L2-SP has
-`add_l2_sp`. Without DTNH the rule is `plain`, so that nothing else differs. The new head is masked
-out, decays on its own behind the sum, and only then comes the optimizer.
+`add_l2_sp`. Without DTNH the rule is `plain`, so that nothing else differs. Where sum and optimizer
+meet is the form's choice, see `forms`. The new head is masked out and decays on its own.
 """
 
 import operator
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
+from benchmarks.tuning import forms
 from benchmarks.tuning.options import FINETUNE, Settings
 from optax_dtnh import add_l2_sp, dtnh, regularizers
 from optax_dtnh.models import ResNet, ViT, backbone_mask
@@ -90,21 +91,30 @@ REGULARIZERS = {
 
 def transformation(settings: Settings) -> optax.GradientTransformationExtraArgs:
     """Return the method as an optax transformation, for the gradient and `reg_grads=`."""
+    rate = optax.scale_by_learning_rate(learning_rate(settings))
     if settings.regularizer == FINETUNE:
-        return _extra(
-            optax.chain(optax.add_decayed_weights(settings.weight_decay), _last(settings))
-        )
-    decay = settings.reference_decay
-    smoothed = optax.ema(decay, accumulator_dtype=jnp.float32) if decay else optax.identity()
-    make = add_l2_sp if settings.regularizer == "l2_sp" else dtnh
-    rule = getattr(optax_dtnh, settings.rule or "truncate")
-    return _extra(
-        optax.chain(
-            make(settings.weight or 0.0, mask=backbone_mask, rule=rule, reference=smoothed),
-            optax.add_decayed_weights(settings.head_decay, mask=head_mask),
-            _last(settings),
-        )
-    )
+        decay = optax.add_decayed_weights(settings.weight_decay)
+        return _extra(optax.chain(decay, _direction(settings), rate))
+    return _extra(optax.chain(_regularized(settings), rate))
+
+
+def _regularized(settings: Settings) -> optax.GradientTransformation:
+    """Return the optimizer's direction with the regularizer, in the form that is asked for."""
+    options = {
+        "weight": settings.weight or 0.0,
+        "mask": backbone_mask,
+        "rule": getattr(optax_dtnh, settings.rule or "truncate"),
+    }
+    if settings.reference_decay:
+        smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
+        options |= {"reference": smoothed}
+    form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
+    decay = optax.add_decayed_weights(settings.head_decay, mask=head_mask)
+    in_place = l2_sp and not form.takes_pair
+    tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), decay, **options)
+    if in_place:
+        return tx
+    return forms.of_l2_sp(tx) if l2_sp else forms.of_reg_grads(tx)
 
 
 def head_mask(tree: Any) -> Any:
@@ -121,9 +131,8 @@ def learning_rate(settings: Settings) -> optax.Schedule:
     return optax.piecewise_constant_schedule(start, drops)
 
 
-def _last(settings: Settings) -> optax.GradientTransformation:
-    rate = learning_rate(settings)
-    return optax.adam(rate) if settings.optimizer == "adam" else optax.sgd(rate, momentum=MOMENTUM)
+def _direction(settings: Settings) -> optax.GradientTransformation:
+    return optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(MOMENTUM)
 
 
 def _extra(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -1,13 +1,12 @@
 """The arguments of the command, checked before anything heavy is imported."""
 
 import argparse
-import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from benchmarks.parts.options import OneLineParser
+from benchmarks.tuning.numbers import count, number, positive, share, whole
 
 # As the authors use them, on the reductions of docs/regularizers.md, section "Which weight".
 PUBLISHED_WEIGHTS = {
@@ -20,6 +19,8 @@ PUBLISHED_WEIGHTS = {
 DTNH = "+dtnh"
 FINETUNE = "finetune"
 METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", DTNH)))
+OPTIMIZERS = ("sgd", "adam")
+FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 # What a run may be continued with although it was begun otherwise: it changes no weight.
 FREE = ("download", "log_every", "save_every", "workers")
@@ -36,6 +37,7 @@ class Settings(NamedTuple):
       train_per_class: Number of training images of each class, None for all.
       skip_broken: Whether unreadable images are left out instead of refused.
       method: One of `METHODS`.
+      form: Where the regularizer and the optimizer meet, one of `FORMS`; None without the former.
       weight: Of the regularizer, None without one.
       rule: How a conflict is resolved, `plain` for not at all, None without a regularizer.
       reference_decay: Of the moving average of gradients that is protected, None for this batch's.
@@ -66,6 +68,7 @@ class Settings(NamedTuple):
     train_per_class: int | None
     skip_broken: bool
     method: str
+    form: str | None
     weight: float | None
     rule: str | None
     reference_decay: float | None
@@ -132,43 +135,45 @@ def _add_files(add: Callable[..., Any]) -> None:
 
 def _add_method(add: Callable[..., Any]) -> None:
     add("--method", choices=METHODS, default="l2_sp+dtnh", help="default: l2_sp+dtnh")
+    forms = "of docs/forms.md (default: before the optimizer; metric is Adam's, momentum SGD's)"
+    add("--form", choices=FORMS, help=forms)
     shown = ", ".join(f"{name} {weight:g}" for name, weight in PUBLISHED_WEIGHTS.items())
-    add("--weight", type=_number, help=f"of the regularizer (default: {shown})")
+    add("--weight", type=number, help=f"of the regularizer (default: {shown})")
     add("--rule", choices=RULES, help="for +dtnh (default: truncate)")
-    add("--reference-decay", type=_share, metavar="D", help="for +dtnh: protect averaged gradients")
+    add("--reference-decay", type=share, metavar="D", help="for +dtnh: protect averaged gradients")
     layers = "feature maps that are compared (default: the stages, or four of a ViT's blocks)"
     add("--layers", nargs="+", default=[], metavar="NAME", help=layers)
-    add("--temperature", type=_positive, default=2.0, help="of distillation (default: 2)")
-    add("--head-decay", type=_number, default=0.01, help="of the new head (default: 0.01)")
-    add("--weight-decay", type=_number, default=1e-4, help="for finetune alone (default: 0.0001)")
+    add("--temperature", type=positive, default=2.0, help="of distillation (default: 2)")
+    add("--head-decay", type=number, default=0.01, help="of the new head (default: 0.01)")
+    add("--weight-decay", type=number, default=1e-4, help="for finetune alone (default: 0.0001)")
 
 
 def _add_training(add: Callable[..., Any]) -> None:
-    add("--optimizer", choices=("sgd", "adam"), default="sgd", help="default: sgd, momentum 0.9")
-    add("--learning-rate", type=_positive, default=0.01, metavar="LR", help="default: 0.01")
+    add("--optimizer", choices=OPTIMIZERS, default="sgd", help="default: sgd, momentum 0.9")
+    add("--learning-rate", type=positive, default=0.01, metavar="LR", help="default: 0.01")
     schedules = "step (the default): a tenth from two thirds on; cosine: to 0; constant"
     add("--schedule", choices=("step", "cosine", "constant"), default="step", help=schedules)
-    add("--batch-size", type=_count, default=64, metavar="N", help="over all devices (default: 64)")
-    add("--steps", type=_count, default=9000, metavar="N", help="default: 9000")
-    add("--seed", type=_whole, default=0, metavar="N", help="default: 0")
+    add("--batch-size", type=count, default=64, metavar="N", help="over all devices (default: 64)")
+    add("--steps", type=count, default=9000, metavar="N", help="default: 9000")
+    add("--seed", type=whole, default=0, metavar="N", help="default: 0")
 
 
 def _add_images(add: Callable[..., Any]) -> None:
-    add("--train-per-class", type=_count, metavar="N", help="training images of each class")
-    add("--image-size", type=_count, metavar="N", help="of a crop (default: the source's or 224)")
-    add("--resize", type=_count, metavar="N", help="before it (default: in proportion, 256)")
+    add("--train-per-class", type=count, metavar="N", help="training images of each class")
+    add("--image-size", type=count, metavar="N", help="of a crop (default: the source's or 224)")
+    add("--resize", type=count, metavar="N", help="before it (default: in proportion, 256)")
     add("--skip-broken", action="store_true", help="leave unreadable images out, and count them")
-    add("--workers", type=_whole, default=0, metavar="N", help="decoding processes (default: 0)")
+    add("--workers", type=whole, default=0, metavar="N", help="decoding processes (default: 0)")
 
 
 def _add_machine(add: Callable[..., Any]) -> None:
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="default: float32")
-    add("--devices", type=_count, metavar="N", help="use the first N devices (default: all)")
+    add("--devices", type=count, metavar="N", help="use the first N devices (default: all)")
     add("--fsdp", action="store_true", help="divide parameters among the devices")
     several = "one of several processes: as jax finds out, or HOST:PORT, how many, and which"
     add("--distributed", nargs="*", metavar="WHERE", help=several)
-    add("--log-every", type=_count, default=50, metavar="N", help="steps (default: 50)")
-    add("--save-every", type=_count, default=500, metavar="N", help="steps (default: 500)")
+    add("--log-every", type=count, default=50, metavar="N", help="steps (default: 50)")
+    add("--save-every", type=count, default=500, metavar="N", help="steps (default: 500)")
 
 
 def parse(options: Parser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
@@ -202,7 +207,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
         return settings
     weight = PUBLISHED_WEIGHTS[settings.regularizer] if chosen.weight is None else chosen.weight
     rule = (chosen.rule or "truncate") if settings.method.endswith(DTNH) else "plain"
-    return settings._replace(weight=weight, rule=rule)
+    return settings._replace(form=chosen.form or "before", weight=weight, rule=rule)
 
 
 def _address(given: list[str] | None) -> dict[str, Any] | None:
@@ -225,6 +230,7 @@ def _check_fit(settings: Settings) -> None:
             "`--weight` should come with a regularizer, got --method finetune. Leave it out, or "
             "set `--weight-decay`."
         )
+    _check_form(settings)
     for name in ("rule", "reference_decay"):
         if getattr(settings, name) is not None and not method.endswith(DTNH):
             raise ValueError(
@@ -238,37 +244,21 @@ def _check_fit(settings: Settings) -> None:
         )
 
 
-def _parsed(given: str, kind: Callable[[str], Any]) -> Any:
-    try:
-        return kind(given)
-    except ValueError:
-        return math.nan
-
-
-def _number(given: str) -> float:
-    return _checked(given, "a number >= 0", float, lambda x: 0 <= x < math.inf)
-
-
-def _positive(given: str) -> float:
-    return _checked(given, "a number > 0", float, lambda x: 0 < x < math.inf)
-
-
-def _share(given: str) -> float:
-    return _checked(given, "a number above 0 and below 1", float, lambda x: 0 < x < 1)
-
-
-def _whole(given: str) -> int:
-    return _checked(given, "a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
-
-
-def _count(given: str) -> int:
-    return _checked(given, "a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
-
-
-def _checked(
-    given: str, what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
-) -> Any:
-    value = _parsed(given, kind) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
-    if not holds(value):
-        raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")
-    return value
+def _check_form(settings: Settings) -> None:
+    form, optimizer = settings.form, settings.optimizer
+    if form is None:
+        return
+    if settings.method == FINETUNE:
+        raise ValueError(
+            f"`--form` should come with a regularizer, got --method {FINETUNE}. Leave it out."
+        )
+    if optimizer not in FORMS[form]:
+        raise ValueError(
+            f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Try "
+            "--form decoupled."
+        )
+    if form == "metric" and settings.reference_decay is not None:
+        raise ValueError(
+            "`--reference-decay` should come with another form than metric, which protects this "
+            "batch's gradient alone. Leave it out."
+        )
