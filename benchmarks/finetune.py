@@ -4,7 +4,8 @@ r"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without 
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
 
 A run that was stopped, however, goes on with the same command, to the very weights that it would
-have ended in. (Tested on CPU. On a GPU, not tried, XLA picks deterministic operations only with
+have ended in: with the same versions, number of cores and devices, for others round otherwise.
+(Tested on CPU. On a GPU, not tried, XLA picks deterministic operations only with
 XLA_FLAGS=--xla_gpu_deterministic_ops=true.) It leaves `model.safetensors` (for `load_pretrained`),
 `labels.json`, `preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
 
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _act(chosen: Namespace, settings: Settings) -> None:
     if chosen.predict is None and chosen.evaluate is None:
-        identity.check(chosen.out, settings)
+        if not identity.check(chosen.out, settings):
+            _look_at_data(settings)
     # Imported here: they bring in jax, and `--help` and mistakes should not wait for it.
     from benchmarks.tuning import commands
 
@@ -52,6 +54,12 @@ def _act(chosen: Namespace, settings: Settings) -> None:
     else:
         commands.join(chosen.distributed)
         commands.run(settings, chosen.out)
+
+
+def _look_at_data(settings: Settings) -> None:
+    from benchmarks.tuning.sources import look_at
+
+    look_at(settings.data, train_per_class=settings.train_per_class, data_dir=settings.data_dir)
 
 
 def _is_ours(error: Exception) -> bool:

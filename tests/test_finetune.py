@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from benchmarks import finetune
-from benchmarks.tuning import export, loop, methods, opening, options, report, step
+from benchmarks.tuning import export, identity, loop, methods, opening, options, report, step
 from benchmarks.tuning.batches import TrainingBatches
 from benchmarks.tuning.sources import open_data
 from optax_dtnh.models import Basic, ResNet, ViT, backbone_mask, resnet18, save_pretrained, vit_tiny
@@ -432,9 +432,20 @@ def test_changed_data_is_refused(arguments, tmp_path, monkeypatch):
         interrupted_after(2, patch)
         with pytest.raises(SystemExit):
             run(*argv, out=tmp_path / "run")
-    next((data / "3").iterdir()).unlink()
+    image, another = next((data / "3").iterdir()), next((data / "4").iterdir())
+    image.write_bytes(another.read_bytes())
+    line = printed_error(*argv, "--out", tmp_path / "run")
+    assert re.search("same source and data.*where data_sha256 was", line)
+    image.unlink()
     line = printed_error(*argv, "--out", tmp_path / "run")
     assert re.search("same source and data.*test_images was 160 and is 159", line)
+
+
+def test_a_folder_that_another_process_runs_in_is_refused(arguments, tmp_path):
+    (tmp_path / "run").mkdir()
+    with identity.alone(tmp_path / "run"):
+        line = printed_error(*arguments, "--out", tmp_path / "run")
+    assert "`--out` should be a folder that no other process is running in" in line
 
 
 def test_a_folder_of_something_else_is_refused(arguments, tmp_path):
@@ -476,11 +487,19 @@ def test_errors_that_are_not_ours_keep_their_traceback(arguments, tmp_path, monk
         finetune.main([*arguments, "--out", str(tmp_path / "run")])
 
 
-def test_help_and_bad_arguments_do_not_wait_for_jax():
+@pytest.mark.parametrize(
+    ("argv", "unneeded"),
+    [
+        (["--steps", "0"], {"jax", "numpy"}),
+        (["--source", "a.pth", "--data", "missing", "--out", "missing"], {"jax"}),
+    ],
+    ids=["arguments", "data"],
+)
+def test_mistakes_do_not_wait_for_jax(argv, unneeded):
     code = (
         "import sys; from benchmarks import finetune\n"
-        "try: finetune.main(['--steps', '0'])\n"
+        f"try: finetune.main({argv})\n"
         "except SystemExit as stop: assert stop.code == 2\n"
-        "assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+        f"assert not {unneeded} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

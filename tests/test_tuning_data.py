@@ -91,7 +91,7 @@ def refused(kind, match, data, **options):
 
 def test_a_flat_folder_is_split_by_the_seed_into_n_per_class_and_the_rest(tmp_path):
     data = folder(tmp_path, dog=5, cat=4, ant=6)
-    train, test, classes, broken = open_data(data, train_per_class=3, seed=0)
+    train, test, classes, broken, _ = open_data(data, train_per_class=3, seed=0)
     assert classes == ("ant", "cat", "dog")
     assert [train[i]["label"] for i in range(9)] == [0] * 3 + [1] * 3 + [2] * 3
     assert [test[i]["label"] for i in range(len(test))] == [0] * 3 + [1] + [2] * 2
@@ -111,6 +111,21 @@ def test_another_class_leaves_the_draw_of_those_before_it_as_it_was(tmp_path):
     before = names(open_data(data, train_per_class=4, seed=1).train)
     folder(tmp_path, dog=9)
     assert names(open_data(data, train_per_class=4, seed=1).train)[:8] == before
+
+
+def test_the_checksum_is_of_images_and_labels_and_not_of_names(tmp_path):
+    def checksum():
+        return open_data(data, train_per_class=1, seed=0).sha256
+
+    data = folder(tmp_path, ant=3, cat=3)
+    before = checksum()
+    tmp_path.joinpath("ant/2.png").rename(tmp_path / "ant/3.png")
+    assert checksum() == before
+    tmp_path.joinpath("ant/3.png").write_bytes(encoded(halves()))
+    replaced = checksum()
+    assert replaced != before
+    tmp_path.joinpath("ant/3.png").rename(tmp_path / "cat/3.png")
+    assert checksum() not in (before, replaced)
 
 
 @pytest.mark.parametrize("test_name", ["test", "val"])
@@ -136,7 +151,7 @@ def test_only_images_in_class_folders_count_and_folders_in_them(tmp_path):
     for name in ("loose.png", ".hidden/0.png", "ant/.0.png", "ant/notes.txt", "cat/big/2.JPG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(image)
-    train, test, classes, _ = open_data(data, train_per_class=1, seed=0)
+    train, test, classes, *_ = open_data(data, train_per_class=1, seed=0)
     found = sorted(names(train) + names(test))
     shorter = [name.removeprefix(data + "/") for name in found]
     assert classes == ("ant", "cat")
@@ -277,7 +292,7 @@ def test_broken_images_are_left_out_on_request(tmp_path):
     data = folder(tmp_path, ant=3, cat=3)
     for name, (content, _) in BROKEN.items():
         (tmp_path / "cat" / name).write_bytes(content)
-    train, test, _, broken = open_data(data, train_per_class=2, seed=0, skip_broken=True)
+    train, test, _, broken, _ = open_data(data, train_per_class=2, seed=0, skip_broken=True)
     assert sorted(broken) == sorted(f"{data}/cat/{name}" for name in BROKEN)
     assert sorted(grays(train) + grays(test)) == list(range(6))
 

@@ -1,5 +1,6 @@
 """One pass over all images before the training: which of them cannot be read."""
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -19,16 +20,19 @@ class Checked(NamedTuple):
     Attributes:
       labels: Label by index of every image that can be read, in order.
       broken: Reason by index of every other.
+      sha256: Of the files and labels of those that can be read.
     """
 
     labels: dict[int, int]
     broken: dict[int, str]
+    sha256: str
 
 
 def check_images(source: Source) -> Checked:
     """Decode every image in threads, with a progress bar on a terminal."""
     labels: dict[int, int] = {}
     broken: dict[int, str] = {}
+    whole = hashlib.sha256()
     chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
     with (
         ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads,
@@ -36,21 +40,22 @@ def check_images(source: Source) -> Checked:
         tqdm(total=len(source), desc="checking images", leave=False, disable=None) as bar,
     ):
         for found in threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks):
-            for index, label, reason in found:
+            for index, label, digest, reason in found:
                 if reason is None:
                     labels[index] = label
+                    whole.update(digest + label.to_bytes(4, signed=True))
                 else:
                     broken[index] = reason
             bar.update(len(found))
-    return Checked(labels, broken)
+    return Checked(labels, broken, whole.hexdigest())
 
 
-def _check(source: Source, index: int) -> tuple[int, int, str | None]:
-    """Return the index, the label and None, or in place of that what is wrong."""
+def _check(source: Source, index: int) -> tuple[int, int, bytes, str | None]:
+    """Return the index, the label, a checksum and None, or in place of that what is wrong."""
     try:
         example = source[index]
         check(example["image"])
     # PIL's decoders raise whatever a damaged file makes them trip over.
     except Exception as error:
-        return index, -1, " ".join(str(error).split()) or type(error).__name__
-    return index, example["label"], None
+        return index, -1, b"", " ".join(str(error).split()) or type(error).__name__
+    return index, example["label"], hashlib.sha256(example["image"]).digest(), None

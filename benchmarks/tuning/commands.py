@@ -1,6 +1,7 @@
 """The three things that the command does: run, evaluate, predict."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ def run(settings: Settings, out: Path) -> None:
     first = jax.process_index() == 0
     processes.everywhere(lambda: identity.claim(out, settings, opened.found) if first else None)
     identity.claim(out, settings, opened.found)  # by now it is there, for every process
-    _announce(opened)
-    model = loop.train(opened, out)
-    if first:
-        export.write(out, model, opened.data.classes, opened.preprocessing)
-        summary = _summed_up(opened, out)
-        print(f"{_result(summary)} Wrote {export.MODEL}, {report.SUMMARY} and more to {out}")
+    with identity.alone(out) if first else nullcontext():
+        _announce(opened)
+        model = loop.train(opened, out)
+        if first:
+            export.write(out, model, opened.data.classes, opened.preprocessing)
+            summary = _summed_up(opened, out)
+            print(f"{_result(summary)} Wrote {export.MODEL}, {report.SUMMARY} and more to {out}")
 
 
 def evaluate(out: Path, data: str | None) -> None:

@@ -1,7 +1,10 @@
 """Whose a folder is: a run's settings are its identity, and no other run may write there."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,32 @@ def claim(out: Path, settings: Settings, found: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     report.write_json(path, {"settings": settings._asdict(), "found": found})
     return None
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep the folder for this process, until it ends or is killed.
+
+    Raises:
+      ValueError: Another process has it.
+    """
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            _lock(folder, out)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, out: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"`--out` should be a folder that no other process is running in, got '{out}'. Wait "
+            "for that one, or stop it and repeat the command to go on."
+        ) from error
 
 
 def _recorded(out: Path) -> dict[str, Any] | None:

@@ -90,6 +90,8 @@ def _start(
     restored = checkpoints.restore_latest(out / CHECKPOINTS, like)
     if jax.process_index() == 0:
         report.truncate(out / report.LOG, restored.step if restored else 0)
+        if restored:
+            print(f"Going on from step {restored.step}.", flush=True)
     if restored:
         batches.set_state(restored.data_state)
         return restored.state, placed

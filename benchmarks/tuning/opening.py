@@ -76,6 +76,7 @@ def _found(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> di
         "test_images": len(data.test),
         "classes": len(data.classes),
         "broken_images": data.broken,
+        "data_sha256": data.sha256,
     }
     return json.loads(json.dumps(found))  # as it is read back
 
