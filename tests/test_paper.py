@@ -44,6 +44,14 @@ mkdir -p "$out"; echo $$ > "$out/begun"; for i in $(seq 1200); do sleep 0.05; do
 DEAF = """trap '' INT; mkdir -p "$out"; exec sleep 60"""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ctrl_c_is_heard():
+    """Whatever started the tests: in the background of a shell script the signal is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """Return a function that puts a shell script in the place of the command, which logs calls."""
