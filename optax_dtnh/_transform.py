@@ -69,8 +69,8 @@ def dtnh(
     accuracy, and about this update: an optimizer chained after it (momentum, Adam) does not keep
     it, the same optimizer as `inner` does. It holds up to a rounding of `k eps |g| (|inner(g)| +
     weight |r|)`, `eps` that of the coarsest dtype among gradients and update, k = 32 in float32 and
-    1 in bfloat16 and float16 (elements above 1e-5). So it means little where `|inner(g)|` or
-    `weight |r|` exceeds `|g|` by more than about 1e5 in float32 and 1e2 in bfloat16.
+    1 in bfloat16 and float16 (elements above 1e-5). So it means little where
+    `weight |r|` exceeds `|inner(g)|` by more than about 1e5 in float32 and 1e2 in bfloat16.
 
     Singular cases: `g = 0` gives `inner(0) + weight * keep * r`, `r = 0` exactly `inner(g)`,
     opposed gradients `inner(g)` up to rounding, parallel ones `inner(g) + weight * r`. NaN or

@@ -94,6 +94,7 @@ SHOWN = [
     ("`scale_by_adam_dtnh`", "adamw"),
     ("two regularizers, nested", "adam"),
 ]
+OPPOSABLE = ("`dtnh` before it", "as `inner`")
 within = [
     (dtype, between)
     for dtype, ranges in RANGES.items()
@@ -121,6 +122,19 @@ def test_a_form_never_raises_what_it_promises_to_protect(form, name, histories):
     for dtype, between in within:
         measured = measure(form, name, histories[dtype, between])
         assert np.all(excess(measured, dtype)[own(form)] <= 1)
+
+
+@pytest.mark.parametrize("case", [case for case in SHOWN if case[0] in OPPOSABLE])
+def test_where_the_gradients_are_opposed_the_rounding_is_that_of_what_cancels(case):
+    """The README's wider bound, and that the narrower one is not kept there."""
+    opposed = draws(COUNT, 1e5, 1e5, opposed=True)
+    measured = measure(*case, opposed)
+    rise, step = measured.rise[0], measured.size[0]
+    last = jax.tree.map(lambda x: x[:, -1], opposed.g)
+    cancels = guarantee.RATE * opposed.ratio * np.asarray(jax.vmap(optax.tree.norm)(last)) ** 2
+    rounding = K["float32"] * np.finfo(np.float32).eps
+    assert np.all(rise <= rounding * (step + cancels))
+    assert np.any(rise > 100 * rounding * step)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The forms of the fine-tuning command: what they are made of, and what does not exist."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,8 @@ def data():
 def last(tx, pairs=None):
     """The update of the last step."""
     start, params, drawn = data()
-    state, updates, update = tx.init(start), None, quickly(tx.update)
+    state, update = tx.init(start), quickly(tx.update)
+    updates: Any = None
     for g, r in pairs or drawn:
         updates, state = update(g, state, params, reg_grads=r)
     return updates
