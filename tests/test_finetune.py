@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -153,6 +154,12 @@ def test_predictions_reproduce_the_logged_accuracy(finished, arguments, digits, 
     assert sum(right) / len(right) == logged
 
 
+def test_what_is_seen_in_an_image_does_not_depend_on_those_beside_it(finished, digits):
+    out, names = finished("l2_sp+dtnh"), sorted((digits / "3").iterdir())[:3]
+    together = run("--predict", *names, out=out).splitlines()
+    assert together[0] == run("--predict", names[0], out=out).strip()
+
+
 def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
     out = finished("l2_sp+dtnh")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -191,6 +198,22 @@ def test_every_method_runs(finished, method):
         assert np.isfinite(entry["loss"])
         assert (entry["regularizer"] is None) == (name in ("finetune", "l2_sp"))
         assert (entry["conflict"] is None) == (name == "finetune")
+
+
+def first_step(arguments, out, *argv):
+    run(*arguments, "--steps", "1", "--log-every", "1", *argv, out=out)
+    (entry,) = report.entries(out / "log.jsonl")
+    return entry
+
+
+def test_at_the_start_l2_sp_does_not_pull_so_there_is_no_conflict(arguments, tmp_path):
+    assert first_step(arguments, tmp_path / "run", "--method", "l2_sp")["conflict"] == 0
+
+
+def test_maps_are_compared_with_those_of_the_pretrained_network_in_evaluation(arguments, tmp_path):
+    """At the start the networks are the same: in the same mode their distance would be 0."""
+    entry = first_step(arguments, tmp_path / "run", "--method", "feature_distance")
+    assert entry["regularizer"] > 1
 
 
 @pytest.mark.parametrize("name", options.PUBLISHED_WEIGHTS)
@@ -234,6 +257,21 @@ def test_only_some_methods_run_the_teacher(arguments, tmp_path, name):
     argv = [*arguments, "--method", name, "--out", str(tmp_path / "run")]
     opened = opening.open_run(options.parse(options.parser(None), argv)[1])
     assert (loop.teacher_of(opened) is not None) == (name in WITH_A_TEACHER)
+
+
+def test_the_network_and_its_images_are_as_the_checkpoint_and_the_options_want(
+    arguments, source, tmp_path
+):
+    copied = shutil.copy(source, tmp_path)
+    how = {"image_size": 48, "mean": [0.5, 0.4, 0.3], "interpolation": "bicubic"}
+    (tmp_path / "preprocessing.json").write_text(json.dumps(how))
+    argv = [*arguments, "--source", copied, "--dtype", "bfloat16", "--out", str(tmp_path / "run")]
+    opened = opening.open_run(options.parse(options.parser(None), argv)[1])
+    assert opened.preprocessing.mean == (0.5, 0.4, 0.3)
+    assert opened.preprocessing.interpolation == "bicubic"
+    assert (opened.preprocessing.image_size, opened.preprocessing.resize) == (32, 36)
+    assert jnp.dtype(opened.source.head.dtype) == jnp.bfloat16
+    assert opened.source.head.kernel.dtype == jnp.float32
 
 
 def test_the_published_reductions_are_those_of_the_page():

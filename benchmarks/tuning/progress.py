@@ -77,5 +77,5 @@ def _in_words(entry: dict[str, Any]) -> str:
     if entry["conflict"] is not None:
         parts.append(f"conflict {entry['conflict']:.0%}")
     if entry["images_per_second"] is not None:
-        parts.append(f"{entry['images_per_second']:.3g} images/s")
+        parts.append(f"{entry['images_per_second']:.1f} images/s")
     return ", ".join(parts)
