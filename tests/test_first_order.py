@@ -17,6 +17,7 @@ from optax_dtnh import (
     cosine_similarity,
     dtnh,
     first_order_change,
+    scale_by_adam_dtnh,
     transform_pair,
 )
 from tests.helpers import assert_close, assert_equal, cast, dot, minus, norm, random_tree
@@ -262,6 +263,18 @@ def test_nesting_protects_from_both_in_either_order_and_chaining_does_not():
     for tx in (optax.chain(dtnh(1.0), add_l2_sp(1.0)), optax.chain(add_l2_sp(1.0), dtnh(1.0))):
         chained, _ = each(tx)(g, r, moved)
         assert np.mean(chained < -1e-3) == pytest.approx(0.24, abs=0.03)  # as the page says
+
+
+def test_l2_sp_around_the_metric_form_never_raises_the_loss():
+    tx, adam = add_l2_sp(1.0, inner=scale_by_adam_dtnh(1.0)), optax.scale_by_adam()
+
+    def part(g, r, moved):
+        updates, _ = tx.update(g, tx.init(jnp.zeros_like(g)), moved, reg_grads=r)
+        return first_order_change(updates - adam.update(g, adam.init(g))[0], g)
+
+    rises = jax.jit(jax.vmap(part))(*two_regularizers())  # uphill
+    assert rises.min() >= -32 * np.finfo(np.float32).eps * 20
+    assert np.mean(rises < 1e-3) > 0.1  # both in conflict
 
 
 def test_a_cap_on_the_regularizers_gradient_keeps_its_direction():
