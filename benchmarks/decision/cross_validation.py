@@ -60,7 +60,7 @@ def stacked_folds(labels: np.ndarray, folds: int, steps: int, batch: int | None)
 @functools.partial(
     jax.jit,
     static_argnames=("method", "steps"),
-    compiler_options={"xla_backend_optimization_level": 1},
+    compiler_options=training.COMPILER_OPTIONS,
 )
 def held_out_logits(
     candidates: Candidate,

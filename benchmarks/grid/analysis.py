@@ -138,7 +138,10 @@ def hurt_by_all(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def with_intervals(results: Results) -> Results:
-    """Return the results, every run with means and half widths of what is compared, by weight."""
+    """Return the results, with every run's mean accuracy and its differences, by weight.
+
+    A difference is a mean and the half width of its interval.
+    """
     by_run: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells(results):
         name = FINE_TUNING if cell.form == FINE_TUNING else name_of(cell.regularizer, cell.form)
@@ -149,12 +152,16 @@ def with_intervals(results: Results) -> Results:
 
 def _intervals(of_run: list[Cell]) -> dict[str, Any]:
     if of_run[0].form == FINE_TUNING:
-        return {"accuracy": [_short(mean_interval(of_run[0].accuracy))]}
+        return {"accuracy": [_accuracy(of_run[0])]}
     compared = {"to_plain": to_plain, "to_fine_tuning": to_fine_tuning, "to_better": to_better}
-    return {"accuracy": [_short(mean_interval(cell.accuracy)) for cell in of_run]} | {
+    return {"accuracy": [_accuracy(cell) for cell in of_run]} | {
         name: [_short(mean_interval(difference(cell))) for cell in of_run]
         for name, difference in compared.items()
     }
+
+
+def _accuracy(cell: Cell) -> float:
+    return round(float(np.mean(cell.accuracy)), 2)
 
 
 def _short(interval: Interval) -> list[float | None]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.grid import analysis, table
 from benchmarks.grid.analysis import CONTROL, Cell, Results
+from benchmarks.grid.forms import FINE_TUNING
 
 # By setting: the shape tells the optimizer, filled or hollow the batch; readable in gray.
 MARKERS: tuple[dict[str, Any], ...] = (
@@ -44,7 +45,8 @@ def draw(results: Results, title: str) -> Figure:
 
 def panel(axes: Axes, cells: Sequence[Cell]) -> None:
     """Draw every form of one regularizer in one situation."""
-    forms = [form for form in dict.fromkeys(c.form for c in cells) if form != CONTROL]
+    forms = sorted(dict.fromkeys(c.form for c in cells), key=FINE_TUNING.__eq__)  # which is last
+    forms = [form for form in forms if form != CONTROL]
     settings = list(dict.fromkeys(map(table.setting, cells)))
     for i, where in enumerate(settings):
         shift = SPREAD * (i - (len(settings) - 1) / 2)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -76,24 +76,26 @@ def run(grid: Grid, out: Path, name: str) -> dict[str, Any]:
     return {**first, "runs": sorted(records, key=lambda r: order[r["case"], r["method"]])}
 
 
-def run_all(
-    runs: list[Run], outcome: Callable[[Run], dict[str, Any]], lines: Any, bar: Any
-) -> None:
+def run_all(runs: list[Run], outcome: Callable[..., dict[str, Any]], lines: Any, bar: Any) -> None:
     """Write the record of every run, the runs of one compiled program in one worker."""
-    lock = threading.Lock()
+    lock, stop = threading.Lock(), threading.Event()
 
-    def work(group: Iterable[Run]) -> None:
-        for run in group:
-            line = json.dumps(outcome(run), allow_nan=False) + "\n"
+    def work(group: list[Run]) -> None:
+        compiled = training.program(group[0][1], RECIPE.steps)
+        for run in itertools.takewhile(lambda _: not stop.is_set(), group):
+            line = json.dumps(outcome(run, compiled), allow_nan=False) + "\n"
             with lock:
                 lines.write(line)
                 lines.flush()
                 bar.update()
 
     ordered = sorted(runs, key=program)
-    groups = [list(group) for _, group in itertools.groupby(ordered, program)]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(work, groups))
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        list(pool.map(work, [list(group) for _, group in itertools.groupby(ordered, program)]))
+    finally:  # an error or Ctrl-C stops the other worker after the run it is at
+        stop.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def program(run: Run) -> tuple[str, str, int, str]:
@@ -102,21 +104,20 @@ def program(run: Run) -> tuple[str, str, int, str]:
     return case.optimizer, str(case.batch), 0 if case.batch else case.shots, method.name
 
 
-def outcomes_of(grid: Grid, out: Path) -> Callable[[Run], dict[str, Any]]:
-    """Return a function from a run to its record, the source networks trained."""
+def outcomes_of(grid: Grid, out: Path) -> Callable[..., dict[str, Any]]:
+    """Return a function from a run and its program to the record, the source networks trained."""
     digits, tasks = data.load(), grids.tasks_of(grid)
     folder, sources = out / "sources", {}
     for source in tqdm(list({case.source: None for case in grid.cases}), desc="sources"):
         experiment.write_sources(source, digits, grid.seeds, folder, Pretraining())
         sources[source.name] = experiment.read_sources(source, grid.seeds, folder)
 
-    def outcome(run: Run) -> dict[str, Any]:
+    def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
         networks, task, batches = grids.inputs(grid, case, sources, tasks)
         weights = np.array(grid.weights if method.regularizer else [0], np.float32)
         seeds = np.arange(grid.seeds)
-        kind: dict[str, Any] = {"method": method, "steps": RECIPE.steps}
-        result = training.fine_tune_all(weights, seeds, networks, task, batches, **kind)
+        result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}
 
     return outcome

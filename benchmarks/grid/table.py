@@ -1,6 +1,5 @@
 """The results in Markdown: which form for which case, every form by setting, and where all hurt."""
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -36,14 +35,20 @@ def markdown(results: Results) -> str:
 
 
 def which_form(cells: Sequence[Cell]) -> str:
-    """Return the form of the highest mean accuracy, by situation and setting."""
+    """Return the form of the highest mean accuracy, by situation, in all of them, and setting."""
     settings = list(dict.fromkeys(map(setting, cells)))
     rows = [["situation", "regularizer", *settings]]
-    for situation, regularizer in _pairs(cells, situation_of, lambda c: c.regularizer):
-        here = [c for c in cells if situation_of(c) == situation and c.regularizer == regularizer]
+    for (situation, regularizer), here in situations(cells).items():
         bests = [best([c for c in here if setting(c) == s]) for s in settings]
         rows.append([situation, regularizer, *map(_best, bests)])
     return table(rows)
+
+
+def situations(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """Return the cells by situation and regularizer, and those of all situations together."""
+    groups = grouped(cells, lambda c: (situation_of(c), c.regularizer))
+    of_all = grouped(cells, lambda c: ("all of these", c.regularizer))
+    return {**groups, **(of_all if len(groups) > len(of_all) else {})}
 
 
 def best(cells: Sequence[Cell]) -> list[Cell]:
@@ -55,9 +60,12 @@ def best(cells: Sequence[Cell]) -> list[Cell]:
 def by_setting(cells: Sequence[Cell]) -> str:
     """Return one row per setting, regularizer and form, over all tasks and weights."""
     rows = [list(COLUMNS)]
-    groups = grouped(cells, lambda c: (setting(c), c.regularizer, c.form))
-    for (where, regularizer, form), group in groups.items():
-        rows.append([where, regularizer, form, *_figures(group)])
+    for (where, regularizer), group in grouped(
+        cells, lambda c: (setting(c), c.regularizer)
+    ).items():
+        by_form = grouped(group, lambda c: c.form)
+        for form in sorted(by_form, key=FINE_TUNING.__eq__):  # last
+            rows.append([where, regularizer, form, *_figures(by_form[form])])
     return table(rows)
 
 
@@ -70,10 +78,12 @@ def every_form_hurts(cells: Sequence[Cell]) -> str:
         return text
     keys = [(situation_of(c), c.regularizer, f"{c.weight:g}") for c in hurt]
     least = grouped(hurt, lambda c: (situation_of(c), c.regularizer, f"{c.weight:g}"))
-    rows = [["situation", "regularizer", "weight", "cells", "least regret there", "of the form"]]
+    rows = [
+        ["situation", "regularizer", "weight", "cells", "regret at the worst", "of the best form"]
+    ]
     for key, count in Counter(keys).most_common():
-        mildest = max(least[key], key=lambda c: c.regret.mean)
-        rows.append([*key, str(count), str(mildest.regret), mildest.form])
+        hardest = analysis.worst(least[key])
+        rows.append([*key, str(count), str(hardest.regret), hardest.form])
     return f"{text}\n\n{table(rows)}"
 
 
@@ -101,10 +111,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as a Markdown table, the first as its head."""
     ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
-
-
-def _pairs(cells: Sequence[Cell], *keys: Callable[[Cell], str]) -> Iterable[tuple[str, ...]]:
-    return itertools.product(*(list(dict.fromkeys(map(key, cells))) for key in keys))
 
 
 def _best(group: list[Cell]) -> str:

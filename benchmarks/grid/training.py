@@ -1,6 +1,7 @@
 """Fine-tuning with mini-batches, asked on the way whether the steps descend: one scan per seed."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -35,20 +36,27 @@ class Outcome(NamedTuple):
 
 
 # Many programs, each run a few times: level 1 halves their compilation, and they are as fast.
-@functools.partial(
-    jax.jit,
-    static_argnames=("method", "steps"),
-    compiler_options={"xla_backend_optimization_level": 1},
-)
+COMPILER_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
+
+
+def program(method: Method, steps: int) -> Callable[..., Outcome]:
+    """Return `fine_tune_all` of a method, to be compiled for the shapes that it is called with.
+
+    The compiled programs go when it goes: one process cannot hold those of a whole grid, each
+    takes some hundreds of the memory mappings that the system allows it.
+    """
+    fun = functools.partial(fine_tune_all, method, steps)
+    return jax.jit(fun, compiler_options=COMPILER_OPTIONS)
+
+
 def fine_tune_all(
+    method: Method,
+    steps: int,
     weights: np.ndarray,
     seeds: np.ndarray,
     sources: Params,
     tasks: Task,
     batches: np.ndarray | None,
-    *,
-    method: Method,
-    steps: int,
 ) -> Outcome:
     """Return the outcomes of every weight and seed, of shape `[weights, seeds]`.
 
