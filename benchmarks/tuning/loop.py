@@ -31,7 +31,7 @@ def train(run: Run, out: Path) -> ResNet | ViT:
       OSError: Something cannot be written.
     """
     settings = run.settings
-    student, tx = step.split(_with_new_head(run)), methods.transformation(settings)
+    student, tx = step.split(with_new_head(run)), methods.transformation(settings)
     batches = _batches(run)
     state, placed = _start(run, out, student, tx, batches)
     teacher = teacher_of(run)
@@ -157,9 +157,10 @@ def _whole(run: Run, state: State) -> ResNet | ViT:
     whole = NamedSharding(run.mesh, PartitionSpec())
     gather = jax.jit(lambda arrays: arrays, out_shardings=whole)
     arrays = jax.tree.map(np.asarray, gather((state.params, state.stats)))
-    return nnx.merge(step.split(_with_new_head(run)).graph, *arrays)
+    return nnx.merge(step.split(with_new_head(run)).graph, *arrays)
 
 
-def _with_new_head(run: Run) -> ResNet | ViT:
+def with_new_head(run: Run) -> ResNet | ViT:
+    """Return a copy of the pretrained network with a random head for the classes of the data."""
     source: Any = run.source  # of either class, and so is what is returned
     return replace_head(source, len(run.data.classes), rngs=nnx.Rngs(run.settings.seed))
