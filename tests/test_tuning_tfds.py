@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 from benchmarks.tuning.batches import training_batches
 from benchmarks.tuning.images import Preprocessing, decode
 from benchmarks.tuning.sources import open_data
+from tests.runs import SMALL, accuracy_in, run, write_source
 
 COUNTS = {"train": 120, "test": 30}
 RECORDS = "png_digits-{}.array_record-00000-of-00001"
@@ -179,6 +180,15 @@ def test_a_source_serves_another_process_that_knows_the_files_alone(prepared, tm
     root = Path(__file__).parents[1]
     run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert json.loads(run.stdout or run.stderr) == [x["label"] for x in all_of(source)]
+
+
+def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
+    source = write_source(tmp_path / "resnet.safetensors")
+    where = ["--data", "tfds:png_digits", "--data-dir", prepared]
+    run("--source", source, *where, *SMALL, "--steps", "2", out=tmp_path / "run")
+    assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 10
+    accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
+    assert accuracy_in(run("--evaluate", out=tmp_path / "run")) == accuracy
 
 
 def test_it_makes_batches(prepared):
