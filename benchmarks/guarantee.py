@@ -20,7 +20,8 @@ Claims, asserted at the end (exit code 1):
 
 The gradients scatter around a mean by as much as its length, `g` and `r` independently; the cosine
 of the two means is uniform in [-1, 1], and elements differ in size by up to a factor of 100. The
-rates belong to these draws, "never" does not.
+rates belong to these draws; "never" does not, but for what rounding may do: `r` exactly opposed to
+`g` cancels, and leaves `eps weight |r| |g|`. Whether SGD still descends there is counted apart.
 """
 
 import argparse

@@ -254,8 +254,8 @@ def _check_form(settings: Settings) -> None:
         )
     if optimizer not in FORMS[form]:
         raise ValueError(
-            f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Try "
-            "--form decoupled."
+            f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Set "
+            "it, or choose --form decoupled."
         )
     if form == "metric" and settings.reference_decay is not None:
         raise ValueError(
