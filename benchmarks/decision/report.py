@@ -9,7 +9,7 @@ from benchmarks.decision import choice
 from benchmarks.decision.choice import Decision, Place, Question
 from benchmarks.decision.scoring import SETTINGS
 from benchmarks.grid.forms import RECIPE
-from benchmarks.grid.table import TITLES, table
+from benchmarks.grid.table import TITLES, grouped, table
 from benchmarks.parts.statistics import Interval
 
 Results = dict[str, Any]
@@ -29,6 +29,10 @@ PARTS = (
     Part("new seeds, new source", slice(DESIGN_SEEDS, None), ("permlab",)),
     Part("new seeds, sources of the design", slice(DESIGN_SEEDS, None), SEEN),
     Part("seeds and sources of the design", slice(DESIGN_SEEDS), SEEN),
+)
+HEAD = (
+    *("mean regret", "worst regret", "cells over a point"),
+    *("cells beyond chance", "worst cell"),
 )
 MAIN = "cross-validation, Brier score"
 DECISIONS: dict[str, Decision] = {
@@ -115,26 +119,43 @@ def cost(decision: str, weight: str, weights: int) -> float | None:
 
 def markdown(variants: Results, results: Results) -> str:
     """Return the regret of every decision, and where cross-validation fails."""
-    head = "weight, decision, extra trainings, mean regret, worst regret, cells over a point"
     blocks = [note(results)]
     for part in PARTS:
-        rows = [[*head.split(", "), "cells beyond chance", "worst cell"]]
+        rows = [["weight", "decision", "extra trainings", *HEAD]]
         rows += [row(r, results) for r in results["regrets"] if r["part"] == part.name]
         if len(rows) > 1:
             seeds = "10 to 19" if part.seeds.start else "0 to 9"
             sources = ", ".join(TITLES[source] for source in part.sources)
             blocks += [f"## {part.name.capitalize()}", f"Seeds {seeds}; {sources}.", table(rows)]
+    later = "The weight given, all sources; of the same run, but this table was chosen after it."
+    blocks += ["## By label noise and images per class, new seeds", later]
+    blocks.append(by_task(variants, results))
     return "\n\n".join([*blocks, "## Where cross-validation fails", failures(variants, results)])
+
+
+def by_task(variants: Results, results: Results) -> str:
+    """Return the regret by label noise and images per class, new seeds, all sources."""
+    asked = [q for part in PARTS[:2] for q in questions_of(variants, results, part)]
+    groups = grouped(
+        [q for q in asked if q.weight is not None],
+        lambda q: (f"{q.place.case['noise']:.0%}", str(q.place.case["shots"])),
+    )
+    rows = [["label noise", "images per class", "decision", *HEAD]]
+    for key, group in groups.items():
+        rows += [[*key, name, *figures(summary(group, DECISIONS[name]))] for name in DECISIONS]
+    return table(rows)
 
 
 def row(record: dict[str, Any], results: Results) -> list[str]:
     """Return a record of `regrets` for the table."""
     extra = cost(record["decision"], record["weight"], len(results["settings"]["weights"]))
+    return [record["weight"], record["decision"], f"{extra:.1f}", *figures(record)]
+
+
+def figures(record: dict[str, Any]) -> list[str]:
+    """Return the figures of a summary in the order of `HEAD`."""
     of_all = f"of {record['cells']}"
     return [
-        record["weight"],
-        record["decision"],
-        f"{extra:.1f}",
         f"{record['mean_regret']:.1f}",
         str(Interval(*record["worst_regret"])),
         f"{record['over_a_point']} {of_all}",
