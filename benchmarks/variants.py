@@ -29,13 +29,16 @@ from typing import Any
 from benchmarks.digits import ROTATED, SAME
 from benchmarks.grid import analysis, cases, figure, runs, table
 from benchmarks.grid.cases import SOURCES, Grid
+from benchmarks.grid.forms import FORMS
 from benchmarks.parts import options, record
 
 QUESTION = "Which form of DTNH for which case?"
 WEIGHTS = (0.1, 1.0, 10.0)
 BOTH = ("SGD", "Adam")
 WHOLE = cases.grid(BOTH, (16, None), SOURCES, (5, 10, 20), (0.0, 0.4), WEIGHTS, seeds=20)
-QUICK = cases.grid(BOTH, (16,), (SAME, ROTATED), (5,), (0.0,), WEIGHTS, seeds=3)
+SOME = ("plain", "DTNH", "EMA 0.99", "separate", "decoupled", "metric")
+SOME_FORMS = [form for form in FORMS if form.name in SOME]
+QUICK = cases.grid(BOTH, (16,), (SAME, ROTATED), (5,), (0.0,), WEIGHTS, 3, SOME_FORMS)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -47,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         allow_abbrev=False,
     )
     add: Any = parser.add_argument
-    add("--quick", action="store_true", help="a corner of the grid, with 3 seeds")
+    add("--quick", action="store_true", help="a corner of the grid, some forms, 3 seeds")
     add("--out", type=Path, metavar="DIR", help="folder (default: out/variants or variants-quick)")
     chosen = parser.parse_args(argv)
     out = chosen.out or Path("out/variants-quick" if chosen.quick else "out/variants")
