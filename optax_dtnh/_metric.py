@@ -50,6 +50,10 @@ def scale_by_adam_dtnh(
     `bound / sqrt(mean(nu_hat))`. As long as `g` has been zero in all of them, or so small that
     its square is 0 in the moments' dtype, `r'` is 0.
 
+    `P` grows as the loss's gradient shrinks, and the regularizer's step with it: an `r` that does
+    not shrink as well, such as that of L2-SP, can make the run diverge. It is meant for
+    regularizers whose gradient is of the loss's size, such as feature distances.
+
     The pair comes as to `dtnh`. `r = 0` gives `scale_by_adam` bit for bit, `P = 1` gives
     `dtnh(weight)`. A scale that `g` and `r` share cancels, as in Adam; that of `g` alone divides
     the regularizer's part. The guarantee holds up to a rounding of
