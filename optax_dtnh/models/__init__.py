@@ -12,7 +12,7 @@ pretrained network. Every model returns `(logits, features)`, `features` a dict 
 Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 """
 
-from optax_dtnh.models._pretrained import load_pretrained, save_pretrained
+from optax_dtnh.models._pretrained import load_pretrained
 from optax_dtnh.models._resnet import (
     Basic,
     Bottleneck,
@@ -23,6 +23,7 @@ from optax_dtnh.models._resnet import (
     resnet101,
     resnet152,
 )
+from optax_dtnh.models._saving import save_pretrained
 from optax_dtnh.models._transfer import backbone_mask, replace_head, teacher_view
 from optax_dtnh.models._vit import ViT, vit_base, vit_small, vit_tiny
 

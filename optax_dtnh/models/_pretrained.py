@@ -1,26 +1,22 @@
-"""From a checkpoint to a model and back, strict in both directions."""
+"""From a checkpoint to a model, strict in both directions."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from optax_dtnh.models._checkpoint import Checkpoint, check_finite, open_checkpoint
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._names import SCHEMES, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._layout import EXACT, dotted, our_layout, their_shape
+from optax_dtnh.models._names import EPSILON, SCHEMES, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
 Names = tuple[str, ...]
 Leaves = dict[tuple[Any, ...], Any]
-EPSILON = "layer_norm_epsilon"  # in a file's metadata: no tensor tells it
-EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
 
 
 def load_pretrained(
@@ -86,70 +82,14 @@ def load_pretrained(
     scheme = _recognized(file)
     graph, state = nnx.split(_abstract(file, scheme, dtype))
     leaves = dict(nnx.to_flat_state(state))
-    names = {path: names_of(scheme, _dotted(path)) for path in leaves}
+    names = {path: names_of(scheme, dotted(path)) for path in leaves}
     _check_tensors(file, scheme, leaves, names, ignore)
     arrays = file.read()
     check_finite(file.path, {name: arrays[name] for ours in names.values() for name in ours})
     for path, variable in leaves.items():
         parts = [arrays.pop(name) for name in names[path]]
-        leaves[path] = variable.replace(_our_layout(path, parts))
+        leaves[path] = variable.replace(our_layout(path, parts))
     return cast(ResNet | ViT, nnx.merge(graph, nnx.from_flat_state(leaves)))
-
-
-def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
-    """Write a model as a safetensors file that torch's own code loads, and `load_pretrained`.
-
-    A ResNet is written under torchvision's and timm's names, a ViT under timm's, in float32. What
-    is loaded back is the same bit for bit. The file appears whole or not at all.
-
-    Args:
-      model: A `ResNet` or `ViT`.
-      path: Where to write, ending in `.safetensors`; a file there is replaced.
-
-    Raises:
-      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
-      ValueError: `path` has another ending.
-
-    Example:
-      >>> import tempfile
-      >>> from flax import nnx
-      >>> from safetensors import safe_open
-      >>> from optax_dtnh.models import resnet18, save_pretrained
-      >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
-      >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
-      >>> with safe_open(path, framework="numpy") as file:
-      ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
-      [64, 32, 1, 1]
-    """
-    from safetensors.numpy import save_file
-
-    path = Path(path)
-    scheme = _scheme_to_save(model)
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
-            "written."
-        )
-    leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
-    tensors = {
-        names_of(scheme, _dotted(where))[0]: _their_layout(where, _float32(where, leaf[...]))
-        for where, leaf in leaves.items()
-    }
-    metadata = {"format": "pt"}
-    if isinstance(model, ViT):
-        metadata[EPSILON] = repr(model.epsilon)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata)
-    os.replace(partial, path)
-
-
-def _scheme_to_save(model: Any) -> Scheme:
-    if not isinstance(model, (ResNet, ViT)):
-        raise TypeError(
-            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
-            "`load_pretrained` or `resnet50` returns."
-        )
-    return TORCHVISION_RESNET if isinstance(model, ResNet) else TIMM_VIT
 
 
 def _recognized(file: Checkpoint) -> Scheme:
@@ -202,7 +142,7 @@ def _check_tensors(
 ) -> None:
     """Raise unless the file holds what the model needs, of its shapes, and nothing else."""
     expected = {
-        name: _their_shape(path, leaf.shape, len(names[path]))
+        name: their_shape(path, leaf.shape, len(names[path]))
         for path, leaf in leaves.items()
         for name in names[path]
     }
@@ -229,35 +169,3 @@ def _check_tensors(
 def _listed(names: Iterable[str], most: int = 20) -> str:
     names = sorted(names)
     return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(map(str, path))
-
-
-def _their_shape(path: tuple[Any, ...], shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
-    if path[-1] == "kernel":  # [height, width,] in, out -> out, in [, height, width]
-        shape = (*shape[:-3:-1], *shape[:-2])
-    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
-
-
-def _our_layout(path: tuple[Any, ...], parts: list[np.ndarray]) -> jax.Array:
-    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if path[-1] == "kernel":
-        array = array.transpose(*range(2, array.ndim), 1, 0)
-    return jnp.asarray(array, jnp.float32)
-
-
-def _float32(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
-    if str(array.dtype) not in EXACT:
-        raise TypeError(
-            f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
-            f"{_dotted(path)}. Round them yourself, as with `jax.tree.map`."
-        )
-    return np.asarray(array, np.float32)
-
-
-def _their_layout(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
-    if path[-1] == "kernel":
-        array = array.transpose(-1, -2, *range(array.ndim - 2))
-    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

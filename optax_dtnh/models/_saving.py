@@ -1,0 +1,78 @@
+"""From a model to a checkpoint that torch's own code loads."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from safetensors.numpy import save_file
+
+from optax_dtnh.models._layout import EXACT, dotted, their_layout
+from optax_dtnh.models._names import EPSILON, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._vit import ViT
+
+
+def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
+    """Write a model as a safetensors file that torch's own code loads, and `load_pretrained`.
+
+    A ResNet is written under torchvision's and timm's names, a ViT under timm's, in float32. What
+    is loaded back is the same bit for bit. The file appears whole or not at all.
+
+    Args:
+      model: A `ResNet` or `ViT`.
+      path: Where to write, ending in `.safetensors`; a file there is replaced.
+
+    Raises:
+      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
+      ValueError: `path` has another ending.
+
+    Example:
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> from safetensors import safe_open
+      >>> from optax_dtnh.models import resnet18, save_pretrained
+      >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
+      >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
+      >>> with safe_open(path, framework="numpy") as file:
+      ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
+      [64, 32, 1, 1]
+    """
+    path = Path(path)
+    scheme = _scheme_to_save(model)
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
+            "written."
+        )
+    leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
+    tensors = {
+        names_of(scheme, dotted(where))[0]: their_layout(where, _float32(where, leaf[...]))
+        for where, leaf in leaves.items()
+    }
+    metadata = {"format": "pt"}
+    if isinstance(model, ViT):
+        metadata[EPSILON] = repr(model.epsilon)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def _scheme_to_save(model: Any) -> Scheme:
+    if not isinstance(model, (ResNet, ViT)):
+        raise TypeError(
+            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
+            "`load_pretrained` or `resnet50` returns."
+        )
+    return TORCHVISION_RESNET if isinstance(model, ResNet) else TIMM_VIT
+
+
+def _float32(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
+    if str(array.dtype) not in EXACT:
+        raise TypeError(
+            f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
+            f"{dotted(path)}. Round them yourself, as with `jax.tree.map`."
+        )
+    return np.asarray(array, np.float32)
