@@ -139,7 +139,7 @@ def all_of(source):
 
 
 def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
-    train, test, classes, broken = opened("png_digits", prepared)
+    train, test, classes, broken, _ = opened("png_digits", prepared)
     assert (len(train), len(test), broken) == (120, 30, ())
     assert classes == tuple(f"digit {i}" for i in range(10))
     pixels, labels = digits()
@@ -150,21 +150,21 @@ def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
 
 
 def test_images_per_class_are_drawn_from_the_training_split(prepared):
-    train, test, _, _ = opened("png_digits", prepared, train_per_class=4)
+    train, test, _, _, _ = opened("png_digits", prepared, train_per_class=4)
     assert np.bincount([x["label"] for x in all_of(train)]).tolist() == [4] * 10
     assert len(test) == 30
 
 
 def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
     data_dir = prepare(TrainOnly, tmp_path)
-    train, test, _, _ = opened("train_only", data_dir, train_per_class=4)
+    train, test, _, _, _ = opened("train_only", data_dir, train_per_class=4)
     assert (len(train), len(test)) == (40, 80)
     assert not {x["name"] for x in all_of(train)} & {x["name"] for x in all_of(test)}
     refused(ValueError, "should have a split of its own", "train_only", data_dir)
 
 
 def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
-    _, test, _, _ = opened("contest", prepare(Contest, tmp_path))
+    _, test, _, _, _ = opened("contest", prepare(Contest, tmp_path))
     assert test[0]["name"] == "contest validation[0]"
 
 
@@ -220,7 +220,7 @@ def test_a_data_set_of_tfds_is_read(tmp_path, monkeypatch):
     image_encoder = tfds.core.features.image_feature._ImageEncoder
     monkeypatch.setattr(image_encoder, "_encode_image", encode)
     with tfds.testing.mock_data(num_examples=6, data_dir=str(tmp_path)):
-        train, test, classes, _ = opened("oxford_flowers102", tmp_path)
+        train, test, classes, _, _ = opened("oxford_flowers102", tmp_path)
         assert (len(train), len(test), len(classes)) == (6, 6, 102)
         assert test[0]["name"] == "oxford_flowers102 test[0]"
         assert decode(train[0]["image"]).mode == "RGB"
