@@ -21,6 +21,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.tuning import identity, options
 from benchmarks.tuning.options import Settings
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _act(chosen: Namespace, settings: Settings) -> None:
     if chosen.predict is None and chosen.evaluate is None:
         if not identity.check(chosen.out, settings):
-            _look_at_data(settings)
+            _look_at_files(settings)
     # Imported here: they bring in jax, and `--help` and mistakes should not wait for it.
     from benchmarks.tuning import commands
 
@@ -56,9 +57,14 @@ def _act(chosen: Namespace, settings: Settings) -> None:
         commands.run(settings, chosen.out)
 
 
-def _look_at_data(settings: Settings) -> None:
+def _look_at_files(settings: Settings) -> None:
     from benchmarks.tuning.sources import look_at
 
+    if not settings.source.startswith("hf:") and not Path(settings.source).exists():
+        raise FileNotFoundError(
+            f"`--source` should be an existing file or hf:owner/name, got {settings.source}. Check "
+            "the path."
+        )
     look_at(settings.data, train_per_class=settings.train_per_class, data_dir=settings.data_dir)
 
 

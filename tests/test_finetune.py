@@ -476,7 +476,7 @@ BAD_ARGUMENTS = {
 UNFIT = {
     "devices": (["--devices", "9"], "`--devices` should be at most"),
     "batch": (["--devices", "3"], "`--batch-size` should be a multiple"),
-    "no source": (["--source", "missing.safetensors"], "`source` should be an existing file"),
+    "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
     "no data": (["--data", "missing"], "`--data` should"),
     "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
     "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
