@@ -16,13 +16,12 @@ os.environ.setdefault(
     "HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "hypothesis")
 )
 
-# The same examples in every short run; new ones in every long run. Nothing is stored.
+# The same examples in every run of a profile, so that a failure is one of the change. Nothing is
+# stored.
 settings.register_profile(
     "short", max_examples=20, derandomize=True, deadline=None, database=None, print_blob=True
 )
-settings.register_profile(
-    "long", settings.get_profile("short"), max_examples=250, derandomize=False
-)
+settings.register_profile("long", settings.get_profile("short"), max_examples=250)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 

@@ -288,12 +288,16 @@ def never_opposes_the_reference(way, case):
         assert d.part @ d.m >= -d.slack * norm(d.m)
 
 
+# Processors may take subnormal numbers for 0: a few of them in each element.
+FLUSHED = 16 * float(np.finfo(np.float32).tiny)
+
+
 def is_the_formula(way, case):
     for d in decisions(way, out_of(way, case)):
         off = norm(d.part - in_float64(way.rule, d.r, d.m))
         if may_go_either_way(way, d):
             off = min(norm(d.part), norm(d.part - d.r))
-        assert off <= d.slack
+        assert off <= d.slack + FLUSHED
 
 
 def may_go_either_way(way, d):
