@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
+PEERS := .venv-peers
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test long lint cost finetune parity clean
+.PHONY: demo test long lint cost finetune parity peers clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -30,6 +31,9 @@ parity: $(PARITY)/installed  ## the models against torch's, in an environment wi
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.step_cost
 
+peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
+	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
+
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.digits_finetune
 
@@ -46,5 +50,10 @@ $(PARITY)/installed: pyproject.toml
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@
 
+$(PEERS)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PARITY)
+	rm -rf $(VENV) $(PARITY) $(PEERS)
