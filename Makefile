@@ -4,10 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 PEERS := .venv-peers
+DOCS := .venv-docs
+RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test long lint cost finetune parity peers clean
+.PHONY: demo test long lint cost finetune parity peers docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -37,6 +39,18 @@ peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.digits_finetune
 
+docs: $(DOCS)/installed  ## the site, in site/: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+
+dist: $(RELEASE)/installed  ## wheel and sdist, in dist/, with their contents checked
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --outdir dist .
+	$(RELEASE)/bin/python -m twine check --strict dist/*
+	$(RELEASE)/bin/python .ci/contents dist
+
+packages: dist  ## the wheel alone, on every Python and with the lowest and the newest versions
+	.ci/packages dist
+
 $(installed): pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -55,5 +69,15 @@ $(PEERS)/installed: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
 	touch $@
 
+$(DOCS)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+$(RELEASE)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PARITY) $(PEERS)
+	rm -rf $(VENV) $(PARITY) $(PEERS) $(DOCS) $(RELEASE) site dist

@@ -45,6 +45,8 @@ from optax_dtnh._rules import (
 from optax_dtnh._select import per_leaf
 from optax_dtnh._transform import DTNHState, dtnh
 
+__version__ = "0.1.0"
+
 __all__ = [
     "DTNHState",
     "GradientPair",

@@ -1,0 +1,82 @@
+"""The site has the repository's layout, so that every link is right in both.
+
+mkdocs takes pages from one folder, and a link out of it would be dead. Here every page and every
+file that a page links to keeps its path in the repository instead: `README.md` is the home page,
+`docs/forms.md` is `docs/forms.html`, and `../benchmarks/results/digits.json` resolves as on disk.
+A linked source file becomes a page that shows it. No text exists twice.
+"""
+
+import os
+import re
+from pathlib import Path
+from posixpath import join, normpath
+
+import results
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "CHANGELOG.md", "benchmarks/README.md")
+LINK = re.compile(r"(\]\(|^\[[^\]]+\]: )(?!https?:|#|mailto:)([^)#\s]+)", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+
+
+def on_config(config):
+    """Add a page for every record of a benchmark to the navigation."""
+    section = next(item["Benchmarks"] for item in config.nav if "Benchmarks" in item)
+    section.extend({name: results.page(name)} for name in results.names(ROOT))
+    return config
+
+
+def on_files(files, config):
+    """Replace the files of the `docs` folder by those of the repository, at their own paths."""
+    for file in list(files):
+        if file.src_dir == config.docs_dir:
+            files.remove(file)
+    for name in results.names(ROOT):
+        content = results.markdown(ROOT, name)
+        files.append(File.generated(config, results.page(name), content=content))
+    for path in pages(ROOT):
+        _append(files, path, config)
+    for file in list(files.documentation_pages()):
+        for target in linked(file.content_string, file.src_uri):
+            if not files.get_file_from_path(shown(target)) and (ROOT / target).is_file():
+                _append(files, target, config)
+    return files
+
+
+def on_page_markdown(markdown, **_):
+    """Point links to source files at the pages that show them."""
+    return CODE_OR_LINK.sub(_to_shown, markdown)
+
+
+def pages(root):
+    """Return the pages that are written by hand, as paths in the repository."""
+    written = sorted(path.relative_to(root).as_posix() for path in root.glob("docs/*.md"))
+    return [path for path in PAGES if (root / path).is_file()] + written
+
+
+def linked(text, page):
+    """Return the files of the repository that a page links to, as paths in the repository."""
+    found = LINK.findall(CODE.sub("", text))
+    return sorted({normpath(join(os.path.dirname(page), target)) for _, target in found})
+
+
+def shown(path):
+    """Return where the site shows a file: a page of its own for a source file."""
+    return f"{path}.md" if path.endswith(".py") else path
+
+
+CODE_OR_LINK = re.compile(f"({CODE.pattern})|{LINK.pattern}", CODE.flags)
+
+
+def _to_shown(match):
+    return match[1] or match[2] + shown(match[3])
+
+
+def _append(files: Files, path, config):
+    if path.endswith(".py"):
+        code = (ROOT / path).read_text()
+        content = f"# {path}\n\n```python\n{code}```\n"
+        files.append(File.generated(config, shown(path), content=content))
+    else:
+        files.append(File(path, ROOT.as_posix(), config.site_dir, config.use_directory_urls))
