@@ -9,8 +9,9 @@ from jax.typing import DTypeLike
 
 from optax_dtnh._checks import check_floating, check_like
 from optax_dtnh._pair import is_pair_of
-from optax_dtnh._rules import Rule, widen
+from optax_dtnh._rules import Rule
 from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
+from optax_dtnh._sums import widen
 from optax_dtnh._transform import LEAVE_OUT, DTNHState, init_and_combine
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._rules import inner_product, over_norms
+from optax_dtnh._rules import over_norms
+from optax_dtnh._sums import inner_product, parts_of
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
@@ -34,7 +35,9 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
     check_like("r", r, "g", g)
     check_floating("g", g)
     check_floating("r", r)
-    return over_norms(inner_product(r, g), inner_product(g, g), inner_product(r, r))
+    parts = parts_of(g, r)
+    products = ((r, g), (g, g), (r, r))
+    return over_norms(*(inner_product(x, y, parts) for x, y in products))
 
 
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:

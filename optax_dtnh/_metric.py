@@ -10,8 +10,9 @@ from jax.typing import ArrayLike, DTypeLike
 
 from optax_dtnh._checks import check_positive
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, inner_product, widen
+from optax_dtnh._rules import Rule
 from optax_dtnh._select import TreeOrFn, mask_out
+from optax_dtnh._sums import inner_product, size, widen
 from optax_dtnh._transform import init_and_combine
 
 
@@ -123,10 +124,9 @@ def _capped_p(
 ) -> Any:
     """Return `P`, capped, from Adam's state, over the leaves inside the mask."""
     nu = mask_out(in_mask, state.nu)
-    size = float(max(sum(leaf.size for leaf in jax.tree.leaves(nu)), 1))  # may exceed an int32
     # Times the reciprocal: written as Adam has it, XLA would store the root to share it with Adam.
     correct = optax.tree.bias_correction(jnp.ones([]), b2, state.count)
-    mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / size * correct
+    mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / max(size(nu), 1.0) * correct
     # 0 as long as there was no gradient, then 1. A quotient of small constants: XLA turns
     # `x / y / z` into `x / (y z)`, and that of two means would overflow.
     some = jnp.where(mean == 0, 0.0, 2.0) / jnp.where(mean == 0, 1.0, 2.0)

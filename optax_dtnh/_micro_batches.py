@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from optax_dtnh._pair import GradientPair
-from optax_dtnh._rules import widen
+from optax_dtnh._sums import widen
 
 ValuesAndPair = Callable[..., tuple[Any, GradientPair]]
 

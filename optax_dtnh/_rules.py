@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._sums import inner_product, parts_of, widen
 
 Scalar = jax.Array | float
 Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
@@ -134,13 +135,6 @@ def add_conflict_free(
     return list(map(add, u, r_again, m, p)), dot < 0
 
 
-def inner_product(x: Any, y: Any) -> jax.Array:
-    """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows."""
-    # Reducing each leaf where it lies needs no gather of sharded leaves, unlike vdot or ravel.
-    total = _sum(jax.tree.map(lambda a, b: jnp.sum(widen(a) * widen(b)), x, y))
-    return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
-
-
 def coefficients(
     rule: Rule, r: Any, m: Any, left: Sequence[Any] | None = None
 ) -> tuple[Scalar, Scalar | None, jax.Array]:
@@ -148,10 +142,10 @@ def coefficients(
 
     `left` holds what stands for `r` and `m` on the left of an inner product, where it differs.
     """
-    r_left, m_left = left or (r, m)
-    dot, ref_sq = inner_product(r_left, m), inner_product(m_left, m)
+    (r_left, m_left), parts = left or (r, m), parts_of(r, m)
+    dot, ref_sq = inner_product(r_left, m, parts), inner_product(m_left, m, parts)
     nonzero = ref_sq != 0
-    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r_left, r))
+    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r_left, r, parts))
     # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
     # into the update of every leaf, and the program grows with the square of their number. And
     # both depend on `dot`: a rule that ignores it would leave it to be read, by the diagnostic
@@ -172,21 +166,6 @@ def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax
 def scaled(s: jax.Array | None, x: ArrayLike) -> jax.Array:
     """Return `s * x`, widened, or `x` alone for no `s`."""
     return widen(x) if s is None else s * widen(x)
-
-
-def widen(x: ArrayLike) -> jax.Array:
-    """Return `x` in float32, or in float64 if it is float64."""
-    wide = jnp.float64 if jnp.result_type(x) == jnp.float64 else jnp.float32
-    return jax.lax.convert_element_type(x, wide)
-
-
-def _sum(partials: Any) -> jax.Array:
-    """Return the sum of a tree of scalars, in pairs: one by one, rounding grows with the number."""
-    terms = [jnp.zeros([], jnp.float32), *jax.tree.leaves(partials)]
-    while len(terms) > 1:
-        pairs = zip(terms[::2], terms[1::2], strict=False)
-        terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]
-    return terms[0]
 
 
 @jax.custom_jvp

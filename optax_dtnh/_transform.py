@@ -80,8 +80,11 @@ def dtnh(
     it in. (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out.)
     Elements below about 1e-19 count as 0 in the products.
 
-    `init` works under `jax.eval_shape`; `update` under `jit` on sharded gradients, `vmap`, `scan`
-    and `grad`. Inside `jax.shard_map` the inner products would be those of one shard.
+    `init` works under `jax.eval_shape`; `update` under `jit`, `vmap`, `scan` and `grad`. On sharded
+    gradients the inner products are those of the whole, under `jit` as inside `jax.shard_map`,
+    where a leaf's type says over which mesh axes its parts differ: over those they are added up,
+    also where they belong to different models. With `check_vma=False` it says nothing, and every
+    device decides by the parts that it holds.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule; not checked where it is

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_num_cpu_devices", 4)  # for the sharding tests
+jax.config.update("jax_num_cpu_devices", 8)  # for the sharding tests
 
 # Hypothesis notes the constants of our code; not in the checkout.
 os.environ.setdefault(

@@ -20,7 +20,7 @@ from optax_dtnh import (
     transform_pair,
     value_and_grad_pair,
 )
-from optax_dtnh._rules import inner_product
+from optax_dtnh._sums import inner_product
 from optax_dtnh.regularizers import feature_distance
 from tests.helpers import assert_equal, cast, dot, minus, norm, vector
 from tests.pages import ROOT, blocks, execute, side

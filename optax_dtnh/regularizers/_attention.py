@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._rules import widen
+from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_last_axis, check_pair, check_scalar
 from optax_dtnh.regularizers._distances import Reduction, reduced, squares, total
 

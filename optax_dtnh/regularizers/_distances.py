@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._rules import widen
+from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_pair, check_scalar
 
 Reduction = Callable[[jax.Array], jax.Array]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from optax_dtnh._rules import widen
+from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_last_axis, check_pair, check_temperature
 from optax_dtnh.regularizers._distances import total
 

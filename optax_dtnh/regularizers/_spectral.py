@@ -5,7 +5,7 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
-from optax_dtnh._rules import widen
+from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_matrix
 
 

@@ -1,0 +1,70 @@
+"""Inner products over whole trees, in whatever parts their leaves lie.
+
+Under `jax.jit` an array is whole, however it is sharded, and XLA adds up the parts. Inside
+`jax.shard_map` a leaf is the part that one device holds, and its type says over which axes of the
+mesh the parts differ: the sums are added up over those. So the decision is the same in both.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+Axes = tuple[str, ...]
+
+
+def inner_product(x: Any, y: Any, parts: Sequence[Axes] | None = None) -> jax.Array:
+    """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows.
+
+    `parts` is what `parts_of` says of the leaves; None if `x` and `y` are all there is.
+    """
+    leaves = list(zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
+    terms = defaultdict(list)
+    for (a, b), axes in zip(leaves, parts_of(x, y) if parts is None else parts, strict=True):
+        # Reducing each leaf where it lies needs no gather of sharded leaves, unlike vdot or ravel.
+        terms[axes].append(jnp.sum(widen(a) * widen(b)))
+    total = _sum([_over_parts(_sum(t), axes) for axes, t in terms.items()])
+    return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
+
+
+def parts_of(*trees: Any) -> list[Axes]:
+    """Return the mesh axes over which each leaf lies in parts, in any of the trees.
+
+    Always none outside `jax.shard_map`, and inside with `check_vma=False`, where nobody knows.
+    """
+    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    return [tuple(sorted(frozenset().union(*map(_varying, beside)))) for beside in leaves]
+
+
+def size(tree: Any) -> float:
+    """Return the number of elements of all parts together, a float: it may exceed an int32."""
+    leaves = zip(jax.tree.leaves(tree), parts_of(tree), strict=True)
+    return float(sum(leaf.size * jax.lax.axis_size(axes) for leaf, axes in leaves))
+
+
+def widen(x: ArrayLike) -> jax.Array:
+    """Return `x` in float32, or in float64 if it is float64."""
+    wide = jnp.float64 if jnp.result_type(x) == jnp.float64 else jnp.float32
+    return jax.lax.convert_element_type(x, wide)
+
+
+def _varying(x: ArrayLike) -> frozenset[str]:
+    return jax.typeof(x).mat.varying
+
+
+def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
+    missing = tuple(axis for axis in axes if axis not in _varying(s))
+    s = jax.lax.pcast(s, missing, to="varying") if missing else s  # the parts are equal
+    return jax.lax.psum(s, axes) if axes else s
+
+
+def _sum(terms: Sequence[jax.Array]) -> jax.Array:
+    """Return the sum of scalars, in pairs: one by one, rounding grows with the number."""
+    terms = list(terms) or [jnp.zeros([], jnp.float32)]
+    while len(terms) > 1:
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]
+    return terms[0]
