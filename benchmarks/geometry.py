@@ -100,7 +100,7 @@ def both(axes: Axes, rule: Rule) -> None:
 
 def save(figure, path: Path) -> None:
     """Write a figure and close it."""
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
 
 
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draw the rules in the plane.")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the pictures")
     out = parser.parse_args(argv).out
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 5.4), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 5.0), layout="constrained")
     case(axes[0], CONFLICT, "conflict: <r, g> < 0")
     case(axes[1], AGREEMENT, "agreement: <r, g> > 0")
     save(figure, out / "geometry.png")
