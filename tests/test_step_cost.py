@@ -1,7 +1,9 @@
 """What one update costs: the bars, and controls that show that they can be missed."""
 
 import functools
+import itertools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +13,29 @@ import pytest
 
 from benchmarks import step_cost
 from benchmarks.cost import controls, tables, wall
+from benchmarks.cost import grid_table as grid_table_module
 from benchmarks.cost.bars import (
     FLOPS,
+    GRID_BARS,
     L2_SP,
     PRODUCTS,
     SMALL_LEAVES,
     SMALL_LEAVES_OF_ADAM,
     adam_bars,
     broken,
+    grid_bars,
     nonlinear,
     resnet50_bars,
     storage_is_known,
 )
-from benchmarks.cost.compiled import Cost, update_cost
+from benchmarks.cost.compiled import Cost, compile_step, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
-from benchmarks.cost.forms import ADAM_BASELINE, ADAM_FORMS, BASELINE, FORMS, followed_by, rate, sgd
+from benchmarks.cost.forms import ADAM_BASELINE, ADAM_FORMS, FORMS, followed_by, rate, sgd
+from benchmarks.cost.grid import built, cells, floor
+from benchmarks.cost.grid_table import grid_table
 from benchmarks.cost.networks import NETWORKS
 from benchmarks.cost.trees import as_params, resnet50, size_in_bytes, small_leaves
+from tests.pages import ROOT
 
 STEPS = steps()
 METRIC, ADAM = ADAM_FORMS["scale_by_adam_dtnh"], ADAM_BASELINE["Adam alone"]
@@ -172,8 +180,89 @@ def test_the_exit_code_tells_of_a_missed_bar(monkeypatch, capsys, tmp_path):
     assert [table["failures"] for table in written["tables"]] == [[], ["z"]]
 
 
-def test_wall_times_are_paired_ratios():
+def test_every_cell_of_the_grid_has_a_bar_not_below_its_floor():
+    barred = {(form, optimizer) for form, row in GRID_BARS.items() for optimizer in row}
+    assert barred == set(cells())
+    assert all(grid_bars(*cell)["bytes"] > floor(cell) for cell in cells())
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "momentum", "Adam", "AdamW"])
+@pytest.mark.parametrize("form", ["dtnh", "add_l2_sp"])
+def test_the_bars_keep_what_is_said_of_the_floors(form, optimizer):
+    assert grid_bars(form, optimizer)["bytes"] <= 1.7 * floor((form, optimizer))
+
+
+def test_the_floors_are_counted_from_what_is_read_and_written():
+    assert floor(("alone", "momentum")) == 5  # g, m, w -> m', w'
+    assert floor(("dtnh", "momentum")) == 8  # g, r, and r in the second pass
+    assert floor(("add_l2_sp", "momentum")) == 9  # g, w, w_s, and w_s in the second pass
+    assert floor(("dtnh, inner=", "Adafactor")) == 8  # its first pass is that of the products
+
+
+def test_forms_exist_where_the_optimizer_has_what_they_need():
+    assert ("dtnh, inner=", "SGD") not in cells()  # around nothing, it is the form before it
+    assert [cell[1] for cell in cells() if cell[0] == "scale_by_adam_dtnh"] == ["Adam", "AdamW"]
+    assert [cell[1] for cell in cells() if "apart" in cell[0]] == ["momentum"]
+
+
+@pytest.mark.parametrize("cell", cells(), ids=", ".join)
+def test_every_cell_descends(cell):
+    # A direction built with the wrong sign would cost the same.
+    form, params = built(cell), {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    g, r = jax.tree.map(jnp.ones_like, params), jax.tree.map(jnp.zeros_like, params)
+    state = form.transformation.init(params)
+    updates, _ = form.update(form.transformation, g, r, state, params)
+    assert optax.tree.vdot(updates, g) < 0
+
+
+@pytest.mark.parametrize("cell", [("dtnh", "Lion"), ("dtnh, inner=", "momentum")], ids=", ".join)
+def test_a_cell_stays_within_its_bars_and_is_not_timed_unless_asked(cell):
+    (row,) = (table := grid_table(wall=False, chosen=[cell])).rows
+    assert not table.failures
+    assert row["holds"] or not storage_is_known()
+    assert row["bytes / floor"] == row["bytes"] / floor(cell) >= 1
+    assert "time" not in row
+
+
+def test_a_cell_above_its_bar_is_named(monkeypatch):
+    monkeypatch.setattr(grid_table_module, "storage_is_known", lambda: True)
+    monkeypatch.setitem(GRID_BARS["alone"], "SGD", (2.9, 0.01))
+    table = grid_table(wall=False, chosen=[("alone", "SGD")])
+    assert table.failures == ["alone with SGD: bytes 3, at most 2.9"]
+    assert table.rows[0]["holds"] is False
+
+
+def test_wall_times_are_paired_ratios_to_the_optimizer_alone():
     params = as_params(small_leaves(4))
-    alone = followed_by(BASELINE["SGD alone"], optax.sgd(0.1))
-    ratio = wall.paired_ratio(followed_by(FORMS["dtnh"], optax.sgd(0.1)), alone, params, runs=3)
-    assert 0 < ratio.low <= ratio.median <= ratio.high
+    clock = grid_table_module.clock_on(params)
+    ratio = {
+        (form, optimizer): clock((form, optimizer), compile_step(built((form, optimizer)), params))
+        for form, optimizer in [("alone", "SGD"), ("dtnh", "SGD"), ("dtnh", "Muon")]
+    }
+    assert ratio["alone", "SGD"] is None
+    assert ratio["dtnh", "Muon"] is None
+    found = ratio["dtnh", "SGD"]
+    assert 0 < found.low <= found.median <= found.high
+    assert grid_table_module.columns(found)["time"] == found.median
+    assert set(grid_table_module.columns(None).values()) == {None}
+
+
+def test_a_ratio_is_of_adjacent_runs():
+    first, second = itertools.cycle([9.0, 2.0]), itertools.cycle([3.0, 4.0])
+    found = wall.paired_ratio(lambda: next(first), lambda: next(second), runs=2)
+    assert found == wall.Ratio(median=1.75, low=1.125, high=2.375)
+
+
+def test_the_committed_record_is_of_every_cell_and_of_a_commit_without_changes():
+    record = json.loads((ROOT / "benchmarks" / "results" / "step_cost.json").read_text())
+    rows = record["tables"][-1]["rows"]
+    assert [(row["form"], row["optimizer"]) for row in rows] == cells()
+    for row in rows:
+        bars = grid_bars(row["form"], row["optimizer"])
+        assert {q: row[f"{q} at most"] for q in bars} == bars
+        assert row["holds"]
+        assert row["floor"] == floor((row["form"], row["optimizer"]))
+        assert (row["time"] is None) == (row["form"] == "alone" or row["optimizer"] == "Muon")
+    assert [table["failures"] for table in record["tables"]] == [[]] * len(record["tables"])
+    assert record["environment"]["dirty"] is False
+    assert re.fullmatch("[0-9a-f]{40}", record["environment"]["commit"])

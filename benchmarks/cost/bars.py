@@ -9,13 +9,87 @@ from benchmarks.cost.compiled import Cost
 # In N, the bytes of one parameter tree. The floor of two passes over a pair is 8, of L2-SP 9.
 PAIR = {"bytes": 10.1, "temporary": 0.01}
 L2_SP = {"bytes": 12.1, "temporary": 0.01}
-# Of the forms with Adam, whose floor is 10. Its direction, or `P`, is kept for the last pass.
+# Of the forms with Adam, whose floor is 10, in the metric 13. Its direction, or `P`, is kept for
+# the last pass.
 ADAM = {
     "dtnh, then Adam": {"bytes": 15.1, "temporary": 0.01},
     "dtnh, inner=scale_by_adam": {"bytes": 17.1, "temporary": 1.01},
     "scale_by_adam_dtnh": {"bytes": 21.1, "temporary": 1.01},
 }
 ADAM_PRODUCTS = {"dtnh, then Adam": 2, "dtnh, inner=scale_by_adam": 2, "scale_by_adam_dtnh": 3}
+
+# Of every form with every optimizer: bytes, temporary, as measured. What lies between the floors of
+# `grid` and these is XLA:CPU's. Each inner product is a reduction of its own, and reads `g` again.
+# An optimizer's new moments are read back for the parameters, and what goes into them (`g`, `r`,
+# `w_s`, a smoothed reference) is read for each of them. What two passes share and no fusion computes
+# twice is stored, at 1 N of temporary and 2 N of bytes: a smoothed or clipped gradient, the
+# direction inside, what Lion takes the sign of, the steps of Adafactor and Muon.
+GRID_BARS = {
+    "alone": {
+        "SGD": (3.1, 0.01),
+        "momentum": (6.1, 0.01),
+        "Adam": (10.1, 0.01),
+        "AdamW": (10.1, 0.01),
+        "Lion": (9.1, 1.01),
+        "Adafactor": (14.1, 1.3),
+        "Muon": (87.0, 7.1),
+    },
+    "dtnh": {
+        "SGD": (7.1, 0.01),
+        "momentum": (10.1, 0.01),
+        "Adam": (15.1, 0.01),
+        "AdamW": (15.1, 0.01),
+        "Lion": (14.1, 0.8),
+        "Adafactor": (20.1, 2.01),
+        "Muon": (92.0, 7.1),
+    },
+    "add_l2_sp": {
+        "SGD": (8.1, 0.01),
+        "momentum": (12.1, 0.01),
+        "Adam": (18.1, 0.01),
+        "AdamW": (18.1, 0.01),
+        "Lion": (18.1, 1.3),
+        "Adafactor": (22.1, 2.01),
+        "Muon": (95.0, 7.1),
+    },
+    "dtnh, reference=ema": {
+        "SGD": (13.1, 1.01),
+        "momentum": (16.1, 1.01),
+        "Adam": (22.1, 1.01),
+        "AdamW": (22.1, 1.01),
+        "Lion": (21.1, 1.6),
+        "Adafactor": (26.1, 2.01),
+        "Muon": (99.0, 7.1),
+    },
+    "dtnh, labels=per_leaf": {
+        "SGD": (7.1, 0.01),
+        "momentum": (10.1, 0.01),
+        "Adam": (15.1, 0.01),
+        "AdamW": (15.1, 0.01),
+        "Lion": (14.1, 0.9),
+        "Adafactor": (20.1, 2.3),
+        "Muon": (92.0, 7.1),
+    },
+    "transform_pair (one clipped), dtnh": {
+        "SGD": (10.1, 1.01),
+        "momentum": (13.1, 1.01),
+        "Adam": (18.1, 1.01),
+        "AdamW": (18.1, 1.01),
+        "Lion": (17.1, 1.6),
+        "Adafactor": (23.1, 2.01),
+        "Muon": (95.0, 7.1),
+    },
+    "transform_pair (each apart), dtnh": {"momentum": (13.1, 0.01)},
+    "dtnh, inner=": {
+        "momentum": (11.1, 0.01),
+        "Adam": (17.1, 1.01),
+        "AdamW": (17.1, 1.01),
+        "Lion": (13.1, 1.01),
+        "Adafactor": (20.1, 2.01),
+        "Muon": (92.0, 7.1),
+    },
+    "scale_by_adam_dtnh": {"Adam": (21.1, 1.01), "AdamW": (21.1, 1.01)},
+}
 
 # The inner products that are left in the program. The state's `conflict` needs <r, m> always.
 PRODUCTS = {"truncate": 2, "orthogonal": 2, "drop": 2, "plain": 1, "cosine": 3}
@@ -46,6 +120,11 @@ def resnet50_bars(name: str, leaves: int) -> dict[str, float]:
 def adam_bars(name: str, leaves: int) -> dict[str, float]:
     """Return the bars of a form with Adam on the ResNet-50-shaped tree."""
     return ADAM[name] | {"reductions": ADAM_PRODUCTS[name] * leaves}
+
+
+def grid_bars(form: str, optimizer: str) -> dict[str, float]:
+    """Return the bars of a form with an optimizer on the ResNet-50-shaped tree."""
+    return dict(zip(("bytes", "temporary"), GRID_BARS[form][optimizer], strict=True))
 
 
 def broken(name: str, cost: Cost, bars: Mapping[str, float]) -> list[str]:

@@ -22,12 +22,10 @@ from benchmarks.cost.export import PLATFORMS, export_problems, steps
 from benchmarks.cost.forms import ADAM_BASELINE, BASELINE, Form, followed_by, rate, sgd
 from benchmarks.cost.networks import Network, loss_and_distance
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
-from benchmarks.cost.wall import paired_ratio
 from optax_dtnh import value_and_grad_pair
 
 COUNTS = (50, 100, 200)
 CONTROL_COUNTS = (20, 40, 80)
-RUNS = 20
 
 
 class Table(NamedTuple):
@@ -145,16 +143,6 @@ def export_table() -> Table:
         f"{row['form']} on {p}: {row[p]}" for row in rows for p in PLATFORMS if row[p] is not True
     ]
     return Table("lowers without callbacks, effects and float64", rows, failures)
-
-
-def wall_table(forms: Mapping[str, Form]) -> Table:
-    """Time the update against the same optimizer alone; nothing is asserted."""
-    params, alone = as_params(resnet50()), followed_by(BASELINE["SGD alone"], sgd())
-    rows = [
-        {"form": name, **paired_ratio(followed_by(form, sgd()), alone, params, RUNS)._asdict()}
-        for name, form in forms.items()
-    ]
-    return Table(f"wall time relative to SGD alone, quartiles of {RUNS} paired runs", rows, [])
 
 
 def _where_known(failures: list[str]) -> list[str]:

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.cost.compiled import compile_step
 from benchmarks.cost.forms import Form
 
 WARM_UP = 2
+
+Run = Callable[[], float]
 
 
 class Ratio(NamedTuple):
@@ -22,27 +23,38 @@ class Ratio(NamedTuple):
     high: float
 
 
-def paired_ratio(form: Form, baseline: Form, params: Any, runs: int) -> Ratio:
-    """Return how much longer `form` takes than `baseline`, over `runs` adjacent pairs."""
-    first, second = timed(form, params), timed(baseline, params)
+class Inputs(NamedTuple):
+    """What an update is run on, random arrays."""
+
+    g: Any
+    r: Any
+    params: Any
+
+
+def paired_ratio(first: Run, second: Run, runs: int) -> Ratio:
+    """Return how much longer `first` takes than `second`, over `runs` adjacent pairs."""
     ratios = [first() / second() for _ in range(WARM_UP + runs)][WARM_UP:]
     low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75))
     return Ratio(float(median), float(low), float(high))
 
 
-def timed(form: Form, params: Any) -> Callable[[], float]:
-    """Return a function that makes one update, on random arrays of its own, and its seconds."""
-    step = compile_step(form, params)
-    g, r, w = (_random(seed, params) for seed in range(3))
-    carry = w, form.transformation.init(w)
+def timed(form: Form, compiled: Callable[..., Any], inputs: Inputs) -> Run:
+    """Return a function that makes one more update with the compiled `form`, and its seconds."""
+    params = jax.tree.map(jnp.copy, inputs.params)  # it is donated
+    carry = params, form.transformation.init(params)
 
     def run():
         nonlocal carry
         start = time.perf_counter()
-        carry = jax.block_until_ready(step(*carry, g, r))
+        carry = jax.block_until_ready(compiled(*carry, inputs.g, inputs.r))
         return time.perf_counter() - start
 
     return run
+
+
+def random_inputs(params: Any) -> Inputs:
+    """Return gradients and parameters of the shapes of `params`."""
+    return Inputs(*(_random(seed, params) for seed in range(3)))
 
 
 def _random(seed: int, params: Any) -> Any:

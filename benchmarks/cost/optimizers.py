@@ -1,0 +1,68 @@
+"""The optimizers that the forms are measured with, and the least that each has to access."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import jax
+import optax
+from optax import contrib
+
+from benchmarks.cost.forms import rate
+
+
+class Optimizer(NamedTuple):
+    """An optimizer in two parts, so that the regularizer can come before or around the first.
+
+    Attributes:
+      direction: From the gradient to a direction that points uphill.
+      after: What follows: the decay of the weights if there is one, and the learning rate.
+      floor: The least bytes of an update, in N: every array read once per pass, and written once.
+    """
+
+    direction: optax.GradientTransformation
+    after: optax.GradientTransformation
+    floor: float
+
+    def alone(self) -> optax.GradientTransformation:
+        """Return the whole optimizer."""
+        return optax.chain(self.direction, self.after)
+
+
+def matrices(params: Any) -> Any:
+    """Return for every leaf with two dimensions or more which one is the output, for Muon."""
+    # Annotated with names that a type checker cannot see through.
+    numbers = cast(Callable[..., Any], contrib.MuonDimensionNumbers)
+    return jax.tree.map(
+        lambda x: numbers(tuple(range(x.ndim - 1)), (x.ndim - 1,)) if x.ndim > 1 else None, params
+    )
+
+
+def decayed() -> optax.GradientTransformation:
+    """Return what follows an optimizer with decoupled decay."""
+    return optax.chain(optax.add_decayed_weights(1e-4), rate())
+
+
+def uphill(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return an optimizer that is only made whole as the direction that it is built on."""
+    return optax.chain(optimizer, optax.scale(-1.0))
+
+
+# Bytes read and written, with `g` the gradient, `w` the parameters, `'` what is new:
+# SGD              g, w -> w'
+# momentum, Lion   g, m, w -> m', w'
+# Adam, AdamW      g, mu, nu, w -> mu', nu', w'
+# Adafactor        g, w for the rows, columns and the size of w; g for the size of the update;
+#                  g, w -> w'
+# Muon             g, m -> m', x with its norm; five times x for its Gram matrix, x -> x';
+#                  x, w -> w'. The Gram matrices are left out.
+OPTIMIZERS = {
+    "SGD": Optimizer(optax.identity(), rate(), 3),
+    "momentum": Optimizer(optax.trace(0.9), rate(), 5),
+    "Adam": Optimizer(optax.scale_by_adam(), rate(), 7),
+    "AdamW": Optimizer(optax.scale_by_adam(), decayed(), 7),
+    "Lion": Optimizer(optax.scale_by_lion(), decayed(), 5),
+    "Adafactor": Optimizer(uphill(optax.adafactor(1.0)), rate(), 6),
+    "Muon": Optimizer(
+        uphill(contrib.muon(1.0, muon_weight_dimension_numbers=matrices)), rate(), 22
+    ),
+}
