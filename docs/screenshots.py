@@ -30,7 +30,10 @@ def main() -> int:
     parser.add_argument("--height", type=int, default=4000, help="of a picture, in pixels")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    pages = options.pages or sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html"))
+    found = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))
+    pages = options.pages or [
+        page for page in found if page != "404.html"
+    ]  # that one wants a server
     wide = [
         f"{page} on a {name}"
         for page in pages

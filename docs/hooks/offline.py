@@ -10,6 +10,7 @@ STYLE = re.compile(r"(?:@import\s+|url\()[\"']?(?:https?:)?//[^)\"';]+")
 UNRENDERED = {
     "an RST link": re.compile(r"&gt;`_|&gt;</code>_"),
     "a table": re.compile(r"<p>\|[^<]*\|---"),
+    "a list": re.compile(r"<p>(?:(?!</p>).)*\n[-*] ", re.DOTALL),
     "a fence": re.compile(r"<p>```"),
     "a prompt outside of code": re.compile(r"<p>&gt;&gt;&gt;|<blockquote>\s*<blockquote>"),
     "an unresolved reference": re.compile(r"<p>[^<]*\]\[[\w.]+\]"),

@@ -11,6 +11,9 @@ import re
 FOLDER = "benchmarks/results"
 COMMAND = re.compile(r"^    ((?:python -m|make|[A-Z_]+=\S+ python) .*)$", re.MULTILINE)
 
+# The site's Markdown wants an empty line before a list, the repository's view does not.
+LIST = re.compile(r"^((?![-| ]).+)\n- ", re.MULTILINE)
+
 
 def names(root):
     """Return the names of all records, sorted."""
@@ -26,16 +29,21 @@ def markdown(root, name):
     """Return the page of a record."""
     record = json.loads((root / FOLDER / f"{name}.json").read_text())
     about = docstring(root / "benchmarks" / f"{name}.py")
-    body = table(root, name)
+    title, body = headed(table(root, name), about.splitlines()[0].removesuffix("."))
     parts = [
-        "" if body.startswith("# ") else f"# {about.splitlines()[0].removesuffix('.')}",
-        body if body.startswith("# ") else "",
+        f"# {title}",
         origin(name, record, command(name, about)),
-        "" if body.startswith("# ") else body,
+        body,
         picture(root, name, body),
-        f"## What the script claims\n\n```text\n{about.strip()}\n```",
+        f"## What the script says\n\n{about.strip()}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headed(body, otherwise):
+    """Return the title that tables bring along, or another one, and what stands below it."""
+    first, _, rest = body.partition("\n")
+    return (first[2:], rest.strip()) if first.startswith("# ") else (otherwise, body)
 
 
 def docstring(path):
@@ -53,7 +61,8 @@ def command(name, about):
 def table(root, name):
     """Return the tables written beside a record, none where there are none."""
     path = root / FOLDER / f"{name}.md"
-    return path.read_text().strip() if path.is_file() else ""
+    text = path.read_text().strip() if path.is_file() else ""
+    return LIST.sub(r"\1\n\n- ", text)
 
 
 def picture(root, name, body):
@@ -73,8 +82,8 @@ def origin(name, record, command):
     ]
     rows += [("drawn", drawn(record)), ("every number", f"[{name}.json]({name}.json)")]
     rows += [("script", f"[benchmarks/{name}.py](../{name}.py)")]
-    lines = [f"| {key} | {value} |" for key, value in rows if value]
-    return "\n".join(["| | |", "|---|---|", *lines])
+    first, *lines = [f"| {key} | {value} |" for key, value in rows if value]
+    return "\n".join([first, "|---|---|", *lines])
 
 
 def environment(record):
