@@ -1,0 +1,93 @@
+"""The figures in the pages are those of the committed records, and the pictures what they say."""
+
+import json
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_dtnh
+from benchmarks import geometry, guarantee
+from benchmarks.parts import record
+from tests.pages import ROOT
+
+RESULTS = ROOT / "benchmarks/results"
+
+
+def page(name):
+    return (ROOT / f"docs/{name}.md").read_text()
+
+
+def rows(text):
+    """The cells of all table rows of a page."""
+    lines = re.findall(r"^\|(.*)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
+
+
+def test_the_page_of_the_guarantee_carries_the_table_of_the_record():
+    results = record.read(RESULTS / "guarantee.json")
+    assert guarantee.markdown(results) in page("guarantee")
+    assert f"Shares of {results['draws']} draws" in page("guarantee")
+    opposed = {(r["dtype"], r["ratio"]): r["not_descending"] for r in results["opposed"]}
+    assert f"in {100 * opposed['float32', 1e8]:.1f} % of the draws at 1e8" in page("guarantee")
+
+
+IN_THE_RECORD = [  # the rows of the page, in order
+    ("SGD alone", "6 N"),
+    ("dtnh", "10.1 N"),
+    ("add_l2_sp", "12.1 N"),
+    ("Adam alone", "10 N"),
+    ("dtnh, then Adam", "15.1 N"),
+    ("dtnh, inner=scale_by_adam", "17.1 N"),
+    ("scale_by_adam_dtnh", "21.1 N"),
+]
+
+
+def test_the_page_of_the_cost_says_the_bounds_of_the_record():
+    tables = json.loads((RESULTS / "step_cost.json").read_text())["tables"]
+    found = {row["form"]: row for table in reversed(tables[:2]) for row in table["rows"]}
+    shown = [row[1] for row in rows(page("cost")) if row[1].endswith(" N")]
+    assert shown == [bound for _, bound in IN_THE_RECORD]
+    for form, bound in IN_THE_RECORD:
+        at_most = found[form]["bytes at most"]
+        assert bound == f"{round(found[form]['bytes'], 3) if at_most is None else at_most:g} N"
+
+
+def test_the_pages_say_what_the_record_says_of_the_second_gradient():
+    (table,) = json.loads((RESULTS / "knowdist_cost.json").read_text())["tables"]
+    of = {row["maps"]: row for row in table["rows"]}
+    assert f"at most {of['stage4']['at most']} times" in page("cost")
+    assert f"{of['stage2']['pair']:.2f} times\n  for `stage2`" in page("cost")
+
+
+@pytest.mark.parametrize("name", ["truncate", "orthogonal", "drop", "cosine", "plain"])
+def test_the_formula_of_a_rule_is_that_of_its_docstring_and_of_its_function(name):
+    (formula,) = (row[1] for row in rows(page("recipes")) if row[0] == f"`{name}`")
+    words = re.sub(r"[`\s]|else.*|if.*", "", formula)
+    doc = re.sub(r"[`\s]|r'=", "", getattr(optax_dtnh, name).__doc__)
+    assert words in doc
+    m, value = jnp.array([2.0, 0.0]), {}
+    for r in ([-3.0, 4.0], [3.0, 4.0]):
+        r = jnp.array(r)
+        inner = float(r @ m)
+        value = {
+            "truncate": r - min(inner, 0) / (m @ m) * m,
+            "orthogonal": r - inner / (m @ m) * m,
+            "drop": r if inner >= 0 else 0 * r,
+            "cosine": max(inner / 10.0, 0) * r,
+            "plain": r,
+        }[name]
+        found = optax_dtnh.apply_rule(getattr(optax_dtnh, name), r, m)
+        np.testing.assert_allclose(found, value, atol=1e-6)
+
+
+def test_the_pictures_are_drawn_by_the_library(tmp_path, monkeypatch):
+    geometry.main(["--out", str(tmp_path)])
+    for name in ("geometry.png", "rules.png"):
+        for path in (tmp_path / name, ROOT / "docs" / name):
+            assert path.read_bytes().startswith(b"\x89PNG"), path
+            assert path.stat().st_size < 100_000, path
+    monkeypatch.setattr(geometry, "kept", lambda rule, r: np.float32(r))
+    with pytest.raises(AssertionError):
+        geometry.check()
