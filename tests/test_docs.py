@@ -153,4 +153,8 @@ def test_the_page_of_a_record_says_what_the_record_says(tmp_path):
     for row in ("command | `make a`", "machine | device abacus, 3 cores", "drawn | seeds 2 to 4"):
         assert f"| {row} |" in page
     assert "| commit | `12ab`, with changes |" in page
+    tables = '{"tables": [{"title": "of it", "rows": [{"n": 1, "x": 0.123456}, {"n": null}]}]}'
+    (tmp_path / "benchmarks/results/a.json").write_text(tables)
+    expected = "## Of it\n\n| n | x |\n| --- | --- |\n| 1 | 0.1235 |\n| – | – |"
+    assert expected in results.markdown(tmp_path, "a")
     assert page.startswith("# Is it?\n")

@@ -59,10 +59,29 @@ def command(name, about):
 
 
 def table(root, name):
-    """Return the tables written beside a record, none where there are none."""
+    """Return the tables written beside a record; where there are none, those in it."""
     path = root / FOLDER / f"{name}.md"
-    text = path.read_text().strip() if path.is_file() else ""
-    return LIST.sub(r"\1\n\n- ", text)
+    if not path.is_file():
+        record = json.loads(path.with_suffix(".json").read_text())
+        return "\n\n".join(map(of_rows, record.get("tables", [])))
+    return LIST.sub(r"\1\n\n- ", path.read_text().strip())
+
+
+def of_rows(table):
+    """Return one table of a record, a title and a list of rows, in Markdown."""
+    columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[cell(row.get(column)) for column in columns] for row in table["rows"]]
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"## {table['title'][0].upper()}{table['title'][1:]}\n\n{text}"
+
+
+def cell(value):
+    """Return a value of a record as one cell."""
+    words = {None: "–", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return words[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 def picture(root, name, body):
