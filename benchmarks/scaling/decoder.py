@@ -1,0 +1,134 @@
+"""A decoder transformer in the shapes of Llama-7B: abstract parameters, a loss and a last state.
+
+Pre-norm blocks with rotary positions and a gated MLP. The layers are stacked and scanned, each
+recomputed in the backward pass, so that the program does not grow with their number. Everything is
+float32.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from optax_dtnh.regularizers import feature_distance
+
+
+class Sizes(NamedTuple):
+    """The sizes of a decoder and of its batch.
+
+    Attributes:
+      layers: How many blocks.
+      width: Of the state.
+      heads: Of the attention; `width / heads` units each.
+      mlp: Units of the gated MLP.
+      vocabulary: Tokens.
+      batch: Sequences per step, over all devices.
+      length: Tokens of a sequence.
+    """
+
+    layers: int
+    width: int
+    heads: int
+    mlp: int
+    vocabulary: int
+    batch: int
+    length: int
+
+
+LLAMA_7B = Sizes(32, 4096, 32, 11008, 32000, batch=64, length=2048)
+
+# Of every dimension, who cuts it: "fsdp" the state's width, "tensor" heads, units and tokens.
+LAYER_AXES = {
+    "attention_norm": (None, "fsdp"),
+    "query": (None, "fsdp", "tensor"),
+    "key": (None, "fsdp", "tensor"),
+    "value": (None, "fsdp", "tensor"),
+    "output": (None, "tensor", "fsdp"),
+    "mlp_norm": (None, "fsdp"),
+    "gate": (None, "fsdp", "tensor"),
+    "up": (None, "fsdp", "tensor"),
+    "down": (None, "tensor", "fsdp"),
+}
+AXES = {
+    "embedding": ("tensor", "fsdp"),
+    "layers": LAYER_AXES,
+    "norm": ("fsdp",),
+    "head": ("fsdp", "tensor"),
+}
+STATE_AXES = ("fsdp", None, None)  # of the state: the batch is cut, its width is not
+
+Params = Any
+
+
+def shapes(sizes: Sizes) -> Params:
+    """Return the shape of every parameter, the layers' stacked."""
+    layers, d, _, m, v, *_ = sizes
+    stacked = {
+        "attention_norm": (layers, d),
+        **{name: (layers, d, d) for name in ("query", "key", "value", "output")},
+        "mlp_norm": (layers, d),
+        "gate": (layers, d, m),
+        "up": (layers, d, m),
+        "down": (layers, m, d),
+    }
+    return {"embedding": (v, d), "layers": stacked, "norm": (d,), "head": (d, v)}
+
+
+def loss_and_distance(
+    sizes: Sizes, params: Params, tokens: jax.Array, source_state: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the next tokens' cross-entropy, and the distance of the last state to the source's."""
+    state = last_state(sizes, params, tokens)
+    logits = state @ params["head"]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:])
+    return losses.mean(), feature_distance(state, source_state)
+
+
+def loss(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:
+    """Return the next tokens' cross-entropy alone."""
+    logits = last_state(sizes, params, tokens) @ params["head"]
+    return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:]).mean()
+
+
+def last_state(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:
+    """Return the normalized state after the last layer, `[batch, length, width]`."""
+
+    @jax.checkpoint
+    def block(x, layer):
+        x = _placed(x + _attention(sizes.heads, layer, _norm(x, layer["attention_norm"])))
+        return _placed(x + _mlp(layer, _norm(x, layer["mlp_norm"]))), None
+
+    # Whole on every device: looked up in parts, its rows would be exchanged token by token.
+    embedding = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec())
+    x = _placed(embedding[tokens])
+    x, _ = jax.lax.scan(block, x, params["layers"])
+    return _norm(x, params["norm"])
+
+
+def _attention(heads: int, layer: Params, x: jax.Array) -> jax.Array:
+    apart = (*x.shape[:-1], heads, -1)
+    q, k, v = ((x @ layer[name]).reshape(apart) for name in ("query", "key", "value"))
+    mixed = jax.nn.dot_product_attention(_rotated(q), _rotated(k), v, is_causal=True)
+    return mixed.reshape(x.shape) @ layer["output"]
+
+
+def _mlp(layer: Params, x: jax.Array) -> jax.Array:
+    return (jax.nn.silu(x @ layer["gate"]) * (x @ layer["up"])) @ layer["down"]
+
+
+def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * scale
+
+
+def _rotated(x: jax.Array) -> jax.Array:
+    half = x.shape[-1] // 2
+    angles = jnp.arange(x.shape[1])[:, None, None] / 1e4 ** (jnp.arange(half) / half)
+    a, b = x[..., :half], x[..., half:]
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def _placed(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*STATE_AXES))

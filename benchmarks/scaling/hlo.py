@@ -1,0 +1,144 @@
+"""What a compiled program says in its text: collectives and matrix products, loops multiplied.
+
+XLA's own analysis counts the body of a loop once. Here every computation is counted as often as it
+runs: that of a loop as often as its known number of trips says.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
+
+HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?)\b([a-z][a-z0-9\-]*)\((.*)$")
+SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+CALLED = re.compile(
+    r"\b(?:calls|to_apply|body|condition|branch_computations)=\{?([^},\s]+(?:, %[^},\s]+)*)"
+)
+CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Instruction(NamedTuple):
+    """One line of a computation.
+
+    Attributes:
+      name: Of its result.
+      result: Its type, as text.
+      kind: Such as `all-reduce`.
+      rest: The operands and everything behind them.
+    """
+
+    name: str
+    result: str
+    kind: str
+    rest: str
+
+
+def collectives(text: str, trips: int | None = None) -> dict[str, tuple[int, int]]:
+    """Return how often every kind of collective runs, and the bytes of its results per device.
+
+    Args:
+      text: The program, as from `compiled.as_text()`.
+      trips: Of loops that do not say how often they run, as XLA for TPU leaves them.
+
+    Raises:
+      ValueError: A loop does not say, and there is no `trips`.
+    """
+    # A pipelined collective stands in several fusions, which share its channel.
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for times, _, instruction in _run(text, trips):
+        kind = instruction.kind.removesuffix("-start")
+        if kind in KINDS:
+            channel = CHANNEL.search(instruction.rest)
+            key = kind, channel[1] if channel else instruction.name
+            found[key] = max(found.get(key, (0, 0)), (times, times * _result_bytes(instruction)))
+    return {
+        kind: (
+            sum(count for (k, _), (count, _) in found.items() if k == kind),
+            sum(size for (k, _), (_, size) in found.items() if k == kind),
+        )
+        for kind in KINDS
+    }
+
+
+def product_flops(text: str) -> int:
+    """Return the floating-point operations of all matrix products of one device."""
+    total = 0
+    for times, shapes, instruction in _run(text, None):
+        if instruction.kind == "dot":
+            first = instruction.rest.split(",")[0].split()[-1].lstrip("%").rstrip(")")
+            summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
+            over = [shapes[first][int(i)] for i in summed[1].split(",")] if summed else []
+            total += times * 2 * math.prod(over) * math.prod(_dims(instruction.result)[0])
+    return total
+
+
+def _run(
+    text: str, trips: int | None
+) -> Iterator[tuple[int, dict[str, tuple[int, ...]], Instruction]]:
+    """Yield every instruction, with how often it runs and the shapes in its computation."""
+    computations, entry = _computations(text)
+    for name, times in _times(computations, entry, trips).items():
+        shapes = {i.name: dims[0] for i in computations[name] if (dims := _dims(i.result))}
+        yield from ((times, shapes, instruction) for instruction in computations[name])
+
+
+def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    found: dict[str, list[Instruction]] = {}
+    current = entry = ""
+    for line in text.splitlines():
+        if header := HEADER.match(line):
+            current = header[2]
+            found[current] = []
+            entry = current if header[1] else entry
+        elif current and (instruction := INSTRUCTION.match(line)):
+            found[current].append(Instruction(*instruction.groups()))
+    return found, entry
+
+
+def _times(
+    computations: dict[str, list[Instruction]], entry: str, trips: int | None
+) -> Counter[str]:
+    """Return how often every computation runs, from the calls of those that call it."""
+    times: Counter[str] = Counter()
+
+    def run(name: str, by: int) -> None:
+        times[name] += by
+        for instruction in computations[name]:
+            often = _trips(instruction, trips) if instruction.kind == "while" else 1
+            for group in CALLED.findall(instruction.rest):
+                for called in group.split(","):
+                    run(called.strip().lstrip("%"), by * often)
+
+    run(entry, 1)
+    return times
+
+
+def _trips(loop: Instruction, otherwise: int | None) -> int:
+    known = TRIPS.search(loop.rest)
+    if known is None and otherwise is None:
+        raise ValueError(
+            f"`text` should say how often its loops run, got none for {loop.name!r}. Write the "
+            "program with a static number of steps, as `jax.lax.scan` has, or pass `trips`."
+        )
+    return int(known[1]) if known else int(otherwise or 0)
+
+
+def _result_bytes(instruction: Instruction) -> int:
+    arrays = [
+        BYTES[dtype] * math.prod(map(int, filter(None, dims.split(","))))
+        for dtype, dims in SHAPE.findall(instruction.result)
+        if dtype in BYTES
+    ]
+    # What an asynchronous one returns begins with its operands, those of an all-reduce apart.
+    twice = instruction.kind.endswith("-start") and instruction.kind != "all-reduce-start"
+    return sum(arrays[len(arrays) // 2 :] if twice else arrays)
+
+
+def _dims(result: str) -> list[tuple[int, ...]]:
+    return [tuple(map(int, filter(None, dims.split(",")))) for _, dims in SHAPE.findall(result)]
