@@ -21,9 +21,9 @@ ADAM_PRODUCTS = {"dtnh, then Adam": 2, "dtnh, inner=scale_by_adam": 2, "scale_by
 # Of every form with every optimizer: bytes, temporary, as measured. What lies between the floors of
 # `grid` and these is XLA:CPU's. Each inner product is a reduction of its own, and reads `g` again.
 # An optimizer's new moments are read back for the parameters, and what goes into them (`g`, `r`,
-# `w_s`, a smoothed reference) is read for each of them. What two passes share and no fusion computes
-# twice is stored, at 1 N of temporary and 2 N of bytes: a smoothed or clipped gradient, the
-# direction inside, what Lion takes the sign of, the steps of Adafactor and Muon.
+# `w_s`, a smoothed reference) is read for each of them. What two passes share and no fusion
+# computes twice is stored, at 1 N of temporary and 2 N of bytes: a smoothed or clipped gradient,
+# the direction inside, what Lion takes the sign of, the steps of Adafactor and Muon.
 GRID_BARS = {
     "alone": {
         "SGD": (3.1, 0.01),

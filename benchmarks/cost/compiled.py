@@ -12,6 +12,8 @@ from benchmarks.cost.forms import Form
 from benchmarks.cost.trees import size_in_bytes
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = ", re.MULTILINE)
+# For code that is not run: generating it well takes as long again, and what is counted comes first.
+NOT_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Cost(NamedTuple):
@@ -74,9 +76,7 @@ def update_cost(form: Form, params: Any) -> Cost:
 
 def flops(fun: Callable[..., Any], *args: Any) -> float:
     """Return the floating-point operations of `fun`, compiled for abstract `args`."""
-    # Code is not run: generating it well would double the time, and the count comes before it.
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return _analysis(jax.jit(fun).lower(*args).compile(options))["flops"]
+    return _analysis(jax.jit(fun).lower(*args).compile(dict(NOT_RUN)))["flops"]
 
 
 def _analysis(compiled: jax.stages.Compiled) -> dict[str, float]:

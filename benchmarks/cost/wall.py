@@ -41,12 +41,20 @@ def paired_ratio(first: Run, second: Run, runs: int) -> Ratio:
 def timed(form: Form, compiled: Callable[..., Any], inputs: Inputs) -> Run:
     """Return a function that makes one more update with the compiled `form`, and its seconds."""
     params = jax.tree.map(jnp.copy, inputs.params)  # it is donated
-    carry = params, form.transformation.init(params)
+    state = form.transformation.init(params)
+    return repeated(compiled, (params, state), (inputs.g, inputs.r))
+
+
+def repeated(step: Callable[..., Any], carry: tuple[Any, ...], constants: tuple[Any, ...]) -> Run:
+    """Return a function that makes one more `step`, and its seconds.
+
+    `step(*carry, *constants)` returns what replaces `carry`, and may return more after it.
+    """
 
     def run():
         nonlocal carry
         start = time.perf_counter()
-        carry = jax.block_until_ready(compiled(*carry, inputs.g, inputs.r))
+        carry = jax.block_until_ready(step(*carry, *constants))[: len(carry)]
         return time.perf_counter() - start
 
     return run
