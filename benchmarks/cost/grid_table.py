@@ -13,7 +13,7 @@ from benchmarks.cost.tables import Table
 from benchmarks.cost.trees import as_params, resnet50, size_in_bytes
 from benchmarks.cost.wall import Ratio, Run, paired_ratio, random_inputs, timed
 
-RUNS = 20
+RUNS = 10
 UNTIMED = "Muon"  # seconds of matrix products, next to which no form is seen
 
 # From a cell and its compiled update to how much longer it takes than the optimizer alone.
