@@ -1,11 +1,13 @@
-"""Refuse a site that loads anything from elsewhere, or that shows markup instead of its meaning."""
+"""Refuse a site that loads what is elsewhere or nowhere, or that shows markup as it is written."""
 
+import html
 import re
 from pathlib import Path
 
 LOADED = re.compile(
     r"<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=[\"']?(?:https?:)?//\S+"
 )
+OWN = re.compile(r"<(?:script|link|img|source)\b[^>]*?\b(?:src|href)=[\"']?(?!/)([^\"' >]+)")
 STYLE = re.compile(r"(?:@import\s+|url\()[\"']?(?:https?:)?//[^)\"';]+")
 UNRENDERED = {
     "an RST link": re.compile(r"&gt;`_|&gt;</code>_"),
@@ -34,6 +36,13 @@ def faults(path):
         return []
     text = path.read_text()
     loaded = [f"{path.name} loads {match[0]}" for match in LOADED.finditer(text)]
+    loaded += [f"{path.name} lacks {name}" for name in lacking(path, text)]
     return loaded + [
         f"{path.name} shows {name}" for name, r in UNRENDERED.items() if r.search(text)
     ]
+
+
+def lacking(path, text):
+    """Return what a page loads from the site and the site does not have, relative paths alone."""
+    names = {html.unescape(name).split("#")[0].split("?")[0] for name in OWN.findall(text)}
+    return sorted(n for n in names if n and ":" not in n and not (path.parent / n).exists())

@@ -35,7 +35,10 @@ def on_files(files, config):
     for name in results.names(ROOT):
         content = results.markdown(ROOT, name)
         files.append(File.generated(config, results.page(name), content=content))
-    for path in pages(ROOT):
+    styles = [
+        path for path in config.extra_css if (ROOT / path).is_file()
+    ]  # the others are plugins'
+    for path in [*pages(ROOT), *styles]:
         _append(files, path, config)
     for file in list(files.documentation_pages()):
         for target in linked(file.content_string, file.src_uri):
