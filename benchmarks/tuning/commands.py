@@ -20,9 +20,14 @@ def join(address: dict[str, Any] | None) -> None:
 
 def run(settings: Settings, out: Path) -> None:
     """Train, write what people keep and test it: whatever of that has not been done yet."""
-    if identity.check(out, settings):
-        print(f"The run in {out} is finished. {_result(report.summary(out))}")
-        return
+    with processes.together():
+        if identity.check(out, settings):
+            print(f"The run in {out} is finished. {_result(report.summary(out))}")
+        else:
+            _run(settings, out)
+
+
+def _run(settings: Settings, out: Path) -> None:
     opened = opening.open_run(settings)
     first = jax.process_index() == 0
     processes.everywhere(lambda: identity.claim(out, settings, opened.found) if first else None)

@@ -1,10 +1,49 @@
 """What the processes of one run agree on; a single process waits for nothing and sends nothing."""
 
-from collections.abc import Callable
+import atexit
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jax
 import numpy as np
+
+# Nothing public leads to the coordination service; Orbax takes it from here, too.
+from jax._src import distributed
 from jax.experimental import multihost_utils
+
+from benchmarks.tuning.watch import BEAT_S, LINGER_S, PATIENCE_S, Watch
+
+END_MS = 10 * 24 * 3600 * 1000  # the first process tests the model while the others wait
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """End as the processes of one run do: all at the end, or soon after one of them.
+
+    A process that fails by itself leaves without waiting for the others, and all others stop with
+    exit status 3 and a line that says which one is missing.
+    """
+    joined = distributed.global_state
+    if joined.client is None or joined.num_processes == 1:
+        yield
+        return
+    index, address = joined.process_id, joined.coordinator_address or ""
+    watch = Watch(joined.client, address, index, joined.num_processes)
+    watch.start()
+    try:
+        yield
+        joined.client.wait_at_barrier("all processes are at the end", END_MS)
+    except BaseException as error:
+        if isinstance(error, RuntimeError):
+            # Most likely the sign of a missing process: give the watch the time to name it.
+            time.sleep(PATIENCE_S + 4 * BEAT_S)
+        atexit.register(_leave, _status(error), LINGER_S if index == 0 else 0.0)
+        raise
+    finally:
+        watch.end()
 
 
 def everywhere(act: Callable[[], None]) -> None:
@@ -29,3 +68,21 @@ def meet(name: str) -> None:
     """Wait until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _leave(status: int, seconds: float) -> None:
+    """End at once, where jax would first wait for the other processes to end as well.
+
+    Without process 0 jax aborts the others: it stays for those that fail at the same time.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(seconds)
+    os._exit(status)
+
+
+def _status(error: BaseException) -> int:
+    """Return the exit status that the command gives such an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, (ValueError, OSError, ImportError)) else 1
