@@ -17,7 +17,9 @@ LIST = re.compile(r"^((?![-| ]).+)\n- ", re.MULTILINE)
 
 def names(root):
     """Return the names of all records, sorted."""
-    return sorted(path.stem for path in (root / FOLDER).glob("*.json"))
+    return sorted(
+        {path.stem for end in ("json", "md") for path in (root / FOLDER).glob(f"*.{end}")}
+    )
 
 
 def page(name):
@@ -27,17 +29,35 @@ def page(name):
 
 def markdown(root, name):
     """Return the page of a record."""
-    record = json.loads((root / FOLDER / f"{name}.json").read_text())
-    about = docstring(root / "benchmarks" / f"{name}.py")
-    title, body = headed(table(root, name), about.splitlines()[0].removesuffix("."))
+    path = root / FOLDER / f"{name}.json"
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    script = script_of(root, name)
+    about = ast.get_docstring(ast.parse((root / script).read_text())) or script
+    title, body = headed(table(root, name, record), about.splitlines()[0].removesuffix("."))
+    rows = origin(record) | {"script": f"[{script}](../{script.removeprefix('benchmarks/')})"}
+    rows = {"command": f"`{command(name, about)}`"} | rows
+    if record:
+        rows["every number"] = f"[{name}.json]({name}.json)"
     parts = [
         f"# {title}",
-        origin(name, record, command(name, about)),
+        listed(rows),
         body,
         picture(root, name, body),
         f"## What the script says\n\n{about.strip()}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def script_of(root, name):
+    """Return the script that a record is named after: `scale.py` for `scale_tpu` as well."""
+    words = name.split("_")
+    for stem in ("_".join(words[:n]) for n in range(len(words), 0, -1)):
+        for path in (f"benchmarks/{stem}.py", f"benchmarks/{stem}/__main__.py"):
+            if (root / path).is_file():
+                return path
+    raise FileNotFoundError(
+        f"`{FOLDER}/{name}.json` should be named after a script, got none in benchmarks/."
+    )
 
 
 def headed(body, otherwise):
@@ -46,25 +66,23 @@ def headed(body, otherwise):
     return (first[2:], rest.strip()) if first.startswith("# ") else (otherwise, body)
 
 
-def docstring(path):
-    """Return the docstring of a script, without running it."""
-    return ast.get_docstring(ast.parse(path.read_text())) or path.stem
-
-
 def command(name, about):
-    """Return the first command that the docstring of a script names."""
-    found = COMMAND.search(about)
-    text = found[1] if found else f"python -m benchmarks.{name}"
-    return re.split(r"\s{2,}#|\s*\[", text)[0]
+    """Return the command that the docstring of a script names for a record, the first if none."""
+    found = COMMAND.findall(about)
+    own = [line for line in found if f"{name}.json" in line]
+    text = next(iter([*own, *found]), f"python -m benchmarks.{name}")
+    return re.sub(r"\s*\[[^]]*\]|\s{2,}.*", "", text)
 
 
-def table(root, name):
+def table(root, name, record):
     """Return the tables written beside a record; where there are none, those in it."""
     path = root / FOLDER / f"{name}.md"
-    if not path.is_file():
-        record = json.loads(path.with_suffix(".json").read_text())
-        return "\n\n".join(map(of_rows, record.get("tables", [])))
-    return LIST.sub(r"\1\n\n- ", path.read_text().strip())
+    if path.is_file():
+        return LIST.sub(r"\1\n\n- ", path.read_text().strip())
+    tables = record.get("tables")
+    return (
+        "\n\n".join(of_rows(t) for t in tables if "title" in t) if isinstance(tables, list) else ""
+    )
 
 
 def of_rows(table):
@@ -91,17 +109,16 @@ def picture(root, name, body):
     return f"![The figure of {name}]({file})" if there else ""
 
 
-def origin(name, record, command):
-    """Return the rows that say how to get the record again."""
-    rows = [("command", f"`{command}`")]
-    rows += [
-        ("machine", machine(record)),
-        ("versions", versions(record)),
-        ("commit", commit(record)),
-    ]
-    rows += [("drawn", drawn(record)), ("every number", f"[{name}.json]({name}.json)")]
-    rows += [("script", f"[benchmarks/{name}.py](../{name}.py)")]
-    first, *lines = [f"| {key} | {value} |" for key, value in rows if value]
+def origin(record):
+    """Return what says how to get the record again."""
+    rows = {"machine": machine(record), "versions": versions(record)}
+    rows |= {"commit": commit(record), "drawn": drawn(record)}
+    return {key: value for key, value in rows.items() if value}
+
+
+def listed(rows):
+    """Return names and values as a table."""
+    first, *lines = [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join([first, "|---|---|", *lines])
 
 
@@ -117,13 +134,13 @@ def machine(record):
     cores = f"{found['cpu_count']} cores" if found.get("cpu_count") else None
     device = str(found.get("device") or found.get("gpu") or "")
     parts = [device and f"device {device}", cores, found.get("platform")]
-    return ", ".join(str(part) for part in parts if part) or "not recorded"
+    return ", ".join(str(part) for part in parts if part)
 
 
 def versions(record):
     """Return the versions that a record names."""
     packages = {"python", "jax", "jaxlib", "optax", "flax", "equinox", "torch", "torchvision"}
-    packages |= {"torchjd", "timm", "transformers", "numpy", "scipy", "scikit-learn"}
+    packages |= {"libtpu", "torchjd", "timm", "transformers", "numpy", "scipy", "scikit-learn"}
     found = environment(record)
     return ", ".join(f"{key} {found[key]}" for key in found if key in packages and found[key])
 

@@ -21,10 +21,16 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config):
-    """Add a page for every record of a benchmark to the navigation."""
-    section = next(item["Benchmarks"] for item in config.nav if "Benchmarks" in item)
-    section.extend({name: results.page(name)} for name in results.names(ROOT))
+    """Add to the navigation every record of a benchmark, and to the guide a page that it lacks."""
+    section(config, "Benchmarks").extend({n: results.page(n)} for n in results.names(ROOT))
+    listed = re.findall(r"[\w./]+\.md", str(config.nav))
+    section(config, "Guide").extend(path for path in pages(ROOT) if path not in listed)
     return config
+
+
+def section(config, title):
+    """Return the pages of a section of the navigation."""
+    return next(item[title] for item in config.nav if title in item)
 
 
 def on_files(files, config):
