@@ -137,7 +137,7 @@ def record(measured: Sequence[tables.Table]) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}".rstrip("0").rstrip(".")
+        return f"{value:.1e}" if 0 < value < 1e-4 else f"{value:.4f}".rstrip("0").rstrip(".")
     words = {None: "-", True: "yes", False: "NO"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
