@@ -119,12 +119,13 @@ def _mlp(layer: Params, x: jax.Array) -> jax.Array:
 
 
 def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
-    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * scale
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + 1e-6) * scale[None, None]
 
 
 def _rotated(x: jax.Array) -> jax.Array:
     half = x.shape[-1] // 2
-    angles = jnp.arange(x.shape[1])[:, None, None] / 1e4 ** (jnp.arange(half) / half)
+    places = jnp.arange(x.shape[1])[None, :, None, None]
+    angles = places / 1e4 ** (jnp.arange(half)[None, None, None] / half)
     a, b = x[..., :half], x[..., half:]
     sin, cos = jnp.sin(angles), jnp.cos(angles)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
