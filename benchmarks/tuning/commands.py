@@ -15,7 +15,7 @@ from benchmarks.tuning.sources import open_data
 def join(address: dict[str, Any] | None) -> None:
     """Become one of several processes that train together, None for a single one."""
     if address is not None:
-        jax.distributed.initialize(**address)
+        processes.join(address)
 
 
 def run(settings: Settings, out: Path) -> None:

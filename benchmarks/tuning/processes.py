@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +16,36 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
-from benchmarks.tuning.watch import BEAT_S, LINGER_S, PATIENCE_S, Watch
+from benchmarks.tuning.watch import BEAT_S, LINGER_S, MISSING, PATIENCE_S, Watch
 
+JOIN_S = 300  # for all processes to be started
 END_MS = 10 * 24 * 3600 * 1000  # the first process tests the model while the others wait
+
+
+def join(address: dict[str, Any]) -> None:
+    """Become one of several processes.
+
+    Args:
+      address: Arguments of `jax.distributed.initialize`, none where jax finds them itself.
+
+    Raises:
+      ValueError: They are not enough, or unfit.
+    """
+    # Shortly before jax would abort in C++.
+    late = Timer(JOIN_S - 2, _give_up, [address])
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(**address, initialization_timeout=JOIN_S)
+    except ValueError as error:
+        given = " ".join(map(str, address.values())) or "nothing"
+        raise ValueError(
+            "`--distributed` should have HOST:PORT, the number of processes and the index of this "
+            f"one, or nothing where jax finds them itself, got {given} ({error}). Run it as in "
+            "`--distributed host0:1234 4 0`."
+        ) from error
+    finally:
+        late.cancel()
 
 
 @contextmanager
@@ -68,6 +97,17 @@ def meet(name: str) -> None:
     """Wait until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _give_up(address: dict[str, Any]) -> None:
+    where = address.get("coordinator_address", "the one that jax has found")
+    print(
+        f"\nerror: `--distributed` should be of processes that are all started within {JOIN_S} s, "
+        f"got some that did not come to process 0 at {where}. Start all of them again.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(MISSING)
 
 
 def _leave(status: int, seconds: float) -> None:

@@ -3,8 +3,8 @@
 When a process dies, jax (0.10 and 0.12, on the CPU) leaves the others in one of these ways:
 
 - The next collective fails with a traceback that names a socket. Then the end of the process waits
-  for the dead one, until jax gives that up after 100 s without a heartbeat, and aborts. Of a
-  process that hangs, these 100 s are the only sign.
+  for the dead one, until jax misses its heartbeats (after 90 s of the 100 that are set) and aborts.
+  A process that hangs is noticed in this way alone (after 70 s).
 - Without the coordinator, which is process 0, jax aborts at once, in C++. It could call a function
   instead, but cannot pass that its argument, and aborts for this.
 

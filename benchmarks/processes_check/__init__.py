@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.multi_process`, one concept each."""
