@@ -17,6 +17,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "benchmarks/README.md")
 LINK = re.compile(r"(\]\(|^\[[^\]]+\]: )(?!https?:|#|mailto:)([^)#\s]+)", re.MULTILINE)
+# The site's Markdown wants four spaces below a number, the repository's view is content with three.
+NUMBERED = re.compile(r"^\d+\. .*(?:\n(?: {3}.*|$))*", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
 
 
@@ -54,7 +56,8 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, **_):
-    """Point links to source files at the pages that show them."""
+    """Point links to source files at the pages that show them, and indent what lists hold."""
+    markdown = NUMBERED.sub(lambda item: re.sub("^ {3}", " " * 4, item[0], flags=re.M), markdown)
     return CODE_OR_LINK.sub(_to_shown, markdown)
 
 
