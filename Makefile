@@ -40,7 +40,7 @@ finetune: $(installed)  ## every method of the fine-tuning command on the digits
 	$(BIN)/python -m benchmarks.digits_finetune
 
 docs: $(DOCS)/installed  ## the site, in site/: open site/index.html
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 dist: $(RELEASE)/installed  ## wheel and sdist, in dist/, with their contents checked
 	rm -rf dist
