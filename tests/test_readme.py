@@ -1,6 +1,5 @@
 """The README: its code runs, its diffs lead from one working program to another."""
 
-import json
 import re
 
 import jax
@@ -9,7 +8,7 @@ import optax
 import pytest
 
 import optax_dtnh
-from benchmarks import digits, step_cost
+from benchmarks import digits
 from benchmarks.parts import record, table
 from benchmarks.parts.statistics import paired_difference
 from optax_dtnh import regularizers
@@ -25,7 +24,7 @@ def namespace():
 
 
 def test_python_blocks_run_and_the_example_learns(namespace):
-    assert len(blocks("README.md", "python")) == 5
+    assert len(blocks("README.md", "python")) == 1
     pretrained, x, y = (namespace[name] for name in ("pretrained", "x", "y"))
     assert namespace["loss"] < 0.9 * namespace["losses"](pretrained, pretrained, x, y)[0]
 
@@ -94,11 +93,18 @@ def test_the_differences_in_the_header_of_the_benchmark_are_those_of_the_record(
             assert paired_difference(*pair).signed().replace("±", "+-") in header
 
 
-def test_the_costs_are_those_of_the_committed_record():
-    cost = json.loads((ROOT / "benchmarks" / "results" / "step_cost.json").read_text())
-    assert step_cost.markdown(cost) in README
-    assert cost["storage_asserted"]
-    assert not any(part["failures"] for part in cost["tables"])
+def test_the_shares_that_raise_the_loss_are_those_of_the_committed_record():
+    rows = record.read(ROOT / "benchmarks" / "results" / "guarantee.json")["rows"]
+    share = {
+        (row["form"], row["optimizer"]): row["raised"]
+        for row in rows
+        if row["exists"] and (row["dtype"], row["range"]) == ("float32", "ordinary")
+    }
+    before, inside = "`dtnh` before it", "as `inner`"
+    behind = [f"{100 * share[before, name]:.0f} %" for name in ("momentum", "adam")]
+    text = " ".join(README.split())
+    assert f"in {behind[0]} behind momentum and in {behind[1]} behind Adam" in text
+    assert [share[inside, name] for name in ("momentum", "adam")] == [0, 0]
 
 
 def test_the_record_is_of_a_commit_without_changes(results):
