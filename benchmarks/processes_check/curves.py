@@ -60,7 +60,7 @@ def compared(
     case: Case, counts: Sequence[int], forms: Mapping[str, Sequence[str]]
 ) -> Iterator[dict[str, Any]]:
     """Yield what one process does, how rounding grows in it, and what several processes do."""
-    one = _run(case, "1 process", 1, case.full(*ONE))
+    one = run(case, "1 process", 1, case.full(*ONE))
     yield {"method": case.method, "run": "1 process", **_facts(one)}
     yield _difference(case, "1 process, source moved", one, 1, case.full(*ONE, source=case.moved))
     for count in counts:
@@ -74,13 +74,14 @@ def named(count: int, form: str) -> str:
 
 
 def _difference(case: Case, name: str, one: Path, count: int, argv: list[str]) -> dict[str, Any]:
-    out = _run(case, name, count, argv)
+    out = run(case, name, count, argv)
     relative = np.abs(losses(out) / losses(one) - 1)
     facts = {"method": case.method, "run": name, **_facts(out)}
     return facts | {"differences": record.numbers(relative), "largest": float(relative.max())}
 
 
-def _run(case: Case, name: str, count: int, argv: list[str]) -> Path:
+def run(case: Case, name: str, count: int, argv: list[str]) -> Path:
+    """Run the command to its end in so many processes, and return its folder."""
     print(f"{case.method}: {name}", flush=True)
     out = case.place(name)
     groups.finish(groups.start(argv, out, count))

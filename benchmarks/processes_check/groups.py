@@ -36,9 +36,16 @@ class Stopped(NamedTuple):
     lines: dict[int, str]
 
 
+def free_port() -> int:
+    """Return a port of this machine that nothing listens at."""
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        return listening.getsockname()[1]
+
+
 def start(argv: Sequence[str], out: Path, count: int) -> Group:
     """Start the command in `count` processes of one device each, with nothing off this machine."""
-    port = _free_port()
+    port = free_port()
     outputs = [out.with_name(f"{out.name}-{index}.txt") for index in range(count)]
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "1",
@@ -66,10 +73,9 @@ def finish(group: Group) -> None:
     """
     statuses = _wait(group, range(len(group.processes)))
     if any(statuses.values()):
-        printed = "\n".join(output.read_text()[-2000:] for output in group.outputs)
         raise RuntimeError(
             f"`argv` should be of a run that ends with status 0, got {statuses}. They printed:\n"
-            f"{printed}"
+            f"{_printed(group)}"
         )
 
 
@@ -90,9 +96,7 @@ def _wait(group: Group, indices: Sequence[int]) -> dict[int, int]:
     try:
         return {index: group.processes[index].wait(LIMIT_S) for index in indices}
     except BaseException:
-        for process in group.processes:
-            process.kill()
-            process.wait()
+        _end(group)
         raise
 
 
@@ -100,23 +104,24 @@ def _until(when: Callable[[], bool], group: Group) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not when():
         if time.monotonic() > deadline or any(p.poll() is not None for p in group.processes):
-            for process in group.processes:
-                process.kill()
-                process.wait()
-            printed = "\n".join(output.read_text()[-2000:] for output in group.outputs)
+            _end(group)
             raise RuntimeError(
                 "`when` should come true while the run is going on, got its end. Make the run "
-                f"longer. It printed:\n{printed}"
+                f"longer. It printed:\n{_printed(group)}"
             )
         time.sleep(0.005)
+
+
+def _end(group: Group) -> None:
+    for process in group.processes:
+        process.kill()
+        process.wait()
+
+
+def _printed(group: Group) -> str:
+    return "\n".join(output.read_text()[-2000:] for output in group.outputs)
 
 
 def _last_line(output: Path) -> str:
     lines = [line for line in output.read_text().splitlines() if line.strip()]
     return lines[-1] if lines else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        return listening.getsockname()[1]
