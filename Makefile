@@ -19,7 +19,7 @@ test: $(installed)  ## the tests
 
 long: $(installed)  ## the tests that take minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py tests/test_value_properties.py
 
 lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff format --check .

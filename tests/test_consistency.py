@@ -105,6 +105,7 @@ FILE, FUNCTION = 250, 30
 LONGER = {
     "init_and_combine": "the two functions of a transformation, which share what it is made from",
     "add_l2_sp": "the two functions of a transformation, with the checks of its one update",
+    "verdicts": "a sentence for every idea that was tried, one below the other",
 }
 
 
