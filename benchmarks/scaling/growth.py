@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.compiled import Cost, abstract_arguments, cost_of, step_of
 from benchmarks.cost.controls import SELECTION_LAST
 from benchmarks.cost.forms import BASELINE, FORMS, Form, followed_by, sgd
@@ -54,7 +55,8 @@ def leaves_table(forms: Mapping[str, Form], counts: Sequence[int] = LEAVES) -> T
     control = {n: cost(SELECTION_LAST, equal_leaves(n, PARAMETERS)) for n in CONTROL_LEAVES}
     if not not_linear("control", {n: c.instructions for n, c in control.items()}):
         failures.append("control 'selection last' misses no bar")
-    return Table(f"update of {PARAMETERS:.0e} parameters by leaves", rows, failures)
+    title = f"update of {PARAMETERS:,} parameters by leaves"
+    return Table(title, rows, failures if storage_is_known() else [])
 
 
 def sizes_table(forms: Mapping[str, Form], sizes: Sequence[int] = SIZES) -> Table:
@@ -66,7 +68,8 @@ def sizes_table(forms: Mapping[str, Form], sizes: Sequence[int] = SIZES) -> Tabl
         for quantity in ("bytes", "instructions"):
             found = [getattr(c, quantity) for c in costs.values()]
             failures += not_constant(f"{name}, parameters, {quantity}", found)
-    return Table(f"update of {LEAVES_OF_SIZES} leaves by parameters", rows, failures)
+    title = f"update of {LEAVES_OF_SIZES} leaves by parameters"
+    return Table(title, rows, failures if storage_is_known() else [])
 
 
 def options_table(forms: Mapping[str, Form], count: int = COMPARED) -> Table:

@@ -114,6 +114,6 @@ def program(step: Step, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Low
         meshes.array(mesh, (*shape, sizes.width), decoder.STATE_AXES),
         params,
     )
+    state = meshes.state_of(step.transformation, params, mesh)
     with jax.set_mesh(mesh):
-        state = meshes.state_of(step.transformation, params, mesh)
         return jax.jit(run, donate_argnums=(0, 1)).lower(params, state, batch)
