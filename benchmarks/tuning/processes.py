@@ -68,7 +68,7 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, RuntimeError):
             # Most likely the sign of a missing process: give the watch the time to name it.
-            time.sleep(PATIENCE_S + 4 * BEAT_S)
+            time.sleep(PATIENCE_S + 4 * BEAT_S + LINGER_S)
         atexit.register(_leave, _status(error), LINGER_S if index == 0 else 0.0)
         raise
     finally:
