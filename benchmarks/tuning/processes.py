@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
@@ -66,7 +67,7 @@ def together() -> Iterator[None]:
         yield
         joined.client.wait_at_barrier("all processes are at the end", END_MS)
     except BaseException as error:
-        if isinstance(error, RuntimeError):
+        if not _is_own(error):
             # Most likely the sign of a missing process: give the watch the time to name it.
             time.sleep(PATIENCE_S + 4 * BEAT_S + LINGER_S)
         atexit.register(_leave, _status(error), LINGER_S if index == 0 else 0.0)
@@ -119,6 +120,17 @@ def _leave(status: int, seconds: float) -> None:
     sys.stderr.flush()
     time.sleep(seconds)
     os._exit(status)
+
+
+def _is_own(error: BaseException) -> bool:
+    """Tell what is wrong with this process from what jax makes of a connection that is gone.
+
+    Of that it makes RuntimeError in a step, and ValueError in what is sent outside of one.
+    """
+    if not isinstance(error, (ValueError, ImportError)):
+        return isinstance(error, (OSError, KeyboardInterrupt))
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").startswith(("benchmarks.", "optax_dtnh."))
 
 
 def _status(error: BaseException) -> int:
