@@ -12,6 +12,7 @@ from benchmarks.cost.tables import Table
 from benchmarks.scaling import anchor_cost, anchor_error, host_anchor
 from benchmarks.scaling.decoder import Sizes
 from tests.helpers import assert_equal
+from tests.pages import ROOT, blocks, execute
 
 TINY = Sizes(layers=3, width=64, heads=2, mlp=128, vocabulary=512, batch=4, length=8)
 
@@ -90,3 +91,28 @@ def test_the_exit_code_tells_of_a_missed_claim_and_the_record_is_written(monkeyp
         assert anchor_memory.main(["--out", str(tmp_path / "a.json")]) == len(failures)
     assert json.loads((tmp_path / "a.json").read_text())["tables"][0]["failures"] == ["z"]
     assert (tmp_path / "a.md").read_text().endswith("| host | 0.5 |\n")
+
+
+def test_the_recipe_on_the_page_trains_and_keeps_the_anchor_away_from_the_device():
+    (program,) = blocks("docs/scaling.md", "py")
+    found = execute(program, "docs/scaling.md")
+    assert found["anchor"]["w"].sharding.memory_kind == "pinned_host"
+    assert_equal(found["anchor"], {"w": jnp.arange(4.0)})
+    assert found["state"][0].anchor is None
+    assert np.abs(found["params"]["w"] - np.arange(4.0)).max() > 1e-4
+
+
+def test_the_errors_on_the_page_are_those_of_the_record():
+    record = json.loads((ROOT / "benchmarks" / "results" / "anchor_memory.json").read_text())
+    assert [table["failures"] for table in record["tables"]] == [[]] * len(record["tables"])
+    page = " ".join((ROOT / "docs" / "scaling.md").read_text().split())
+    pull, accuracy = (table["rows"] for table in record["tables"][-2:])
+    assert f"{pull[0]['change of r / |w_s|']:.1e}".replace("e-03", "e-3") + " of their norm" in page
+    once, ten, last = (row["change of r / |r|"] for row in pull[1:])
+    assert f"it is {once:.1f} times the pull itself, after 10 it is {ten:.0%}" in page.replace(
+        " %", "%"
+    )
+    assert f"after 150 it is {last:.0%}" in page.replace(" %", "%")
+    most = max(abs(row["difference"]) for row in accuracy)
+    assert f"the mean by at most {most:.2f} points, and every 95 % interval contains 0" in page
+    assert all(abs(row["difference"]) <= row["95 % interval, +-"] for row in accuracy)

@@ -13,6 +13,7 @@ from benchmarks.cost.controls import DIVISION_LAST, SELECTION_LAST
 from benchmarks.cost.tables import Table
 from benchmarks.scaling import decoder, figure, growth, hlo, meshes, report, steps, tables, updates
 from benchmarks.scaling.decoder import LLAMA_7B, Sizes
+from tests.pages import ROOT
 
 TINY = Sizes(layers=3, width=16, heads=2, mlp=32, vocabulary=64, batch=4, length=8)
 LOOP = """
@@ -237,3 +238,24 @@ def test_a_column_that_holds_nothing_is_left_out():
     record = {"environment": {"jax": "1"}, "compiled for": "x"}
     table = {"title": "t", "rows": [{"a": 1.23456, "b": 0, "c": None}], "failures": []}
     assert report.markdown(record | {"tables": [table]}).endswith("| a |\n|---|\n| 1.235 |\n")
+
+
+def test_the_figures_on_the_page_are_those_of_the_record():
+    record = json.loads((ROOT / "benchmarks" / "results" / "scale.json").read_text())
+    assert record["environment"]["dirty"] is False
+    assert [table["failures"] for table in record["tables"]] == [[]] * len(record["tables"])
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    rows = {row["step"]: row for row in record["tables"][2]["rows"]}
+    shown = {
+        "Adam": "Adam",
+        "`add_l2_sp`, Adam": "add_l2_sp, Adam",
+        "`dtnh(inner=scale_by_adam())`, feature distance": "dtnh, inner=scale_by_adam",
+    }
+    for title, name in shown.items():
+        r = rows[name]
+        memory = f"{r['arguments GiB']:.2f} | {r['temporary GiB']:.2f}"
+        moved = f"{r['all-gather GiB']:.1f} | {r['all-reduce GiB']:.1f} | {r['TFLOP']:.1f}"
+        assert f"| {title} | {memory} | {moved} |" in page
+    one, two = rows["distance in the loss, Adam"], rows["dtnh, inner=scale_by_adam"]
+    ratios = [f"{two[q] / one[q]:.2f} times" for q in tables.PAIR]
+    assert all(ratio in " ".join(page.split()) for ratio in ratios)
