@@ -10,7 +10,7 @@ Row = dict[str, Any]
 def markdown(record: dict[str, Any]) -> str:
     """Return every table of the record."""
     versions = record["environment"]
-    head = f"Compiled for {record['compiled for']} with jax {versions['jax']}; nothing was run."
+    head = f"Compiled for {record['compiled for']} with jax {versions['jax']}."
     parts = [f"**{table['title']}**\n\n{_table(table['rows'])}" for table in record["tables"]]
     return "\n\n".join([head, *parts]) + "\n"
 
@@ -18,7 +18,8 @@ def markdown(record: dict[str, Any]) -> str:
 def _table(rows: list[Row]) -> str:
     rows = [_shown(row) for row in rows]
     columns = [key for key in rows[0] if any(row[key] not in (None, 0) for row in rows)]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    names = [column.replace("|", "\\|") for column in columns]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(columns) + "|"]
     lines += ["| " + " | ".join(_cell(row[key]) for key in columns) + " |" for row in rows]
     return "\n".join(lines)
 
