@@ -178,6 +178,6 @@ def of_first_block(batch: int, size: int) -> Network:
 
 NETWORKS = {
     "MLP": Sizes(of_mlp(1024, 4, 64), of_mlp(64, 2, 4)),
-    "transformer": Sizes(of_transformer(768, 12, 32, 197), of_transformer(64, 2, 2, 8)),
-    "ResNet-50": Sizes(of_resnet50(64, 224), of_first_block(2, 32)),
+    "transformer": Sizes(of_transformer(768, 12, 32, 197), of_transformer(64, 1, 2, 8)),
+    "ResNet-50": Sizes(of_resnet50(64, 224), of_first_block(1, 16)),
 }
