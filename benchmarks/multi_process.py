@@ -13,8 +13,8 @@ Claims, with L2-SP + DTNH and KnowDist + DTNH:
   Training carries the first difference on, by a factor of about 10 as long as gradients are
   smooth; where an activation lies at a kink, rounding decides on which side, and that gradient
   jumps. (KnowDist differs by 1e-6 for 30 steps, then by up to 1e-4, all runs of several processes
-  alike: most likely such a kink, which was not traced.) For comparison, one process starts from the source with every weight moved to the next
-  float32, away from 0.
+  alike: most likely such a kink, which was not traced.) For comparison, one process starts from
+  the source with every weight moved to the next float32, away from 0.
 - A process killed by SIGKILL, a worker or the coordinator (process 0), stops all others within
   60 s, with exit status 3 and, last, a line that names it.
 - The same command goes on from the last checkpoint, and after both kills ends in the losses and
