@@ -94,7 +94,7 @@ def test_the_exit_code_tells_of_a_missed_claim_and_the_record_is_written(monkeyp
 
 
 def test_the_recipe_on_the_page_trains_and_keeps_the_anchor_away_from_the_device():
-    (program,) = blocks("docs/scaling.md", "py")
+    _, program = blocks("docs/scaling.md", "python")
     found = execute(program, "docs/scaling.md")
     assert found["anchor"]["w"].sharding.memory_kind == "pinned_host"
     assert_equal(found["anchor"], {"w": jnp.arange(4.0)})

@@ -282,7 +282,7 @@ def test_a_single_process_waits_for_nobody():
 
 
 def test_the_loop_of_the_page_does_on_all_devices_what_it_does_on_one():
-    (program,) = blocks(PAGE, "python")
+    program, _ = blocks(PAGE, "python")
     found = execute(program, PAGE)
     assert found["mesh"].size == jax.device_count() > 1
     assert len(found["x"].sharding.device_set) == jax.device_count()
