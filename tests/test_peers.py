@@ -239,3 +239,18 @@ def test_parts_that_start_processes_import_neither_torch_nor_jax_into_the_worker
 
 def test_spread_of_one_value_is_that_value():
     assert spread([3.0]) == Spread(3.0, 3.0, 3.0)
+
+
+def test_the_readme_carries_the_summary_and_the_figures_of_the_record():
+    results = json.loads((ROOT / "benchmarks/results/peers.json").read_text())
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert " ".join(report.summary(results).split()) in readme
+    assert results["failures"] == []
+    assert results["environment"]["dirty"] is False
+    speed = {(r["work"], r["contender"]): r["images/s"][0] for r in results["finetuning"]}
+    torch, ours = speed["L2-SP", "torch by hand"], speed["L2-SP", "ours"]
+    assert f"({torch:.0f} images/s with L2-SP, ours {ours:.0f})" in readme
+    ms = {(r["work"], r["contender"]): r["ms"][0] for r in results["combination"]}
+    by_hand, ours = ms["ViT-B", "optax by hand"], ms["ViT-B", "ours"]
+    assert f"a ViT-B in {by_hand:.0f} ms, ours in {ours:.0f}" in readme
+    assert f"medians of {results['rounds']} rounds" in readme

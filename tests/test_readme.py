@@ -123,3 +123,7 @@ def test_public_names_in_the_readme_exist():
     called = set(re.findall(r"`(\w+)\(", README))
     known = {"max", "inner", *optax_dtnh.__all__, *dir(regularizers)}
     assert called <= known, called - known
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 200

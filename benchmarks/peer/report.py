@@ -27,6 +27,7 @@ HEADINGS = {
     "to torch": "time to torch by hand",
     "peak MiB": "peak memory, MiB",
 }
+SUMMED = ("ours", "optax by hand", "torch by hand", "TorchJD PCGrad")
 RATIOS = {"combination": "time to torch by hand"}
 NOTE = """\
 Medians and quartiles over {rounds} rounds in which all take turns, each framework in a process of
@@ -85,3 +86,16 @@ def cell(column: str, value: Any) -> str:
     if column == "flops":
         return f"{value:.2f}"
     return f"{value:.1e}" if isinstance(value, float) else str(value)
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """Return the medians of whole steps relative to one gradient's, for the README."""
+    found = {
+        (row["work"], row["contender"]): row["ratio"][0]
+        for row in (*results["step"], *results["finetuning"])
+        if row["ratio"]
+    }
+    works = list(dict.fromkeys(work for work, _ in found))
+    lines = [["", *works], ["---"] * (len(works) + 1)]
+    lines += [[by, *(cell("flops", found.get((work, by))) for work in works)] for by in SUMMED]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
