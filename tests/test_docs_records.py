@@ -82,3 +82,20 @@ def test_the_pictures_are_drawn_by_the_library(tmp_path, monkeypatch):
     monkeypatch.setattr(geometry, "kept", lambda rule, r: np.float32(r))
     with pytest.raises(AssertionError):
         geometry.check()
+
+
+def test_the_page_of_the_cost_carries_the_ratios_of_a_whole_step():
+    first, *_ = json.loads((RESULTS / "training_step.json").read_text())["tables"]
+    of = {row["method"]: row for row in first["rows"]}
+    text = " ".join(page("cost").split())
+    l2_sp, distance = of["L2-SP + DTNH"], of["KnowDist + DTNH"]
+    assert f"{l2_sp['flops ratio']:.3f} times the flops of one with L2-SP" in text
+    assert round(l2_sp["peak ratio"], 2) == 1
+    low, high = (f"{l2_sp[name]:.2f}" for name in ("low", "high"))
+    assert f"{l2_sp['time ratio']:.2f} times the time (quartiles {low} to {high}," in text
+    low, high = (f"{distance[name]:.2f}" for name in ("low", "high"))
+    times = [
+        f"{distance[f'{name} ratio']:.2f} times the {word}"
+        for name, word in (("flops", "flops"), ("peak", "memory"), ("time", "time"))
+    ]
+    assert f"{times[0]}, {times[1]} and {times[2]} ({low} to {high})" in text
