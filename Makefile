@@ -9,7 +9,7 @@ RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test long lint cost finetune parity peers accelerator docs dist packages clean
+.PHONY: demo test long lint cost finetune parity peers docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -35,9 +35,6 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
-
-accelerator: $(installed)  ## the update next to a copy, and whole steps, on a GPU or TPU
-	$(BIN)/python -m benchmarks.accelerator
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.digits_finetune

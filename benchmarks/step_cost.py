@@ -112,7 +112,7 @@ def text_of(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def markdown(measured: dict[str, Any]) -> str:
-    """Return the update's bytes and memory, from the record, as tables for the README."""
+    """Return the update's bytes and memory, from the record, as tables for `docs/cost.md`."""
     sgd, adam = measured["tables"][:2]
     shown = [row for row in sgd["rows"] if row["form"] in SHOWN]
     after_sgd, after_adam = "after it: SGD with momentum", "with Adam, after it the rate alone"

@@ -62,8 +62,8 @@ def scale_by_adam_dtnh(
     NaN, infinity and products beyond float32 show as there, a bad `g` under every label.
 
     The state is Adam's; `P` lives for the length of an update. One sum more is needed than in
-    `dtnh`, of the second moment, and the inner products wait for it: on sharded gradients there are
-    two all-reduces of scalars instead of one.
+    `dtnh`, of the second moment, and the inner products wait for it: on gradients sharded
+    over one axis there are two all-reduces of scalars instead of one.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule.

@@ -82,9 +82,9 @@ def dtnh(
 
     `init` works under `jax.eval_shape`; `update` under `jit`, `vmap`, `scan` and `grad`. On sharded
     gradients the inner products are those of the whole, under `jit` as inside `jax.shard_map`,
-    where a leaf's type says over which mesh axes its parts differ: over those they are added up,
-    also where they belong to different models. With `check_vma=False` it says nothing, and every
-    device decides by the parts that it holds.
+    where a leaf's type says over which mesh axes its parts differ: over those they are added up.
+    Models of their own on every device would share one decision: for them use `vmap`, or
+    `check_vma=False`, with which the types say nothing, and every device decides by what it holds.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule; not checked where it is

@@ -84,6 +84,22 @@ def test_the_pictures_are_drawn_by_the_library(tmp_path, monkeypatch):
         geometry.check()
 
 
+def test_the_page_of_the_cost_carries_the_times_of_the_update():
+    tables_ = json.loads((RESULTS / "step_cost.json").read_text())["tables"]
+    of = {(r["optimizer"], r["form"]): r for r in tables_[-1]["rows"]}
+    text = " ".join(page("cost").split())
+    pair, l2_sp = (f"{of['momentum', form]['time']:.1f}" for form in ("dtnh", "add_l2_sp"))
+    assert f"with momentum, {pair} times the time of the optimizer alone" in text
+    assert f"and {l2_sp} for `add_l2_sp`" in text
+    forms = ("dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
+    before, anchored, inner, metric = (f"{of['Adam', form]['time']:.1f}" for form in forms)
+    assert (
+        f"with Adam {before} and {anchored}, {inner} with Adam as `inner`, and {metric} in its"
+        in text
+    )
+    assert f"before Adam accesses {of['Adam', 'add_l2_sp']['bytes']:.1f} N" in text
+
+
 def test_the_page_of_the_cost_carries_the_ratios_of_a_whole_step():
     first, *_ = json.loads((RESULTS / "training_step.json").read_text())["tables"]
     of = {row["method"]: row for row in first["rows"]}

@@ -221,6 +221,8 @@ def test_a_lost_connection_is_told_from_what_is_wrong_here():
     assert processes._is_own(own.value)
     assert processes._is_own(FileNotFoundError("data"))
     assert processes._is_own(KeyboardInterrupt())
+    assert processes._is_own(KeyError("features"))
+    assert processes._is_own(ModuleNotFoundError("torch"))
     with pytest.raises(ValueError, match=".") as foreign:  # as jax does with Gloo's errors
         np.random.default_rng(0).permuted(np.ones(3), out=np.ones(2))
     assert not processes._is_own(foreign.value)

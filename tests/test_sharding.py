@@ -201,6 +201,44 @@ def test_a_gradient_that_is_equal_in_all_parts_counts_as_often_as_there_are_part
     assert_close(update, step(*whole))
 
 
+def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held():
+    tx, g, r = dtnh(0.5), jnp.arange(16.0) - 9.0, 3.0 - jnp.arange(8.0)
+
+    def step(g, r):
+        return tx.update((g, r), tx.init(g))[0], cosine_similarity(g, r)
+
+    parts = jax.shard_map(
+        step,
+        mesh=mesh_of("mixed"),
+        in_specs=(P("x"), P("y")),
+        out_specs=(P(("x", "y")), P()),
+    )
+    whole_g = jnp.repeat(g.reshape(4, 1, 4), 2, axis=1).ravel()
+    whole_r = jnp.tile(r.reshape(1, 2, 4), (4, 1, 1)).ravel()
+    assert_close(parts(g, r), step(whole_g, whole_r))
+
+
+def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_are_left_out():
+    g, r = jnp.tile(jnp.array([1.0, 0.0]), (8, 1)), jnp.ones((8, 2))
+    r = r.at[0, 0].set(-1.0)  # the first one's gradients conflict, those of all together do not
+
+    def step(g, r):
+        return dtnh(1.0).update((g, r), dtnh(1.0).init(g))[0]
+
+    def updates(check_vma):
+        return jax.shard_map(
+            step,
+            mesh=mesh_of("fsdp"),
+            in_specs=(P("x"), P("x")),
+            out_specs=P("x"),
+            check_vma=check_vma,
+        )(g, r)
+
+    assert_close(updates(check_vma=True), step(g, r))
+    assert_close(updates(check_vma=False), jax.vmap(step)(g, r))
+    assert float(updates(check_vma=False)[0, 0]) != float(updates(check_vma=True)[0, 0])
+
+
 @every_layout
 def test_the_diagnostics_inside_shard_map_are_of_the_whole(layout):
     def both(g, r):

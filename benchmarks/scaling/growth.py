@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.cost.bars import storage_is_known
-from benchmarks.cost.compiled import Cost, abstract_arguments, cost_of, step_of
+from benchmarks.cost.compiled import NOT_RUN, Cost, abstract_arguments, cost_of, step_of
 from benchmarks.cost.controls import SELECTION_LAST
 from benchmarks.cost.forms import BASELINE, FORMS, Form, followed_by, sgd
 from benchmarks.cost.tables import Table
 from benchmarks.cost.trees import size_in_bytes
-from benchmarks.scaling.tables import QUICK
 
 LEAVES = (50, 100, 200, 500, 1000, 2000)
 PARAMETERS = 16_000_000  # of every tree of so many leaves: none below 4,096 elements
@@ -36,7 +35,7 @@ def equal_leaves(count: int, parameters: int) -> dict[str, jax.ShapeDtypeStruct]
     return {f"leaf{i:04d}": jax.ShapeDtypeStruct(shape, jnp.float32) for i in range(count)}
 
 
-def cost(form: Form, params: Any, options: dict[str, Any] | None = QUICK) -> Cost:
+def cost(form: Form, params: Any, options: dict[str, Any] | None = NOT_RUN) -> Cost:
     """Return what one update costs, followed by SGD, compiled with `options`."""
     start, form = time.perf_counter(), followed_by(form, sgd())
     step = jax.jit(step_of(form), donate_argnums=(0, 1))
@@ -77,7 +76,7 @@ def options_table(forms: Mapping[str, Form], count: int = COMPARED) -> Table:
     params = equal_leaves(count, PARAMETERS)
     rows, failures = [], []
     for name, form in forms.items():
-        quick, full = (cost(form, params, options) for options in (QUICK, None))
+        quick, full = (cost(form, params, options) for options in (NOT_RUN, None))
         rows.append({"form": name, "quick": quick.seconds, "ordinary": full.seconds})
         if quick._replace(seconds=0) != full._replace(seconds=0):
             failures.append(f"{name}: compiled quickly {quick}, ordinarily {full}")

@@ -7,6 +7,7 @@ from typing import Any, cast
 import jax
 from jax.sharding import Mesh
 
+from benchmarks.cost.compiled import NOT_RUN
 from benchmarks.cost.forms import Form
 from benchmarks.cost.tables import Table
 from benchmarks.scaling import steps, updates
@@ -24,7 +25,6 @@ PAIR = {"TFLOP": 1.76, "all-gather GiB": 1.51, "all-reduce GiB": 2.01}
 Row = dict[str, Any]
 # Generating code that is not run takes most of the time, and neither memory nor counts depend on
 # it: asserted by `benchmarks.scaling.growth`.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Step], on_cpu: bool) -> Table:
@@ -59,7 +59,7 @@ def compiled_row(lower: Callable[[], jax.stages.Lowered], on_cpu: bool, trips: i
     `trips` is the length of loops that do not say it; only XLA for CPU always does.
     """
     start = time.perf_counter()
-    compiled = lower().compile(QUICK if on_cpu else None)
+    compiled = lower().compile(NOT_RUN if on_cpu else None)
     seconds = time.perf_counter() - start
     text, memory = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
     found = collectives(text, None if on_cpu else trips)

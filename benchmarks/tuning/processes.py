@@ -127,8 +127,10 @@ def _is_own(error: BaseException) -> bool:
 
     Of that it makes RuntimeError in a step, and ValueError in what is sent outside of one.
     """
-    if not isinstance(error, (ValueError, ImportError)):
-        return isinstance(error, (OSError, KeyboardInterrupt))
+    if isinstance(error, RuntimeError):
+        return False
+    if not isinstance(error, ValueError):
+        return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").startswith(("benchmarks.", "optax_dtnh."))
 
