@@ -39,7 +39,7 @@ peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.digits_finetune
 
-docs: $(DOCS)/installed  ## the site, in site/: open site/index.html
+docs: $(DOCS)/installed  ## the site, in site/: python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 dist: $(RELEASE)/installed  ## wheel and sdist, in dist/, with their contents checked

@@ -142,7 +142,7 @@ def coefficients(
 
     `left` holds what stands for `r` and `m` on the left of an inner product, where it differs.
     """
-    (r_left, m_left), parts = left or (r, m), parts_of(r, m)
+    (r_left, m_left), parts = left or (r, m), parts_of(r, m, *(left or ()))
     dot, ref_sq = inner_product(r_left, m, parts), inner_product(m_left, m, parts)
     nonzero = ref_sq != 0
     keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r_left, r, parts))

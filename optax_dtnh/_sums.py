@@ -2,7 +2,7 @@
 
 Under `jax.jit` an array is whole, however it is sharded, and XLA adds up the parts. Inside
 `jax.shard_map` a leaf is the part that one device holds, and its type says over which axes of the
-mesh the parts differ: the sums are added up over those. So the decision is the same in both.
+mesh the parts may differ: the sums are added up over those. So the decision is the same in both.
 """
 
 from collections import defaultdict

@@ -82,9 +82,10 @@ def dtnh(
 
     `init` works under `jax.eval_shape`; `update` under `jit`, `vmap`, `scan` and `grad`. On sharded
     gradients the inner products are those of the whole, under `jit` as inside `jax.shard_map`,
-    where a leaf's type says over which mesh axes its parts differ: over those they are added up.
-    Models of their own on every device would share one decision: for them use `vmap`, or
-    `check_vma=False`, with which the types say nothing, and every device decides by what it holds.
+    where a leaf's type says over which mesh axes its parts may differ: over those they are added
+    up. A leaf that is equal on all devices but not of such a type counts as often as it is held,
+    models of their own on every device share one decision, and with `check_vma=False` the types say
+    nothing, and every device decides by what it holds.
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule; not checked where it is
@@ -194,7 +195,7 @@ def init_and_combine(
             summed, conflict = add_conflict_free(rule or truncate, lam, *parts, metric=chosen)
             for i, leaf in zip(group, summed, strict=True):
                 out[i] = leaf
-            conflicts += conflict
+            conflicts += conflict.astype(jnp.float32)
 
         share = conflicts / max(len(groups), 1)
         step = jnp.asarray(optax.safe_increment(state.step))

@@ -218,6 +218,24 @@ def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held(
     assert_close(parts(g, r), step(whole_g, whole_r))
 
 
+@every_use
+def test_the_decision_is_one_where_the_state_alone_may_differ(use):
+    tx, (start, params, g, r) = use.factory(0.5), trees()
+    expected, state = steps(use, tx)(start, params, g, r)
+
+    def step(start, params, g, r):
+        start = jax.tree.map(lambda x: jax.lax.pcast(x, "x", to="varying"), start)
+        updates, state = use.update(tx, g, r, tx.init(start), params)
+        conflicts = [x for _, x in optax.tree.get_all_with_path(state, "conflict")]
+        return jax.tree.map(lambda x: x[None], updates), conflicts
+
+    where = (P("x"), P())  # no axis over which the conflict would differ
+    parts = jax.shard_map(step, mesh=mesh_of("fsdp"), in_specs=P(), out_specs=where)
+    updates, conflicts = jax.jit(parts)(start, params, g, r)
+    assert_close(jax.tree.map(lambda x: x[3], updates), expected)
+    assert conflicts == [x for _, x in optax.tree.get_all_with_path(state, "conflict")]
+
+
 def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_are_left_out():
     g, r = jnp.tile(jnp.array([1.0, 0.0]), (8, 1)), jnp.ones((8, 2))
     r = r.at[0, 0].set(-1.0)  # the first one's gradients conflict, those of all together do not

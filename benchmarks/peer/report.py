@@ -36,7 +36,8 @@ what is free, for all alike. A ratio is that of two runs of the same round, abov
 Nothing about time is asserted.
 
 *Difference* is |a - b| / |b| of all updates together, from the same numbers: in float32 for the
-combination, in float64 for the parameters after one step. Ours may be {float32:g} and {float64:g}
+combination; in float64, and compiled without most optimizations, for the parameters after one step,
+which is not the program that is timed. Ours may be {float32:g} and {float64:g}
 from torch's by hand. Optax by hand sums with `optax.tree.vdot`, whose error in float32 grows with
 the leaf. Flops are XLA's count for jax, torch's own for torch (products and convolutions alone).
 

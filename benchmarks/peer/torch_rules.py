@@ -27,10 +27,12 @@ def lean(contender: str) -> bool:
 
 def by_hand(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Tensor]:
     """Return `g + weight * (r - min(<r, g>, 0) / <g, g> * g)`, in two passes over the leaves."""
-    dot = torch.stack([(x * y).sum() for x, y in zip(r, g, strict=True)]).sum()
-    ref_sq = torch.stack([(y * y).sum() for y in g]).sum()
+    # Flat: `(x * y).sum()` would store the products.
+    r_flat, g_flat = ([x.reshape(-1) for x in tree] for tree in (r, g))
+    dot = torch.stack([torch.dot(x, y) for x, y in zip(r_flat, g_flat, strict=True)]).sum()
+    ref_sq = torch.stack([torch.dot(y, y) for y in g_flat]).sum()
     c = dot.clamp(max=0) / ref_sq
-    return [torch.add(y * (1 - weight * c), x, alpha=weight) for x, y in zip(r, g, strict=True)]
+    return [(y * (1 - weight * c)).add_(x, alpha=weight) for x, y in zip(r, g, strict=True)]
 
 
 def aggregate(params: Sequence[Tensor], contender: str, *, keep: bool = False) -> None:
