@@ -23,7 +23,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tuning import identity, options
+from benchmarks.tuning import identity, interrupts, options
 from benchmarks.tuning.options import Settings
 
 
@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, ImportError) as error:
         if not _is_ours(error):
             raise
-        parser.error(str(error))
+        parser.error(_with_advice(error))
     except KeyboardInterrupt:
-        parser.exit(130, "\nStopped. The same command goes on from the last checkpoint.\n")
+        training = chosen.predict is None and chosen.evaluate is None
+        text = interrupts.message(chosen.out, settings.save_every) if training else "Stopped."
+        interrupts.leave(text, several=chosen.distributed is not None)
 
 
 def _act(chosen: Namespace, settings: Settings) -> None:
@@ -66,6 +68,13 @@ def _look_at_files(settings: Settings) -> None:
             "the path."
         )
     look_at(settings.data, train_per_class=settings.train_per_class, data_dir=settings.data_dir)
+
+
+def _with_advice(error: Exception) -> str:
+    """Return what is wrong and, where Python says that a package is missing, what to do."""
+    if isinstance(error, ImportError) and error.name:
+        return f"{error}. Install the extras: `pip install '.[benchmarks,data,models]'` in a clone."
+    return str(error)
 
 
 def _is_ours(error: Exception) -> bool:

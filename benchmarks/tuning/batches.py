@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 from .examples import Source
-from .images import Preprocessing, evaluation_image, training_image
+from .images import Preprocessing, evaluation_image, reason, training_image
 
 MAX_THREADS = 16
 
@@ -149,7 +149,8 @@ def _naming(example: dict[str, Any]) -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(
-            f"`--data` should hold images that can be read, got '{example['name']}' ({error}). "
+            f"`--data` should hold images that can be read, got '{example['name']}' "
+            f"({reason(error, example['name'])}). "
             "Mend it, and run the command again to continue."
         ) from error
 

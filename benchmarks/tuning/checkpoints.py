@@ -15,13 +15,14 @@ import json
 import re
 import shutil
 import warnings
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from benchmarks.tuning import array_files, leaves, manifest, processes
+from benchmarks.tuning.interrupts import held_back
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8,})(?:\.(\d+))?")
@@ -51,11 +52,13 @@ def save(folder: Path, step: int, state: Any, data_state: dict[str, Any]) -> Non
     folder = folder.resolve()  # Orbax reports a relative path one save too late.
     path = _free_name(folder, step)
     facts = {"step": int(step), "leaves": leaves.described(state)}
-    try:
-        _write(path, arrays, text, facts)
-    except OSError as error:
-        _remove([path])
-        raise OSError(_refusal(folder, step, str(error))) from None
+    # Of several processes one may be gone, and the wait for it without an end.
+    with held_back() if jax.process_count() == 1 else nullcontext():
+        try:
+            _write(path, arrays, text, facts)
+        except OSError as error:
+            _remove([path])
+            raise OSError(_refusal(folder, step, str(error))) from None
     _prune(folder, path)
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from .examples import Source
-from .images import check
+from .examples import NamedSource
+from .images import check, reason
 
 CHUNK = 64
 MAX_THREADS = 16
@@ -28,7 +28,7 @@ class Checked(NamedTuple):
     sha256: str
 
 
-def check_images(source: Source) -> Checked:
+def check_images(source: NamedSource) -> Checked:
     """Decode every image in threads, with a progress bar on a terminal."""
     labels: dict[int, int] = {}
     broken: dict[int, str] = {}
@@ -50,12 +50,12 @@ def check_images(source: Source) -> Checked:
     return Checked(labels, broken, whole.hexdigest())
 
 
-def _check(source: Source, index: int) -> tuple[int, int, bytes, str | None]:
+def _check(source: NamedSource, index: int) -> tuple[int, int, bytes, str | None]:
     """Return the index, the label, a checksum and None, or in place of that what is wrong."""
     try:
         example = source[index]
         check(example["image"])
     # PIL's decoders raise whatever a damaged file makes them trip over.
     except Exception as error:
-        return index, -1, b"", " ".join(str(error).split()) or type(error).__name__
+        return index, -1, b"", reason(error, source.name(index))
     return index, example["label"], hashlib.sha256(example["image"]).digest(), None

@@ -9,7 +9,7 @@ import jax
 
 from benchmarks.tuning import export, identity, loop, opening, processes, report
 from benchmarks.tuning.options import Settings
-from benchmarks.tuning.sources import open_data
+from benchmarks.tuning.sources import broken_ones, open_data
 
 
 def join(address: dict[str, Any] | None) -> None:
@@ -69,7 +69,7 @@ def predict(out: Path, images: Sequence[Path]) -> None:
 def _announce(opened: opening.Run) -> None:
     if jax.process_index() == 0:
         data, settings = opened.data, opened.settings
-        left_out = f", {len(data.broken)} broken ones left out" if data.broken else ""
+        left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
         print(
             f"{settings.method}: {len(data.train)} training and {len(data.test)} test images of "
             f"{len(data.classes)} classes{left_out}; {opened.mesh.size} x "

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from benchmarks.tuning import report
 from benchmarks.tuning.batches import Source, evaluation_batches
-from benchmarks.tuning.images import Preprocessing, evaluation_image, preprocessing_of
+from benchmarks.tuning.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
@@ -96,7 +96,8 @@ def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]
     """Return what the model sees in each image, computed as in `accuracy`.
 
     Raises:
-      ValueError: An image cannot be read.
+      FileNotFoundError: An image is not there.
+      ValueError: It cannot be read.
     """
     images = [_image(path, trained.preprocessing) for path in paths]
     size = trained.settings["batch_size"]
@@ -131,11 +132,14 @@ def _with_logits(
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
     try:
         return evaluation_image(path.read_bytes(), how)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"`--predict` should name images, got '{path}', which does not exist. Check the path."
+        ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"`--predict` should name images that can be read, got '{path}' ({reason}). "
-            "Leave it out."
+            f"`--predict` should name images that can be read, got '{path}' "
+            f"({reason(error, path.name)}). Leave it out."
         ) from error
 
 

@@ -7,6 +7,7 @@ at random and mirrored at random; images to evaluate are resized straight to the
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,12 @@ def check(encoded: bytes) -> None:
     with Image.open(io.BytesIO(encoded)) as opened:
         opened.draft(None, (1, 1))
         _upright_rgb(opened)
+
+
+def reason(error: Exception, name: str) -> str:
+    """Return in one line why an image cannot be read; PIL knows bytes where people know a file."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r"<_io\.BytesIO object at \w+>", repr(Path(name).name), text)
 
 
 def evaluation_image(encoded: bytes, preprocessing: Preprocessing) -> np.ndarray:

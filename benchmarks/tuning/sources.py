@@ -130,9 +130,14 @@ def _refuse_broken(broken: dict[str, str], sound: int, data: str) -> None:
     mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
     raise ValueError(
         f"`--data` should hold images that can be read, got '{name}' ({reason}), the first of "
-        f"{len(broken)} broken ones among {len(broken) + sound}. {mend}, or leave them out with "
+        f"{broken_ones(len(broken))} among {len(broken) + sound}. {mend}, or leave them out with "
         "`--skip-broken`."
     )
+
+
+def broken_ones(count: int) -> str:
+    """Return the number of broken images in words for a sentence."""
+    return f"{count} broken {'one' if count == 1 else 'ones'}"
 
 
 def _sound(source: Source, checked: Checked) -> Selected:
