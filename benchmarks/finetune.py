@@ -72,7 +72,7 @@ def _look_at_files(settings: Settings) -> None:
 
 def _with_advice(error: Exception) -> str:
     """Return what is wrong and, where Python says that a package is missing, what to do."""
-    if isinstance(error, ImportError) and error.name:
+    if str(error).startswith("No module named"):
         return f"{error}. Install the extras: `pip install '.[benchmarks,data,models]'` in a clone."
     return str(error)
 
