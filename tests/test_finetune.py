@@ -209,7 +209,7 @@ def test_broken_images_are_left_out_on_demand(arguments, digits, tmp_path):
     argv = [*arguments, "--data", data, "--out", tmp_path / "run"]
     assert "broken.png" in printed_error(*argv)
     assert not (tmp_path / "run").exists()
-    assert "1 broken ones left out" in run(*argv, "--skip-broken", out=tmp_path / "run")
+    assert ", 1 broken one left out; " in run(*argv, "--skip-broken", out=tmp_path / "run")
 
 
 # --- methods
@@ -380,6 +380,7 @@ def interrupted_after(steps, monkeypatch):
         return on_devices(*args)
 
     monkeypatch.setattr(step, "on_devices", stop)
+    monkeypatch.setattr(os, "_exit", sys.exit)  # which would end the tests
 
 
 def without_speed(log):
@@ -516,6 +517,35 @@ def test_the_folder_of_another_run_is_refused(finished, arguments):
     assert "learning_rate was 0.01 and is 0.1; seed was 0 and is 1" in line
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (1, "Stopped before the first checkpoint (every 2 steps, `--save-every`)"),
+        (3, "Stopped. The same command goes on from the last checkpoint."),
+    ],
+)
+def test_a_stopped_run_says_where_its_command_goes_on(
+    arguments, tmp_path, monkeypatch, capsys, steps, said
+):
+    with monkeypatch.context() as patch:
+        interrupted_after(steps, patch)
+        with pytest.raises(SystemExit) as exit_info:
+            run(*arguments, out=tmp_path / "run")
+    assert exit_info.value.code == 130
+    assert said in capsys.readouterr().err
+
+
+def test_a_stopped_prediction_speaks_of_no_checkpoint(finished, monkeypatch, capsys):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "read", stop)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        run("--evaluate", out=finished("l2_sp+dtnh"))
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
 def test_changed_data_is_refused(arguments, tmp_path, monkeypatch):
     data = write_digits(tmp_path / "data")
     argv = [*arguments, "--data", str(data)]
@@ -566,10 +596,15 @@ def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_p
 
 def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
-    for name in ("broken.png", "missing.png"):
+    reasons = {
+        "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
+        "missing.png": "which does not exist. Check the path.",
+    }
+    for name, reason in reasons.items():
         line = printed_error("--predict", tmp_path / name, "--out", finished("l2_sp+dtnh"))
         assert "`--predict` should name images" in line
-        assert name in line
+        assert f"'{tmp_path / name}'" in line
+        assert line.endswith(reason)
 
 
 def test_errors_that_are_not_ours_keep_their_traceback(arguments, tmp_path, monkeypatch):

@@ -259,8 +259,8 @@ def test_a_class_that_is_a_link_to_its_folder(tmp_path):
 BROKEN = {
     "truncated.jpg": (encoded(photo(), "JPEG")[:-900], r"truncated"),
     "truncated.png": (encoded(photo())[:-900], r"truncated"),
-    "text.jpg": (b"not an image", r"cannot identify"),
-    "empty.png": (b"", r"cannot identify"),
+    "text.jpg": (b"not an image", r"cannot identify image file 'text\.jpg'"),
+    "empty.png": (b"", r"cannot identify image file 'empty\.png'"),
     "bomb.png": (bomb(), r"exceeds limit"),
 }
 
@@ -270,7 +270,7 @@ def test_a_broken_image_is_named_with_the_reason(tmp_path, name):
     data = folder(tmp_path, ant=3, cat=3)
     content, reason = BROKEN[name]
     (tmp_path / "cat" / name).write_bytes(content)
-    match = rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 .* among 7"
+    match = rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 broken one among 7"
     refused(ValueError, match, data)
 
 
@@ -603,6 +603,10 @@ def test_an_image_damaged_after_the_check_is_named(source):
     with pytest.raises(ValueError, match=rf"can be read, got '{name}' \("):
         batches(damaged, 1)
     with pytest.raises(ValueError, match=rf"can be read, got '{name}' \("):
+        next(evaluation_batches(damaged, AS_IS, batch_size=4))
+    damaged[2]["image"] = b""
+    file = re.escape(damaged[2]["name"].rsplit("/")[-1])
+    with pytest.raises(ValueError, match=rf"'{name}' \(cannot identify image file '{file}'\)"):
         next(evaluation_batches(damaged, AS_IS, batch_size=4))
 
 
