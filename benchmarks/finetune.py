@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options.parser(__doc__)
     chosen, settings = options.parse(parser, argv)
     try:
-        _act(chosen, settings)
+        with interrupts.remembered():
+            _act(chosen, settings)
     except (ValueError, OSError, ImportError) as error:
         if not _is_ours(error):
             raise

@@ -1,5 +1,6 @@
 """Ctrl-C and missing packages: how the command ends, and what it says that can be done."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.tuning import array_files, checkpoints, interrupts, options
-from tests.runs import ROOT, SMALL, write_digits, write_source
+from benchmarks.tuning import array_files, checkpoints, interrupts, options, step
+from tests.runs import ROOT, SMALL, run, write_digits, write_source
 
 ANEW = (
     "Stopped before the first checkpoint (every 2 steps, `--save-every`): the same command begins "
@@ -64,6 +65,34 @@ def test_a_compilation_is_interrupted_without_a_crash(arguments, tmp_path):
 @pytest.mark.parametrize("time", range(3))
 def test_a_compilation_is_interrupted_without_a_crash_again(arguments, tmp_path, time):
     check_the_end(arguments, tmp_path / f"run{time}")
+
+
+def test_an_interrupt_that_is_lost_in_between_stops_the_run_all_the_same(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    on_devices = step.on_devices
+
+    def losing(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return on_devices(*args)
+
+    monkeypatch.setattr(step, "on_devices", losing)
+    monkeypatch.setattr(os, "_exit", sys.exit)  # which would end the tests
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments, out=tmp_path / "run")
+    assert stop.value.code == interrupts.STATUS
+    assert capsys.readouterr().err == f"\n{ANEW}\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_was_remembered_is_forgotten_with_the_command():
+    with interrupts.remembered():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.raise_again()
+    interrupts.raise_again()
 
 
 # --- what waits for a save

@@ -13,11 +13,40 @@ STATUS = 130
 _FINISHED = "checkpoints/step-*/manifest-*.json"  # `checkpoints` itself would bring in jax
 
 
+_pressed = threading.Event()
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Remember Ctrl-C in the block for `raise_again`: C++ that calls Python can lose the error."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or not _is_main_thread():
+        yield
+        return
+
+    def remember(*arguments: Any) -> None:
+        _pressed.set()
+        signal.default_int_handler(*arguments)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _pressed.clear()
+
+
+def raise_again() -> None:
+    """Raise KeyboardInterrupt if one was raised before, and lost."""
+    if _pressed.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def held_back() -> Iterator[None]:
     """Let Ctrl-C wait for the end of the block, and a second one for nothing."""
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if not callable(before) or not _is_main_thread():
         yield
         return
     held: list[Any] = []
@@ -60,3 +89,7 @@ def leave(text: str, *, several: bool) -> NoReturn:
             stream.flush()
     # An exit would take C++ down while XLA's threads compile in it: a segmentation fault.
     os._exit(STATUS)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()  # No other may set handlers.

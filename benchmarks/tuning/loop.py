@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.tuning import checkpoints, delta, methods, report, step
+from benchmarks.tuning import checkpoints, delta, interrupts, methods, report, step
 from benchmarks.tuning.batches import TrainingBatches, training_batches
 from benchmarks.tuning.opening import Run
 from benchmarks.tuning.progress import Progress
@@ -135,6 +135,7 @@ def _steps(
         for done in range(first + 1, settings.steps + 1):
             state, loss = advance(state, pretrained, step.on_devices(next(batches), run.mesh))
             jax.block_until_ready(before)  # at most two steps are under way
+            interrupts.raise_again()
             before, last = loss, done == settings.steps
             bar.update()
             if done == first + 1:
