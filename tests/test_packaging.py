@@ -90,7 +90,11 @@ def test_a_wheel_with_more_or_less_than_the_package_is_refused(tmp_path, change,
 def a_sdist(path, put_in=(), size=0):
     names = {n for f in ("benchmarks", "docs", "optax_dtnh", "tests") for n in files(f)}
     names = {n for n in names if not contents.UNWANTED.search(n)}
-    names |= {n for n in contents.TOP if (ROOT / n).is_file()} | {"PKG-INFO", *put_in}
+    names |= {n for n in contents.TOP if (ROOT / n).is_file()} | {
+        ".ci/contents",
+        "PKG-INFO",
+        *put_in,
+    }
     with tarfile.open(path, "w") as archive:
         for name in names:
             member = tarfile.TarInfo(f"optax_dtnh-1/{name}")
