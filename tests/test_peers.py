@@ -129,6 +129,13 @@ def test_ours_has_to_agree_and_pcgrad_has_to_differ(contender, difference, said)
     assert found == [] if said is None else found[0].startswith(said)
 
 
+def test_ours_has_to_be_the_formula():
+    row = {"work": "w", "contender": "ours", "difference": 2e-6, "from float64": 4e-8}
+    assert agreement.missed(row, "float32") == []
+    (found,) = agreement.missed(row | {"from float64": 2e-6}, "float32")
+    assert found == "w, ours: 2.0e-06 from the formula, at most 1e-06"
+
+
 def test_flops_above_the_bar_are_a_failure():
     row = {"work": "MLP", "contender": "ours", "difference": 0.0, "flops": 1.7}
     assert measure.failures_of({"step": [row]}) == ["MLP, ours: flops 1.700, at most 1.67"]

@@ -8,8 +8,10 @@ import numpy as np
 from benchmarks.peer.contender import WEIGHT
 from benchmarks.peer.inputs import Arrays
 
-# Of ours from torch's by hand: a combination in float32, steps in float64.
-BARS = {"float32": 1e-6, "float64": 1e-9}
+# Of ours from torch's by hand: a combination in float32, where `torch.dot` is 2e-6 off, and steps in
+# float64. Of a combination of ours from the formula in float64.
+BARS = {"float32": 1e-5, "float64": 1e-9}
+EXACT = 1e-6
 CONFLICT = 1e-4  # PCGrad is at least as far away where the two gradients conflict
 
 Row = dict[str, Any]
@@ -43,6 +45,8 @@ def missed(row: Row, dtype: str) -> list[str]:
     where, found = f"{row['work']}, {row['contender']}", row["difference"]
     if row["contender"] == "ours" and not found <= BARS[dtype]:
         return [f"{where}: updates differ by {found:.1e}, at most {BARS[dtype]:g}"]
+    if row["contender"] == "ours" and not row.get("from float64", 0.0) <= EXACT:
+        return [f"{where}: {row['from float64']:.1e} from the formula, at most {EXACT:g}"]
     if "PCGrad" in row["contender"] and not found >= CONFLICT:
         return [f"{where}: no conflict in the numbers, PCGrad differs by {found:.1e}"]
     return []
