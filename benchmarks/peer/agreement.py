@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.peer.contender import WEIGHT
 from benchmarks.peer.inputs import Arrays
 
-# Of ours from torch's by hand: a combination in float32, where `torch.dot` is 2e-6 off, and steps in
-# float64. Of a combination of ours from the formula in float64.
+# Of ours from torch's by hand: a combination in float32, where `torch.dot` is 2e-6 off, and steps
+# in float64. Of a combination of ours from the formula in float64.
 BARS = {"float32": 1e-5, "float64": 1e-9}
 EXACT = 1e-6
 CONFLICT = 1e-4  # PCGrad is at least as far away where the two gradients conflict

@@ -90,13 +90,13 @@ def cell(column: str, value: Any) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Return the medians of whole steps relative to one gradient's, for the README."""
+    """Return the times of whole steps relative to one gradient's, for the README."""
     found = {
-        (row["work"], row["contender"]): row["ratio"][0]
+        (row["work"], row["contender"]): Spread(*row["ratio"])
         for row in (*results["step"], *results["finetuning"])
         if row["ratio"]
     }
     works = list(dict.fromkeys(work for work, _ in found))
     lines = [["", *works], ["---"] * (len(works) + 1)]
-    lines += [[by, *(cell("flops", found.get((work, by))) for work in works)] for by in SUMMED]
+    lines += [[by, *(cell("ratio", found.get((work, by))) for work in works)] for by in SUMMED]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
