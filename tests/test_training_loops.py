@@ -244,7 +244,8 @@ def test_every_client_walks_the_same_path(client, reference):
 def test_the_paths_differ_where_a_conflict_is_removed(reference):
     ends = [walk.weights for walk in reference]
     for a, b in [(0, 1), (0, 2), (1, 2)]:
-        assert norm(minus(ends[a], ends[b])) > 1e-3 * norm(minus(ends[a], weights()))
+        # Ten times as far apart as two clients may be.
+        assert norm(minus(ends[a], ends[b])) > 1e-4 * norm(minus(ends[a], weights()))
 
 
 def maps(w, batch):
