@@ -63,7 +63,7 @@ def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
 
 def _sum(terms: Sequence[jax.Array]) -> jax.Array:
     """Return the sum of scalars, in pairs: one by one, rounding grows with the number."""
-    terms = list(terms) or [jnp.zeros([], jnp.float32)]
+    terms = [jnp.zeros([], jnp.float32), *terms]
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]
