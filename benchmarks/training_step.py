@@ -49,6 +49,7 @@ from benchmarks.cost.training import (
 )
 from benchmarks.cost.wall import Ratio, Run, paired_ratio, repeated
 from benchmarks.knowdist_cost import Maps
+from benchmarks.parts.markdown import rows_as_table
 from benchmarks.parts.record import environment
 from benchmarks.step_cost import text_of
 from optax_dtnh.models import ResNet, resnet50
@@ -189,22 +190,11 @@ def markdown(tables: Sequence[Table]) -> str:
     """Return the tables as Markdown."""
     return (
         "\n\n".join(
-            f"{table.title[0].upper()}{table.title[1:]}:\n\n{_rows(table.rows)}" for table in tables
+            f"{table.title[0].upper()}{table.title[1:]}:\n\n{rows_as_table(table.rows)}"
+            for table in tables
         )
         + "\n"
     )
-
-
-def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[_cell(value) for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def record(tables: Sequence[Table]) -> dict[str, Any]:

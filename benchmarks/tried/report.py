@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.cost.tables import Table
+from benchmarks.parts.markdown import rows_as_table
 from benchmarks.tried.sums import (
     CONTRACTED,
     JOINED,
@@ -18,7 +19,7 @@ from benchmarks.tried.sums import (
 def markdown(found: Mapping[str, Table]) -> str:
     """Return the page."""
     parts = [
-        f"{table.title[0].upper()}{table.title[1:]}:\n\n{_rows(table.rows)}"
+        f"{table.title[0].upper()}{table.title[1:]}:\n\n{rows_as_table(table.rows)}"
         for table in found.values()
     ]
     return "\n\n".join([verdicts(found), *parts]) + "\n"
@@ -88,15 +89,3 @@ def _ghost(found: Mapping[str, Table]) -> str:
         f"{first['width']} units, a count that the positions of images and sequences exceed by "
         "far, and it has to see inside every layer, where a transformation sees gradients alone."
     )
-
-
-def _rows(rows: list[dict[str, Any]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[_cell(value) for value in row.values()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
