@@ -19,7 +19,7 @@ test: $(installed)  ## the tests
 
 long: $(installed)  ## the tests that take minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/test_properties.py tests/test_value_properties.py
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/core/test_properties.py tests/core/test_value_properties.py
 
 lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff format --check .
@@ -31,13 +31,13 @@ parity: $(PARITY)/installed  ## the models against torch's, in an environment wi
 	$(PARITY)/bin/python -m benchmarks.parity
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
-	$(BIN)/python -m benchmarks.step_cost
+	$(BIN)/python -m benchmarks.cost
 
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
-	$(BIN)/python -m benchmarks.digits_finetune
+	$(BIN)/python -m benchmarks.paper.on_digits
 
 docs: $(DOCS)/installed  ## the site, in site/: python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict

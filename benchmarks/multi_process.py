@@ -3,7 +3,7 @@
     python -m benchmarks.multi_process
 
 The fine-tuning command runs on the digits as image files, from a source network that is trained
-as in `benchmarks.digits_finetune`: in one process, and in 2 and 4 processes of one device each that
+as in `benchmarks.paper.on_digits`: in one process, and in 2 and 4 processes of one device each that
 share the batch, data-parallel and FSDP, through `jax.distributed` on the loopback of this machine.
 Claims, with L2-SP + DTNH and KnowDist + DTNH:
 
@@ -33,9 +33,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.digits_finetune import IMAGES, train_source
-from benchmarks.parts import options, record
-from benchmarks.parts.options import OneLineParser
+from benchmarks.harness import options, record
+from benchmarks.harness.options import OneLineParser
+from benchmarks.paper.on_digits import IMAGES, train_source
 from benchmarks.processes_check import claims, curves, deaths
 
 NAME = "multi_process"

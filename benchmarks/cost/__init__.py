@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.step_cost`: trees, forms of the update, bars, and what measures them."""
+"""Parts of `benchmarks.cost`: trees, forms of the update, bars, and what measures them."""

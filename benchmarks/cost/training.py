@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from benchmarks.knowdist_cost import Fun, Maps, losses_of, summed, teacher_of
+from benchmarks.cost.knowdist import Fun, Maps, losses_of, summed, teacher_of
 from optax_dtnh import Rule, add_l2_sp, dtnh, plain, truncate, value_and_grad_pair
 from optax_dtnh.models import ResNet, backbone_mask
 

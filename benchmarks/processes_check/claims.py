@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tuning.watch import MISSING
+from optax_dtnh.finetune.watch import MISSING
 
 FIRST = 8 * float(np.finfo(np.float32).eps)  # of the first loss: sums in another order, 9.5e-7
 MOST = 1e-3  # of every loss: training carries the first on, and a gradient may jump

@@ -8,9 +8,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from benchmarks.parts import record
+from benchmarks.harness import record
 from benchmarks.processes_check import groups
-from benchmarks.tuning import report
+from optax_dtnh.finetune import report
 
 ONE = ("--devices", "1")
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from benchmarks.parts import record
+from benchmarks.harness import record
 from benchmarks.processes_check import curves, groups
 from benchmarks.processes_check.curves import Case
-from benchmarks.tuning import export, manifest
-from benchmarks.tuning.loop import CHECKPOINTS
+from optax_dtnh.finetune import export, manifest
+from optax_dtnh.finetune.loop import CHECKPOINTS
 
 
 def survived(case: Case, count: int, form: str) -> Iterator[dict[str, Any]]:

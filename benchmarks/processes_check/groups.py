@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.parts.record import ROOT
+from benchmarks.harness.record import ROOT
 
 LIMIT_S = 600.0  # for whatever is waited for
 HOST = "127.0.0.1"
@@ -55,7 +55,7 @@ def start(argv: Sequence[str], out: Path, count: int) -> Group:
     processes = []
     for index, output in enumerate(outputs):
         where = ["--distributed", f"{HOST}:{port}", str(count), str(index)] if count > 1 else []
-        command = [sys.executable, "-m", "benchmarks.finetune", *argv, *where, "--out", str(out)]
+        command = [sys.executable, "-m", "optax_dtnh.finetune", *argv, *where, "--out", str(out)]
         with output.open("wb") as file:
             processes.append(
                 subprocess.Popen(

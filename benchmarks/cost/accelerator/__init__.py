@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.cost.accelerator`, which need jax, optax and flax alone."""

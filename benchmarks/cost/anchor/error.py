@@ -1,0 +1,142 @@
+"""What a bfloat16 anchor changes in training on the digits: the pull, and the accuracy."""
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.cost.tables import Table
+from benchmarks.digits import __main__ as digits
+from benchmarks.digits import data, experiment, methods
+from benchmarks.digits.__main__ import BENCHMARK, CELLS, RECIPE
+from benchmarks.digits.methods import loss_gradient, then_sgd
+from benchmarks.digits.network import BACKBONE
+from benchmarks.digits.training import with_new_head
+from benchmarks.harness import record
+from benchmarks.harness.statistics import paired_difference
+from optax_dtnh import add_l2_sp
+
+WEIGHTS = (0.1, 1.0, 10.0)
+STEPS = (0, 1, 10, 150)
+PAIR_WEIGHT = 1.0  # of the run that the pull is compared in
+MOVED = 2**-9  # of the anchor's norm: half a unit in the last of bfloat16's 8 places
+POINTS = 0.5  # of accuracy
+
+
+def tables(seeds: int) -> list[Table]:
+    """Return the table of the pull and that of the accuracy, from the same source networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        accuracies = accuracy_table(seeds, Path(folder))
+        return [pull_table(seeds, Path(folder)), accuracies]
+
+
+def accuracy_table(seeds: int, folder: Path) -> Table:
+    """Fine-tune on the digits with the anchor in float32 and in bfloat16, seed by seed."""
+    results = experiment.run(
+        CELLS,
+        [methods.fine_tuning(RECIPE), *with_anchors()],
+        weights=WEIGHTS,
+        seeds=seeds,
+        folder=folder,
+        pretraining=BENCHMARK.pretraining,
+        recipe=RECIPE,
+    )
+    rows = [
+        {"cell": cell.name, "weight": weight, **_difference(results, cell.name, weight)}
+        for cell in CELLS
+        for weight in WEIGHTS
+    ]
+    return Table(f"accuracy with L2-SP + DTNH, {seeds} seeds, in %", rows, changed(rows))
+
+
+def changed(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a message for every mean accuracy that moves too far."""
+    return [
+        f"{row['cell']}, {row['weight']:g}: {row['difference']:+.2f} points, at most {POINTS}"
+        for row in rows
+        if not abs(row["difference"]) <= POINTS
+    ]
+
+
+def too_coarse(moved: float) -> list[str]:
+    """Return a message if the anchor moves by more than its rounding, relative to its norm."""
+    return [] if moved <= MOVED else [f"the anchor moves by {moved:.2e} of its norm"]
+
+
+def with_anchors() -> list[methods.Method]:
+    """Return L2-SP with DTNH, its anchor in float32 and in bfloat16."""
+    found = []
+    for dtype, baseline in ((None, None), (jnp.bfloat16, "float32")):
+        member = functools.partial(add_l2_sp, anchor_dtype=dtype)
+        method = methods.without_and_with_dtnh("L2-SP", member, loss_gradient, RECIPE)[1]
+        name = jnp.dtype(dtype or jnp.float32).name
+        found.append(method._replace(name=name, baseline=baseline))
+    return found
+
+
+def pull_table(seeds: int, folder: Path) -> Table:
+    """Compare the pull `r` towards both anchors, in the run of the float32 one."""
+    networks = experiment.read_sources(digits.SAME, seeds, folder)
+    tasks = experiment.stacked_tasks(CELLS[0], data.load(), seeds)
+    found = jax.jit(jax.vmap(pulls))(np.arange(seeds), networks, tasks.target)
+    moved, length, size = (np.asarray(x, np.float64) for x in found)
+    rows: list[dict[str, Any]] = [
+        {
+            "steps": steps,
+            "|w - w_s| / |w_s|": float(np.mean(length[:, i] / size)),
+            "change of r / |w_s|": float(np.mean(moved / size)),
+            "change of r / |r|": _ratio(moved, length[:, i]),
+        }
+        for i, steps in enumerate(STEPS)
+    ]
+    title = f"pull towards a bfloat16 anchor, weight {PAIR_WEIGHT:g}, means over {seeds} seeds"
+    return Table(title, rows, too_coarse(float(np.max(moved / size))))
+
+
+def pulls(seed: Any, source: Any, target: data.Images) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return `|w_s - bfloat16(w_s)|`, `|w - w_s|` after each of `STEPS`, and `|w_s|`."""
+    params = start = with_new_head(seed, source)
+    tx = then_sgd(add_l2_sp(PAIR_WEIGHT, mask=BACKBONE), RECIPE)
+    pixels, labels = map(jnp.asarray, target)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(loss_gradient(params, source, pixels, labels), state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, state), distance(params, start)
+
+    _, lengths = jax.lax.scan(step, (params, tx.init(params)), length=max(STEPS))
+    # Not a cast there and back, which XLA may simplify away.
+    rounded = jax.tree.map(lambda x: jax.lax.reduce_precision(x, 8, 7), start)
+    lengths = jnp.concatenate([jnp.zeros(1), lengths])[jnp.array(STEPS)]
+    return distance(rounded, start), lengths, distance(start, jax.tree.map(jnp.zeros_like, start))
+
+
+def distance(x: Any, y: Any) -> jax.Array:
+    """Return the distance of two networks' backbones."""
+    names = [name for name, anchored in BACKBONE.items() if anchored]
+    between = optax.tree.sub({n: x[n] for n in names}, {n: y[n] for n in names})
+    return jnp.asarray(optax.tree.norm(between))
+
+
+def _difference(results: dict[str, Any], cell: str, weight: float) -> dict[str, Any]:
+    wide, narrow = (
+        record.values(results, cell, name, weight, "accuracy") for name in ("float32", "bfloat16")
+    )
+    between = paired_difference(narrow, wide)
+    return {
+        "float32": float(np.mean(wide)),
+        "bfloat16": float(np.mean(narrow)),
+        "difference": between.mean,
+        "95 % interval, +-": between.half_width,
+    }
+
+
+def _ratio(moved: np.ndarray, length: Sequence[float] | np.ndarray) -> float | None:
+    return float(np.mean(moved / length)) if np.all(length) else None

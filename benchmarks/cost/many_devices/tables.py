@@ -1,0 +1,117 @@
+"""The tables of the report on many devices: what is compiled, and which bars are missed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import jax
+from jax.sharding import Mesh
+
+from benchmarks.cost.compiled import NOT_RUN
+from benchmarks.cost.forms import Form
+from benchmarks.cost.many_devices import steps, updates
+from benchmarks.cost.many_devices.decoder import Sizes
+from benchmarks.cost.many_devices.hlo import KINDS, collectives, product_flops
+from benchmarks.cost.many_devices.steps import Step
+from benchmarks.cost.tables import Table
+
+GIB = 2**30
+SCALARS = 1024  # bytes: what L2-SP may add to what is communicated
+# A pair against one gradient of the sum, every layer recomputed in each backward pass: F forward,
+# then F + 2 F for each gradient, so (1 + 3 + 3) / (1 + 3). Weights are gathered three times instead
+# of two, and two trees of gradients are summed instead of one.
+PAIR = {"TFLOP": 1.76, "all-gather GiB": 1.51, "all-reduce GiB": 2.01}
+
+Row = dict[str, Any]
+# Generating code that is not run takes most of the time, and neither memory nor counts depend on
+# it: asserted by `benchmarks.cost.many_devices.growth`.
+
+
+def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Step], on_cpu: bool) -> Table:
+    """Compile the whole step in every form on `mesh`."""
+    rows = []
+    for name, step in chosen.items():
+        lower = lambda step=step: steps.program(step, sizes, mesh)  # noqa: E731
+        rows.append({"step": name} | compiled_row(lower, on_cpu, sizes.layers))
+    title = f"training step, {_described(mesh)}, per device"
+    return Table(title, rows, missed_by_steps(rows, chosen) if on_cpu else [])
+
+
+def update_table(mesh: Mesh, sizes: Sizes, forms: Mapping[str, Form], on_cpu: bool) -> Table:
+    """Compile the update alone in every form on `mesh`, and the control on the CPU."""
+    rows, failures, stages = [], [], updates.stages_on(mesh, sizes)
+    for name, form in {**forms, **(updates.CONTROLS if on_cpu else {})}.items():
+        lower = lambda form=form: updates.program(form, sizes, mesh)  # noqa: E731
+        row = compiled_row(lower, on_cpu, sizes.layers)
+        found = {kind: (row[kind], 0) for kind in KINDS}
+        missed = updates.broken(name, found, stages)
+        if name in updates.CONTROLS:
+            missed = [] if missed else [f"control {name!r} misses no bar"]
+        rows.append({"update": name} | {k: v for k, v in row.items() if k != "TFLOP"})
+        failures += missed
+    title = f"update alone, {_described(mesh)}, {stages} all-reduces for one sum, per device"
+    return Table(title, rows, failures)
+
+
+def compiled_row(lower: Callable[[], jax.stages.Lowered], on_cpu: bool, trips: int) -> Row:
+    """Return what a program holds: memory in GiB, collectives, flops and seconds.
+
+    `trips` is the length of loops that do not say it; only XLA for CPU always does.
+    """
+    start = time.perf_counter()
+    compiled = lower().compile(NOT_RUN if on_cpu else None)
+    seconds = time.perf_counter() - start
+    text, memory = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
+    found = collectives(text, None if on_cpu else trips)
+    row: Row = {
+        "arguments GiB": memory.argument_size_in_bytes / GIB,
+        "outputs GiB": memory.output_size_in_bytes / GIB,
+        "aliased GiB": memory.alias_size_in_bytes / GIB,
+        "temporary GiB": memory.temp_size_in_bytes / GIB,
+    }
+    for kind in KINDS:
+        row |= {kind: found[kind][0], f"{kind} GiB": found[kind][1] / GIB}
+    # XLA for TPU writes products as convolutions.
+    row["TFLOP"] = product_flops(text) / 1e12 if on_cpu else None
+    return row | {"seconds": seconds}
+
+
+def missed_by_steps(rows: Sequence[Row], chosen: Mapping[str, Step]) -> list[str]:
+    """Return a message for every bar that a step of this library misses."""
+    by_name = {row["step"]: row for row in rows}
+    failures = []
+    for name, row in by_name.items():
+        base = by_name[chosen[name].against]
+        if name.startswith("add_l2_sp"):
+            failures += missed_by_l2_sp(row, base)
+        elif row is not base and chosen[name].gradients is steps.of_pair:
+            failures += missed_by_pair(row, base)
+    return failures
+
+
+def missed_by_l2_sp(row: Row, base: Row) -> list[str]:
+    """Return a message for everything that L2-SP adds beyond the anchor and some scalars."""
+    same = [kind for kind in KINDS if kind != "all-reduce"] + ["TFLOP"]
+    failures = [
+        f"{row['step']}: {row[q]} {q}, {base[q]} without" for q in same if row[q] != base[q]
+    ]
+    added = (row["all-reduce GiB"] - base["all-reduce GiB"]) * GIB
+    if not added <= SCALARS:
+        failures.append(f"{row['step']}: {added:.0f} more bytes reduced, at most {SCALARS}")
+    if not row["temporary GiB"] <= 1.01 * base["temporary GiB"]:
+        failures.append(f"{row['step']}: temporaries {row['temporary GiB']:.3f} GiB")
+    return failures
+
+
+def missed_by_pair(row: Row, base: Row) -> list[str]:
+    """Return a message for every bar of a pair of gradients against one gradient of the sum."""
+    return [
+        f"{row['step']}: {row[quantity] / base[quantity]:.3f} times {quantity}, at most {bar}"
+        for quantity, bar in PAIR.items()
+        if not row[quantity] <= bar * base[quantity]
+    ]
+
+
+def _described(mesh: Mesh) -> str:
+    axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
+    return f"{axes} devices"

@@ -1,1 +1,0 @@
-"""Parts of `benchmarks.accelerator`, which need jax, optax and flax alone."""

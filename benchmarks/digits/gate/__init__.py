@@ -1,0 +1,1 @@
+"""The parts of `benchmarks.digits.gate`: candidates, folds, scores, choices, regret."""

@@ -1,0 +1,110 @@
+"""What a decision costs in accuracy: its regret against the better of the methods without DTNH.
+
+Two questions are asked of a decision. With the weight given, it chooses among fine-tuning, the
+plain regularizer and DTNH at this weight. With the weight open, among all of these at all weights.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.digits.gate import candidates
+from benchmarks.harness.statistics import Interval, paired_difference
+
+Scores = dict[str, np.ndarray]  # by kind of score: [seeds, candidates], the lowest is chosen
+
+
+class Place(NamedTuple):
+    """One case and regularizer: what every candidate reached, and what the tests said of it.
+
+    Attributes:
+      case: As in the record of `benchmarks.digits.variants`.
+      regularizer: Its name.
+      accuracy: In %, of shape `[seeds, candidates]`, fine-tuning first, then plain and DTNH for
+        every weight.
+      scores: By kind; NaN for a candidate that it does not know.
+    """
+
+    case: dict[str, Any]
+    regularizer: str
+    accuracy: np.ndarray
+    scores: Scores
+
+
+class Question(NamedTuple):
+    """Candidates to choose among, in one place.
+
+    Attributes:
+      place: Where.
+      columns: Indices of the candidates.
+      weight: Given, None if it is open.
+    """
+
+    place: Place
+    columns: Sequence[int]
+    weight: float | None
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Accuracy of the candidates, `[seeds, columns]`."""
+        return self.place.accuracy[:, self.columns]
+
+    @property
+    def better(self) -> np.ndarray:
+        """Accuracy by seed of the best candidate without DTNH, by its mean over seeds."""
+        without = self.accuracy[:, [i for i, c in enumerate(self.columns) if not is_dtnh(c)]]
+        return without[:, np.argmax(without.mean(axis=0))]
+
+
+Decision = Callable[[Question], np.ndarray]  # to the accuracy of what it chooses, by seed
+
+
+def is_dtnh(candidate: int) -> bool:
+    """Return whether a candidate is a DTNH form: fine-tuning is first, then plain and DTNH."""
+    return candidate > 0 and candidate % 2 == 0
+
+
+def accuracy_of(results: dict[str, Any], case: str, regularizer: str) -> np.ndarray:
+    """Return what every candidate reached, from the records, `[seeds, candidates]` in %."""
+    runs = {r["method"]: r for r in results["runs"] if r["case"] == case}
+    weights = list(results["weights"])
+    correct = [
+        runs[method]["correct"][0 if weight is None else weights.index(weight)]
+        for method, weight in candidates.names(regularizer, weights)
+    ]
+    return 100 * np.array(correct).T / results["test_images"]
+
+
+def questions(place: Place, weights: Sequence[float]) -> list[Question]:
+    """Return one question per weight, and the one in which it is open."""
+    given = [Question(place, (0, 2 * i + 1, 2 * i + 2), w) for i, w in enumerate(weights)]
+    return [*given, Question(place, tuple(range(place.accuracy.shape[1])), None)]
+
+
+def always(kind: str) -> Decision:
+    """Return no decision at all: fine-tuning, plain or DTNH, at the largest weight if open."""
+    offset = ["fine-tuning", "plain", "DTNH"].index(kind)
+
+    def decide(question: Question) -> np.ndarray:
+        column = 0 if offset == 0 else question.accuracy.shape[1] - 3 + offset
+        return question.accuracy[:, column]
+
+    return decide
+
+
+def lowest(kind: str, with_dtnh: bool = True) -> Decision:
+    """Return the choice of the candidate with the lowest score of a kind, seed by seed."""
+
+    def decide(question: Question) -> np.ndarray:
+        allowed = [i for i, c in enumerate(question.columns) if with_dtnh or not is_dtnh(c)]
+        scores = question.place.scores[kind][:, question.columns][:, allowed]
+        chosen = np.array(allowed)[np.argmin(scores, axis=1)]
+        return np.take_along_axis(question.accuracy, chosen[:, None], axis=1)[:, 0]
+
+    return decide
+
+
+def regret(question: Question, decision: Decision) -> Interval:
+    """Return what a decision loses against the best candidate without DTNH, in points."""
+    return paired_difference(question.better, decision(question))

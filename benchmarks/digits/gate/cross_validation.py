@@ -1,0 +1,120 @@
+"""Cross-validation with short trainings, all folds and candidates in one compiled call."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.digits import mini_batches, network
+from benchmarks.digits.data import Images
+from benchmarks.digits.gate.candidates import Candidate
+from benchmarks.digits.methods import Method, batch_features
+from benchmarks.digits.network import Params
+from benchmarks.digits.variants import training
+
+
+class Folds(NamedTuple):
+    """Which images each fold learns from and which it is scored on.
+
+    Attributes:
+      learned: Indices, shape `[folds, images - images / folds]`.
+      held_out: Indices, shape `[folds, images / folds]`.
+      batches: Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
+    """
+
+    learned: np.ndarray
+    held_out: np.ndarray
+    batches: np.ndarray | None
+
+
+def folds_of(labels: np.ndarray, seed: int, folds: int, steps: int, batch: int | None) -> Folds:
+    """Return folds with about the same number of images of every label, whichever these are.
+
+    Raises:
+      ValueError: The images cannot be dealt out evenly.
+    """
+    if len(labels) % folds:
+        raise ValueError(
+            f"`folds` should divide the number of images, {len(labels)}, got {folds}. "
+            "Equal folds are what lets one program train them all."
+        )
+    shuffled = np.random.default_rng([seed, 4]).permutation(len(labels))
+    dealt = shuffled[np.argsort(labels[shuffled], kind="stable")].reshape(-1, folds).T
+    learned = np.stack([np.delete(dealt, i, axis=0).ravel() for i in range(folds)])
+    if batch is None:
+        return Folds(learned, dealt, None)
+    drawn = [
+        mini_batches.draw(100 * seed + i, learned.shape[1], steps, batch) for i in range(folds)
+    ]
+    return Folds(learned, dealt, np.stack(drawn))
+
+
+def stacked_folds(labels: np.ndarray, folds: int, steps: int, batch: int | None) -> Folds:
+    """Return the folds of all seeds, stacked; `labels` are of shape `[seeds, images]`."""
+    of_seeds = [folds_of(of_seed, seed, folds, steps, batch) for seed, of_seed in enumerate(labels)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *of_seeds)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("method", "steps"),
+    compiler_options=training.COMPILER_OPTIONS,
+)
+def held_out_logits(
+    candidates: Candidate,
+    seeds: np.ndarray,
+    sources: Params,
+    targets: Images,
+    folds: Folds,
+    *,
+    method: Method,
+    steps: int,
+) -> jax.Array:
+    """Return the logits of the images held out, `[seeds, candidates, folds, images, classes]`.
+
+    All but the candidates are stacked by seed. Every fold trains every candidate for so many steps,
+    with a new head on the source's backbone; each image is held out once.
+    """
+
+    def logits(candidate, seed, source, target, fold):
+        learned = jax.tree.map(lambda x: jnp.asarray(x)[fold.learned], target)
+        params, _ = training.fine_tune(
+            method, steps, candidate, seed, source, learned, fold.batches, asked=steps
+        )
+        features = batch_features(params, jnp.asarray(target.pixels)[fold.held_out])
+        return jax.vmap(network.classify, (None, 0))(params, features)
+
+    over_folds = jax.vmap(logits, (None, None, None, None, 0))
+    over_candidates = jax.vmap(over_folds, (0, None, None, None, None))
+
+    def of_seed(inputs: Any) -> jax.Array:
+        return over_candidates(candidates, *inputs)
+
+    return jax.lax.map(of_seed, (seeds, sources, targets, folds))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean cross-entropy of every candidate and seed, `[seeds, candidates]`.
+
+    Args:
+      logits: As from `held_out_logits`.
+      labels: Of the images held out, `[seeds, folds, images]`.
+    """
+    top = logits.max(-1, keepdims=True)
+    log_sum = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
+    of_label = np.take_along_axis(logits, labels[:, None, ..., None], -1)[..., 0]
+    return np.asarray(np.mean(log_sum - of_label, axis=(2, 3), dtype=np.float64))
+
+
+def brier_score(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean squared error of the probabilities, likewise.
+
+    It is bounded: a few images with confidently wrong answers, which noisy labels bring with them,
+    do not decide alone.
+    """
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = odds / odds.sum(-1, keepdims=True)
+    wrong = probabilities - np.eye(logits.shape[-1])[labels[:, None]]
+    return np.asarray(np.mean(np.sum(wrong**2, axis=-1), axis=(2, 3), dtype=np.float64))

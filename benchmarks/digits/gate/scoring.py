@@ -1,0 +1,102 @@
+"""The scores of all candidates in all cases: short cross-validation and the closed-form test."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.digits import data, experiment
+from benchmarks.digits.gate import candidates, cross_validation, leave_one_out
+from benchmarks.digits.methods import Method
+from benchmarks.digits.training import Pretraining
+from benchmarks.digits.variants import cases
+from benchmarks.digits.variants.cases import Case, Grid
+from benchmarks.digits.variants.forms import PAIRS, optimizers
+from benchmarks.harness import record
+
+
+class Settings(NamedTuple):
+    """Settings of the cross-validation."""
+
+    folds: int = 5
+    steps: int = 50
+
+
+SETTINGS = Settings()
+
+
+def scored(grid: Grid, out: Path) -> dict[str, Any]:
+    """Return the settings and the scores of a grid, from a file in `out` if they are there."""
+    file = out / "scores.json"
+    settings = {
+        "cross_validation": SETTINGS._asdict(),
+        "weights": list(grid.weights),
+        "seeds": list(range(grid.seeds)),
+        "cases": [case.name for case in grid.cases],
+    }
+    if file.exists() and json.loads(file.read_text())["settings"] == settings:
+        return json.loads(file.read_text())
+    scores = run(grid, out / "sources")
+    found = {"environment": record.environment(), "settings": settings, "scores": scores}
+    record.write(file, found)
+    return found
+
+
+def run(grid: Grid, folder: Path) -> list[dict[str, Any]]:
+    """Return the scores by case and regularizer, lower is better.
+
+    Args:
+      grid: For its cases, weights and seeds.
+      folder: For the source networks; it exists.
+    """
+    digits, networks, tasks = data.load(), {}, cases.tasks_of(grid)
+    for source in tqdm(list({case.source: None for case in grid.cases}), desc="sources"):
+        experiment.write_sources(source, digits, grid.seeds, folder, Pretraining())
+        networks[source.name] = experiment.read_sources(source, grid.seeds, folder)
+    methods = {
+        (optimizer.name, regularizer): candidates.method(optimizer, regularizer)
+        for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)
+    }
+
+    def score(case: Case, regularizer: str) -> dict[str, Any]:
+        target, network = tasks[case.shots, case.noise].target, networks[case.source.name]
+        method = methods[case.optimizer, regularizer]
+        return scores_of(grid, case, method, network, target)
+
+    asked = list(itertools.product(grid.cases, PAIRS))
+    return [score(*one) for one in tqdm(asked, desc="decisions")]
+
+
+def scores_of(
+    grid: Grid, case: Case, method: Method, network: Any, target: data.Images
+) -> dict[str, Any]:
+    """Return the scores of one case and regularizer, one list of candidates per seed."""
+    folds = cross_validation.stacked_folds(target.labels, *SETTINGS, case.batch)
+    logits = cross_validation.held_out_logits(
+        candidates.candidates(grid.weights),
+        np.arange(grid.seeds),
+        network,
+        target,
+        folds,
+        method=method,
+        steps=SETTINGS.steps,
+    )
+    logits, regularizer = np.asarray(logits), str(method.regularizer)
+    held_out = np.stack([y[i] for y, i in zip(target.labels, folds.held_out, strict=True)])
+    weights = np.array(grid.weights, np.float32)
+    closed = leave_one_out.errors_of(weights, network, target, regularizer=regularizer)
+    return {
+        "case": case.name,
+        "regularizer": regularizer,
+        "brier": rounded(cross_validation.brier_score(logits, held_out)),
+        "cross_entropy": rounded(cross_validation.cross_entropy(logits, held_out)),
+        "leave_one_out": rounded(np.asarray(closed)),
+    }
+
+
+def rounded(scores: np.ndarray) -> list[list[float | None]]:
+    """Return scores to 4 digits, far finer than their noise, None for what is not finite."""
+    return [[x and float(f"{x:.4g}") for x in record.numbers(row)] for row in scores]

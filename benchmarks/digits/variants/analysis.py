@@ -1,0 +1,172 @@
+"""What the records say: differences, regret against the better of two, and cells that all hurt.
+
+A cell is one case, one regularizer and one weight. Its regret is what a form loses against the
+better of fine-tuning and the plain regularizer, whichever has the higher mean over seeds.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.digits.variants.forms import FINE_TUNING, GRADIENTS_PER_STEP, name_of
+from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
+
+Results = dict[str, Any]
+PLAIN, CONTROL = "plain", "plain, decoupled"  # not forms of the method, but what they improve on
+
+
+class Cell(NamedTuple):
+    """One form in one cell.
+
+    Attributes:
+      case: As in the record.
+      regularizer: Its name.
+      weight: Of the regularizer.
+      form: Its name.
+      accuracy: Of the form, in %, by seed.
+      plain: Of the plain regularizer, likewise.
+      fine_tuned: Of fine-tuning, likewise.
+      training_loss: Mean over seeds, NaN if any seed diverged.
+      descent: Share of the steps that descend, mean over seeds.
+    """
+
+    case: dict[str, Any]
+    regularizer: str
+    weight: float
+    form: str
+    accuracy: np.ndarray
+    plain: np.ndarray
+    fine_tuned: np.ndarray
+    training_loss: float
+    descent: float
+
+    @property
+    def better(self) -> np.ndarray:
+        """Accuracy by seed of the better of the two that the regret is against."""
+        return max(self.plain, self.fine_tuned, key=np.mean)
+
+    @property
+    def regret(self) -> Interval:
+        """What the form loses against it, in points."""
+        return paired_difference(self.better, self.accuracy)
+
+    @property
+    def hurts(self) -> bool:
+        """Whether this loss is beyond chance."""
+        return self.regret.excludes_zero() and self.regret.mean > 0
+
+
+def cells(results: Results) -> list[Cell]:
+    """Return every form in every cell, fine-tuning among the forms."""
+    runs = {(r["case"], r["method"]): r for r in results["runs"]}
+    found = []
+    for case in results["cases"]:
+        for method in results["methods"][case["optimizer"]]:
+            if method != FINE_TUNING:
+                regularizer, form = method.split(", ", 1)
+                found += _cells(results, runs, case, regularizer, form, method)
+        for regularizer in regularizers(results):
+            found += _cells(results, runs, case, regularizer, FINE_TUNING, FINE_TUNING)
+    return found
+
+
+def _cells(
+    results: Results, runs: dict, case: dict, regularizer: str, form: str, method: str
+) -> list[Cell]:
+    def of(name: str, quantity: str, i: int) -> Any:
+        values = runs[case["name"], name][quantity]
+        return values[min(i, len(values) - 1)]  # fine-tuning has no weight
+
+    def accuracy(name: str, i: int) -> np.ndarray:
+        return 100 * np.array(of(name, "correct", i)) / results["test_images"]
+
+    def cell(i: int, weight: float) -> Cell:
+        names = (method, name_of(regularizer, PLAIN), FINE_TUNING)
+        treated, plain, fine_tuned = (accuracy(name, i) for name in names)
+        loss = of(method, "training_loss", i)
+        loss = np.nan if loss is None else loss
+        what = (case, regularizer, weight, form)
+        return Cell(*what, treated, plain, fine_tuned, loss, of(method, "descent", i))
+
+    return [cell(i, weight) for i, weight in enumerate(results["weights"])]
+
+
+def regularizers(results: Results) -> list[str]:
+    """Return the names of the regularizers."""
+    names = next(iter(results["methods"].values()))
+    return list(dict.fromkeys(n.split(", ")[0] for n in names if n != FINE_TUNING))
+
+
+def over(cells: Sequence[Cell], difference: Callable[[Cell], np.ndarray]) -> Interval:
+    """Return the mean over cells of a difference by seed, with its interval over seeds."""
+    return mean_interval(np.mean([difference(cell) for cell in cells], axis=0))
+
+
+def to_plain(cell: Cell) -> np.ndarray:
+    """Return the difference in accuracy to the plain regularizer, by seed."""
+    return cell.accuracy - cell.plain
+
+
+def to_fine_tuning(cell: Cell) -> np.ndarray:
+    """Return the difference in accuracy to fine-tuning, by seed."""
+    return cell.accuracy - cell.fine_tuned
+
+
+def to_better(cell: Cell) -> np.ndarray:
+    """Return the difference in accuracy to the better of the two, by seed: minus the regret."""
+    return cell.accuracy - cell.better
+
+
+def worst(cells: Sequence[Cell]) -> Cell:
+    """Return the cell with the largest regret."""
+    return max(cells, key=lambda cell: cell.regret.mean)
+
+
+def is_form(cell: Cell) -> bool:
+    """Return whether the cell belongs to a form of the method, not to what it improves on."""
+    return cell.form not in (FINE_TUNING, PLAIN, CONTROL)
+
+
+def hurt_by_all(cells: Iterable[Cell]) -> list[Cell]:
+    """Return, for each cell in which every form of the method hurts, the one that hurts least."""
+    by_cell: dict[tuple, list[Cell]] = {}
+    for cell in filter(is_form, cells):
+        by_cell.setdefault((cell.case["name"], cell.regularizer, cell.weight), []).append(cell)
+    hurt = [group for group in by_cell.values() if all(cell.hurts for cell in group)]
+    return [min(group, key=lambda cell: cell.regret.mean) for group in hurt]
+
+
+def with_intervals(results: Results) -> Results:
+    """Return the results, with every run's mean accuracy and its differences, by weight.
+
+    A difference is a mean and the half width of its interval.
+    """
+    by_run: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells(results):
+        name = FINE_TUNING if cell.form == FINE_TUNING else name_of(cell.regularizer, cell.form)
+        by_run.setdefault((cell.case["name"], name), []).append(cell)
+    runs = [{**r, **_intervals(by_run[r["case"], r["method"]])} for r in results["runs"]]
+    return {**results, "gradients_per_step": _gradients_per_step(results), "runs": runs}
+
+
+def _intervals(of_run: list[Cell]) -> dict[str, Any]:
+    if of_run[0].form == FINE_TUNING:
+        return {"accuracy": [_accuracy(of_run[0])]}
+    compared = {"to_plain": to_plain, "to_fine_tuning": to_fine_tuning, "to_better": to_better}
+    return {"accuracy": [_accuracy(cell) for cell in of_run]} | {
+        name: [_short(mean_interval(difference(cell))) for cell in of_run]
+        for name, difference in compared.items()
+    }
+
+
+def _accuracy(cell: Cell) -> float:
+    return round(float(np.mean(cell.accuracy)), 2)
+
+
+def _short(interval: Interval) -> list[float | None]:
+    return [None if x is None else round(x, 2) for x in interval]
+
+
+def _gradients_per_step(results: Results) -> dict[str, int]:
+    return {r: GRADIENTS_PER_STEP[r] for r in regularizers(results)}

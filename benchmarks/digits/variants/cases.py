@@ -1,0 +1,103 @@
+"""What the forms are compared on: tasks on the digits, a batch size and an optimizer."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.digits import data, experiment, mini_batches
+from benchmarks.digits.__main__ import ROTATED, SAME, SHUFFLED
+from benchmarks.digits.data import Source, Task
+from benchmarks.digits.methods import Method
+from benchmarks.digits.variants.forms import FORMS, OPTIMIZERS, RECIPE, Form, methods_of
+
+TEST_SIZE = 600  # leaves 20 images of every class for the target, which the 700 of digits do not
+SOURCES = (SAME, ROTATED, SHUFFLED)
+
+
+class Case(NamedTuple):
+    """One task and how it is trained on.
+
+    Attributes:
+      optimizer: Name of the optimizer.
+      batch: Images per batch, None for all of the target.
+      source: What the source network was trained on.
+      shots: Target images per class.
+      noise: Share of the target labels that are redrawn at random.
+    """
+
+    optimizer: str
+    batch: int | None
+    source: Source
+    shots: int
+    noise: float
+
+    @property
+    def name(self) -> str:
+        """Its name in the records."""
+        batch = f"batch {self.batch}" if self.batch else "full batch"
+        return f"{self.optimizer}, {batch}, {self.source.name}, {self.shots}, {self.noise:g}"
+
+
+class Grid(NamedTuple):
+    """Everything that is run.
+
+    Attributes:
+      cases: The tasks.
+      methods: What is compared, by the name of the optimizer.
+      weights: Of the regularizers.
+      seeds: How many, from 0.
+      most_shots: Of all cases: smaller targets of mini-batches are repeated up to this size.
+    """
+
+    cases: Sequence[Case]
+    methods: Mapping[str, Sequence[Method]]
+    weights: Sequence[float]
+    seeds: int
+    most_shots: int
+
+
+def grid(
+    optimizers: Iterable[str],
+    batches: Iterable[int | None],
+    sources: Iterable[Source],
+    shots: Sequence[int],
+    noises: Iterable[float],
+    weights: Sequence[float],
+    seeds: int,
+    forms: Sequence[Form] = FORMS,
+) -> Grid:
+    """Return all combinations."""
+    chosen = [o for o in OPTIMIZERS if o.name in optimizers]
+    names = [o.name for o in chosen]
+    cases = [Case(*c) for c in itertools.product(names, batches, sources, shots, noises)]
+    methods = {o.name: methods_of(o, forms) for o in chosen}
+    return Grid(cases, methods, weights, seeds, max(shots))
+
+
+def tasks_of(grid: Grid) -> dict[tuple[int, float], Task]:
+    """Return the tasks of all seeds, stacked, by the number of shots and the label noise."""
+    digits = data.load()
+    return {
+        key: experiment.stacked_noisy_tasks(digits, grid.seeds, *key, TEST_SIZE)
+        for key in {(case.shots, case.noise): None for case in grid.cases}
+    }
+
+
+def inputs(
+    grid: Grid, case: Case, sources: dict[str, Any], tasks: dict[tuple[int, float], Task]
+) -> tuple[Any, Task, np.ndarray | None]:
+    """Return source networks, tasks and batches, all stacked by seed, None for full batches."""
+    networks, task = sources[case.source.name], tasks[case.shots, case.noise]
+    if case.batch is None:
+        return networks, task, None
+    size = data.CLASSES * case.shots
+    batches = mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)
+    more = mini_batches.repeated(task.target, grid.most_shots // case.shots)
+    return networks, task._replace(target=more), batches
+
+
+def described(case: Case) -> dict[str, Any]:
+    """Return a case for the record."""
+    return {"name": case.name, **case._asdict(), "source": case.source.name}

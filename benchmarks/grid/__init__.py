@@ -1,1 +1,0 @@
-"""The parts of `benchmarks.variants`: forms, cases, training, resumable runs and what they say."""

@@ -1,0 +1,75 @@
+"""Means and paired differences over seeds, with Student's t intervals."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    """A mean and the half width of its confidence interval.
+
+    Attributes:
+      mean: NaN if any value is.
+      half_width: None if it does not exist, because there is one value or the mean is NaN.
+    """
+
+    mean: float
+    half_width: float | None
+
+    def __str__(self) -> str:
+        """Return it for a table, to a tenth."""
+        return f"{_rounded(self.mean):.1f} ± {_width(self.half_width)}"
+
+    def signed(self) -> str:
+        """Return it for a table of differences, with its sign."""
+        return f"{_rounded(self.mean):+.1f} ± {_width(self.half_width)}"
+
+    def excludes_zero(self) -> bool:
+        """Return whether 0 lies outside; False if there is no interval."""
+        return self.half_width is not None and abs(self.mean) > self.half_width
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean with its two-sided t interval, `mean ± t * s / sqrt(n)`.
+
+    Args:
+      values: One per seed, shape `[n]`, n >= 1.
+      level: Confidence level.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    mean = float(np.mean(x))
+    if x.size < 2 or not math.isfinite(mean):
+        return Interval(mean, None)
+    # `ttest_1samp` has this interval too, but warns where all values are equal.
+    return Interval(mean, float(stats.t.ppf((1 + level) / 2, df=x.size - 1) * stats.sem(x)))
+
+
+def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean of `treatment - control` with its paired t interval.
+
+    Args:
+      treatment: One value per seed.
+      control: The values of the same seeds in the same order.
+      level: Confidence level.
+
+    Raises:
+      ValueError: The two differ in shape.
+    """
+    x, y = np.asarray(treatment, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    if x.shape != y.shape:
+        raise ValueError(
+            f"`treatment` should have the shape of `control`, {y.shape}, got {x.shape}. "
+            "Pass one value per seed for both, in the same order."
+        )
+    return mean_interval(x - y, level)
+
+
+def _rounded(mean: float) -> float:
+    return round(mean, 1) + 0.0  # no "-0.0"
+
+
+def _width(half_width: float | None) -> str:
+    return "n/a" if half_width is None else f"{half_width:.1f}"

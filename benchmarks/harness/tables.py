@@ -1,0 +1,45 @@
+"""Rows of figures as text: a table in Markdown, or aligned columns for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+Row = Mapping[str, Any]
+
+
+class Table(NamedTuple):
+    """One thing measured.
+
+    Attributes:
+      title: What was measured, on what.
+      rows: One per line, with the same columns.
+      failures: A message for every claim that does not hold, empty where nothing is asserted.
+    """
+
+    title: str
+    rows: list[dict[str, Any]]
+    failures: list[str]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return `rows` as a table in Markdown under the names of their columns."""
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    lines += [[cell(value) for value in row.values()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def aligned(rows: Sequence[Row]) -> str:
+    """Return `rows` as aligned columns under their names."""
+    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def cell(value: Any) -> str:
+    """Return one value: numbers to 4 digits, a dash for none, text as it is."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    words = {None: "–", True: "yes", False: "no"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -1,0 +1,61 @@
+"""Times of contenders that take turns, and their paired ratios: these machines are noisy."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Run = Callable[[], float]
+Times = dict[str, list[float]]
+
+
+class Spread(NamedTuple):
+    """A median and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it for a table."""
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles of at least one value."""
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return Spread(float(median), float(low), float(high))
+
+
+def in_turns(runs: Mapping[str, Run], rounds: int, warm_up: int = 1) -> Times:
+    """Return the seconds of every run in every round, each contender once per round.
+
+    The order is reversed in every other round, so that none always follows the same one.
+    """
+    times: Times = {name: [] for name in runs}
+    names = list(runs)
+    for i in range(warm_up + rounds):
+        for name in names if i % 2 == 0 else reversed(names):
+            seconds = runs[name]()
+            if i >= warm_up:
+                times[name].append(seconds)
+    return times
+
+
+def paired(times: Times, name: str, base: str) -> Spread:
+    """Return how many times the seconds of `base` a contender took, round by round.
+
+    Raises:
+      ValueError: The two have not run in the same rounds.
+    """
+    if len(times[name]) != len(times[base]):
+        raise ValueError(
+            f"`times` should hold as many rounds of {name!r} as of {base!r}, got "
+            f"{len(times[name])} and {len(times[base])}. Run both in every round."
+        )
+    return spread([a / b for a, b in zip(times[name], times[base], strict=True)])
+
+
+def paired_ratio(first: Run, second: Run, rounds: int, warm_up: int = 2) -> Spread:
+    """Return how many times as long `first` takes as `second`."""
+    return paired(in_turns({"first": first, "second": second}, rounds, warm_up), "first", "second")

@@ -1,0 +1,28 @@
+"""One way to do a piece of work, and what is asked of it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from benchmarks.peers.inputs import Arrays
+
+WEIGHT = 0.5
+RATE, MOMENTUM = 1e-3, 0.9
+FINETUNE_WEIGHTS = {"l2_sp": 0.01, "knowdist": 1.0}
+HEAD = "fc."  # what names of the head begin with in torchvision's checkpoints
+
+Spec = dict[str, Any]
+
+
+class Contender(NamedTuple):
+    """A piece of work, ready to be done again and again.
+
+    Attributes:
+      run: Do it once and wait for it.
+      updates: What it has changed since it was made, by name, in the layout of `inputs`, or of
+        checkpoints for `finetune`.
+      about: What is known of it: flops, seconds to compile.
+    """
+
+    run: Callable[[], None]
+    updates: Callable[[], Arrays]
+    about: dict[str, float]

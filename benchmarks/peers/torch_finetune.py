@@ -1,0 +1,166 @@
+"""A fine-tuning step of a ResNet-18 of torch's, batch normalization in training mode."""
+
+# Torch is in an environment of its own, see `make peers`.
+# pyright: reportMissingImports=false
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torchjd.autojac import backward
+
+from benchmarks.peers import inputs
+from benchmarks.peers.contender import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
+from benchmarks.peers.torch_resnet import ResNet18
+from benchmarks.peers.torch_rules import BY_HAND, aggregate, by_hand, lean
+
+
+class Task(NamedTuple):
+    """What every method shares.
+
+    Attributes:
+      student: In training mode.
+      teacher: In evaluation mode, without gradients.
+      images: Channels first.
+      labels: Their classes.
+    """
+
+    student: ResNet18
+    teacher: ResNet18
+    images: Tensor
+    labels: Tensor
+
+
+def build(spec: Spec) -> Contender:
+    """Return a step of `spec["method"]`, by hand or by TorchJD, from checkpoints."""
+    task = load(spec)
+    before = {name: p.detach().clone() for name, p in task.student.named_parameters()}
+    optimizer = torch.optim.SGD(task.student.parameters(), RATE, MOMENTUM)
+    gradients = gradients_of(spec["method"], spec["contender"])
+
+    def run():
+        optimizer.zero_grad()
+        gradients(task)
+        optimizer.step()
+
+    def updates():
+        parameters = task.student.named_parameters()
+        return {name: (p.detach() - before[name]).numpy() for name, p in parameters}
+
+    return Contender(run, updates, {})
+
+
+def load(spec: Spec) -> Task:
+    """Return the task of two checkpoints."""
+    networks = []
+    for role in ("student", "teacher"):
+        net, tensors = ResNet18(spec["classes"]), load_file(spec[role])
+        counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+        net.load_state_dict(counters | tensors)  # JAX has no counters
+        networks.append(net.to(getattr(torch, spec["dtype"])))
+    batch = inputs.images(spec["batch"], spec["image"], spec["classes"], spec["dtype"])
+    x, labels = map(torch.from_numpy, batch)
+    student, teacher = networks
+    teacher.eval().requires_grad_(False)
+    return Task(student.train(), teacher, x.permute(0, 3, 1, 2).contiguous(), labels)
+
+
+def gradients_of(method: str, contender: str) -> Callable[[Task], None]:
+    """Return what leaves a direction in `.grad` of the student's parameters."""
+    if method in SINGLE:
+        return SINGLE[method]
+    return BY_HAND_METHODS[method] if contender == BY_HAND else by_torchjd(method, contender)
+
+
+def loss_and_map(task: Task) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy and the last map."""
+    logits, features = task.student(task.images)
+    return F.cross_entropy(logits, task.labels), features
+
+
+def distance(task: Task, features: Tensor) -> Tensor:
+    """Return the regularizer of KnowDist."""
+    with torch.no_grad():
+        _, theirs = task.teacher(task.images)
+    return F.mse_loss(features, theirs)
+
+
+def backbone(net: ResNet18) -> list[Tensor]:
+    """Return the parameters but for the head's."""
+    return [p for name, p in net.named_parameters() if not name.startswith(HEAD)]
+
+
+# --- One gradient
+
+
+def none(task: Task) -> None:
+    """Leave the loss's gradient."""
+    loss_and_map(task)[0].backward()
+
+
+def knowdist_sum(task: Task) -> None:
+    """Leave the gradient of the weighted sum."""
+    loss, features = loss_and_map(task)
+    (loss + FINETUNE_WEIGHTS["knowdist"] * distance(task, features)).backward()
+
+
+SINGLE = {"none": none, "knowdist sum": knowdist_sum}
+
+
+# --- Two, by hand
+
+
+def l2_sp_by_hand(task: Task) -> None:
+    """Leave the direction of L2-SP, whose gradient is formed without a backward pass."""
+    loss, _ = loss_and_map(task)
+    w, w_s = backbone(task.student), backbone(task.teacher)
+    g = torch.autograd.grad(loss, [*w, *task.student.fc.parameters()])
+    with torch.no_grad():
+        r = [x - y for x, y in zip(w, w_s, strict=True)]
+    leave(task, g, r, FINETUNE_WEIGHTS["l2_sp"])
+
+
+def knowdist_by_hand(task: Task) -> None:
+    """Leave the direction of KnowDist, from two `autograd.grad`."""
+    w = backbone(task.student)
+    loss, features = loss_and_map(task)
+    g = torch.autograd.grad(loss, [*w, *task.student.fc.parameters()], retain_graph=True)
+    r = torch.autograd.grad(distance(task, features), w)
+    leave(task, g, r, FINETUNE_WEIGHTS["knowdist"])
+
+
+def leave(task: Task, g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> None:
+    """Leave the direction of two gradients, of which the second has no part for the head."""
+    d = [*by_hand(g[: len(r)], r, weight), *g[len(r) :]]
+    leaves = [*backbone(task.student), *task.student.fc.parameters()]
+    for leaf, x in zip(leaves, d, strict=True):
+        leaf.grad = x
+
+
+BY_HAND_METHODS = {"l2_sp": l2_sp_by_hand, "knowdist": knowdist_by_hand}
+
+
+# --- Two, by TorchJD, which sees two losses
+
+
+def by_torchjd(method: str, contender: str) -> Callable[[Task], None]:
+    """Return what leaves the direction of an aggregator."""
+    options: dict[str, Any] = {"parallel_chunk_size": 1} if lean(contender) else {}
+
+    def gradients(task: Task) -> None:
+        leaves = list(task.student.parameters())
+        loss, features = loss_and_map(task)
+        reg = distance(task, features) if method == "knowdist" else l2_sp(task)
+        backward([loss, FINETUNE_WEIGHTS[method] * reg], inputs=leaves, **options)
+        aggregate(leaves, contender)
+
+    return gradients
+
+
+def l2_sp(task: Task) -> Tensor:
+    """Return half the squared distance to the pretrained weights."""
+    pairs = zip(backbone(task.student), backbone(task.teacher), strict=True)
+    return 0.5 * torch.stack([((x - y) ** 2).sum() for x, y in pairs]).sum()

@@ -1,0 +1,1 @@
+"""Parts of `optax_dtnh.finetune`, one concept each."""

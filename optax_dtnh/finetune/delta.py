@@ -1,0 +1,131 @@
+"""What DELTA does before training: how much each channel of the pretrained network is worth.
+
+A new head is fitted to the frozen features of the training images; then each channel is closed in
+turn, and the increase of the loss on some batches tells its worth. The number of images is that of
+the published code, which takes four batches of 32 where two of 64 are taken here.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune.batches import Source, evaluation_batches, training_batches
+from optax_dtnh.finetune.images import Preprocessing
+from optax_dtnh.models import ResNet, replace_head
+from optax_dtnh.regularizers import channel_attention
+
+BATCHES = 2  # that the increase of the loss is averaged over
+HEAD_STEPS, HEAD_RATE = 300, 0.01  # of Adam on all features at once
+
+
+def shapes(model: Any, layers: Sequence[str], size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return what the weights of channels of these layers look like."""
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    _, features = nnx.eval_shape(lambda model, images: model(images), _in_evaluation(model), images)
+    return {name: jax.ShapeDtypeStruct(features[name].shape[-1:], jnp.float32) for name in layers}
+
+
+def channel_weights(
+    model: ResNet,
+    layers: Sequence[str],
+    train: Source,
+    how: Preprocessing,
+    *,
+    classes: int,
+    batch_size: int,
+    seed: int,
+    mesh: Mesh,
+) -> dict[str, jax.Array]:
+    """Return the weights of channels by layer, the same on every process.
+
+    Args:
+      model: The pretrained network.
+      layers: Names of its feature maps.
+      train: Images of the new task.
+      how: Their preprocessing.
+      classes: Number of classes of the new task.
+      batch_size: Images at a time.
+      seed: Of the images that the loss is taken on.
+      mesh: Devices that share the work.
+    """
+    fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
+    features, labels = _features(_in_evaluation(model), train, how, batch_size)
+    nnx.update(fitted.head, _fit_head(features, labels, classes))
+    endless = training_batches(train, how, batch_size=batch_size, seed=seed)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    batches = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
+    endless.close()
+    graph, arrays = nnx.split(fitted)
+    arrays = jax.device_put(arrays, everywhere)
+    return jax.jit(_attention, static_argnums=(0, 3), out_shardings=everywhere)(
+        graph, arrays, batches, tuple(layers)
+    )
+
+
+def _attention(graph: Any, arrays: Any, batches: Any, layers: tuple[str, ...]) -> Any:
+    model = nnx.merge(graph, arrays)
+
+    def loss_with(gates):
+        losses = [step.cross_entropy(model(b["image"], gates)[0], b["label"]) for b in batches]
+        return jnp.mean(jnp.stack(losses))
+
+    features = jax.eval_shape(lambda: model(batches[0]["image"])[1])
+    return channel_attention(loss_with, {name: features[name] for name in layers})
+
+
+def _divided(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Return a batch that every process has whole, divided among the devices."""
+    rows = NamedSharding(mesh, PartitionSpec(step.AXIS))
+    return {
+        k: jax.make_array_from_callback(x.shape, rows, lambda index, x=x: x[index])
+        for k, x in batch.items()
+    }
+
+
+def _features(
+    model: ResNet, train: Source, how: Preprocessing, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pooled features and labels of all training images."""
+    graph, arrays = nnx.split(model)
+
+    @jax.jit
+    def of_batch(arrays, images):
+        model = nnx.merge(graph, arrays)
+        return methods.pooled(model, model(images)[1]).astype(jnp.float32)
+
+    features, labels = [], []
+    for batch in evaluation_batches(train, how, batch_size=batch_size):
+        valid = batch["valid"]
+        features.append(np.asarray(of_batch(arrays, jnp.asarray(batch["image"])))[valid])
+        labels.append(batch["label"][valid])
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, jax.Array]:
+    """Return kernel and bias of a linear classifier of the features, from zero."""
+    x, y = jnp.asarray(features), jnp.asarray(labels)
+    tx = optax.adam(HEAD_RATE)
+
+    def loss(head):
+        return jnp.mean(step.cross_entropy(x @ head["kernel"] + head["bias"][None], y))
+
+    def advance(carry, _):
+        head, state = carry
+        updates, state = tx.update(jax.grad(loss)(head), state)
+        return (optax.apply_updates(head, updates), state), None
+
+    head = {"kernel": jnp.zeros((x.shape[1], classes)), "bias": jnp.zeros(classes)}
+    scan = jax.jit(lambda head: jax.lax.scan(advance, (head, tx.init(head)), length=HEAD_STEPS))
+    return scan(head)[0][0]
+
+
+def _in_evaluation(model: ResNet) -> ResNet:
+    return nnx.view(model, use_running_average=True, raise_if_not_found=False)

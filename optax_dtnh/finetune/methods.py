@@ -1,0 +1,181 @@
+"""The methods as data: a regularizer, how it is weighted against the loss, an optimizer.
+
+With a regularizer `reg` of its own gradient, `dtnh(weight, rule=...)` forms the sum; L2-SP has
+`add_l2_sp`. Without DTNH the rule is `plain`, so that nothing else differs. Where sum and optimizer
+meet is the form's choice, see `forms`. The new head is masked out and decays on its own.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import optax_dtnh
+from optax_dtnh import add_l2_sp, dtnh, regularizers
+from optax_dtnh.finetune import forms
+from optax_dtnh.finetune.options import FINETUNE, Settings
+from optax_dtnh.models import ResNet, ViT, backbone_mask
+
+MOMENTUM = 0.9
+DROP_AT, DROP = 2 / 3, 0.1  # of the schedule `step`
+PARTS = 4  # feature maps of a ViT by default, as many as a ResNet has stages
+
+
+class Outputs(NamedTuple):
+    """What a regularizer sees of a network and a batch.
+
+    Attributes:
+      maps: From the names of the chosen layers to their feature maps, channels last.
+      pooled: What a head gets, [batch, features].
+      logits: Of the pretrained head on `pooled`, None where there is no pretrained network.
+    """
+
+    maps: dict[str, jax.Array]
+    pooled: jax.Array
+    logits: jax.Array | None
+
+
+class Regularizer(NamedTuple):
+    """A regularizer with a gradient of its own.
+
+    Attributes:
+      function: From the outputs of the trained and of the pretrained network, the weights of
+        channels and the temperature to a scalar.
+      teacher: Whether it needs the pretrained network's outputs.
+      attention: Whether it needs weights of channels.
+    """
+
+    function: Callable[[Outputs, Any, Any, float], jax.Array]
+    teacher: bool = True
+    attention: bool = False
+
+
+def published(d: jax.Array) -> jax.Array:
+    """Return half the sum over batch and channels of the mean over positions, DELTA's reduction."""
+    return 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2)))
+
+
+def _feature_distance(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
+    del weights, t
+    return 0.5 * regularizers.feature_distance(student.maps, teacher.maps, reduction=jnp.sum)
+
+
+def _delta(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
+    del t
+    return regularizers.attention_feature_distance(
+        student.maps, teacher.maps, weights, reduction=published
+    )
+
+
+def _distillation(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
+    del weights
+    return regularizers.distillation(student.logits, teacher.logits, temperature=t)
+
+
+def _shrinkage(student: Outputs, teacher: None, weights: Any, t: float) -> jax.Array:
+    del teacher, weights, t
+    return regularizers.batch_spectral_shrinkage(student.pooled)
+
+
+# Plain fine-tuning and L2-SP are not here: neither has a second gradient.
+REGULARIZERS = {
+    "feature_distance": Regularizer(_feature_distance),
+    "delta": Regularizer(_delta, attention=True),
+    "distillation": Regularizer(_distillation),
+    "bss": Regularizer(_shrinkage, teacher=False),
+}
+
+
+def transformation(settings: Settings) -> optax.GradientTransformationExtraArgs:
+    """Return the method as an optax transformation, for the gradient and `reg_grads=`."""
+    rate = optax.scale_by_learning_rate(learning_rate(settings))
+    if settings.regularizer == FINETUNE:
+        decay = optax.add_decayed_weights(settings.weight_decay)
+        return _extra(optax.chain(decay, _direction(settings), rate))
+    return _extra(optax.chain(_regularized(settings), rate))
+
+
+def _regularized(settings: Settings) -> optax.GradientTransformation:
+    """Return the optimizer's direction with the regularizer, in the form that is asked for."""
+    options = {
+        "weight": settings.weight or 0.0,
+        "mask": backbone_mask,
+        "rule": getattr(optax_dtnh, settings.rule or "truncate"),
+    }
+    if settings.reference_decay:
+        smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
+        options |= {"reference": smoothed}
+    form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
+    decay = optax.add_decayed_weights(settings.head_decay, mask=head_mask)
+    in_place = l2_sp and not form.takes_pair
+    tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), decay, **options)
+    if in_place:
+        return tx
+    return forms.of_l2_sp(tx) if l2_sp else forms.of_reg_grads(tx)
+
+
+def head_mask(tree: Any) -> Any:
+    """Return the opposite of `backbone_mask`: True for the head's parameters."""
+    return jax.tree.map(operator.not_, backbone_mask(tree))
+
+
+def learning_rate(settings: Settings) -> optax.Schedule:
+    """Return the schedule, from the number of past steps to the learning rate."""
+    start, steps = settings.learning_rate, settings.steps
+    if settings.schedule == "cosine":
+        return optax.cosine_decay_schedule(start, steps)
+    drops = {round(DROP_AT * steps): DROP} if settings.schedule == "step" else {}
+    return optax.piecewise_constant_schedule(start, drops)
+
+
+def _direction(settings: Settings) -> optax.GradientTransformation:
+    return optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(MOMENTUM)
+
+
+def _extra(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    return optax.with_extra_args_support(tx)
+
+
+def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
+    """Return the names of the feature maps to compare, in the network's order.
+
+    Raises:
+      ValueError: The network has no feature map of a name, or DELTA is asked of a ViT.
+    """
+    if settings.regularizer == "delta" and not isinstance(model, ResNet):
+        raise ValueError(
+            "`--method` should be another than delta for a ViT, got "
+            f"{settings.method}. DELTA closes the channels of a ResNet one by one."
+        )
+    names = feature_maps(model)
+    unknown = sorted(set(settings.layers) - set(names))
+    if unknown:
+        raise ValueError(
+            f"`--layers` should be among {', '.join(names)}, got {', '.join(unknown)}. "
+            "They are the feature maps of the network in --source."
+        )
+    chosen = settings.layers or _default_layers(model, names)
+    return tuple(name for name in names if name in chosen)
+
+
+def feature_maps(model: ResNet | ViT) -> list[str]:
+    """Return the names of the network's feature maps, the first to the last."""
+    if isinstance(model, ResNet):
+        return ["stem", *(f"stage{i + 1}" for i in range(model.stages))]
+    return [f"block{i + 1}" for i in range(len(model.blocks))]
+
+
+def _default_layers(model: ResNet | ViT, names: list[str]) -> list[str]:
+    if isinstance(model, ResNet):
+        return names[1:]
+    count = len(names)
+    return [names[-(-count * (i + 1) // PARTS) - 1] for i in range(min(PARTS, count))]
+
+
+def pooled(model: ResNet | ViT, features: dict[str, jax.Array]) -> jax.Array:
+    """Return what the network's head gets, from its last feature map."""
+    last = features[feature_maps(model)[-1]]
+    return jnp.mean(last, axis=(1, 2)) if isinstance(model, ResNet) else model.norm(last[:, 0])

@@ -1,0 +1,209 @@
+"""The state of a run as one tree, the steps that change it, and how it lies on the devices.
+
+Networks are split into a definition, which is closed over, and arrays, which are arguments: the
+state, donated, and the frozen pretrained network, which stays. Under `jit` every mean and inner
+product is that of the whole batch, however it is divided.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from optax_dtnh import value_and_grad_pair
+from optax_dtnh.finetune import methods
+from optax_dtnh.finetune.methods import Outputs
+from optax_dtnh.finetune.options import Settings
+from optax_dtnh.models import ResNet, ViT, teacher_view
+
+AXIS = "batch"
+SMALLEST = 1024  # elements of an array that is worth dividing
+
+
+class State(NamedTuple):
+    """What training changes, and what a checkpoint holds.
+
+    Attributes:
+      params: Parameters.
+      stats: Running statistics of batch normalization.
+      opt_state: Of the optimizer, with the anchor of L2-SP and the averaged gradient.
+      channel_weights: Of DELTA, by layer; empty for other methods. They stay as they are.
+      sums: Of the values of `Metrics` since the last line of the log.
+      step: Number of steps made.
+    """
+
+    params: Any
+    stats: Any
+    opt_state: Any
+    channel_weights: dict[str, jax.Array]
+    sums: "Metrics"
+    step: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Means over a batch, or their sums over steps.
+
+    Attributes:
+      loss: Cross-entropy of the training batch, before the step.
+      accuracy: Share of it that is classified right.
+      regularizer: Its value, without the weight; 0 for L2-SP, whose gradient alone is formed.
+      conflict: 1 where the two gradients conflict.
+      steps: 1, so that a sum knows how many it is of.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+    regularizer: jax.Array
+    conflict: jax.Array
+    steps: jax.Array
+
+
+class Network(NamedTuple):
+    """A network apart from its arrays: `nnx.merge(*network)` puts it together.
+
+    Attributes:
+      graph: Its definition.
+      params: Parameters, pure arrays.
+      stats: Everything else, pure arrays.
+    """
+
+    graph: Any
+    params: Any
+    stats: Any
+
+
+def split(model: ResNet | ViT) -> Network:
+    """Return the network apart from its arrays."""
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
+
+
+# --- devices
+
+
+def mesh(devices: int | None) -> Mesh:
+    """Return the first `devices` devices, or all, as one axis.
+
+    Raises:
+      ValueError: There are fewer, or several processes are not to use all they have.
+    """
+    found = jax.devices()
+    count = len(found) if devices is None else devices
+    if count > len(found) or (count < len(found) and jax.process_count() > 1):
+        raise ValueError(
+            f"`--devices` should be at most {len(found)}, the devices found, and all of them with "
+            f"several processes, got {devices}. Leave it out."
+        )
+    return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
+    """Return where every array of `tree` lies: whole on each device, or with `fsdp` in parts.
+
+    Divided is the longest axis that the number of devices divides, of arrays that are large enough.
+    """
+
+    def sharding(x):
+        shape = jnp.shape(x)
+        fitting = [n if n % mesh.size == 0 else 0 for n in shape]
+        if not fsdp or int(np.prod(shape)) < SMALLEST or max(fitting) == 0:
+            return NamedSharding(mesh, PartitionSpec())
+        axis = fitting.index(max(fitting))
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+    return jax.tree.map(sharding, tree)
+
+
+def on_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Return a global batch, divided among the devices, from this process's rows."""
+    rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    return {k: jax.make_array_from_process_local_data(rows, x) for k, x in batch.items()}
+
+
+# --- steps
+
+
+def init(
+    params: Any, stats: Any, channel_weights: Any, *, tx: optax.GradientTransformation
+) -> State:
+    """Return the state before the first step."""
+    sums = Metrics(*(jnp.zeros([], jnp.float32) for _ in Metrics._fields))
+    step = jnp.zeros([], jnp.int32)
+    return State(params, stats, tx.init(params), channel_weights, sums, step)
+
+
+def train_step(
+    student: Any,
+    teacher: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    settings: Settings,
+    layers: tuple[str, ...],
+) -> Callable[..., tuple[State, jax.Array]]:
+    """Return `step(state, pretrained, batch) -> (state, loss)`, to be jitted.
+
+    One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
+    and statistics, None for methods without a teacher.
+
+    Args:
+      student: Definition of the network that is trained.
+      teacher: Definition of the pretrained network.
+      tx: The method.
+      settings: Of the run.
+      layers: Names of the feature maps that are compared.
+    """
+    regularizer = methods.REGULARIZERS.get(settings.regularizer)
+
+    def step(state: State, pretrained: Any, batch: dict[str, jax.Array]) -> tuple[State, jax.Array]:
+        frozen = theirs = None
+        if pretrained is not None:
+            frozen = teacher_view(nnx.merge(teacher, *pretrained))
+            _, theirs = outputs(frozen, frozen, batch["image"], layers)
+
+        def losses(params):
+            model = nnx.merge(student, params, state.stats)
+            logits, ours = outputs(model, frozen, batch["image"], layers)
+            loss = jnp.mean(cross_entropy(logits, batch["label"]))
+            reg = jnp.zeros_like(loss)
+            if regularizer:
+                weights = state.channel_weights
+                reg = regularizer.function(ours, theirs, weights, settings.temperature)
+            right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
+            return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+
+        ((loss, reg), (right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
+        updates, opt_state = tx.update(
+            pair.loss_grads, state.opt_state, state.params, reg_grads=pair.reg_grads
+        )
+        conflict = optax.tree.get(opt_state, "conflict", jnp.zeros([]))
+        seen = Metrics(loss, right, reg, conflict, jnp.ones([]))
+        sums = jax.tree.map(jnp.add, state.sums, seen)
+        params = optax.apply_updates(state.params, updates)
+        new = State(params, stats, opt_state, state.channel_weights, sums, state.step + 1)
+        return new, loss
+
+    return step
+
+
+def outputs(
+    model: ResNet | ViT, frozen: ResNet | ViT | None, images: jax.Array, layers: tuple[str, ...]
+) -> tuple[jax.Array, Outputs]:
+    """Return the logits and what regularizers see; what they do not use is never computed."""
+    logits, features = model(images)
+    pooled = methods.pooled(model, features)
+    of_pretrained_head = None if frozen is None else frozen.head(pooled)
+    return logits, Outputs({name: features[name] for name in layers}, pooled, of_pretrained_head)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the cross-entropy of each image, in float32."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def jitted(step: Callable[..., Any], placed: State) -> Callable[..., Any]:
+    """Return the training step compiled, its state donated and kept where `placed` says."""
+    return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))

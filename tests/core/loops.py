@@ -1,0 +1,382 @@
+"""A small training loop, and what wrappers of `dtnh` should come to in it, formed by hand."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from optax_dtnh import dtnh
+from tests.core.helpers import cast, random_tree
+from tests.core.uses import alone, as_keyword, as_pair
+
+SHAPES = {"kernel": (3, 2), "bias": (2,), "scale": ()}
+STEPS = range(4)
+rng = np.random.default_rng(1)
+START, *TREES = (cast(random_tree(SHAPES, rng), "float32") for _ in range(1 + 2 * len(STEPS)))
+LOSS, REG = TREES[: len(STEPS)], TREES[len(STEPS) :]  # slopes, one tree per step
+
+
+class Loop(NamedTuple):
+    """An optimizer as a training loop sees it: `step(t, g, r, state, params)`."""
+
+    init: Callable
+    step: Callable
+
+
+def bowl(params, slope, curvature):
+    """`<slope, w> + curvature |w - start|^2 / 2`."""
+    leaves = zip(*map(jax.tree.leaves, (params, slope, START)), strict=True)
+    return sum(jnp.sum(s * w + curvature / 2 * (w - o) ** 2) for w, s, o in leaves)
+
+
+def gradients(t, params, curvature=0.1):
+    """Gradients of two bowls; a steep loss makes a line search look for its minimum."""
+
+    def slope(slopes, c):
+        return jax.tree.map(lambda s, w, o: s + c * (w - o), slopes[t], params, START)
+
+    return slope(LOSS, curvature), slope(REG, 0.1)
+
+
+def steep(t, params):
+    return gradients(t, params, curvature=4.0)
+
+
+def poisoned(t, params):
+    """NaN in the loss's gradient in step 1, in the regularizer's in step 2."""
+    g, r = gradients(t, params)
+    bad = {"kernel": jnp.full((3, 2), jnp.nan)}
+    return (g | bad if t == 1 else g), (r | bad if t == 2 else r)
+
+
+def poisoned_loss(t, params):
+    return poisoned(t, params)[0], gradients(t, params)[1]
+
+
+def with_complex_kernel(t, params):
+    g, r = gradients(t, params)
+    return tuple(tree | {"kernel": tree["kernel"] * (1 + 2j)} for tree in (g, r))
+
+
+def types(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
+def quickly(function, **kw):
+    """Compiled, without the time to optimize."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0}, **kw)
+
+
+def trajectory(loop, row):
+    """Parameters and states after each step."""
+    params, all_params, states = row.start, [], []
+    state = loop.init(params)
+    step = quickly(loop.step) if row.jit else loop.step
+    for t in STEPS:
+        g, r = row.gradients(t, getattr(params, "fast", params))
+        updates, new_state = step(t, g, r, state, params)
+        if types(new_state) != types(state):  # what a scan over the steps would say
+            jax.lax.scan(lambda _, x, new=new_state: (new, x), state, length=1)
+        state, params = new_state, optax.apply_updates(params, updates)
+        all_params.append(params)
+        states.append(state)
+    return all_params, states
+
+
+def bare(use, tx=None):
+    tx = tx or use.factory(0.5)
+    return Loop(tx.init, lambda t, g, r, state, params: use.update(tx, g, r, state, params))
+
+
+def other(**options):
+    """The factory with other options, and nothing around it."""
+    return lambda use: bare(use, use.factory(**({"weight": 0.5} | options)))
+
+
+def is_pair(use):
+    return use.update is as_pair
+
+
+def fed(change):
+    """Other gradients: `change(t, g, r, params)`."""
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            return inside.step(t, *change(t, g, r, params), state, params)
+
+        return Loop(inside.init, step)
+
+    return make
+
+
+def followed(change):
+    """Other updates: `change(t, d)`."""
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            d, state = inside.step(t, g, r, state, params)
+            return change(t, d), state
+
+        return Loop(inside.init, step)
+
+    return make
+
+
+def then(after, extra):
+    """`after` by itself, told the direction."""
+
+    def make(use):
+        first = bare(use)
+
+        def step(t, g, r, state, params):
+            d, state_1 = first.step(t, g, r, state[0], params)
+            updates, state_2 = after.update(d, state[1], params, **extra(use, t, params))
+            return updates, (state_1, state_2)
+
+        return Loop(lambda params: (first.init(params), after.init(params)), step)
+
+    after = optax.with_extra_args_support(after)
+    return make
+
+
+def around(wrapper):
+    """`wrapper` around something that returns the direction, formed beside it."""
+
+    def tell(updates, state, params=None, *, d):
+        return d, state
+
+    told = wrapper(optax.GradientTransformationExtraArgs(lambda params: (), tell))
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            d, state_1 = inside.step(t, g, r, state[0], params)
+            d = scaled(-0.1, d)
+            updates, state_2 = told.update(g, state[1], params, d=d)
+            return updates, (state_1, state_2)
+
+        return Loop(lambda params: (inside.init(params), told.init(params)), step)
+
+    return make
+
+
+def each(before, reg=is_pair):
+    """`before` by itself on the loss's gradient and, where `reg`, on the regularizer's."""
+
+    def make(use):
+        last = bare(use)
+
+        def step(t, g, r, state, params):
+            state_g, state_r, state = state
+            g, state_g = before.update(g, state_g, params)
+            if reg(use):
+                r, state_r = before.update(r, state_r, params)
+            updates, state = last.step(t, g, r, state, params)
+            return updates, (state_g, state_r, state)
+
+        return Loop(lambda p: (before.init(p), before.init(p), last.init(p)), step)
+
+    return make
+
+
+def on(keys, otherwise):
+    """The factory on some of the leaves; `otherwise` makes the updates of the others."""
+
+    def part(tree):
+        return {key: tree[key] for key in keys}
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            d, state = inside.step(t, part(g), part(r), state, part(params))
+            return jax.tree.map(otherwise, g) | d, state
+
+        return Loop(lambda params: inside.init(part(params)), step)
+
+    return make
+
+
+def scaled(factor, tree):
+    return jax.tree.map(lambda x: factor * x, tree)
+
+
+def zeros(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def mean(x, y):
+    return jax.tree.map(lambda a, b: (a + b) / 2, x, y)
+
+
+def bias_to_zero(tree):
+    return tree | {"bias": jnp.zeros(2)}
+
+
+def clipped_jointly(t, g, r, params):
+    size = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves((g, r))))
+    return scaled(jnp.minimum(1.0, 0.5 / size), (g, r))
+
+
+def every_other_step(choose):
+    """One step on the means of two steps' gradients; `choose` makes one regularizer's of two."""
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            state, kept = state
+            if t % 2 == 0:
+                return zeros(g), (state, (g, r))
+            d, state = inside.step(t, mean(kept[0], g), choose(kept[1], r), state, params)
+            return d, (state, kept)
+
+        return Loop(lambda params: (inside.init(params), (params, params)), step)
+
+    return make
+
+
+def averaged_before(use):
+    """Means of the loss's gradients every second step, zeros in between."""
+    inside = bare(use)
+
+    def step(t, g, r, state, params):
+        state, kept = state
+        d, state = inside.step(t, mean(kept, g) if t % 2 else zeros(g), r, state, params)
+        return d, (state, g)
+
+    return Loop(lambda params: (inside.init(params), params), step)
+
+
+def averaged_after(use):
+    """Means of the directions of two steps."""
+    inside = bare(use)
+
+    def step(t, g, r, state, params):
+        state, kept = state
+        d, state = inside.step(t, g, r, state, params)
+        return (mean(kept, d) if t % 2 else zeros(g)), (state, d)
+
+    return Loop(lambda params: (inside.init(params), params), step)
+
+
+def skipping(updates, states):
+    """Zeros in some steps, of two sets one for each number of gradients; the same for the state."""
+
+    def make(use):
+        inside, one = bare(use), use.update is alone
+
+        def step(t, g, r, state, params):
+            d, new_state = inside.step(t, g, r, state, params)
+            kept = state if t in states else new_state
+            return (zeros(g) if t in updates[one] else d), kept
+
+        return Loop(inside.init, step)
+
+    return make
+
+
+def on_even_steps(otherwise):
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            if t % 2:
+                return otherwise(g), state
+            return inside.step(t, g, r, state, params)
+
+        return Loop(inside.init, step)
+
+    return make
+
+
+def flat(use):
+    """The factory on one vector instead of the tree."""
+    inside = bare(use)
+
+    def ravel(tree):
+        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(tree)])
+
+    def step(t, g, r, state, params):
+        d, state = inside.step(t, ravel(g), ravel(r), state, ravel(params))
+        bias, kernel, scale = jnp.split(d, [2, 8])
+        return {"bias": bias, "kernel": kernel.reshape(3, 2), "scale": scale[0]}, state
+
+    return Loop(lambda params: inside.init(ravel(params)), step)
+
+
+def sharpness_aware(opaque):
+    def climb(g):
+        return scaled(0.2 / jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(g))), g)
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            state, kept = state
+            if opaque:
+                g, r = gradients(t, optax.apply_updates(params, climb(g)))
+                kept = params
+            elif t % 2 == 0:
+                return climb(g), (state, params)
+            d, state = inside.step(t, g, r, state, kept)
+            back = jax.tree.map(lambda x, w, k: k - w - 0.1 * x, d, params, kept)
+            return back, (state, kept)
+
+        return Loop(lambda params: (inside.init(params), params), step)
+
+    return make
+
+
+def looking_ahead(reset=None):
+    """Two fast steps, then half way back; `reset(params)`: where the state starts anew."""
+
+    def make(use):
+        inside = bare(use)
+
+        def step(t, g, r, state, params):
+            d, state = inside.step(t, g, r, state, params.fast)
+            fast = optax.apply_updates(params.fast, scaled(-0.1, d))
+            slow = params.slow
+            if t % 2:
+                fast = slow = mean(slow, fast)
+                state = inside.init(reset(params)) if reset else state
+            new = optax.LookaheadParams(fast, slow)
+            return jax.tree.map(lambda a, b: a - b, new, params), state
+
+        return Loop(lambda params: inside.init(params.fast), step)
+
+    return make
+
+
+def split(use):
+    inside = bare(use)
+
+    def parts(tree):
+        return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
+
+    def step(t, g, r, state, params):
+        d, state = inside.step(t, parts(g), parts(r), state, parts(params))
+        return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}, state
+
+    return Loop(lambda params: inside.init(parts(params)), step)
+
+
+def without_any(use):
+    return Loop(lambda params: (), lambda t, g, r, state, params: (scaled(-0.1, g), ()))
+
+
+def protected_decay(use):
+    """Decay as a part of what is protected."""
+    if use.update is alone:
+        tx = dtnh(0.3, inner=use.factory(0.5))
+        return Loop(tx.init, lambda t, g, r, s, p: as_keyword(tx, g, p, s, p))
+    return fed(lambda t, g, r, p: (g, jax.tree.map(lambda x, w: x + 0.3 / 0.5 * w, r, p)))(use)

@@ -1,0 +1,176 @@
+"""`value_and_grad_pair`: right values, one trace, one forward pass, nothing run for nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optax_dtnh import GradientPair, value_and_grad_pair
+from tests.core.helpers import assert_close, assert_equal
+
+
+def network(params, x):
+    hidden = jnp.tanh(x @ params["one"])
+    return hidden @ params["two"], hidden
+
+
+def losses(params, x, y=0.0):
+    out, hidden = network(params, x)
+    return jnp.mean((out - y) ** 2), jnp.mean((hidden - 0.3) ** 2)
+
+
+def params_and_x(dtype="float32"):
+    rng = np.random.default_rng(0)
+    shapes = {"one": (3, 4), "two": (4, 2)}
+    params = {k: jnp.asarray(rng.standard_normal(s), dtype) for k, s in shapes.items()}
+    return params, jnp.asarray(rng.standard_normal((5, 3)), dtype)
+
+
+def test_golden_value_by_hand():
+    values, pair = value_and_grad_pair(lambda w: (w**2, 3 * w))(jnp.float32(2.0))
+    assert_equal(values, (jnp.float32(4), jnp.float32(6)))
+    assert_equal(pair, GradientPair(jnp.float32(4), jnp.float32(3)))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_equals_two_separate_gradients(wrap, dtype):
+    params, x = params_and_x(dtype)
+    values, pair = wrap(value_and_grad_pair(losses))(params, x, y=jnp.asarray(0.5, dtype))
+    for i in range(2):
+        value, grads = jax.value_and_grad(lambda p, i=i: losses(p, x, jnp.asarray(0.5, dtype))[i])(
+            params
+        )
+        assert_close(values[i], value, dtype)
+        assert_close(pair[i], grads, dtype)
+        assert jax.tree.map(lambda g: g.dtype, pair[i]) == jax.tree.map(lambda p: p.dtype, params)
+
+
+def test_what_the_regularizer_does_not_depend_on_gets_zeros():
+    params, x = params_and_x()
+    _, pair = value_and_grad_pair(losses)(params, x)
+    assert_equal(pair.reg_grads["two"], jnp.zeros((4, 2)))
+    _, pair = value_and_grad_pair(lambda p: (jnp.sum(p**2), jnp.float32(1.0)))(jnp.ones(3))
+    assert_equal(pair.reg_grads, jnp.zeros(3))
+
+
+def test_auxiliary_data_passes_through():
+    def with_aux(params, x):
+        return losses(params, x), {"logits": network(params, x)[0], "name": "any tree"}
+
+    params, x = params_and_x()
+    (values, aux), pair = value_and_grad_pair(with_aux, has_aux=True)(params, x)
+    assert_equal((values, pair), value_and_grad_pair(losses)(params, x))
+    assert_equal(aux["logits"], network(params, x)[0])
+
+
+def test_the_function_is_traced_once():
+    calls = []
+
+    def counted(params, x):
+        calls.append(1)
+        return losses(params, x)
+
+    jax.jit(value_and_grad_pair(counted))(*params_and_x())
+    assert len(calls) == 1
+
+
+def matmuls(fun, *args):
+    return str(jax.make_jaxpr(fun)(*args)).count("dot_general")
+
+
+def test_one_forward_and_no_backward_through_the_head_for_the_regularizer():
+    params, x = params_and_x()
+
+    def basis_cotangents(params):
+        values, pull_back = jax.vjp(lambda p: losses(p, x), params)
+        one, zero = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
+        return pull_back((one, zero)), pull_back((zero, one))
+
+    # forward two; loss backward: head, hidden, one; regularizer backward: one
+    assert matmuls(value_and_grad_pair(losses), params, x) == 2 + 3 + 1
+    assert matmuls(basis_cotangents, params) == 2 + 3 + 3
+
+
+def repeated(activation, checkpoint):
+    """Three equal layers in a scan; the regularizer sees the first only."""
+
+    def fun(params, x):
+        def layer(h, _):
+            return activation(h @ params), None
+
+        h, _ = jax.lax.scan(jax.checkpoint(layer) if checkpoint else layer, x, length=3)
+        return jnp.mean(h**2), jnp.mean(layer(x, None)[0] ** 2)
+
+    return fun
+
+
+@jax.custom_vjp
+def custom_tanh(v):
+    return jnp.tanh(v)
+
+
+def custom_tanh_fwd(v):
+    return jnp.tanh(v), jnp.tanh(v)
+
+
+custom_tanh.defvjp(custom_tanh_fwd, lambda y, t: ((1 - y**2) * t,))
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, custom_tanh], ids=["primitive", "custom_vjp"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["scan", "scan+remat"])
+def test_works_through_scan_remat_and_custom_rules(activation, checkpoint):
+    fun = repeated(activation, checkpoint)
+    params, x = params_and_x()
+    square = params["one"][:, :3]
+    _, pair = value_and_grad_pair(fun)(square, x)
+    assert_close(pair.loss_grads, jax.grad(lambda p: fun(p, x)[0])(square))
+    assert_close(pair.reg_grads, jax.grad(lambda p: fun(p, x)[1])(square))
+
+
+def test_vmap_equals_a_loop():
+    params, x = params_and_x()
+    batched = jax.vmap(value_and_grad_pair(losses), in_axes=(None, 0))(params, x)
+    for i in range(len(x)):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
+        assert_close(one, value_and_grad_pair(losses)(params, x[i]))
+
+
+def test_integer_parameters_are_refused_by_name():
+    with pytest.raises(
+        TypeError, match=r"`params\['n'\]` should be real floating point, got int32"
+    ):
+        value_and_grad_pair(losses)({"n": jnp.arange(3)}, None)
+
+
+@pytest.mark.parametrize(
+    ("returned", "has_aux", "message"),
+    [
+        (
+            lambda w: jnp.sum(w),
+            False,
+            r"`fun` should return \(loss, reg\), got one array.*without summing",
+        ),
+        (
+            lambda w: (w[0], w[1], w[0]),
+            False,
+            r"`fun` should return \(loss, reg\), got a tuple of 3",
+        ),
+        (lambda w: (w[0], w[1]), True, r"`fun` should return \(\(loss, reg\), aux\), got one ar"),
+        (
+            lambda w: (w[0], w),
+            False,
+            r"`reg` should be a real .* got float32 of shape \(2,\).*Make",
+        ),
+        (
+            lambda w: ((w[0], w[1]), w),
+            False,
+            r"`loss` should be a scalar, got tuple.*`has_aux=True`",
+        ),
+        (lambda w: (w[0], None), False, "`reg` should be a scalar, got NoneType"),
+        (lambda w: (1, w[0]), False, "`loss` should be a real floating-point scalar, got int32"),
+    ],
+)
+def test_a_function_that_returns_something_else_is_refused(returned, has_aux, message):
+    with pytest.raises(TypeError, match=message):
+        value_and_grad_pair(returned, has_aux=has_aux)(jnp.ones(2))

@@ -1,0 +1,413 @@
+"""Adam with a regularizer that is conflict-free in Adam's own metric."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optax_dtnh import (
+    GradientPair,
+    cosine,
+    drop,
+    dtnh,
+    orthogonal,
+    per_leaf,
+    plain,
+    scale_by_adam_dtnh,
+    truncate,
+)
+from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree, vector
+from tests.core.loops import quickly
+from tests.core.test_properties import in_float64
+
+SHAPES = {"kernel": (6, 4), "bias": (4,), "scale": ()}
+START = cast(random_tree(SHAPES, np.random.default_rng(0)), "float32")
+B1, B2, EPS, BOUND = 0.9, 0.999, 1e-8, 10.0
+ROUNDING = 32 * float(jnp.finfo(jnp.float32).eps)
+
+
+def history(steps, seed=0, dtype="float32"):
+    """Pairs of gradients, one leaf much larger than the others."""
+    rng = np.random.default_rng(seed)
+    pairs = [(random_tree(SHAPES, rng), random_tree(SHAPES, rng)) for _ in range(steps)]
+    return [(cast(g | {"kernel": 100 * g["kernel"]}, dtype), cast(r, dtype)) for g, r in pairs]
+
+
+def run(tx, pairs, call=None):
+    """The last update and state."""
+    state = tx.init(pairs[0][0])
+    for g, r in pairs:
+        if call is None:
+            update, state = tx.update(g, state, reg_grads=r)
+        else:
+            update, state = call(g, state)
+    return update, state
+
+
+def adam_alone(pairs, **options):
+    adam = optax.scale_by_adam(**options)
+    return run(adam, pairs, adam.update)
+
+
+def preconditioner(gradients, bound=BOUND, eps=EPS):
+    """`P` in float64 after these gradients, vectors, written without the library."""
+    nu = np.zeros_like(gradients[0])
+    for g in gradients:
+        nu = B2 * nu + (1 - B2) * g**2
+    nu_hat = nu / (1 - B2 ** len(gradients))
+    typical = np.sqrt(nu_hat.mean()) + eps
+    return np.minimum(1 / (np.sqrt(nu_hat) + eps), bound / typical)
+
+
+# --- the formula
+
+
+def test_the_golden_value_of_a_first_step():
+    # P = [1/2, 1], <r, P g> = -2, <g, P g> = 3: r' = P (r + 2/3 g) = [-5/6, 5/3], and u = [1, 1].
+    g, r = jnp.array([2.0, 1.0]), jnp.array([-3.0, 1.0])
+    update, state = run(scale_by_adam_dtnh(0.5), [(g, r)])
+    np.testing.assert_allclose(update, [1 - 5 / 12, 1 + 5 / 6], rtol=1e-5)
+    assert state.conflict == 1.0
+
+
+@pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine, plain])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_the_part_after_several_steps_is_the_rule_in_the_coordinates_of_the_root_of_p(rule, sign):
+    pairs = history(5)
+    g, r = pairs[-1]
+    r = jax.tree.map(lambda x, y: x + sign * 0.2 * y, r, g)
+    pairs[-1] = (g, r)
+    update, _ = run(scale_by_adam_dtnh(0.5, rule=rule), pairs)
+    u, _ = adam_alone(pairs)
+    root = np.sqrt(preconditioner([vector(g) for g, _ in pairs]))
+    expected = 0.5 * root * in_float64(rule, root * vector(r), root * vector(g))
+    np.testing.assert_allclose(vector(minus(update, u)), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_in_float64_the_part_is_the_formula_to_float64():
+    with jax.enable_x64(True):
+        pairs = history(5, dtype="float64")
+        update, _ = run(scale_by_adam_dtnh(0.5, rule=orthogonal), pairs)
+        u, _ = adam_alone(pairs)
+        g, r = map(vector, pairs[-1])
+        p = preconditioner([vector(g) for g, _ in pairs])
+        expected = 0.5 * p * (r - (r @ (p * g)) / (g @ (p * g)) * g)
+        np.testing.assert_allclose(vector(minus(update, u)), expected, rtol=1e-9, atol=1e-12)
+
+
+ADAMS = {
+    "adam": {},
+    "nesterov": {"nesterov": True},
+    "mu_dtype": {"mu_dtype": "bfloat16"},
+    "others": {"b1": 0.5, "b2": 0.9, "eps": 1e-3, "eps_root": 1e-4},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", ADAMS.values(), ids=ADAMS.keys())
+def test_without_a_pull_it_is_adam_bit_for_bit_at_every_step(options, dtype):
+    adam, tx = optax.scale_by_adam(**options), scale_by_adam_dtnh(3.0, **options)
+    state, own = tx.init(cast(START, dtype)), adam.init(cast(START, dtype))
+    none = cast(optax.tree.zeros_like(START), dtype)
+    updates = jax.jit(lambda g, r, state: tx.update(g, state, reg_grads=r))
+    pulled = tx.init(cast(START, dtype))
+    for g, r in history(6, dtype=dtype):
+        update, state = updates(g, none, state)
+        expected, own = jax.jit(adam.update)(g, own)
+        assert_equal(update, expected)
+        other, pulled = updates(g, r, pulled)
+        assert not np.array_equal(vector(other), vector(expected))
+        assert_equal(pulled.inner, own)  # the moments are fed by g alone
+        assert_equal(state.inner, own)
+
+
+def test_where_p_is_the_identity_it_is_dtnh():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        g = jnp.float32(rng.choice([-1.0, 1.0], 50))
+        r = jnp.float32(rng.standard_normal(50) - 0.3 * g)
+        update, state = run(scale_by_adam_dtnh(0.7, b1=0.0, b2=0.0, eps=0.0), [(g, r)])
+        expected, other = run(dtnh(0.7), [(g, r)])
+        assert_close(update, expected)
+        assert state.conflict == other.conflict
+
+
+@pytest.mark.parametrize("options", [{"eps": 1e6}, {"bound": 1e-6}], ids=["eps", "bound"])
+def test_where_p_is_uniform_it_is_dtnh_around_adam_at_another_weight(options):
+    pairs = history(4)
+    p = preconditioner([vector(g) for g, _ in pairs], **options)
+    np.testing.assert_allclose(p, p[0], rtol=1e-3)
+    update, _ = run(scale_by_adam_dtnh(1e6, **options), pairs)
+    adam = optax.scale_by_adam(eps=options.get("eps", EPS))
+    expected, _ = run(dtnh(1e6 * p[0], inner=adam), pairs)
+    assert norm(minus(update, expected)) <= 1e-3 * norm(expected)
+
+
+def test_the_bias_of_the_second_moment_is_corrected():
+    g, r = jnp.array([2.0, 1.0]), jnp.array([3.0, 1.0])
+    for steps in (1, 10):  # of one gradient: P is 1 / |g| from the first on
+        update, _ = run(scale_by_adam_dtnh(1.0), [(g, r)] * steps)
+        np.testing.assert_allclose(update, 1 + r / g, rtol=1e-3)
+
+
+# --- what is guaranteed on the step
+
+DRAWS = 4000
+WHOLE = [["bias", "kernel", "scale"]]
+
+
+def euclidean(weight):
+    """What is projected first and rescaled then: the wrong order."""
+    metric, flat = scale_by_adam_dtnh(weight, rule=plain), dtnh(1.0)
+
+    def update(g, state, params=None, *, reg_grads):
+        projected, _ = flat.update(g, flat.init(g), reg_grads=reg_grads)
+        return metric.update(g, state, reg_grads=jax.tree.map(jnp.subtract, projected, g))
+
+    return optax.GradientTransformationExtraArgs(metric.init, update)
+
+
+@functools.cache
+def draws():
+    """Gradients of three steps, elements of many sizes; `r` against the last `g`, and weights."""
+    rng = np.random.default_rng(0)
+
+    def tree(low):
+        shapes = {name: (DRAWS, *shape) for name, shape in SHAPES.items()}
+        sizes = {name: 10 ** rng.uniform(low, 1, shape) for name, shape in shapes.items()}
+        return jax.tree.map(lambda s: np.float32(rng.standard_normal(s.shape) * s), sizes)
+
+    gs, noise = [tree(-4) for _ in range(3)], tree(-3)
+    share = rng.uniform(-3, 1, DRAWS)
+    r = {k: np.float32(noise[k].T + share * gs[-1][k].T).T for k in SHAPES}
+    return gs, r, np.float32(10 ** rng.uniform(-2, 5, DRAWS))
+
+
+def rows(tree, names):
+    """The leaves of these names as one float64 vector per draw."""
+    return np.concatenate([np.float64(tree[k]).reshape(DRAWS, -1) for k in names], axis=1)
+
+
+class Drawn(NamedTuple):
+    """Leaves that share a decision, float64, one vector per draw; `part` was added to `u`."""
+
+    g: np.ndarray
+    r: np.ndarray
+    u: np.ndarray
+    part: np.ndarray
+    p: np.ndarray
+    slack: np.ndarray  # how far `part` may be off along `g`
+
+
+def drawn(factory, groups):
+    @jax.jit
+    @jax.vmap
+    def last(gs, r, weight):
+        tx, adam = factory(weight), optax.scale_by_adam()
+        state, own = tx.init(gs[0]), adam.init(gs[0])
+        for g in gs:
+            update, state = tx.update(g, state, reg_grads=r)
+            u, own = adam.update(g, own)
+        return update, u
+
+    gs, r, weight = draws()
+    update, u = last(gs, r, weight)
+    names = [name for group in groups for name in group]
+    every_p = np.stack(
+        [preconditioner(list(x)) for x in zip(*[rows(g, names) for g in gs], strict=True)]
+    )
+    ends = np.cumsum([sum(START[k].size for k in group) for group in groups])[:-1]
+    for group, p in zip(groups, np.split(every_p, ends, axis=1), strict=True):
+        x, y, v = rows(gs[-1], group), rows(r, group) * np.float64(weight)[:, None], rows(u, group)
+        in_metric = np.sqrt(along(x, p * x) * along(y, p * y))
+        slack = ROUNDING * (np.sqrt(along(x, x) * along(v, v)) + in_metric)
+        yield Drawn(x, y, v, rows(update, group) - v, p, slack)
+
+
+def along(x, y):
+    return np.sum(x * y, axis=1)
+
+
+GROUPS = {  # options, and the leaves that share a decision
+    "whole": ({}, WHOLE),
+    "per leaf": ({"labels": per_leaf}, [["bias"], ["kernel"], ["scale"]]),
+    "mask": ({"mask": {"bias": False, "kernel": True, "scale": True}}, [["kernel", "scale"]]),
+}
+
+
+@pytest.mark.parametrize(("options", "groups"), GROUPS.values(), ids=GROUPS.keys())
+def test_the_part_never_opposes_the_gradient_and_is_the_nearest_point_in_the_metric(
+    options, groups
+):
+    """The KKT conditions of `argmin (x - P r) / P (x - P r)` subject to `<x, g> >= 0`."""
+    for d in drawn(functools.partial(scale_by_adam_dtnh, **options), groups):
+        conflict = along(d.r, d.p * d.g) < 0
+        assert 0.2 < conflict.mean() < 0.99
+        assert np.all(along(d.part, d.g) >= -d.slack)  # feasible
+        moved = d.part - d.p * d.r
+        multiplier = along(moved, d.g) / along(d.g, d.p * d.g)
+        slack = d.slack / along(d.g, d.p * d.g)
+        exact = 1e-3 * np.sqrt(
+            along(d.r, d.p * d.r) / along(d.g, d.p * d.g)
+        )  # float64 P is another
+        assert np.all(multiplier >= -slack - exact)  # dual feasible
+        none, on_the_edge = multiplier <= slack + exact, along(d.part, d.g) <= d.slack
+        assert np.all(none | on_the_edge)  # complementary
+        off = moved - multiplier[:, None] * d.p * d.g  # stationary
+        size = np.linalg.norm(d.p * d.r, axis=1) + multiplier * np.linalg.norm(d.p * d.g, axis=1)
+        rounding = ROUNDING * np.linalg.norm(d.u, axis=1)
+        assert np.all(np.linalg.norm(off, axis=1) <= 1e-3 * size + rounding)
+
+
+@pytest.mark.parametrize("factory", [euclidean, functools.partial(scale_by_adam_dtnh, rule=plain)])
+def test_a_projection_before_the_metric_and_none_oppose_it(factory):
+    (d,) = drawn(factory, WHOLE)
+    assert np.mean(along(d.part, d.g) < -1e3 * d.slack) > 0.1
+
+
+def test_masked_leaves_get_adams_update_bit_for_bit_and_count_nowhere():
+    pairs = history(3)
+    tx = scale_by_adam_dtnh(0.5, mask={"kernel": False, "bias": True, "scale": True})
+    update, _ = run(tx, pairs)
+    own, _ = adam_alone(pairs)
+    assert_equal(update["kernel"], own["kernel"])
+
+    def without(tree):
+        return {name: leaf for name, leaf in tree.items() if name != "kernel"}
+
+    alone, _ = run(scale_by_adam_dtnh(0.5), [(without(g), without(r)) for g, r in pairs])
+    assert_equal(without(update), alone)
+
+
+# --- the cap
+
+
+@pytest.mark.parametrize("bound", [0.5, 10.0, 1e3])
+def test_where_the_gradient_has_been_zero_p_is_bound_times_its_typical_value(bound):
+    g = jnp.array([1.0, -1.0, 2.0, 0.0])  # root mean square sqrt(6 / 4)
+    r = jnp.array([0.0, 0.0, 0.0, 3.0])
+    for steps in (1, 20):
+        update, _ = run(scale_by_adam_dtnh(0.5, bound=bound), [(g, r)] * steps)
+        assert update[-1] == pytest.approx(0.5 * 3 * bound / np.sqrt(1.5), rel=1e-4)
+
+
+def test_without_a_cap_it_would_be_a_hundred_million():
+    g, r = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    update, _ = run(scale_by_adam_dtnh(1.0, bound=1e30), [(g, r)])
+    assert update[1] == pytest.approx(1e8, rel=1e-3)
+
+
+def test_in_no_draw_does_an_element_of_p_exceed_the_cap():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        g = jnp.float32(rng.standard_normal(40) * 10 ** rng.uniform(-12, 3, 40))
+        r = jnp.float32(rng.standard_normal(40))
+        update, _ = run(scale_by_adam_dtnh(1.0, rule=plain), [(g, r)])
+        u, _ = adam_alone([(g, r)])
+        cap = BOUND * abs(np.float64(r)) / np.sqrt(np.mean(np.float64(g) ** 2))
+        part = vector(minus(update, u))
+        assert np.all(abs(part) <= 1.001 * cap + 1e-6)
+        assert np.any(abs(part) >= 0.999 * cap)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gradient_that_is_zero_everywhere_gives_zero_and_the_next_one_counts(dtype):
+    (g, r), tx = history(1, dtype=dtype)[0], scale_by_adam_dtnh(1e5)
+    none = optax.tree.zeros_like(g)
+    update, state = run(tx, [(none, r)] * 3)
+    assert_equal(update, none)
+    assert state.conflict == 0.0
+    update, _ = tx.update(g, state, reg_grads=r)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(update))
+    assert norm(update) > 1e3
+
+
+def test_a_step_without_gradient_after_others_keeps_the_rescaled_pull():
+    (g, r), *_ = history(1)
+    none, p = optax.tree.zeros_like(g), preconditioner([vector(g), 0 * vector(g)])
+    update, _ = run(scale_by_adam_dtnh(1.0, b1=0.0), [(g, r), (none, r)])
+    np.testing.assert_allclose(vector(update), p * vector(r), rtol=1e-4)
+
+
+# --- scale, singular and other cases
+
+
+@pytest.mark.parametrize("factor", [2.0**-20, 2.0**7, 2.0**30])
+def test_a_common_scale_cancels_and_that_of_the_loss_divides_the_pull(factor):
+    pairs = history(4)
+
+    def scaled(tree):
+        return jax.tree.map(lambda x: factor * x, tree)
+
+    expected, _ = run(scale_by_adam_dtnh(0.5, eps=0.0), pairs)
+    together, _ = run(scale_by_adam_dtnh(0.5, eps=0.0), [(scaled(g), scaled(r)) for g, r in pairs])
+    loss = [(scaled(g), r) for g, r in pairs]
+    heavier, _ = run(scale_by_adam_dtnh(0.5 * factor, eps=0.0), loss)
+    assert_equal(together, expected)
+    assert_equal(heavier, expected)
+    u, _ = adam_alone(loss, eps=0.0)
+    assert_equal(u, adam_alone(pairs, eps=0.0)[0])
+    unchanged, _ = run(scale_by_adam_dtnh(0.5, eps=0.0), loss)
+    part = vector(minus(expected, u)) / factor
+    np.testing.assert_allclose(vector(minus(unchanged, u)), part, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["g", "r"])
+def test_a_bad_gradient_is_visible_in_every_regularized_leaf(bad, where):
+    pairs = history(3)
+    g, r = pairs[1]
+    spoiled = {"g": g, "r": r}[where] | {"bias": jnp.full(4, bad)}
+    pairs[1] = (spoiled, r) if where == "g" else (g, spoiled)
+    tx = scale_by_adam_dtnh(0.5, mask={"kernel": True, "bias": True, "scale": False})
+    update, state = run(tx, pairs[:2])
+    assert not any(np.isfinite(update[name]).any() for name in ("kernel", "bias"))
+    own, adam_state = adam_alone(pairs[:2])
+    assert_equal(update["scale"], own["scale"])
+    assert_equal(state.inner, adam_state)
+    update, _ = tx.update(pairs[2][0], state, reg_grads=pairs[2][1])
+    assert np.isfinite(update["kernel"]).all() == (where == "r")  # a bad g stays in the moments
+
+
+def test_derivatives_are_finite_where_a_gradient_is_zero_or_tiny():
+    (g, r), *_ = history(1)
+
+    def output(size, pull):
+        tx = scale_by_adam_dtnh(0.5, eps_root=1e-8)  # as Adam needs it for that
+        pair = GradientPair(optax.tree.scale(size, g), optax.tree.scale(pull, r))
+        return optax.tree.sum(tx.update(pair, tx.init(g))[0])
+
+    slopes = quickly(jax.grad(output, (0, 1)))
+    for size in (0.0, 1e-12, 1e-3, 1.0):
+        for pull in (0.0, 1.0):
+            assert np.isfinite(slopes(size, pull)).all()
+
+
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_a_scalar_that_has_seen_large_gradients_is_the_same_compiled(size):
+    before, g, r = (jnp.float32(x) for x in (size, 0.5, -0.3))
+    tx = scale_by_adam_dtnh(1.0, bound=0.01, rule=plain)
+    _, state = tx.update(before, tx.init(g), reg_grads=r)
+    update, after = jax.jit(lambda g, r, state: tx.update(g, state, reg_grads=r))(g, r, state)
+    expected, same = tx.update(g, state, reg_grads=r)
+    assert after.conflict == same.conflict == 1.0
+    np.testing.assert_allclose(update, expected, rtol=1e-6)
+
+
+def test_more_elements_than_an_int32_counts_are_averaged():
+    many = jax.ShapeDtypeStruct((3, 2**30), jnp.float32)
+    tx = scale_by_adam_dtnh(0.5)
+    state = jax.eval_shape(tx.init, many)
+    update, _ = jax.eval_shape(lambda g, state: tx.update(g, state, reg_grads=g), many, state)
+    assert update.shape == many.shape
+
+
+def test_a_schedule_is_called_with_the_number_of_updates_made():
+    pairs = history(3)
+    scheduled, state = run(scale_by_adam_dtnh(lambda step: 0.1 * step), pairs)
+    assert_equal(scheduled, run(scale_by_adam_dtnh(0.2), pairs)[0])
+    assert state.step == 3

@@ -1,0 +1,101 @@
+"""The two spellings of the pair, the anchor and its buffers in Flax's NNX optimizer."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, value_and_grad_pair
+from tests.core.helpers import assert_equal
+
+X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
+Y = jnp.array([[1.0], [-1.0]])
+
+
+def losses(hidden, out):
+    return jnp.mean((out - Y) ** 2), jnp.mean((hidden - 1.0) ** 2)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.backbone = nnx.Linear(3, 4, rngs=rngs)
+        self.head = nnx.Linear(4, 1, rngs=rngs)
+
+    def __call__(self, x):
+        hidden = jnp.tanh(self.backbone(x))
+        return hidden, self.head(hidden)
+
+
+def gradients(model):
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def fun(params):
+        return losses(*nnx.merge(graph, params, rest, copy=True)(X))
+
+    return value_and_grad_pair(fun)(params)[1]
+
+
+def backbone(tree):
+    """True for the backbone, False for the new head."""
+    return jax.tree.map_with_path(lambda path, _: "head" not in jax.tree_util.keystr(path), tree)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+@pytest.mark.parametrize("mask", [None, backbone], ids=["whole", "backbone"])
+def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
+    results = []
+    for spelling in ("reg_grads", "pair", "tuple"):
+        model = Net(nnx.Rngs(0))
+        tx = optax.chain(dtnh(0.5, mask=mask), optax.sgd(0.1, momentum=0.9))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param, graph=graph)
+        for _ in range(3):
+            g, r = gradients(model)
+            if spelling == "reg_grads":
+                optimizer.update(model, g, reg_grads=r)
+            else:
+                optimizer.update(model, GradientPair(g, r) if spelling == "pair" else (g, r))
+        results.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        conflict = optax.tree.get(optimizer.opt_state, "conflict")
+        assert float(conflict[...]) in (0.0, 1.0)
+    assert_equal(results[1], results[0])
+    assert_equal(results[2], results[0])
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_a_model_that_is_not_split_leaves_its_statistics_where_they_are(graph):
+    """The trap of which the page on training loops warns: nothing of ours can see it."""
+    with nnx.set_graph_mode(graph):
+        model = nnx.Sequential(
+            nnx.Linear(3, 1, rngs=nnx.Rngs(0)), nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+        )
+        optimizer = nnx.Optimizer(model, dtnh(0.5), wrt=nnx.Param)
+        _, pair = value_and_grad_pair(lambda model: losses(X, model(X)))(model)
+        assert nnx.state(pair.loss_grads, nnx.BatchStat)
+        optimizer.update(model, pair)
+    assert model.layers[1].mean[...] == 0
+
+
+def test_an_nnx_optimizer_without_the_regularizer_gradient_is_told_how_to_pass_it():
+    model = Net(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, dtnh(0.5), wrt=nnx.Param)
+    with pytest.raises(ValueError, match="`reg_grads` is missing"):
+        optimizer.update(model, gradients(model).loss_grads)
+
+
+def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
+    model = Net(nnx.Rngs(0))
+    start = nnx.to_pure_dict(nnx.state(model, nnx.Param))["backbone"]
+    start = jax.tree.map(jnp.copy, start)
+    tx = optax.chain(add_l2_sp(0.5, mask=backbone), optax.sgd(0.1))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+
+    @nnx.jit(donate_argnums=(0, 1))
+    def step(model, optimizer):
+        grads = nnx.grad(lambda model: losses(*model(X))[0])(model)
+        optimizer.update(model, grads)
+
+    for _ in range(3):
+        step(model, optimizer)
+    anchor = nnx.to_pure_dict(nnx.as_pure(optimizer.opt_state[0].anchor["backbone"]))
+    assert_equal(anchor, start)

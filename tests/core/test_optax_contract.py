@@ -1,0 +1,198 @@
+"""Every public factory under what jax and optax do to a transformation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optax_dtnh import (
+    add_l2_sp,
+    drop,
+    dtnh,
+    per_leaf,
+    scale_by_adam_dtnh,
+    transform_pair,
+)
+from tests.core.helpers import assert_close, assert_equal, cast, random_tree
+from tests.core.uses import USES, alone, as_keyword, as_pair
+
+every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+SHAPES = {"kernel": (8, 4), "bias": (4,), "scale": ()}
+
+
+def data(dtype="float32"):
+    """Start, current parameters and a few pairs of gradients."""
+    rng = np.random.default_rng(0)
+    start, params = (cast(random_tree(SHAPES, rng), dtype) for _ in range(2))
+    pairs = [tuple(cast(random_tree(SHAPES, rng), dtype) for _ in range(2)) for _ in range(4)]
+    return start, params, pairs
+
+
+def run(tx, update, dtype="float32", **extra):
+    """Updates and final state of a few steps from `start`, seen at `params`."""
+    start, params, pairs = data(dtype)
+    state, all_updates = tx.init(start), []
+    for g, r in pairs:
+        updates, state = update(tx, g, r, state, params, **extra)
+        all_updates.append(updates)
+    return all_updates, state
+
+
+@pytest.mark.parametrize("factory", [dtnh, add_l2_sp, scale_by_adam_dtnh])
+def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory):
+    update = alone if factory is add_l2_sp else as_keyword
+    # What optax makes of an injected `b2` differs in the fifth digit: it stays Python's number.
+    numbers = ("b1", "b2") if factory is scale_by_adam_dtnh else ()
+    functions = {
+        "mask": lambda tree: {key: key == "kernel" for key in tree},
+        "rule": drop,
+        "labels": per_leaf,
+    }
+    injected = optax.inject_hyperparams(factory, static_args=(*functions, *numbers))
+    updates, _ = run(injected(0.5, **functions), update)
+    assert_close(updates, run(factory(0.5, **functions), update)[0])
+
+
+@every_use
+def test_the_weight_can_be_set_in_the_state_of_inject_hyperparams(use):
+    start, params, ((g, r), *_) = data()
+    injected, tx = optax.inject_hyperparams(use.factory)(0.5), use.factory(2.0)
+    state = injected.init(start)
+    state.hyperparams["weight"] = jnp.float32(2.0)
+    updates, _ = use.update(injected, g, r, state, params)
+    assert_close(updates, use.update(tx, g, r, tx.init(start), params)[0])
+
+
+@every_use
+def test_unknown_extra_arguments_are_ignored(use):
+    assert_equal(run(use.factory(0.5), use.update, value=1.0), run(use.factory(0.5), use.update))
+
+
+def test_parameters_and_extra_arguments_but_reg_grads_reach_the_transformations_inside():
+    def update(updates, state, params=None, *, value, **extra):
+        assert "reg_grads" not in extra
+        return jax.tree.map(lambda x, w: value * x + w, updates, params), state
+
+    inside = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    expected = [jax.tree.map(lambda x, w: 2.0 * x + w, g, data()[1]) for g, _ in data()[2]]
+    for tx, call in (
+        (dtnh(0.0, inner=inside), as_pair),
+        (dtnh(0.0, inner=inside), as_keyword),
+        (add_l2_sp(0.0, inner=inside), alone),
+        (optax.chain(transform_pair(inside, inside), dtnh(0.0)), as_pair),
+    ):
+        assert_equal(run(tx, call, value=2.0)[0], expected)
+
+
+@every_use
+def test_jit_equals_eager_with_one_compilation(use):
+    tx = use.factory(0.5)
+    traces = []
+
+    @jax.jit
+    def update(g, r, state, params):
+        traces.append(1)
+        return use.update(tx, g, r, state, params)
+
+    def compiled(tx, g, r, state, params):
+        return update(g, r, state, params)
+
+    updates, state = run(tx, compiled)
+    eager, eager_state = run(tx, use.update)
+    assert_close(updates, eager)
+    assert_close(state, eager_state)
+    assert len(traces) == 1
+
+
+@every_use
+def test_scan_and_vmap_equal_a_loop(use):
+    tx = use.factory(0.5)
+    start, params, pairs = data()
+    g, r = jax.tree.map(lambda *leaves: jnp.stack(leaves), *pairs)
+
+    def body(state, pair):
+        updates, state = use.update(tx, *pair, state, params)
+        return state, updates
+
+    scanned = jax.lax.scan(body, tx.init(start), (g, r))[1]
+    batched = jax.vmap(lambda g, r: use.update(tx, g, r, tx.init(start), params)[0])(g, r)
+    for i, updates in enumerate(run(tx, use.update)[0]):
+        assert_close(jax.tree.map(lambda x, i=i: x[i], scanned), updates)
+        first = use.update(tx, *pairs[i], tx.init(start), params)[0]
+        assert_close(jax.tree.map(lambda x, i=i: x[i], batched), first)
+
+
+@every_use
+def test_the_weight_may_be_traced(use):
+    start, params, ((g, r), *_) = data()
+
+    def updates(weight):
+        tx = use.factory(weight)
+        return use.update(tx, g, r, tx.init(start), params)[0]
+
+    batched = jax.vmap(updates)(jnp.array([0.1, 10.0]))
+    assert_close(jax.tree.map(lambda x: x[1], batched), updates(10.0))
+
+
+@every_use
+def test_parameters_and_state_can_be_donated(use):
+    tx = optax.chain(use.factory(0.5), optax.sgd(0.1, momentum=0.9))
+    params, _, ((g, r), *_) = data()
+    state = tx.init(params)
+
+    def step(params, state):
+        updates, state = use.update(tx, g, r, state, params)
+        return optax.apply_updates(params, updates), state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+    for _ in range(3):
+        params, state = step(params, state)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def types(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+
+@every_use
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_state_keeps_its_structure_and_types_and_the_update_those_of_the_gradient(use, dtype):
+    tx = use.factory(0.5)
+    start, _, pairs = data(dtype)
+    updates, state = run(tx, use.update, dtype)
+    assert types(state) == types(tx.init(start)) == types(jax.eval_shape(tx.init, start))
+    assert types(updates[-1]) == types(pairs[-1][0])
+
+
+@every_use
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_cond_and_scan_accept_the_state(use, dtype):
+    tx = use.factory(0.5)
+    start, params, ((g, r), *_) = data(dtype)
+
+    def step(state, apply):
+        def update():
+            return use.update(tx, g, r, state, params)
+
+        updates, state = jax.lax.cond(apply, update, lambda: (g, state))
+        return state, updates
+
+    init = jax.eval_shape(tx.init, start)  # abstract: both refuse other types before they run
+    state, updates = jax.eval_shape(lambda s: jax.lax.scan(step, s, jnp.array([True, False])), init)
+    assert types(state) == types(init)
+    assert types(updates) == jax.tree.map(lambda x: ((2, *x.shape), x.dtype), g)
+
+
+@every_use
+def test_map_params_finds_what_is_shaped_like_the_parameters(use):
+    tx = use.factory(0.5)
+    state = tx.init(data()[0])
+    doubled = optax.tree.map_params(
+        tx, lambda x: 2 * x, state, transform_non_params=lambda x: x + 1
+    )
+    assert jax.tree.structure(doubled) == jax.tree.structure(state)
+    if use.factory is add_l2_sp:
+        assert_equal(doubled.anchor, jax.tree.map(lambda x: 2 * x, state.anchor))
+    conflicts = optax.tree.get_all_with_path(doubled, "conflict")
+    assert [float(value) for _, value in conflicts] == [1.0]

@@ -1,0 +1,358 @@
+"""Every public factory on eight devices: in parts or whole, by the compiler or by hand."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optax_dtnh import (
+    add_l2_sp,
+    cosine_similarity,
+    dtnh,
+    first_order_change,
+    value_and_grad_pair,
+)
+from optax_dtnh.regularizers import feature_distance
+from tests.core.helpers import assert_close, random_tree
+from tests.core.uses import USES, as_pair, full_metric, metric
+
+SHAPES = {"conv": (2, 2, 8, 16), "kernel": (16, 8), "bias": (8,), "scale": ()}
+MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
+LAYOUTS = {
+    "replicated": dict.fromkeys(SHAPES, P()),
+    "fsdp": {"conv": P(None, None, "x"), "kernel": P("x"), "bias": P("x"), "scale": P()},
+    "mixed": {
+        "conv": P(None, None, "y", "x"),
+        "kernel": P("x"),
+        "bias": P("y"),
+        "scale": P(),
+    },
+}
+AXIS_SETS = {"replicated": 0, "fsdp": 1, "mixed": 3}
+
+every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+
+
+def trees():
+    """Start, parameters, and the two gradients, in conflict by the whole but not by every part."""
+    rng = np.random.default_rng(1)
+    start, params, g, r = (random_tree(SHAPES, rng) for _ in range(4))
+    against = jax.tree.map(lambda r, g: r - 0.5 * g, r, g)
+    return start, params, g, against
+
+
+def mesh_of(layout, kind=AxisType.Auto):
+    shape = MESHES[layout]
+    return jax.make_mesh(shape, ("x", "y")[: len(shape)], axis_types=(kind,) * len(shape))
+
+
+def placed(tree, layout, kind=AxisType.Auto):
+    mesh = mesh_of(layout, kind)
+    return jax.tree.map(
+        lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)), tree, LAYOUTS[layout]
+    )
+
+
+def spec(x):
+    """The axes that each dimension is divided over, without the trailing `None`s."""
+    axes = list(x.sharding.spec)
+    while axes and axes[-1] is None:
+        axes.pop()
+    return P(*axes)
+
+
+def where(state, layout):
+    """Where the state lies: what belongs to a parameter as that does, the rest whole."""
+
+    def spec(path, leaf):
+        return LAYOUTS[layout][path[-1].key] if leaf.ndim else P()
+
+    return jax.tree.map_with_path(spec, state)
+
+
+def steps(use, tx):
+    def init_and_step(start, params, g, r):
+        return use.update(tx, g, r, tx.init(start), params)
+
+    return init_and_step
+
+
+def collectives(step, *arguments):
+    """All-reduces and all-gathers of the compiled step."""
+    program = jax.jit(step).lower(*arguments).compile().as_text()
+    return sum(program.count(f"{op}(") for op in ("all-reduce", "all-reduce-start")), sum(
+        program.count(f"{op}(")
+        for op in ("all-gather", "all-gather-start", "all-to-all", "collective-permute")
+    )
+
+
+@every_kind
+@every_layout
+@every_use
+def test_parts_give_what_one_device_gives(use, layout, kind):
+    tx = use.factory(0.5)
+    start, params, g, r = trees()
+    expected, expected_state = use.update(tx, g, r, tx.init(start), params)
+    start, params, g, r = (placed(tree, layout, kind) for tree in (start, params, g, r))
+    with jax.set_mesh(mesh_of(layout, kind)):
+        state = tx.init(start)
+        updates, new_state = jax.jit(steps(use, tx))(start, params, g, r)
+    assert_close((updates, new_state), (expected, expected_state))
+    assert jax.tree.map(spec, updates) == LAYOUTS[layout]
+    assert jax.tree.map(spec, state) == where(state, layout)
+    with jax.set_mesh(mesh_of(layout, kind)):
+        _, new_state = jax.jit(lambda *a: use.update(tx, *a))(g, r, state, params)
+    assert jax.tree.map(spec, new_state) == where(state, layout)
+
+
+def without_the_library(use):
+    """The step that is left without it: the same Adam, and the mean of its second moment."""
+    if use.factory not in (metric, full_metric):
+        return lambda start, params, g, r: jax.tree.map(lambda x, y: x + 0.5 * y, g, r)
+
+    def step(start, params, g, r):
+        updates, state = optax.scale_by_adam().update(g, optax.scale_by_adam().init(start))
+        mean = sum(jnp.sum(x) for x in jax.tree.leaves(state.nu))
+        return jax.tree.map(lambda x: mean * x, updates)
+
+    return step
+
+
+@every_layout
+@every_use
+def test_one_all_reduce_more_for_every_set_of_axes_and_no_gather(use, layout):
+    arguments = [placed(tree, layout) for tree in trees()]
+    before = collectives(without_the_library(use), *arguments)
+    after = collectives(steps(use, use.factory(0.5)), *arguments)
+    assert after[1] == before[1] == 0
+    assert after[0] - before[0] <= AXIS_SETS[layout]
+    if layout == "fsdp":
+        assert after[0] - before[0] == 1
+
+
+def test_flattening_the_leaves_would_gather_them():
+    def flat(g, r):
+        return jnp.vdot(jax.flatten_util.ravel_pytree(g)[0], jax.flatten_util.ravel_pytree(r)[0])
+
+    _, _, g, r = (placed(tree, "mixed") for tree in trees())
+    assert collectives(flat, g, r)[1] > 0
+
+
+def by_hand(step, layout, state, *, check_vma=True):
+    """The step inside `jax.shard_map`, where every device sees its own part."""
+    specs = LAYOUTS[layout]
+    return jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh_of(layout),
+            in_specs=(specs,) * 4,
+            out_specs=(specs, where(state, layout)),
+            check_vma=check_vma,
+        )
+    )
+
+
+@every_layout
+@every_use
+def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
+    tx = use.factory(0.5)
+    expected = steps(use, tx)(*trees())
+    step = by_hand(steps(use, tx), layout, expected[1])
+    arguments = [placed(tree, layout) for tree in trees()]
+    updates, state = step(*arguments)
+    assert_close((updates, state), expected)
+    assert jax.tree.map(spec, updates) == LAYOUTS[layout]
+    before = 1 if use.factory in (metric, full_metric) else 0
+    of_one_kind = AXIS_SETS[layout] * (1 + before)
+    assert collectives(step, *arguments)[0] <= of_one_kind
+    assert collectives(step, *arguments)[1] == 0
+
+
+def test_without_the_types_of_shard_map_every_part_decides_for_itself():
+    use, tx = USES["dtnh, pair"], dtnh(0.5)
+    expected = steps(use, tx)(*trees())
+    step = by_hand(steps(use, tx), "fsdp", expected[1], check_vma=False)
+    with pytest.raises(AssertionError):
+        assert_close(step(*(placed(tree, "fsdp") for tree in trees()))[0], expected[0])
+    step = by_hand(steps(use, tx), "replicated", expected[1], check_vma=False)
+    assert_close(step(*(placed(tree, "replicated") for tree in trees())), expected)
+
+
+@pytest.mark.parametrize("sharded", ["r", "m"])
+def test_a_gradient_that_is_equal_in_all_parts_counts_as_often_as_there_are_parts(sharded):
+    mesh, tx = mesh_of("fsdp"), dtnh(0.5)
+    parts, same = jnp.arange(16.0) - 9.0, jnp.ones(2)
+    g, r = (same, parts) if sharded == "r" else (parts, same)
+    specs = [P() if x is same else P("x") for x in (g, r)]
+
+    def step(g, r):
+        return tx.update((g, r), tx.init(g))[0]
+
+    update = jax.shard_map(step, mesh=mesh, in_specs=tuple(specs), out_specs=P("x"))(g, r)
+    whole = [jnp.tile(x, 8) if x is same else x for x in (g, r)]
+    assert_close(update, step(*whole))
+
+
+def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held():
+    tx, g, r = dtnh(0.5), jnp.arange(16.0) - 9.0, 3.0 - jnp.arange(8.0)
+
+    def step(g, r):
+        return tx.update((g, r), tx.init(g))[0], cosine_similarity(g, r)
+
+    parts = jax.shard_map(
+        step,
+        mesh=mesh_of("mixed"),
+        in_specs=(P("x"), P("y")),
+        out_specs=(P(("x", "y")), P()),
+    )
+    whole_g = jnp.repeat(g.reshape(4, 1, 4), 2, axis=1).ravel()
+    whole_r = jnp.tile(r.reshape(1, 2, 4), (4, 1, 1)).ravel()
+    assert_close(parts(g, r), step(whole_g, whole_r))
+
+
+@every_use
+def test_the_decision_is_one_where_the_state_alone_may_differ(use):
+    tx, (start, params, g, r) = use.factory(0.5), trees()
+    expected, state = steps(use, tx)(start, params, g, r)
+
+    def step(start, params, g, r):
+        start = jax.tree.map(lambda x: jax.lax.pcast(x, "x", to="varying"), start)
+        updates, state = use.update(tx, g, r, tx.init(start), params)
+        conflicts = [x for _, x in optax.tree.get_all_with_path(state, "conflict")]
+        return jax.tree.map(lambda x: x[None], updates), conflicts
+
+    where = (P("x"), P())  # no axis over which the conflict would differ
+    parts = jax.shard_map(step, mesh=mesh_of("fsdp"), in_specs=P(), out_specs=where)
+    updates, conflicts = jax.jit(parts)(start, params, g, r)
+    assert_close(jax.tree.map(lambda x: x[3], updates), expected)
+    assert conflicts == [x for _, x in optax.tree.get_all_with_path(state, "conflict")]
+
+
+def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_are_left_out():
+    g, r = jnp.tile(jnp.array([1.0, 0.0]), (8, 1)), jnp.ones((8, 2))
+    r = r.at[0, 0].set(-1.0)  # the first one's gradients conflict, those of all together do not
+
+    def step(g, r):
+        return dtnh(1.0).update((g, r), dtnh(1.0).init(g))[0]
+
+    def updates(check_vma):
+        return jax.shard_map(
+            step,
+            mesh=mesh_of("fsdp"),
+            in_specs=(P("x"), P("x")),
+            out_specs=P("x"),
+            check_vma=check_vma,
+        )(g, r)
+
+    assert_close(updates(check_vma=True), step(g, r))
+    assert_close(updates(check_vma=False), jax.vmap(step)(g, r))
+    assert float(updates(check_vma=False)[0, 0]) != float(updates(check_vma=True)[0, 0])
+
+
+@every_layout
+def test_the_diagnostics_inside_shard_map_are_of_the_whole(layout):
+    def both(g, r):
+        return cosine_similarity(g, r), first_order_change(r, g)
+
+    _, _, g, r = trees()
+    specs = (LAYOUTS[layout],) * 2
+    parts = jax.shard_map(both, mesh=mesh_of(layout), in_specs=specs, out_specs=(P(), P()))
+    assert_close(jax.jit(parts)(g, r), both(g, r))
+
+
+def test_the_change_of_the_loss_by_a_step_in_parts_needs_one_all_reduce_and_no_gather():
+    _, _, g, r = trees()
+    arguments = placed(r, "fsdp"), placed(g, "fsdp")
+    assert_close(jax.jit(first_order_change)(*arguments), first_order_change(r, g))
+    assert collectives(first_order_change, *arguments) == (1, 0)
+
+
+def losses(params, source, x, y):
+    """A small network, its loss and its distance to the source's features."""
+    features, of_source = (jnp.tanh(x @ p["body"]) for p in (params, source))
+    logits = features @ params["head"]
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    return loss, feature_distance(features, of_source)
+
+
+def example():
+    rng = np.random.default_rng(2)
+    params, source = (random_tree({"body": (16, 32), "head": (32, 8)}, rng) for _ in range(2))
+    x, y = rng.standard_normal((64, 16)), np.arange(64) % 8
+    return *(jax.tree.map(lambda a: jnp.float32(0.3 * a), t) for t in (params, source, x)), y
+
+
+def trained(params, source, x, y, over=None):
+    """Parameters after three steps, the batch divided by hand `over` an axis, if any."""
+    tx = optax.chain(dtnh(3.0, mask={"body": True, "head": False}), optax.adam(1e-2))
+    state = tx.init(params)
+
+    def mean_losses(*args):
+        values = losses(*args)
+        return values if over is None else jax.lax.pmean(values, over)
+
+    for _ in range(3):
+        values, pair = value_and_grad_pair(mean_losses)(params, source, x, y)
+        updates, state = as_pair(tx, *pair, state, params)
+        params = optax.apply_updates(params, updates)
+    return params, values, optax.tree.get(state, "conflict")
+
+
+@every_kind
+def test_training_on_a_divided_batch_is_the_same(kind):
+    params, source, x, y = example()
+    expected = trained(params, source, x, y)
+    mesh = mesh_of("fsdp", kind)
+    divided = [jax.device_put(a, NamedSharding(mesh, P("x"))) for a in (x, y)]
+    with jax.set_mesh(mesh):
+        assert_close(jax.jit(trained)(params, source, *divided), expected)
+
+
+def test_training_on_a_batch_divided_by_hand_is_the_same():
+    params, source, x, y = example()
+    parts = jax.shard_map(
+        lambda *args: trained(*args, over="x"),
+        mesh=mesh_of("fsdp"),
+        in_specs=(P(), P(), P("x"), P("x")),
+        out_specs=(P(), P(), P()),
+    )
+    assert_close(jax.jit(parts)(params, source, x, y), trained(params, source, x, y))
+
+
+def all_reduced(step, *arguments):
+    """Elements that the all-reduces of the compiled step carry, and the number of all-gathers."""
+    program = jax.jit(step).lower(*arguments).compile().as_text()
+    results = re.findall(r" = (\S.*?) all-reduce(?:-start)?\(", program)
+    shapes = [n.split(",") for r in results for n in re.findall(r"f32\[([\d,]*)\]", r)]
+    elements = sum(math.prod(int(n or 1) for n in shape) for shape in shapes)
+    return elements, collectives(step, *arguments)[1]
+
+
+def test_a_training_step_in_parts_sends_two_scalars_more_for_every_leaf():
+    # Not counted in all-reduces: XLA cuts those of the gradients where the scalars go along.
+    params, _, x, y = example()
+    mesh = mesh_of("fsdp")
+    x, y, params = jax.tree.map(
+        lambda a: jax.device_put(a, NamedSharding(mesh, P("x"))), (x, y, params)
+    )
+
+    def step_with(tx):
+        def step(params, state, x, y):
+            grads = jax.grad(lambda *args: losses(*args)[0])(params, params, x, y)
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        return all_reduced(step, params, tx.init(params), x, y)
+
+    elements, gathers = step_with(optax.adam(0.1))
+    assert elements >= 16 * 32 + 32 * 8
+    anchored = step_with(optax.chain(add_l2_sp(0.1), optax.adam(0.1)))
+    assert anchored == (elements + 2 * len(params), gathers)

@@ -1,0 +1,57 @@
+"""Digits as files, a small source network, and runs of the fine-tuning command on them."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from PIL import Image
+from safetensors.numpy import load_file
+from sklearn.datasets import load_digits
+
+from optax_dtnh.finetune import __main__ as finetune
+from optax_dtnh.models import Basic, ResNet, save_pretrained
+
+ROOT = Path(__file__).resolve().parents[2]
+PER_CLASS = 20
+SMALL = (
+    *("--train-per-class", "4", "--image-size", "32", "--resize", "36", "--batch-size", "8"),
+    *("--steps", "5", "--log-every", "2", "--save-every", "2", "--devices", "1"),
+)
+
+
+def write_digits(folder, classes=10):
+    """Write 20 digits of each class as PNG files, one folder for each class."""
+    images, labels = load_digits(return_X_y=True)
+    for label in range(classes):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        for i in np.flatnonzero(labels == label)[:PER_CLASS]:
+            pixels = (images[i].reshape(8, 8) * 15.9).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).save(folder / str(label) / f"{i}.png")
+    return folder
+
+
+def write_source(path):
+    """Write a residual network of one block, which compiles fast."""
+    model = ResNet((1, 0, 0, 0), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+    save_pretrained(model, path)
+    return path
+
+
+def run(*argv, out):
+    """Run the command in this process and return what it prints."""
+    stdout = io.StringIO()
+    with contextlib.redirect_stdout(stdout):
+        finetune.main([str(argument) for argument in (*argv, "--out", out)])
+    return stdout.getvalue()
+
+
+def weights(out):
+    return load_file(out / "model.safetensors")
+
+
+def accuracy_in(text):
+    """The accuracy that the command prints in full."""
+    return float(re.search(r"\((\d\.[\d.e-]*)\)", text)[1])

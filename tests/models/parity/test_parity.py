@@ -1,0 +1,168 @@
+"""Our models against torch's own: outputs, gradients, statistics, files in both directions."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from flax import nnx
+from safetensors.torch import load_file, save_file
+
+from benchmarks.parity.compare import (
+    EVAL,
+    TRAIN,
+    Pair,
+    batch_for,
+    compare,
+    relative,
+    seeded_pair,
+    worst,
+)
+from benchmarks.parity.outputs import of_torch, tensors_of
+from benchmarks.parity.torch_models import LIBRARIES, Reference
+from optax_dtnh.models import (
+    Basic,
+    Bottleneck,
+    ResNet,
+    ViT,
+    load_pretrained,
+    save_pretrained,
+)
+
+DEPTHS = (1, 2, 1, 1)
+NETWORKS = {
+    "basic, Hugging Face": (
+        "Hugging Face ResNet",
+        functools.partial(ResNet, DEPTHS, Basic, width=8),
+    ),
+    "bottleneck, Hugging Face": (
+        "Hugging Face ResNet",
+        functools.partial(ResNet, DEPTHS, Bottleneck, width=8),
+    ),
+    "basic, torchvision": ("torchvision ResNet", functools.partial(ResNet, DEPTHS, Basic)),
+    "bottleneck, torchvision": (
+        "torchvision ResNet",
+        functools.partial(ResNet, DEPTHS, Bottleneck),
+    ),
+    "bottleneck, timm": ("timm ResNet", functools.partial(ResNet, DEPTHS, Bottleneck)),
+    **{
+        library: (library, functools.partial(ViT, 128, blocks=2, image_size=48))
+        for library in ("torchvision ViT", "timm ViT", "Hugging Face ViT")
+    },
+}
+RESNETS = [name for name, (library, _) in NETWORKS.items() if "ResNet" in library]
+
+
+@functools.cache
+def network(name):
+    library, build = NETWORKS[name]
+    return seeded_pair(LIBRARIES[library], build)
+
+
+def assert_within(found, bars):
+    for kind, bar in bars.items():
+        assert found[kind] <= bar, kind
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_feature_maps_and_gradients_agree_in_evaluation_mode(name):
+    pair = network(name)
+    assert_within(compare(pair, batch_for(pair.model, EVAL), EVAL), EVAL.bars)
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_outputs_gradients_and_running_statistics_agree_in_training_mode(name):
+    pair = network(name)
+    assert_within(compare(pair, batch_for(pair.model, TRAIN), TRAIN), TRAIN.bars)
+
+
+@pytest.mark.parametrize("name", ["basic, Hugging Face", "bottleneck, Hugging Face"])
+def test_gradients_agree_in_training_mode_in_float32(name):
+    pair = network(name)
+    mode = EVAL._replace(train=True)
+    assert_within(compare(pair, batch_for(pair.model, mode), mode), {"gradients": 1e-4})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_parameter_has_a_gradient_and_every_feature_map_is_compared(name):
+    pair = network(name)
+    how = {"train": True, "dtype": "float32"}
+    batch = batch_for(pair.model, TRAIN)
+    theirs = of_torch(pair.reference, batch, pair.model, pair.scheme, **how)
+    assert len(theirs.gradients) == len(nnx.to_flat_state(nnx.state(pair.model, nnx.Param)))
+    assert all(np.abs(gradient).max() > 0 for gradient in theirs.gradients.values())
+    layers = len(DEPTHS) + 1 if name in RESNETS else 2
+    assert len(theirs.features) == layers
+
+
+def test_a_checkpoint_is_compared_that_transformers_wrote(tmp_path):
+    config = transformers.ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16, 32, 64],
+        depths=[1, 2, 1, 1],
+        layer_type="basic",
+        num_labels=5,
+    )
+    net = transformers.ResNetForImageClassification(config).eval()
+    net.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path / "model.safetensors")
+    model.eval()
+    images = np.random.default_rng(0).standard_normal((2, 96, 96, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(images).permute(0, 3, 1, 2)).logits
+    assert relative(model(images)[0], expected) <= 1e-5
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["alone", "under state_dict"])
+def test_what_torch_saves_is_loaded(wrapped, tmp_path):
+    pair = network("basic, torchvision")
+    tensors = pair.reference.net.state_dict()
+    torch.save({"state_dict": tensors, "epoch": 3} if wrapped else tensors, tmp_path / "model.pth")
+    model = load_pretrained(tmp_path / "model.pth")
+    found, expected = (pure_state(x) for x in (model, pair.model))
+    assert worst(found, expected) == 0
+
+
+def pure_state(model):
+    return {str(path): leaf[...] for path, leaf in nnx.to_flat_state(nnx.state(model))}
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("basic, torchvision", "torchvision ResNet"),
+        ("bottleneck, torchvision", "timm ResNet"),
+        ("timm ViT", "timm ViT"),
+        ("torchvision ViT", "timm ViT"),
+        ("Hugging Face ViT", "timm ViT"),
+    ],
+)
+def test_torch_loads_back_what_is_saved_and_gives_the_same(name, library, tmp_path):
+    model, library = network(name).model, LIBRARIES[library]
+    save_pretrained(model, tmp_path / "model.safetensors")
+    net = library.build(model)
+    net.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+    for module in net.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = model.epsilon  # no tensor tells it
+    pair = Pair(Reference(net, library.taps(net)), model, library.scheme)
+    assert_within(compare(pair, batch_for(model, EVAL), EVAL), EVAL.bars)
+
+
+def test_torchs_network_and_our_model_stay_as_they_are_when_they_are_compared():
+    pair = network("basic, Hugging Face")
+    before = tensors_of(pair.reference.net), pure_state(pair.model)
+    compare(pair, batch_for(pair.model, TRAIN), TRAIN)
+    after = tensors_of(pair.reference.net), pure_state(pair.model)
+    assert [worst(x, y) for x, y in zip(after, before, strict=True)] == [0, 0]
+
+
+def test_a_transformer_with_other_names_in_memory_than_in_its_file_is_loaded(tmp_path):
+    reference = network("Hugging Face ViT").reference
+    reference.net.save_pretrained(tmp_path)
+    in_file = load_file(tmp_path / "model.safetensors")
+    assert in_file.keys() != reference.net.state_dict().keys()
+    save_file(reference.net.state_dict(), tmp_path / "memory.safetensors")
+    with pytest.raises(ValueError, match="unexpected: vit.layers.0.attention.k_proj.bias"):
+        load_pretrained(tmp_path / "memory.safetensors")

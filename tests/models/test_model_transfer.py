@@ -1,0 +1,206 @@
+"""What a transfer needs of a model: a frozen teacher, a new head, a mask that leaves it out."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+
+from optax_dtnh import add_l2_sp
+from optax_dtnh.models import backbone_mask, replace_head, teacher_view
+from tests.core.helpers import assert_equal, minus, norm
+from tests.models.small_models import build, every_model, images, loss_fn, run, variables
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+def sum_of_outputs(model, images):
+    return sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(model(images)))
+
+
+# --- the teacher
+
+
+@every_model
+def test_a_teacher_is_the_model_in_evaluation_mode(kind):
+    model = build(kind)
+    run(model, images())
+    teacher = teacher_view(model)
+    before = variables(model)
+    found = run(teacher, images())
+    assert_equal(variables(model), before)
+    model.eval()
+    assert_equal(found, run(model, images()))
+
+
+@every_model
+def test_a_teacher_shares_every_variable_and_so_moves_with_the_model(kind):
+    model = build(kind)
+    teacher = teacher_view(model)
+    ours, theirs = (dict(nnx.to_flat_state(nnx.state(m))) for m in (model, teacher))
+    assert ours.keys() == theirs.keys()
+    assert all(theirs[path] is ours[path] for path in ours)
+    model.head.bias[...] += 1.0
+    assert_equal(teacher.head.bias[...], jnp.ones(3))
+
+
+@every_model
+def test_no_gradient_passes_through_a_teacher(kind):
+    model = build(kind)
+    gradients = nnx.jit(nnx.grad(sum_of_outputs, argnums=(0, 1)))
+    for m, is_zero in [(teacher_view(model), True), (model, False)]:
+        of_params, of_images = gradients(m, images())
+        assert (norm(of_params) == 0) is is_zero
+        assert (norm(of_images) == 0) is is_zero
+
+
+def test_a_teacher_leaves_the_mode_of_the_model_alone():
+    model = build("basic")
+    teacher_view(model)
+    assert not model.frozen
+    norms = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
+    assert len(norms) == 8
+    assert not any(m.use_running_average for m in norms)
+
+
+# --- the new head
+
+
+@every_model
+def test_a_new_head_has_its_classes_and_the_rest_its_values(kind):
+    source = build(kind, dtype=jnp.bfloat16)
+    before = variables(source)
+    model = replace_head(source, 7, rngs=nnx.Rngs(1))
+    assert type(model) is type(source)
+    assert_equal(variables(source), before)
+    after = variables(model)
+    assert after.pop("head")["kernel"].shape == (before["head"]["kernel"].shape[0], 7)
+    assert_equal(after, {name: tree for name, tree in before.items() if name != "head"})
+    logits, _ = run(model, images())
+    assert (logits.shape, logits.dtype) == ((4, 7), jnp.bfloat16)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables(model)))
+
+
+def test_a_new_head_keeps_the_mode_but_is_never_frozen():
+    source = build("basic")
+    training = replace_head(source, 7, rngs=nnx.Rngs(1))
+    evaluating = replace_head(teacher_view(source), 7, rngs=nnx.Rngs(1))
+    assert not training.stem.norm.use_running_average
+    assert evaluating.stem.norm.use_running_average
+    assert norm(nnx.jit(nnx.grad(loss_fn))(evaluating, images())) > 0
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_the_copy_with_a_new_head_can_be_donated_while_the_original_lives(copied):
+    source = build("transformer")
+    model = replace_head(source, 3, rngs=nnx.Rngs(1)) if copied else nnx.clone(source, arrays=False)
+    nnx.jit(lambda model: nnx.update(model, nnx.state(model)), donate_argnums=0)(model)
+    deleted = [x.is_deleted() for x in jax.tree.leaves(nnx.state(source))]
+    assert any(deleted) is not copied
+
+
+@pytest.mark.parametrize("classes", [0, -3])
+def test_a_head_needs_a_class(classes):
+    with pytest.raises(ValueError, match=f"`classes` should be at least 1, got {classes}. Pass"):
+        replace_head(build("basic"), classes, rngs=nnx.Rngs(0))
+
+
+# --- the mask
+
+
+@every_model
+def test_a_mask_is_false_on_the_head_alone(kind):
+    model = build(kind)
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    mask = backbone_mask(params)
+    assert mask["head"] == {"kernel": False, "bias": False}
+    assert all(all(jax.tree.leaves(mask[name])) for name in params if name != "head")
+    assert jax.tree.structure(mask) == jax.tree.structure(params)
+    assert nnx.to_pure_dict(backbone_mask(model)) == mask
+    assert nnx.to_pure_dict(nnx.as_pure(backbone_mask(nnx.state(model, nnx.Param)))) == mask
+
+
+def anchored(mask=None):
+    return optax.chain(add_l2_sp(0.5, mask=mask), optax.sgd(0.01, momentum=0.9))
+
+
+def start():
+    return build("basic", blocks=(1,))
+
+
+@functools.cache
+def walk(form, graph=True):
+    """The parameters of `nnx.Optimizer` after three steps, and its anchor."""
+    model = start()
+    masks = {"model": backbone_mask(model), "function": backbone_mask, "none": None}
+    optimizer = nnx.Optimizer(model, anchored(masks[form]), wrt=nnx.Param, graph=graph)
+
+    @nnx.jit(donate_argnums=(0, 1))
+    def step(model, optimizer, x):
+        optimizer.update(model, nnx.grad(loss_fn)(model, x))
+
+    for _ in range(3):
+        step(model, optimizer, images())
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return params, jax.tree.leaves(optax.tree.get(optimizer.opt_state, "anchor"))
+
+
+def walk_of_plain_trees(form):
+    """The same with nested dicts of parameters."""
+    graph, params, rest = nnx.split(start(), nnx.Param, ...)
+    params = nnx.to_pure_dict(params)
+    tx = anchored({"tree": backbone_mask(params), "function": backbone_mask}[form])
+    state = tx.init(params)
+
+    @jax.jit
+    def step(params, rest, state, x):
+        def loss(params):
+            model = nnx.merge(graph, nnx.State(params), rest, copy=True)
+            return loss_fn(model, x), nnx.state(model, nnx.Not(nnx.Param))
+
+        grads, rest = jax.grad(loss, has_aux=True)(params)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), rest, state
+
+    for _ in range(3):
+        params, rest, state = step(params, rest, state, images())
+    return params, jax.tree.leaves(optax.tree.get(state, "anchor"))
+
+
+def test_in_an_optimizer_the_mask_of_the_model_and_the_function_give_the_same_walk():
+    params, anchor = walk("model")
+    for other in (walk("function"), walk("function", graph=False)):
+        assert_equal(other, (params, anchor))
+    assert len(anchor) == len(jax.tree.leaves(params)) - 2
+
+
+@pytest.mark.parametrize("form", ["tree", "function"])
+def test_plain_trees_take_the_mask_as_a_tree_or_as_a_function(form):
+    params, anchor = walk_of_plain_trees(form)
+    expected, kept = walk("function")
+    way = minus(expected, nnx.to_pure_dict(nnx.state(start(), nnx.Param)))
+    assert norm(minus(params, expected)) <= 1e-4 * norm(way)
+    assert len(anchor) == len(kept)
+
+
+def test_without_the_mask_the_head_would_be_anchored():
+    (masked, anchor), (whole, larger) = walk("function"), walk("none")
+    assert len(larger) == len(anchor) + 2
+    assert norm(masked["head"]["kernel"] - whole["head"]["kernel"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("tree", "got"),
+    [
+        ({"backbone": jnp.ones(2)}, r"\[\"\['backbone'\]\"\]"),
+        ({"head": jnp.ones(2)}, r"\[\"\['head'\]\"\]"),
+        ({"classifier": jnp.ones(2), "stem": jnp.ones(2)}, ".*classifier.*stem.*"),
+        (jnp.ones(2), r"\[\]"),
+        ({}, r"\[\]"),
+    ],
+)
+def test_a_tree_without_a_head_or_a_backbone_is_refused(tree, got):
+    with pytest.raises(ValueError, match=f"`tree` should hold the parameters .* got {got}. Pass"):
+        backbone_mask(tree)

@@ -1,0 +1,179 @@
+"""The models: sizes, names of the maps, modes, images, bfloat16."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from optax_dtnh.models import (
+    ViT,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    vit_base,
+    vit_small,
+    vit_tiny,
+)
+from optax_dtnh.models._layers import BatchNorm
+from optax_dtnh.models._pretrained import OneKey
+from tests.core.helpers import assert_equal, minus, norm
+from tests.models.small_models import (
+    build,
+    every_model,
+    images,
+    loss_fn,
+    run,
+    statistics,
+    variables,
+)
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+# Published numbers of parameters, with 1000 classes.
+SIZES = {
+    resnet18: 11_689_512,
+    resnet34: 21_797_672,
+    resnet50: 25_557_032,
+    resnet101: 44_549_160,
+    resnet152: 60_192_808,
+    vit_tiny: 5_717_416,
+    vit_small: 22_050_664,
+    vit_base: 86_567_656,
+}
+
+
+# --- sizes, names and modes
+
+
+@pytest.mark.parametrize("factory", SIZES, ids=lambda f: f"{f.func.__name__}{f.args}")
+def test_every_size_has_its_published_number_of_parameters(factory):
+    model = nnx.eval_shape(lambda: factory(rngs=OneKey()))
+    assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == SIZES[factory]
+
+
+@pytest.mark.parametrize(("factory", "expansion"), [(resnet18, 1), (resnet50, 4)])
+def test_a_resnet_returns_the_stem_and_four_stages_by_name(factory, expansion):
+    model = nnx.eval_shape(lambda: factory(classes=67, rngs=nnx.Rngs(0)))
+    logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 97, 64, 3)))
+    assert logits.shape == (2, 67)
+    assert {name: x.shape for name, x in features.items()} == {
+        "stem": (2, 49, 32, 64),
+        "stage1": (2, 25, 16, 64 * expansion),
+        "stage2": (2, 13, 8, 128 * expansion),
+        "stage3": (2, 7, 4, 256 * expansion),
+        "stage4": (2, 4, 2, 512 * expansion),
+    }
+
+
+def test_a_transformer_returns_the_tokens_of_every_block_by_name():
+    model = nnx.eval_shape(lambda: vit_small(image_size=32, classes=5, rngs=nnx.Rngs(0)))
+    logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 32, 32, 3)))
+    assert logits.shape == (2, 5)
+    assert {name: x.shape for name, x in features.items()} == {
+        f"block{i}": (2, 5, 384) for i in range(1, 13)
+    }
+
+
+def test_training_mode_moves_every_statistic_once_by_torch_rule():
+    model, x = build("basic"), images()
+    before = statistics(model)
+    maps = np.asarray(model.stem.conv(x), np.float64).reshape(-1, 8)
+    run(model, x)
+    np.testing.assert_allclose(model.stem.norm.mean[...], 0.1 * maps.mean(0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(model.stem.norm.var[...], 0.9 + 0.1 * maps.var(0, ddof=1), rtol=1e-5)
+    moved = jax.tree.map(lambda a, b: bool((a != b).all()), before, statistics(model))
+    assert all(jax.tree.leaves(moved))
+
+
+def test_the_variance_of_values_far_from_zero_keeps_its_digits():
+    x = 100 + np.random.default_rng(0).standard_normal((4, 8, 8, 2))
+    expected = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    norm = BatchNorm(2, rngs=nnx.Rngs(0))
+
+    def error():
+        return np.abs(np.asarray(norm(jnp.asarray(x, jnp.float32))) - expected).max()
+
+    assert error() < 1e-4
+    norm.use_fast_variance = True  # Flax's default: the mean square less the squared mean
+    assert error() > 1e-4
+
+
+def test_evaluation_mode_uses_the_statistics_and_moves_none():
+    model, x = build("basic"), images()
+    training, _ = run(model, x)
+    model.eval()
+    before = statistics(model)
+    evaluation, _ = run(model, x)
+    assert_equal(statistics(model), before)
+    one_by_one = jnp.concatenate([run(model, x[i : i + 1])[0] for i in range(4)])
+    np.testing.assert_allclose(one_by_one, evaluation, rtol=1e-4, atol=1e-5)
+    assert norm(training - evaluation) > 0.1 * norm(evaluation)
+
+
+def test_a_single_value_per_channel_has_no_variance_in_training_mode():
+    model, one = build("basic"), images(rows=1, side=8)
+    message = r"`images` should give at least 2 values .* got shape \(1, 1, 1, 16\) .* `model.eval"
+    with pytest.raises(ValueError, match=message):
+        model(one)
+    run(model, images(rows=2, side=8))
+    model.eval()
+    assert jnp.isfinite(run(model, one)[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (4, 3, 32, 32), (4, 32, 32, 1), (1, 4, 32, 32, 3)])
+def test_images_of_another_shape_are_refused(shape):
+    message = r"`images` should have shape \[batch, height, width, 3\], got \[.*\]. Resize them"
+    with pytest.raises(ValueError, match=message):
+        build("basic")(jnp.zeros(shape))
+
+
+def test_a_transformer_takes_images_of_its_size_alone():
+    message = r"`images` should have shape \[batch, 32, 32, 3\], got \[4, 48, 48, 3\]. Resize them"
+    with pytest.raises(ValueError, match=message):
+        build("transformer")(images(side=48))
+
+
+@every_model
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool", "complex64"])
+def test_pixels_that_are_not_floating_point_are_refused(kind, dtype):
+    with pytest.raises(TypeError, match=f"`images` should be floating point, got {dtype}. Scale"):
+        build(kind)(jnp.zeros((4, 32, 32, 3), dtype))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 96}, "`width` should be a multiple of 64, got 96. Pass one, such as 192"),
+        ({"width": 0}, "`width` should be a multiple of 64, got 0"),
+        ({"width": 64, "image_size": 40}, "`image_size` should be a multiple of 16, got 40"),
+    ],
+)
+def test_sizes_that_no_transformer_has_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ViT(**options, rngs=nnx.Rngs(0))
+
+
+# --- bfloat16
+
+
+@every_model
+def test_bfloat16_is_for_computing_alone(kind):
+    wide, narrow = build(kind), build(kind, dtype=jnp.bfloat16)
+    assert_equal(variables(narrow), variables(wide))
+    outputs = run(narrow, images())
+    grads = nnx.eval_shape(nnx.grad(loss_fn), narrow, images())
+    assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("bfloat16")}
+    for tree in (grads, variables(narrow)):
+        assert {x.dtype for x in jax.tree.leaves(tree)} == {jnp.dtype("float32")}
+
+
+@every_model
+def test_bfloat16_stays_close_to_float32(kind):
+    wide, narrow = build(kind), build(kind, dtype=jnp.bfloat16)
+    for a, b in zip(*(jax.tree.leaves(run(m, images())) for m in (wide, narrow)), strict=True):
+        assert 0 < norm(minus(a, b)) <= 4 * float(jnp.finfo(jnp.bfloat16).eps) * norm(a)
+    moved = minus(statistics(wide), statistics(narrow))
+    assert norm(moved) <= 1e-2 * norm(statistics(wide))

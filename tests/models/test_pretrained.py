@@ -1,0 +1,295 @@
+"""Checkpoints under five families of names: loaded and saved to the bit."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from optax_dtnh.models import (
+    Basic,
+    Bottleneck,
+    ResNet,
+    ViT,
+    load_pretrained,
+    replace_head,
+    resnet50,
+    save_pretrained,
+    teacher_view,
+    vit_base,
+    vit_tiny,
+)
+from optax_dtnh.models import _pretrained as module
+from optax_dtnh.models._names import (
+    HUGGING_FACE_RESNET,
+    HUGGING_FACE_VIT,
+    SCHEMES,
+    TIMM_VIT,
+    TORCHVISION_RESNET,
+    TORCHVISION_VIT,
+    names_of,
+)
+from tests.core.helpers import assert_equal
+from tests.models.named_weights import as_checkpoint, in_torch_layout, leaves, saved, small
+from tests.models.small_models import build, images, run
+
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+
+# Names and shapes as the three libraries write them, typed by hand, and the number of all tensors
+# without counters of batches.
+RESNET50 = {
+    "conv1.weight": (64, 3, 7, 7),
+    "bn1.weight": (64,),
+    "bn1.running_var": (64,),
+    "layer1.0.conv1.weight": (64, 64, 1, 1),
+    "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+    "layer1.0.downsample.1.running_mean": (256,),
+    "layer2.0.conv2.weight": (128, 128, 3, 3),
+    "layer2.3.bn2.bias": (128,),
+    "layer3.0.downsample.0.weight": (1024, 512, 1, 1),
+    "layer3.5.bn3.bias": (1024,),
+    "layer4.2.conv3.weight": (2048, 512, 1, 1),
+    "fc.weight": (1000, 2048),
+    "fc.bias": (1000,),
+}
+HF_RESNET50 = {
+    "resnet.embedder.embedder.convolution.weight": (64, 3, 7, 7),
+    "resnet.embedder.embedder.normalization.running_mean": (64,),
+    "resnet.encoder.stages.0.layers.0.shortcut.convolution.weight": (256, 64, 1, 1),
+    "resnet.encoder.stages.0.layers.0.shortcut.normalization.bias": (256,),
+    "resnet.encoder.stages.1.layers.0.layer.1.convolution.weight": (128, 128, 3, 3),
+    "resnet.encoder.stages.2.layers.5.layer.0.convolution.weight": (256, 1024, 1, 1),
+    "resnet.encoder.stages.3.layers.2.layer.2.normalization.running_var": (2048,),
+    "classifier.1.weight": (1000, 2048),
+    "classifier.1.bias": (1000,),
+}
+TIMM_VIT_TINY = {
+    "cls_token": (1, 1, 192),
+    "pos_embed": (1, 197, 192),
+    "patch_embed.proj.weight": (192, 3, 16, 16),
+    "patch_embed.proj.bias": (192,),
+    "blocks.0.norm1.weight": (192,),
+    "blocks.11.attn.qkv.weight": (576, 192),
+    "blocks.11.attn.qkv.bias": (576,),
+    "blocks.5.attn.proj.weight": (192, 192),
+    "blocks.3.mlp.fc1.weight": (768, 192),
+    "blocks.3.mlp.fc2.weight": (192, 768),
+    "norm.bias": (192,),
+    "head.weight": (1000, 192),
+}
+TORCHVISION_VIT_B_16 = {
+    "class_token": (1, 1, 768),
+    "conv_proj.weight": (768, 3, 16, 16),
+    "encoder.pos_embedding": (1, 197, 768),
+    "encoder.layers.encoder_layer_0.ln_1.weight": (768,),
+    "encoder.layers.encoder_layer_0.ln_2.bias": (768,),
+    "encoder.layers.encoder_layer_11.self_attention.in_proj_weight": (2304, 768),
+    "encoder.layers.encoder_layer_11.self_attention.in_proj_bias": (2304,),
+    "encoder.layers.encoder_layer_7.self_attention.out_proj.weight": (768, 768),
+    "encoder.layers.encoder_layer_7.mlp.0.weight": (3072, 768),
+    "encoder.layers.encoder_layer_7.mlp.3.weight": (768, 3072),
+    "encoder.ln.weight": (768,),
+    "heads.head.weight": (1000, 768),
+}
+HF_VIT_BASE = {
+    "vit.embeddings.cls_token": (1, 1, 768),
+    "vit.embeddings.position_embeddings": (1, 197, 768),
+    "vit.embeddings.patch_embeddings.projection.weight": (768, 3, 16, 16),
+    "vit.encoder.layer.0.attention.attention.query.weight": (768, 768),
+    "vit.encoder.layer.0.attention.attention.key.bias": (768,),
+    "vit.encoder.layer.11.attention.attention.value.weight": (768, 768),
+    "vit.encoder.layer.11.attention.output.dense.weight": (768, 768),
+    "vit.encoder.layer.5.intermediate.dense.weight": (3072, 768),
+    "vit.encoder.layer.5.output.dense.weight": (768, 3072),
+    "vit.encoder.layer.5.layernorm_before.weight": (768,),
+    "vit.encoder.layer.5.layernorm_after.bias": (768,),
+    "vit.layernorm.weight": (768,),
+    "classifier.weight": (1000, 768),
+}
+PUBLISHED = [
+    (TORCHVISION_RESNET, resnet50, RESNET50, 267),
+    (HUGGING_FACE_RESNET, resnet50, HF_RESNET50, 267),
+    (TIMM_VIT, vit_tiny, TIMM_VIT_TINY, 152),
+    (TORCHVISION_VIT, vit_base, TORCHVISION_VIT_B_16, 152),
+    (HUGGING_FACE_VIT, vit_base, HF_VIT_BASE, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """The tensors of a residual network under the names of torchvision."""
+    return as_checkpoint(TORCHVISION_RESNET, small(TORCHVISION_RESNET))
+
+
+# --- names
+
+
+@pytest.mark.parametrize(
+    ("scheme", "factory", "known", "count"), PUBLISHED, ids=lambda x: getattr(x, "name", "")
+)
+def test_names_and_shapes_are_those_that_the_libraries_write(scheme, factory, known, count):
+    model = nnx.eval_shape(lambda: factory(rngs=nnx.Rngs(0)))
+    shapes = {}
+    for path, leaf in leaves(model).items():
+        names = names_of(scheme, path)
+        leaf = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        first, *rest = jax.eval_shape(lambda x, p=path: in_torch_layout(p, x), leaf).shape
+        shapes |= dict.fromkeys(names, (first // len(names), *rest))
+    assert len(shapes) == count
+    assert {name: shapes[name] for name in known} == known
+
+
+def test_a_path_that_no_row_names_is_an_error_of_its_own():
+    with pytest.raises(LookupError, match="no row of timm ViT names blocks.0.mixer.kernel"):
+        names_of(TIMM_VIT, "blocks.0.mixer.kernel")
+
+
+# --- loading
+
+
+@every_scheme
+def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, tmp_path):
+    model = small(scheme)
+    found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
+    assert type(found) is type(model)
+    assert_equal(nnx.state(found), nnx.state(model))
+    if isinstance(found, ViT):
+        assert found.epsilon == (1e-12 if scheme is HUGGING_FACE_VIT else 1e-6)
+        assert found.image_size == 32
+
+
+@pytest.mark.parametrize("scheme", [TORCHVISION_RESNET, HUGGING_FACE_RESNET], ids=lambda s: s.name)
+def test_bottlenecks_are_recognized(scheme, tmp_path):
+    model = small(scheme, Bottleneck)
+    found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
+    assert_equal(nnx.state(found), nnx.state(model))
+    assert isinstance(found.stage2[1], Bottleneck)
+    model.eval()
+    found.eval()
+    assert_equal(run(found, images(2)), run(model, images(2)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_weights_are_widened_exactly(dtype, resnet, tmp_path):
+    narrow = {n: x if x.dtype == "int64" else x.astype(dtype) for n, x in resnet.items()}
+    found = load_pretrained(saved(narrow, tmp_path))
+    expected = {n: np.asarray(x, "float32") for n, x in narrow.items() if x.dtype == dtype}
+    written = as_checkpoint(TORCHVISION_RESNET, found)
+    assert_equal({n: x for n, x in written.items() if n in expected}, expected)
+
+
+def test_the_model_is_in_training_mode_and_computes_in_the_dtype_that_is_asked_for(tmp_path):
+    path = saved(as_checkpoint(TIMM_VIT, small(TIMM_VIT)), tmp_path)
+    model = load_pretrained(path, dtype=jnp.bfloat16)
+    assert {x.dtype for x in leaves(model).values()} == {jnp.dtype("float32")}
+    assert {x.dtype for x in jax.tree.leaves(run(model, images()))} == {jnp.dtype("bfloat16")}
+
+
+def test_unused_parts_of_a_hugging_face_vit_are_excused(tmp_path):
+    tensors = as_checkpoint(HUGGING_FACE_VIT, small(HUGGING_FACE_VIT))
+    pooler = {f"vit.pooler.dense.{x}": np.ones(64, "float32") for x in ("weight", "bias")}
+    load_pretrained(saved(tensors | pooler, tmp_path))
+
+
+def test_a_source_on_the_hub_is_fetched_as_told(monkeypatch, resnet, tmp_path):
+    path, asked = saved(resnet, tmp_path), []
+
+    def hub_file(source, **options):
+        asked.append((source, options))
+        return path
+
+    monkeypatch.setattr(module, "hub_file", hub_file)
+    options = {"download": True, "cache_dir": tmp_path, "endpoint": "http://localhost"}
+    load_pretrained("hf:owner/name", **options)
+    load_pretrained(str(path))
+    assert asked == [("hf:owner/name", options)]
+
+
+def test_the_digest_is_compared(resnet, tmp_path):
+    path = saved(resnet, tmp_path)
+    with pytest.raises(ValueError, match="`sha256` should be the digest of"):
+        load_pretrained(path, sha256="0" * 64)
+
+
+def without_data(path):
+    """The checkpoint at `path`, its data out of reach."""
+
+    def read():
+        raise ValueError("the data is read")
+
+    return module.open_checkpoint(path)._replace(read=read)
+
+
+def test_names_and_shapes_are_compared_before_any_data_is_read(monkeypatch, resnet, tmp_path):
+    wrong = resnet | {"fc.bias": np.ones(4, "float32")}
+    for tensors, message in [(wrong, "`source` should hold the ten"), (resnet, "the data is read")]:
+        file = without_data(saved(tensors, tmp_path))
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "open_checkpoint", lambda path, sha256, file=file: file)
+            with pytest.raises(ValueError, match=message):
+                load_pretrained(file.path)
+
+
+def draws(fun, caplog):
+    """Whether a call of `fun` compiles what draws from a normal distribution."""
+    jax.clear_caches()
+    caplog.clear()
+    with jax.log_compiles():
+        fun()
+    return re.search(r"Compiling \S*normal", caplog.text) is not None
+
+
+def test_loading_runs_no_initializer(resnet, tmp_path, caplog):
+    path = saved(resnet, tmp_path)
+    assert draws(lambda: ResNet((1,), Basic, width=4, classes=3, rngs=nnx.Rngs(0)), caplog)
+    assert not draws(lambda: load_pretrained(path), caplog)
+
+
+# --- saving
+
+
+@pytest.mark.parametrize("scheme", [TORCHVISION_RESNET, HUGGING_FACE_VIT], ids=lambda s: s.name)
+def test_what_is_saved_is_loaded_bit_for_bit(scheme, tmp_path):
+    path = saved(as_checkpoint(scheme, small(scheme)), tmp_path)
+    model = replace_head(load_pretrained(path), 5, rngs=nnx.Rngs(0))
+    save_pretrained(teacher_view(model), path)
+    found = load_pretrained(path)
+    assert_equal(nnx.state(found), nnx.state(model))
+    assert not found.frozen
+    assert getattr(found, "epsilon", None) == getattr(model, "epsilon", None)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_saved_file_has_the_names_and_the_layout_of_torch(tmp_path):
+    for scheme in (TORCHVISION_RESNET, TIMM_VIT):
+        model, path = small(scheme), tmp_path / "model.safetensors"
+        save_pretrained(model, str(path))
+        expected = as_checkpoint(scheme, model)
+        assert_equal(load_file(path), {n: x for n, x in expected.items() if "num_batches" not in n})
+        with safe_open(path, framework="numpy") as file:
+            assert file.metadata()["format"] == "pt"
+
+
+def test_narrow_parameters_are_saved_widened_and_wide_ones_not_at_all(tmp_path):
+    model, path = build("basic"), tmp_path / "model.safetensors"
+    narrow = model.head.kernel[...].astype(jnp.bfloat16)
+    model.head.kernel.set_value(narrow)
+    save_pretrained(model, path)
+    assert_equal(load_file(path)["fc.weight"], np.asarray(narrow.T, "float32"))
+    with jax.enable_x64(True):
+        model.head.kernel.set_value(narrow.astype("float64"))
+        message = "`model` should have parameters .* got float64 at head.kernel. Round"
+        with pytest.raises(TypeError, match=message):
+            save_pretrained(model, path)
+
+
+def test_nothing_but_a_model_is_saved_and_nowhere_but_in_safetensors(tmp_path):
+    with pytest.raises(TypeError, match="`model` should be a ResNet or a ViT, got Linear. Pass"):
+        save_pretrained(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="`path` should end in .safetensors, got model.pth. Ren"):
+        save_pretrained(build("basic"), tmp_path / "model.pth")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,173 @@
+"""What strangers install: the contents of wheel and sdist, and the wheel alone in a new place."""
+
+import importlib.machinery
+import importlib.util
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from io import BytesIO
+
+import pytest
+import yaml
+
+import optax_dtnh
+from tests.pages.pages import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# To find versions for torch, pip may have to fetch all of it: `.ci/packages dist --extras`.
+TORCH = {"peers", "test-torch"}
+
+
+def script(name):
+    """A script of `.ci`, imported."""
+    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / ".ci" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
+contents = script("contents")
+
+
+# --- what is said of the package
+
+
+def test_the_version_stands_in_one_place():
+    assert "version" in PROJECT["dynamic"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", optax_dtnh.__version__)
+    assert f"## {optax_dtnh.__version__} – " in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_citation_is_of_this_version_and_of_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == optax_dtnh.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"] == [{"name": "The optax_dtnh authors"}]
+    paper = citation["preferred-citation"]
+    readme = (ROOT / "README.md").read_text()
+    assert f"title     = {{{paper['title']}}}" in readme
+    names = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    assert f"author    = {{{names}}}" in readme
+    assert paper["url"] in readme
+    assert paper["identifiers"][0]["value"].split(":")[1] in paper["url"]
+
+
+# --- the contents
+
+
+def files(folder):
+    return [p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.is_file()]
+
+
+def a_wheel(path, leave_out="", put_in="optax_dtnh/py.typed"):
+    names = {name for name in files("optax_dtnh") if name.endswith(".py")}
+    names |= {"optax_dtnh/py.typed", "a.dist-info/licenses/LICENSE", put_in}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names - {leave_out}:
+            archive.writestr(name, "")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, ""),
+        ({"leave_out": "optax_dtnh/py.typed"}, "lacks optax_dtnh/py.typed"),
+        ({"leave_out": "a.dist-info/licenses/LICENSE"}, "lacks the license"),
+        ({"leave_out": "optax_dtnh/models/_vit.py"}, "lacks optax_dtnh/models/_vit.py"),
+        ({"put_in": "tests/core/test_api.py"}, "should not hold tests/core/test_api.py"),
+    ],
+)
+def test_a_wheel_with_more_or_less_than_the_package_is_refused(tmp_path, change, problem):
+    problems = contents.wheel_problems(a_wheel(tmp_path / "a.whl", **change))
+    assert problems == ([f"a.whl {problem}"] if problem else [])
+
+
+def a_sdist(path, put_in=(), size=0):
+    names = {n for f in ("benchmarks", "docs", "optax_dtnh", "tests") for n in files(f)}
+    names = {n for n in names if not contents.UNWANTED.search(n)}
+    names |= {n for n in contents.TOP if (ROOT / n).is_file()} | {
+        ".ci/contents",
+        "PKG-INFO",
+        *put_in,
+    }
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = tarfile.TarInfo(f"optax_dtnh-1/{name}")
+            member.size = size if name == "PKG-INFO" else 0
+            archive.addfile(member, BytesIO(bytes(member.size)))
+    return path
+
+
+def test_a_sdist_with_caches_or_strangers_or_too_many_bytes_is_refused(tmp_path):
+    problems = contents.sdist_problems
+    assert problems(a_sdist(tmp_path / "a.tar.gz")) == []
+    for unwanted in ("tests/__pycache__/a.pyc", "out/a.json", "secret.txt"):
+        found = problems(a_sdist(tmp_path / "a.tar.gz", put_in=[unwanted]))
+        assert found == [f"a.tar.gz should not hold {unwanted}"]
+    (found,) = problems(a_sdist(tmp_path / "a.tar.gz", size=contents.LARGEST))
+    assert "more than" in found
+
+
+# --- the extra `models`
+
+
+@pytest.mark.parametrize("absent", ["flax", "safetensors"])
+def test_without_its_extra_the_models_say_what_to_install(absent, tmp_path):
+    code = f"""
+import sys
+import optax_dtnh
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *a, **k: None if name == "{absent}" else find(name, *a, **k)
+import optax_dtnh.models
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    expected = (
+        f"`{absent}` should be installed for `optax_dtnh.models`, got none. Install the extra"
+    )
+    assert done.returncode == 1
+    assert f"ModuleNotFoundError: {expected}: `pip install 'optax-dtnh[models]'`." in done.stderr
+
+
+# --- the wheel in a new environment
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.long
+def test_the_wheel_holds_the_package_and_its_license_alone(wheel):
+    assert contents.wheel_problems(wheel) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("extra", "said"), [("", "models refused"), ("[models]", "models imported")]
+)
+def test_the_wheel_alone_runs_the_readme_and_imports_what_its_extras_promise(wheel, extra, said):
+    found = script("packages").check(sys.executable, [f"{wheel}{extra}"])
+    assert said in found
+    assert f"python {sys.version.split()[0]}" in found
+
+
+@pytest.mark.long
+def test_a_check_of_a_wheel_that_fails_says_why(wheel):
+    with pytest.raises(SystemExit, match="No matching distribution|Could not find a version"):
+        script("packages").check(sys.executable, [str(wheel), "optax==0.0.0"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - TORCH))
+def test_pip_finds_versions_for_each_extra_alone(wheel, extra):
+    script("packages").resolve(sys.executable, f"{wheel}[{extra}]")

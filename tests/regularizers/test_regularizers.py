@@ -1,0 +1,496 @@
+"""The regularizers: their formulas, their gradients, what they refuse."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+from optax_dtnh import regularizers, value_and_grad_pair
+from optax_dtnh.regularizers import (
+    attention_feature_distance,
+    batch_spectral_shrinkage,
+    channel_attention,
+    distillation,
+    feature_distance,
+    l2_sp,
+)
+from tests.core.helpers import (
+    SHAPES,
+    assert_close,
+    assert_equal,
+    by_tree,
+    cast,
+    minus,
+    norm,
+    random_tree,
+    vector,
+)
+from tests.pages.pages import ROOT, blocks, execute
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+PAGE = "docs/regularizers.md"
+MAPS = {"stage1": (4, 3, 2, 5), "stage2": (4, 8), "one": (1, 1, 1, 1)}
+WEIGHTS = {name: np.linspace(0.1, 2.0, shape[-1]) for name, shape in MAPS.items()}
+
+
+def attention(f, f_s):
+    return attention_feature_distance(f, f_s, cast(WEIGHTS, "float32"))
+
+
+def soft(logits, logits_s, temperature=2.5):
+    return distillation(logits, logits_s, temperature=temperature)
+
+
+def shrinkage(f, f_s):
+    """Sees `f` alone, the second argument is for the tests that drive all."""
+    return batch_spectral_shrinkage(f, k=2)
+
+
+# Every regularizer as a function of two like trees, the names of these and their shapes.
+ALL = {
+    l2_sp: ("w", SHAPES["dict"]),
+    feature_distance: ("f", MAPS),
+    attention: ("f", MAPS),
+    soft: ("logits", MAPS),
+    shrinkage: ("f", (6, 4)),
+}
+OF_TWO = [fun for fun in ALL if fun is not shrinkage]
+each = pytest.mark.parametrize("regularizer", ALL)
+of_two = pytest.mark.parametrize("regularizer", OF_TWO)
+of_features = pytest.mark.parametrize("regularizer", OF_TWO[1:])
+
+
+def two(shapes, dtype="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    return cast(random_tree(shapes, rng), dtype), cast(random_tree(shapes, rng), dtype)
+
+
+# --- every regularizer
+
+
+@each
+def test_the_gradient_is_that_of_finite_differences(regularizer):
+    with jax.enable_x64(True):
+        f, f_s = two(ALL[regularizer][1], "float64")
+        fun = jax.jit(lambda f: regularizer(f, f_s))
+        check_grads(fun, (f,), order=1, modes=["fwd", "rev"], rtol=1e-5)
+
+
+@each
+def test_under_jit_and_vmap_as_in_a_loop(regularizer):
+    rows = [two(ALL[regularizer][1], seed=seed) for seed in range(3)]
+    together = jax.tree.map(lambda *x: jnp.stack(x), *rows)
+    values, grads = jax.jit(jax.vmap(jax.value_and_grad(regularizer)))(*together)
+    for i, (f, f_s) in enumerate(rows):
+        value, grad = jax.value_and_grad(regularizer)(f, f_s)
+        np.testing.assert_allclose(values[i], value, rtol=1e-5)
+        np.testing.assert_allclose(
+            vector(jax.tree.map(lambda x, i=i: x[i], grads)), vector(grad), rtol=1e-4, atol=1e-6
+        )
+
+
+@each
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_dtypes_are_computed_in_float32(regularizer, dtype):
+    narrow = two(ALL[regularizer][1], dtype)
+    value, grads = jax.value_and_grad(regularizer)(*narrow)
+    wide, wide_grads = jax.value_and_grad(regularizer)(*(cast(x, "float32") for x in narrow))
+    assert value.dtype == jnp.float32
+    assert value == wide
+    assert_equal(grads, cast(wide_grads, dtype))
+
+
+@each
+def test_both_gradients_come_from_one_forward_pass(regularizer):
+    f, f_s = two(ALL[regularizer][1])
+    losses = value_and_grad_pair(lambda f: (jnp.zeros([]), regularizer(f, f_s)))
+    assert_close(losses(f)[1].reg_grads, jax.grad(regularizer)(f, f_s))
+
+
+@of_two
+def test_zero_at_the_source_with_a_zero_gradient(regularizer):
+    f, _ = two(ALL[regularizer][1])
+    value, grads = jax.value_and_grad(regularizer)(f, f)
+    assert value == 0
+    assert norm(grads) <= (1e-6 if regularizer is soft else 0)  # a softmax sums to 1 only nearly
+
+
+@of_two
+def test_a_tree_is_worth_the_sum_of_its_leaves(regularizer):
+    f, f_s = two(ALL[regularizer][1])
+    alone = {attention: lambda x, y, w: attention_feature_distance(x, y, cast(w, "float32"))}
+    one = alone.get(regularizer, lambda x, y, w: regularizer(x, y))
+    parts = [one(f[name], f_s[name], WEIGHTS.get(name)) for name in f]
+    assert len(parts) > 1
+    assert float(regularizer(f, f_s)) == pytest.approx(float(sum(parts)), rel=1e-6)
+
+
+@of_features
+def test_no_gradient_flows_into_the_teacher(regularizer):
+    f, f_s = two(MAPS)
+    assert norm(jax.grad(regularizer, argnums=1)(f, f_s)) == 0
+    assert norm(jax.grad(regularizer, argnums=0)(f, f_s)) > 0
+
+
+@of_two
+def test_trees_that_differ_are_refused_and_never_broadcast(regularizer):
+    name = ALL[regularizer][0]
+    with pytest.raises(ValueError, match=rf"`{name}` should have the tree structure of `{name}_s`"):
+        regularizer({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
+    with pytest.raises(ValueError, match=rf"`{name}` should have shape \(2, 2\).*got \(2,\)"):
+        regularizer(jnp.ones(2), jnp.ones((2, 2)))
+    with pytest.raises(TypeError, match=rf"`{name}_s` should be real floating point, got int32"):
+        regularizer(jnp.ones(2), jnp.ones(2, jnp.int32))
+
+
+# --- squared distances
+
+
+@by_tree
+def test_l2_sp_is_half_the_squared_distance_and_its_gradient_the_difference(shapes):
+    w, w_s = two(shapes)
+    value, grads = jax.value_and_grad(l2_sp)(w, w_s)
+    assert float(value) == pytest.approx(0.5 * norm(minus(w, w_s)) ** 2, rel=1e-6)
+    assert_close(grads, minus(w, w_s))
+
+
+def test_feature_distance_is_the_sum_over_maps_of_the_mean_over_elements():
+    f = {"stage1": jnp.array([[1.0, 3.0], [0.0, 0.0]]), "stage2": jnp.array([2.0])}
+    f_s = {"stage1": jnp.array([[1.0, 1.0], [0.0, 0.0]]), "stage2": jnp.array([5.0])}
+    assert feature_distance(f, f_s) == 1.0 + 9.0
+    assert 0.5 * feature_distance(f, f_s, reduction=jnp.sum) == 0.5 * (4.0 + 9.0)
+
+
+@pytest.mark.parametrize("regularizer", [l2_sp, feature_distance])
+def test_squares_are_summed_in_float32(regularizer):
+    w, w_s = jnp.full((4096,), 3.0, jnp.bfloat16), jnp.zeros((4096,), jnp.bfloat16)
+    assert float(regularizer(w, w_s)) == {l2_sp: 0.5 * 9 * 4096, feature_distance: 9.0}[regularizer]
+    squared = float(regularizer(jnp.float16([300.0]), jnp.float16([0.0])))
+    assert squared == {l2_sp: 45000.0, feature_distance: 90000.0}[regularizer]
+
+
+def test_a_reduction_that_leaves_an_axis_is_refused():
+    f, f_s = jnp.ones((2, 3)), jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"`reduction` should return a scalar, got shape \(2,\)"):
+        feature_distance(f, f_s, reduction=lambda x: x.mean(1))
+    with pytest.raises(ValueError, match=r"`reduction` should return a scalar, got shape \(2,\)"):
+        attention_feature_distance(f, f_s, jnp.ones(3), reduction=lambda x: x.mean(1))
+
+
+# --- DELTA
+
+
+def test_attention_feature_distance_weights_the_mean_squared_difference_of_each_channel():
+    f, f_s = two(MAPS)
+    expected = 0.0
+    for name, shape in MAPS.items():
+        x, y = (np.asarray(tree[name], np.float64) for tree in (f, f_s))
+        for j in range(shape[-1]):
+            expected += WEIGHTS[name][j] * np.mean((x[..., j] - y[..., j]) ** 2)
+    assert float(attention(f, f_s)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", [jnp.mean, jnp.sum])
+def test_equal_weights_give_the_feature_distance(reduction):
+    f, f_s = two(MAPS)
+    equal = {name: jnp.full(shape[-1], 1 / shape[-1]) for name, shape in MAPS.items()}
+    weighted = attention_feature_distance(f, f_s, equal, reduction=reduction)
+    assert float(weighted) == pytest.approx(
+        float(feature_distance(f, f_s, reduction=reduction)), rel=1e-6
+    )
+
+
+def test_the_published_form_is_a_reduction():
+    f, f_s = two((4, 3, 2, 5))
+    weights, published = np.linspace(0.1, 2.0, 5), 0.0
+    for example in np.asarray(minus(f, f_s)):
+        for j in range(5):  # C * W_j * |difference|^2 / (H * W), summed over batch and channels
+            published += 0.5 * 5 * weights[j] * np.linalg.norm(example[..., j]) ** 2 / (3 * 2)
+    ours = attention_feature_distance(
+        f,
+        f_s,
+        cast(weights, "float32"),
+        reduction=lambda d: 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2))),
+    )
+    assert float(ours) == pytest.approx(published, rel=1e-6)
+
+
+def network(dtype="float32", classes=3):
+    """Inputs, labels and weights of a network with two maps, [8, 2, 3, 4] and [8, 6]."""
+    x, w = two({"x": (8, 2, 3, 5), "one": (5, 4), "two": (4, 6), "head": (6, classes)}, dtype)
+    return x["x"], jnp.arange(8) % classes, w
+
+
+def cross_entropy(x, y, w, gates=None):
+    gates = gates or {"one": 1.0, "two": 1.0}
+    one = jnp.tanh(x @ w["one"]) * gates["one"]
+    two = jnp.tanh(one.mean((1, 2)) @ w["two"]) * gates["two"]
+    return -jnp.mean(jax.nn.log_softmax(two @ w["head"])[jnp.arange(8), y])
+
+
+CHANNELS = {"one": jnp.zeros((8, 2, 3, 4)), "two": jnp.zeros((8, 6))}
+
+
+def increases_without_rows():
+    """The loss's increase in float64, channel j removed from what reads it, without gates."""
+
+    def loss(w):
+        hidden = np.tanh(np.tanh(x @ w["one"]).mean((1, 2)) @ w["two"]) @ w["head"]
+        shifted = hidden - hidden.max(1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        return -log_p[np.arange(8), y].mean()
+
+    x, y, w = jax.tree.map(lambda a: np.asarray(a, np.float64), network())
+    y = y.astype(int)
+
+    def without(reader, j):
+        return loss(w | {reader: np.where(np.arange(len(w[reader]))[:, None] == j, 0, w[reader])})
+
+    return {
+        name: np.array([without(reader, j) - loss(w) for j in range(len(w[reader]))])
+        for name, reader in {"one": "two", "two": "head"}.items()
+    }
+
+
+def attention_of_the_network(**options):
+    x, y, w = network()
+    return channel_attention(functools.partial(cross_entropy, x, y, w), CHANNELS, **options)
+
+
+def test_the_increase_is_that_of_the_loss_without_the_channel():
+    increase = attention_of_the_network(normalize=lambda increase: increase)
+    assert increase.keys() == CHANNELS.keys()
+    for name, expected in increases_without_rows().items():
+        np.testing.assert_allclose(increase[name], expected, atol=1e-6)
+
+
+def test_the_weights_are_the_softmax_of_the_standardized_increases_over_5():
+    weights = attention_of_the_network()
+    for name, increase in increases_without_rows().items():
+        z = np.exp((increase - increase.mean()) / increase.std() / 5)
+        np.testing.assert_allclose(weights[name], z / z.sum(), rtol=1e-4)
+        assert float(weights[name].sum()) == pytest.approx(1)
+        assert int(weights[name].argmax()) == increase.argmax()
+
+
+def test_a_plain_softmax_of_small_increases_gives_nearly_equal_weights():
+    def loss(gates):
+        return 1e-4 * jnp.vdot(jnp.arange(8.0), gates)  # `arange` is what closing a gate saves
+
+    plain = channel_attention(loss, jnp.zeros(8), normalize=jax.nn.softmax)
+    np.testing.assert_allclose(plain, 1 / 8, rtol=1e-3)
+    standardized = channel_attention(loss, jnp.zeros(8))
+    assert float(standardized[0] / standardized[7]) == pytest.approx(
+        np.exp(7 / np.arange(8).std() / 5), rel=1e-3
+    )
+
+
+def test_channels_that_do_not_matter_and_single_ones_get_equal_weights():
+    maps = {"many": jnp.zeros((2, 5)), "one": jnp.zeros((2, 1))}
+    weights = channel_attention(lambda gates: jnp.float32(0.3), maps)
+    np.testing.assert_allclose(weights["many"], 0.2, rtol=1e-6)
+    assert weights["one"] == 1
+
+
+def test_the_gates_are_ones_with_at_most_one_zero_in_the_dtype_and_rank_of_the_maps():
+    maps = {"one": jnp.zeros((2, 3, 3, 4), jnp.bfloat16), "two": jnp.zeros((2, 6))}
+    seen = []
+
+    def loss(gates):
+        assert gates["one"].shape == (1, 1, 1, 4)
+        assert gates["two"].shape == (1, 6)
+        assert gates["one"].dtype == jnp.bfloat16
+        flat = jnp.concatenate([gates["one"].ravel().astype(jnp.float32), gates["two"].ravel()])
+        jax.debug.callback(lambda v: seen.append(np.asarray(v)), flat)
+        return flat.sum()
+
+    jax.block_until_ready(channel_attention(loss, maps))
+    jax.effects_barrier()
+    expected = np.vstack([1 - np.eye(10), np.ones(10)])  # without each channel, and with all
+    assert len(seen) == len(expected)
+    np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(expected, axis=0))
+
+
+def test_the_estimate_is_traced_once_and_needs_the_memory_of_one_evaluation():
+    rows, width, traced = 512, 64, []
+    x = jnp.ones((rows, width))
+
+    def loss(w, gates):
+        traced.append(gates)
+        return jnp.mean(jnp.sort((x * gates) @ w, axis=0) ** 2)  # a sort is not fused away
+
+    maps = jax.eval_shape(lambda: x)  # shapes are enough
+    estimate = jax.jit(lambda w: channel_attention(functools.partial(loss, w), maps))
+    compiled = estimate.lower(jnp.ones((width, width))).compile()
+    assert len(traced) == 1
+    hidden = 4 * rows * width
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * hidden  # in parallel: 130
+
+
+# --- distillation
+
+
+def divergence(logits, logits_s, t):
+    """`T^2 * mean(KL)` and its gradient, from probabilities in float64."""
+
+    def softmax(z):
+        e = np.exp((z - z.max(-1, keepdims=True)) / t)
+        return e / e.sum(-1, keepdims=True)
+
+    p, p_s = (softmax(np.asarray(z, np.float64)) for z in (logits, logits_s))
+    rows = p.size // p.shape[-1]
+    return t**2 * np.sum(p_s * np.log(p_s / p)) / rows, t * (p - p_s) / rows
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (6, 4), (2, 3, 4), (3, 1)], ids=str)
+@pytest.mark.parametrize("t", [0.5, 1, 4.0])
+def test_distillation_is_the_mean_divergence_times_the_squared_temperature(shape, t):
+    logits, logits_s = two(shape)
+    value, grads = jax.value_and_grad(soft)(logits, logits_s, t)
+    expected, expected_grads = divergence(logits, logits_s, t)
+    assert float(value) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    np.testing.assert_allclose(grads, expected_grads, atol=2e-6)
+
+
+def test_at_a_high_temperature_the_gradient_is_that_of_the_squared_distance_of_centered_logits():
+    with jax.enable_x64(True):
+        logits, logits_s = two((6, 4), "float64")
+        grads = jax.grad(soft)(logits, logits_s, 1e5)
+    difference = minus(logits, logits_s)
+    centered = difference - difference.mean(1, keepdims=True)
+    np.testing.assert_allclose(grads, centered / 4 / 6, rtol=1e-4, atol=1e-6)
+
+
+def test_a_traced_temperature_is_that_number():
+    logits, logits_s = two((6, 4))
+    temperatures = jnp.array([1.0, 2.0, 8.0])
+    values = jax.jit(jax.vmap(soft, (None, None, 0)))(logits, logits_s, temperatures)
+    expected = [divergence(logits, logits_s, float(t))[0] for t in temperatures]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_large_logits_neither_overflow_nor_lose_their_gradient():
+    logits, logits_s = jnp.array([[3e4, 0.0, -3e4]]), jnp.array([[0.0, 3e4, 0.0]])
+    value, grads = jax.value_and_grad(soft)(logits, logits_s, 1.0)
+    assert float(value) == pytest.approx(3e4)
+    np.testing.assert_allclose(grads, [[1.0, -1.0, 0.0]])
+
+
+def test_a_python_temperature_does_not_widen_the_value():
+    with jax.enable_x64(True):
+        assert soft(*two((6, 4)), np.float64(2.0)).dtype == jnp.float32
+
+
+# --- batch spectral shrinkage
+
+
+def spectrum(*values, shape=None, seed=0):
+    """A matrix with these singular values, in float64."""
+    batch, features = shape or (len(values) + 3, len(values))
+    rng = np.random.default_rng(seed)
+    u, _ = np.linalg.qr(rng.standard_normal((batch, len(values))))
+    v, _ = np.linalg.qr(rng.standard_normal((features, len(values))))
+    return u * np.array(values) @ v.T
+
+
+SHAPES_2D = [(6, 4), (4, 6), (5, 5), (1, 3), (3, 1), (1, 1), (8, 300)]
+
+
+@pytest.mark.parametrize("shape", SHAPES_2D, ids=str)
+def test_batch_spectral_shrinkage_is_the_sum_of_the_smallest_squared_singular_values(shape):
+    f, _ = two(shape)
+    u, s, vh = np.linalg.svd(np.asarray(f, np.float64), full_matrices=False)
+    for k in {1, min(shape) // 2 or 1, min(shape)}:
+        value, grads = jax.value_and_grad(batch_spectral_shrinkage)(f, k=k)
+        np.testing.assert_allclose(value, np.sum(s[-k:] ** 2), rtol=2e-5)
+        np.testing.assert_allclose(grads, 2 * u[:, -k:] * s[-k:] @ vh[-k:], atol=2e-4)
+
+
+def test_a_batch_of_one_has_its_norm_as_the_only_singular_value():
+    f = jnp.array([[3.0, 4.0, 0.0]])
+    value, grads = jax.value_and_grad(batch_spectral_shrinkage)(f)
+    assert float(value) == pytest.approx(25.0)
+    np.testing.assert_allclose(grads, 2 * f, rtol=1e-6)
+
+
+SINGULAR = {  # of two shapes, to compile little
+    "repeated": spectrum(2.0, 1.0, 1.0, 1.0),
+    "repeated at the cut": spectrum(3.0, 1.0, 1.0, 0.5),
+    "all equal": np.eye(7, 4),
+    "zero": np.zeros((7, 4)),
+    "constant": np.ones((7, 4)),
+    "rank deficient": spectrum(2.0, 1.0, 0.0, 0.0),
+    "dead features": np.pad(spectrum(3.0, 2.0, shape=(7, 2)), ((0, 0), (0, 2))),
+    "huge and tiny": spectrum(1e15, 1.0, 1e-15, 0.0),
+    "rank deficient, wide": spectrum(2.0, 1.0, 1.0, 0.0, shape=(4, 9)),
+    "every example twice": np.repeat(spectrum(3.0, 2.0, shape=(2, 9)), 2, axis=0),
+}
+
+
+@functools.cache
+def of_a_batch(k):
+    return jax.jit(jax.vmap(jax.value_and_grad(functools.partial(batch_spectral_shrinkage, k=k))))
+
+
+@pytest.mark.parametrize("f", SINGULAR.values(), ids=SINGULAR)
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_gradients_are_finite_with_repeated_and_zero_singular_values(f, k):
+    s = np.linalg.svd(f, compute_uv=False)
+    value, grads = of_a_batch(k)(jnp.asarray(f, "float32")[None])
+    expected, rounding = np.sqrt(np.sum(s[-k:] ** 2)), 1e-6 * s[0]
+    assert np.isfinite(grads).all()
+    assert abs(float(value[0]) ** 0.5 - expected) <= 2 * rounding
+    # Of any mixture of the singular directions that tie: |2 f v v^T|^2 = 4 |f v|^2.
+    assert abs(norm(grads) - 2 * expected) <= 4 * rounding
+
+
+@pytest.mark.parametrize("name", ["repeated", "repeated at the cut", "rank deficient"])
+def test_a_step_along_the_gradient_scales_the_smallest_singular_values_alone(name):
+    f, k, rate = jnp.asarray(SINGULAR[name], "float32"), 2, 0.1
+    grads = jax.grad(batch_spectral_shrinkage)(f, k=k)
+    before, after = (np.linalg.svd(x, compute_uv=False) for x in (f, f - rate * grads))
+    before[-k:] *= 1 - 2 * rate
+    np.testing.assert_allclose(after, sorted(before, reverse=True), atol=1e-5)
+
+
+def test_the_gradient_is_right_far_below_the_largest_singular_value():
+    f = spectrum(1.0, 0.03, 1e-3, 5e-4, shape=(4, 40))
+    u, s, vh = np.linalg.svd(f, full_matrices=False)
+    grads = jax.grad(batch_spectral_shrinkage)(jnp.asarray(f, "float32"))
+    expected = 2 * s[-1] * np.outer(u[:, -1], vh[-1])
+    assert norm(grads - expected) < 1e-3 * norm(expected)  # by way of `f f^T`: 0.03
+
+
+def test_a_batch_that_is_sharded_gives_the_same():
+    f, _ = two((8, 5))
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharded = jax.device_put(f, NamedSharding(mesh, PartitionSpec("batch")))
+    fun = jax.jit(jax.value_and_grad(functools.partial(batch_spectral_shrinkage, k=2)))
+    for a, b in zip(fun(sharded), fun(f), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# --- the page
+
+
+def test_the_code_of_the_page_runs():
+    assert len(blocks(PAGE, "python")) == 6
+    execute("\n".join(blocks(PAGE, "python")), PAGE)
+
+
+def test_the_table_has_a_row_for_every_regularizer():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(regularizers.__all__)
+
+
+def test_public_names_are_those_of_the_module_that_they_are_imported_from():
+    functions = {name for name in dir(regularizers) if not name.startswith("_")}
+    assert functions == set(regularizers.__all__)
+    for name in functions:
+        assert getattr(regularizers, name).__module__ == "optax_dtnh.regularizers"
