@@ -1,0 +1,24 @@
+"""The one exception of the command: what whoever runs it can mend."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class UsageError(Exception):
+    """A mistake in what the command was given, or in its surroundings.
+
+    The command prints the text in one line and exits with 2. Any other exception is a bug of ours,
+    and shows its traceback.
+    """
+
+
+@contextmanager
+def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn exceptions of the given kinds, ValueError and OSError by default, into a `UsageError`.
+
+    Put it around the call of a library that checks what the user gave, and around nothing else.
+    """
+    try:
+        yield
+    except kinds or (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
