@@ -41,7 +41,7 @@ def add_l2_sp(
     """Pull the parameters to their starting point, except where that conflicts with the loss.
 
     The conflict-free twin of `optax.add_decayed_weights`, for ordinary chains of one gradient. With
-    `g` the incoming gradient, `w` the parameters and `w_s` the anchor (the parameters at `init`)::
+    `g` the incoming gradient, `w` the parameters and `w_s` the anchor (the parameters at `init`):
 
         r = w - w_s                                    the gradient of |w - w_s|^2 / 2
         r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
@@ -83,7 +83,7 @@ def add_l2_sp(
       TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; an
         `anchor_dtype` that is not floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import add_l2_sp
       >>> tx = optax.chain(add_l2_sp(0.5), optax.sgd(0.1))
@@ -92,8 +92,8 @@ def add_l2_sp(
       >>> tx.update(grads, state, params)[0]
       Array([-0.2, -0.1], dtype=float32)
 
-    Source: L2-SP is from Li et al., `Explicit Inductive Bias for Transfer Learning with
-    Convolutional Networks <https://arxiv.org/abs/1802.01483>`_, 2018, without their term for the
+    Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the
     head; the rule is DTNH's, see `truncate`.
     """
     if anchor_dtype is not None and not jnp.issubdtype(anchor_dtype, jnp.floating):

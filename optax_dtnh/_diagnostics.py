@@ -26,7 +26,7 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import cosine_similarity
       >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
@@ -59,7 +59,7 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import first_order_change
       >>> first_order_change({"w": jnp.array([-0.5, 0.25])}, {"w": jnp.array([2.0, 2.0])})

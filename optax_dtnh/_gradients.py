@@ -27,7 +27,7 @@ def value_and_grad_pair(
     average the loss's gradient and take the last regularizer's.)
 
     A Flax NNX model is split inside the step, merged as a copy inside `fun`, and what moves in it
-    (batch statistics, random keys) handed back as auxiliary data::
+    (batch statistics, random keys) handed back as auxiliary data:
 
         graph, params, rest = nnx.split(model, nnx.Param, ...)
 
@@ -62,7 +62,7 @@ def value_and_grad_pair(
         it should, by name.
       ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import value_and_grad_pair
       >>> fun = lambda w, x: (jnp.sum((w * x - 1.0) ** 2), 0.5 * jnp.sum(w**2))

@@ -35,7 +35,7 @@ def scale_by_adam_dtnh(
     The twin of `optax.scale_by_adam` for a gradient pair. Adam's moments see the loss's gradient
     `g` alone. Their second one gives the diagonal preconditioner `P`, and the regularizer's
     gradient `r` is rescaled by it as `g` is, so that its weight means what it means in a loss
-    that Adam minimizes; what would make the step work against `g` is removed after that::
+    that Adam minimizes; what would make the step work against `g` is removed after that:
 
         u = scale_by_adam(g)            P = 1 / (sqrt(nu_hat + eps_root) + eps)
         r' = P r - min(<g, P r>, 0) / <g, P g> * P g
@@ -89,7 +89,7 @@ def scale_by_adam_dtnh(
       ValueError: `bound` is not a finite number > 0; and as `dtnh`.
       TypeError: As `dtnh`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, scale_by_adam_dtnh
       >>> tx = scale_by_adam_dtnh(0.5)
@@ -98,8 +98,8 @@ def scale_by_adam_dtnh(
       >>> print(*(f"{x:.3f}" for x in update))  # <update, g> = 3, as for Adam's [1, 1] alone
       0.583 1.833
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019, for the rule. The metric is not in it.
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
     """
     check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

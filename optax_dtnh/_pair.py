@@ -52,7 +52,7 @@ def transform_pair(
       ValueError: The updates are no pair, or `reg_grads=` is given as well: a transformation cannot
         change an extra argument, so only the pair spelling works here.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, dtnh, transform_pair
       >>> tx = optax.chain(transform_pair(reg=optax.clip_by_global_norm(1.0)), dtnh(0.5))

@@ -37,9 +37,9 @@ def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scal
 
     The nearest point to `r` of the half-space `<x, m> >= 0`. The rule of DTNH and the default.
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019. The paper's full text was not available to us; the
-    same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019. The paper's full text was not available to us;
+    the same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
     """
     return 1.0, jnp.minimum(dot, 0.0)
 
@@ -57,8 +57,8 @@ def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Sc
 def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Leave `r` out on conflict: `r' = r` if `<r, m> >= 0`, else `0`.
 
-    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
-    <https://arxiv.org/abs/1812.02224>`_, 2018, unweighted version.
+    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
+    Similarity](https://arxiv.org/abs/1812.02224), 2018, unweighted version.
     """
     return jnp.where(dot < 0, 0.0, 1.0), 0.0
 
@@ -66,8 +66,8 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, 
 def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
 
-    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
-    <https://arxiv.org/abs/1812.02224>`_, 2018, weighted version.
+    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
+    Similarity](https://arxiv.org/abs/1812.02224), 2018, weighted version.
     """
     return over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
@@ -96,7 +96,7 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import apply_rule, truncate
       >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))

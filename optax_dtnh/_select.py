@@ -27,7 +27,7 @@ def per_leaf(tree: Tree) -> Tree:
     Returns:
       A tree of the same structure, its leaves numbered from 0.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import per_leaf
       >>> per_leaf({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})

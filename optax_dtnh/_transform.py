@@ -47,7 +47,7 @@ def dtnh(
     """Add the regularizer's gradient without the part that conflicts with the loss's gradient.
 
     With `g` the loss's gradient, `r` the regularizer's and `m = reference(g)` the protected
-    direction (by default `g` itself)::
+    direction (by default `g` itself):
 
         r' = r - min(<r, m>, 0) / <m, m> * m
         update = inner(g) + weight * r'
@@ -119,7 +119,7 @@ def dtnh(
       TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; a `mask`
         that holds no booleans, `labels` that cannot be compared.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, dtnh
       >>> tx = optax.chain(dtnh(0.5), optax.sgd(0.1))
@@ -129,8 +129,8 @@ def dtnh(
       >>> updates, optax.tree.get(state, "conflict")
       (Array([-0.2, -0.2], dtype=float32), Array(1., dtype=float32))
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019. `inner`, `reference` and `labels` are not in it.
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
     """
     init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
 

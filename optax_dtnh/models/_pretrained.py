@@ -63,7 +63,7 @@ def load_pretrained(
         (all missing, unexpected and misshaped ones are listed) or values that are not finite.
       OSError: The hub cannot be reached or refuses.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from flax import nnx
       >>> from optax_dtnh.models import load_pretrained, resnet18, save_pretrained

@@ -96,7 +96,7 @@ class ResNet(nnx.Module):
         statistics are computed in it. None computes in that of parameters and images.
       rngs: Random keys for the initial parameters.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from optax_dtnh.models import resnet18
@@ -106,8 +106,9 @@ class ResNet(nnx.Module):
       >>> logits.shape, features["stage2"].shape
       ((2, 10), (2, 12, 12, 128))
 
-    Source: He et al., `Deep Residual Learning for Image Recognition
-    <https://arxiv.org/abs/1512.03385>`_, 2015; torchvision's models for padding and stride.
+    Source: He et al., [Deep Residual Learning for Image
+    Recognition](https://arxiv.org/abs/1512.03385), 2015; torchvision's models for padding and
+    stride.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
       ValueError: `path` has another ending.
 
-    Example:
+    Examples:
       >>> import tempfile
       >>> from flax import nnx
       >>> from safetensors import safe_open

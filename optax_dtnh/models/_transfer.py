@@ -29,7 +29,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
     Raises:
       ValueError: `classes` is not positive.
 
-    Example:
+    Examples:
       >>> from flax import nnx
       >>> from optax_dtnh.models import replace_head, resnet18
       >>> source = resnet18(width=8, rngs=nnx.Rngs(0))
@@ -67,7 +67,7 @@ def backbone_mask(tree: Any) -> Any:
     Raises:
       ValueError: The tree has no `head`, or nothing else.
 
-    Example:
+    Examples:
       >>> import jax
       >>> from flax import nnx
       >>> from optax_dtnh.models import backbone_mask, resnet18
@@ -100,7 +100,7 @@ def teacher_view(model: Model) -> Model:
     Returns:
       A model of the same class whose outputs pass no gradient on to its parameters or its images.
 
-    Example:
+    Examples:
       >>> from flax import nnx
       >>> from optax_dtnh.models import resnet18, teacher_view
       >>> model = resnet18(width=8, rngs=nnx.Rngs(0))

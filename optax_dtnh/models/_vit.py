@@ -66,7 +66,7 @@ class ViT(nnx.Module):
     Raises:
       ValueError: `width` is no multiple of 64, or `image_size` none of `patch_size`.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from optax_dtnh.models import vit_tiny
@@ -76,8 +76,8 @@ class ViT(nnx.Module):
       >>> logits.shape, features["block12"].shape
       ((2, 10), (2, 197, 192))
 
-    Source: Dosovitskiy et al., `An Image is Worth 16x16 Words
-    <https://arxiv.org/abs/2010.11929>`_, 2020; timm's models for the layers' order.
+    Source: Dosovitskiy et al., [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929),
+    2020; timm's models for the layers' order.
     """
 
     def __init__(

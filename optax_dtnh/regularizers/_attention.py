@@ -36,15 +36,15 @@ def attention_feature_distance(
         `reduction` gives no scalar.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import attention_feature_distance
       >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])
       >>> attention_feature_distance(f, f_s, jnp.array([0.75, 0.25]))
       Array(1.75, dtype=float32)
 
-    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
-    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019. Their code's form, for maps
+    Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019. Their code's form, for maps
     [batch, H, W, C], is `reduction=lambda d: 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2)))`.
     """
     check_pair("f", f, "f_s", f_s)
@@ -100,7 +100,7 @@ def channel_attention(
       ValueError: A map has no axis, or `loss` gives no scalar.
       TypeError: A map is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import channel_attention
       >>> hidden, head = jnp.array([[1.0, 2.0]]), jnp.array([3.0, 1.0])
@@ -108,8 +108,8 @@ def channel_attention(
       >>> channel_attention(loss, hidden, normalize=lambda increase: increase)
       Array([9., 4.], dtype=float32)
 
-    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
-    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019, and its published code.
+    Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019, and its published code.
     """
     check_last_axis("f_s", f_s, "channels")
     check_floating("f_s", f_s)

@@ -31,14 +31,14 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import l2_sp
       >>> l2_sp({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])})
       Array(2., dtype=float32)
 
-    Source: Li et al., `Explicit Inductive Bias for Transfer Learning with Convolutional Networks
-    <https://arxiv.org/abs/1802.01483>`_, 2018, without their separate term for the head.
+    Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
+    Networks](https://arxiv.org/abs/1802.01483), 2018, without their separate term for the head.
     """
     check_pair("w", w, "w_s", w_s)
     return 0.5 * total(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
@@ -65,15 +65,16 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       ValueError: The trees differ in structure or shape, or `reduction` gives no scalar.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import feature_distance
       >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])
       >>> feature_distance({"stage2": f}, {"stage2": f_s})
       Array(2., dtype=float32)
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019; which reduction the paper uses is not known to us.
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019; which reduction the paper uses is not known to
+    us.
     """
     check_pair("f", f, "f_s", f_s)
     f_s = jax.lax.stop_gradient(f_s)

@@ -38,15 +38,15 @@ def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.A
         positive number.
       TypeError: A leaf is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import distillation
       >>> logits, logits_s = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 2.0]])
       >>> print(f"{distillation(logits, logits_s, temperature=2.0):.3f}")
       0.444
 
-    Source: Hinton et al., `Distilling the Knowledge in a Neural Network
-    <https://arxiv.org/abs/1503.02531>`_, 2015, section 2.
+    Source: Hinton et al., [Distilling the Knowledge in a Neural
+    Network](https://arxiv.org/abs/1503.02531), 2015, section 2.
     """
     check_pair("logits", logits, "logits_s", logits_s)
     check_last_axis("logits", logits, "classes")

@@ -31,14 +31,14 @@ def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
       ValueError: `f` is no matrix, or `k` is not a whole number from 1 to `min(batch, features)`.
       TypeError: `f` is not real floating point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import batch_spectral_shrinkage
       >>> batch_spectral_shrinkage(jnp.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
       Array(4., dtype=float32)
 
-    Source: Chen et al., `Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
-    for Safe Transfer Learning <https://papers.nips.cc/paper/8466>`_, 2019.
+    Source: Chen et al., [Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
+    for Safe Transfer Learning](https://papers.nips.cc/paper/8466), 2019.
     """
     check_matrix("f", f)
     if not (isinstance(k, Integral) and 1 <= k <= min(f.shape)):
