@@ -184,9 +184,9 @@ def _import_torch(path: Path) -> Any:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
-            f"`source` should be a .safetensors file where torch is not installed, got {path}. "
-            "Convert it where torch is: `safetensors.torch.save_file(torch.load('model.pth', "
-            "weights_only=True), 'model.safetensors')`."
+            f"torch is not installed, so {path} cannot be read. Convert it where torch is: "
+            "`safetensors.torch.save_file(torch.load('model.pth', weights_only=True), "
+            "'model.safetensors')`."
         ) from error
     return torch
 

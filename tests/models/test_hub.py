@@ -123,12 +123,12 @@ def files_in(folder):
 
 @contextmanager
 def answered_with(error, *parts):
-    """Expect exactly this error, in the form of every error here, with all parts in its text."""
+    """Expect exactly this error: the cause, then what to do, with all parts in its text."""
     with pytest.raises(error) as raised:
         yield raised
     text = str(raised.value)
     assert type(raised.value) is error
-    assert re.fullmatch(r"`source` should .+, got .+\. .+\.", text), text
+    assert re.fullmatch(r".+\. .+\.", text), text
     assert [part for part in parts if part not in text] == [], text
 
 
@@ -286,7 +286,7 @@ def test_what_needs_a_token_says_so(status, server, fetch, tmp_path):
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_any_other_refusal_is_named_at_once(status, server, fetch):
     server.status = status
-    with answered_with(OSError, f"of owner/name at revision main it answered {status}. Run"):
+    with answered_with(OSError, f"the hub answered {status}: it cannot deliver"):
         fetch()
     assert len(server.requests) == 1
 
@@ -306,7 +306,7 @@ def test_a_dropped_connection_leaves_nothing_that_loads(server, fetch, tmp_path,
     server.drops = True
     with answered_with(
         OSError,
-        "the download of model.safetensors of owner/name at revision main broke off",
+        "The download of model.safetensors of owner/name at revision main",
         f"Nothing of it was kept as a file in {tmp_path / 'cache'}",
     ) as raised:
         fetch()
@@ -331,7 +331,7 @@ def test_a_page_in_place_of_weights_is_a_file_that_is_refused_on_opening(fetch):
 def test_a_server_that_is_no_hub_is_named(server, fetch, monkeypatch):
     """As behind the page of a hotel's network, which answers everything with 200."""
     monkeypatch.setattr(Handler, "do_HEAD", lambda self: Handler.answer(self, 200, PAGE, {}))
-    with answered_with(OSError, "broke off (LocalEntryNotFoundError: Response from", "X-Repo-Com"):
+    with answered_with(OSError, "failed (LocalEntryNotFoundError: Response from", "X-Repo-Com"):
         fetch()
 
 
@@ -370,7 +370,7 @@ def test_without_network_the_answer_comes_at_once(nothing, tmp_path, printed, mo
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with nothing() as port:
         endpoint = f"http://127.0.0.1:{port}"
-        failed = f"is not in {tmp_path}, and asking {endpoint} failed (Connect"
+        failed = f"The hub at {endpoint} cannot be reached (Connect"
         started = time.perf_counter()
         with answered_with(
             ConnectionError, failed, *WAYS_OUT, "or run this again with network."
@@ -417,6 +417,6 @@ def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
 
 def test_without_the_client_the_way_to_install_it_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with answered_with(ImportError, 'Run `pip install "optax-dtnh[models]"`.') as raised:
+    with answered_with(ImportError, "Run `pip install 'optax-dtnh[models]'`, or pass") as raised:
         hub_file("hf:owner/name")
     assert isinstance(raised.value.__cause__, ImportError)

@@ -128,11 +128,9 @@ import optax_dtnh.models
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    expected = (
-        f"`{absent}` should be installed for `optax_dtnh.models`, got none. Install the extra"
-    )
+    expected = f"`{absent}` is not installed, but `optax_dtnh.models` needs it. Run"
     assert done.returncode == 1
-    assert f"ModuleNotFoundError: {expected}: `pip install 'optax-dtnh[models]'`." in done.stderr
+    assert f"ModuleNotFoundError: {expected} `pip install 'optax-dtnh[models]'`." in done.stderr
 
 
 # --- the wheel in a new environment
