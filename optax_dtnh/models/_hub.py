@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DEFAULT_FILE = "model.safetensors"
-# A revision has no slash, but for the names under which the hub keeps pull requests.
+# A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
 CONNECT_S = 1.0  # without a network, this is what the user waits for
 
@@ -40,7 +40,7 @@ def hub_file(
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """Return the path of the file in the hub's cache, which it enters if it is to be downloaded.
+    """Return the path of the file in the hub's cache, and download it first if asked.
 
     A cached file is returned without any request. An incomplete download is neither returned nor
     left in the cache.
@@ -113,7 +113,7 @@ def _client() -> Any:
 
 def _cached(file: HubFile) -> Path | None:
     # Not `hf_hub_download(local_files_only=True)`: that may ask the hub for a list of agents first.
-    # Where the cache knows that the hub has no such file, the answer is neither a path nor None.
+    # If the cache knows that the hub has no such file, it returns neither a path nor None.
     found = _client().try_to_load_from_cache(
         file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
     )
@@ -129,7 +129,7 @@ def _ways_out(file: HubFile, last: str) -> str:
 
 
 def _reach(source: str, file: HubFile, endpoint: str | None) -> None:
-    """Ask once, because the client itself tries for 23 s before it finds that there is no network.
+    """Ask once, because the client itself retries for 23 s if there is no network.
 
     Its own session and headers, so that its proxies and tokens count here as well.
     """

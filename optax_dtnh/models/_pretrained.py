@@ -135,7 +135,7 @@ def _check_tensors(
     names: Mapping[tuple[Any, ...], Names],
     ignore: Collection[str],
 ) -> None:
-    """Raise unless the file holds what the model needs, of its shapes, and nothing else."""
+    """Raise unless the file holds exactly the tensors of the model, in their shapes."""
     expected = {
         name: their_shape(path, leaf.shape, len(names[path]))
         for path, leaf in leaves.items()

@@ -1,4 +1,4 @@
-"""Residual networks that compute what torch's do, with named feature maps.
+"""Residual networks that equal torch's, with named feature maps.
 
 Version 1.5, the one whose weights people have: the stride of a bottleneck sits on its 3 x 3
 convolution. Padding is `k // 2` on both sides, where `SAME` would pad a strided convolution on one.
@@ -146,12 +146,12 @@ class ResNet(nnx.Module):
         return result(self.frozen, self.head(jnp.mean(x, axis=(1, 2))), features)
 
     def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients end here; called by `nnx.view`."""
+        """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
 
 
 def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:
-    """Return `x` times its gate, or `x` itself where it has none."""
+    """Return `x` times its gate, or `x` if it has none."""
     return x if gates is None or name not in gates else x * gates[name]
 
 

@@ -1,4 +1,4 @@
-"""What a transfer needs of a pretrained model: a new head, a mask of the old rest, a teacher."""
+"""What a transfer needs of a pretrained model: a new head, a mask of the backbone, a teacher."""
 
 from typing import Any, TypeVar
 

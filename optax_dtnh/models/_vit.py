@@ -1,4 +1,4 @@
-"""Vision transformers that compute what torch's do, with the tokens after every block."""
+"""Vision transformers that equal torch's, with the tokens after every block."""
 
 import functools
 
@@ -121,7 +121,7 @@ class ViT(nnx.Module):
         return result(self.frozen, self.head(self.norm(x[:, 0])), features)
 
     def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients end here; called by `nnx.view`."""
+        """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
 
 

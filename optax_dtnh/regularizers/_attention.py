@@ -1,4 +1,4 @@
-"""DELTA: the distance of feature maps, weighted by what each channel is worth to the new task."""
+"""DELTA: the distance of feature maps, weighted by the worth of each channel for the new task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -61,7 +61,7 @@ def attention_feature_distance(
 
 
 def standardized_softmax(increase: jax.Array) -> jax.Array:
-    """Return `softmax(z / 5)` of the increases less their mean, over their standard deviation."""
+    """Return `softmax(z / 5)` of the standardized increases `z`."""
     spread = jnp.std(increase)
     return jax.nn.softmax((increase - increase.mean()) / jnp.where(spread == 0, 1.0, spread) / 5)
 
