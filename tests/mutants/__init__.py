@@ -1,19 +1,12 @@
-"""Faults that the tests have to notice, one list for each part; `python -m tests.mutants`."""
+"""Small changes to the code that the tests have to notice."""
 
 from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """One fault.
-
-    Attributes:
-      path: File that holds it, from the root of the repository.
-      old: What stands there, found exactly once.
-      new: What is put in its place.
-      tests: Files of the tests that should notice, separated by spaces.
-    """
+    """A replacement in one file, and the tests that mirror the file, which have to fail with it."""
 
     path: str
-    old: str
+    old: str  # occurs exactly once in the file
     new: str
     tests: str
