@@ -3,6 +3,7 @@
 import ast
 import inspect
 import io
+import re
 import tokenize
 import typing
 
@@ -174,6 +175,16 @@ def imports():
 
 def part_of(module):
     return module.split(".")[1]
+
+
+def test_the_picture_of_the_imports_is_right():
+    page = (ROOT / "docs/contributing.md").read_text()
+    drawn = {
+        part.strip(): sorted(targets.strip().split(", "))
+        for part, targets in re.findall(r"^(\w+) +-> (.+)$", page, re.MULTILINE)
+    }
+    real = {part: targets for part, targets in imports().items() if targets}
+    assert drawn == real
 
 
 def test_imports_point_one_way():
