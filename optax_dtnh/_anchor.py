@@ -47,7 +47,7 @@ def add_l2_sp(
         r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
         update = inner(g) + weight * r'
 
-        `r` needs no second backward pass. If `weight >= 0` and `m = g`, the guarantee is that of
+    `r` needs no second backward pass. If `weight >= 0` and `m = g`, the guarantee is that of
     `dtnh`: `<update, g> >= <inner(g), g>`, see [docs/guarantee.md](guarantee.md).
 
     Put `add_l2_sp` before the learning rate. After it, the pull would push away from the anchor,
