@@ -80,7 +80,7 @@ def _bytes_and_memory(title: str, rows: list[Results]) -> str:
 
 
 def _quartiles(row: Results | None, name: str = "time") -> str | None:
-    return row and f"{row[name]:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{row[name]:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row else None
 
 
 def _step(results: Results, method: str) -> Results:

@@ -170,17 +170,6 @@ def test_a_cached_file_is_returned_without_a_request(server, fetch):
     assert server.requests == []
 
 
-def test_a_cached_file_is_returned_without_a_server(tmp_path):
-    with serving() as server:
-        options = {"cache_dir": tmp_path, "endpoint": server.endpoint}
-        path = hub_file("hf:owner/name", download=True, **options)
-    huggingface_hub.close_session()
-    assert hub_file("hf:owner/name", **options) == path
-    assert hub_file("hf:owner/name", download=True, **options) == path
-    with answered_with(ConnectionError, "model.safetensors of owner/name at revision v1.0"):
-        hub_file("hf:owner/name@v1.0", download=True, **options)
-
-
 @pytest.mark.slow
 def test_every_request_goes_to_the_endpoint(server, tmp_path):
     """The client's own way is to ask a hub named in the environment for more than the file."""

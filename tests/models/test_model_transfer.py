@@ -10,7 +10,7 @@ from flax import nnx
 
 from optax_dtnh import add_l2_sp
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
-from tests.core.helpers import assert_equal, minus, norm
+from tests.core.helpers import assert_equal, norm
 from tests.models.small_models import (
     build,
     each_network,
@@ -166,21 +166,6 @@ def test_in_an_optimizer_the_mask_of_the_model_and_the_function_give_the_same_st
     for other in (step("function"), step("function", graph=False)):
         assert_equal(other, (params, anchor))
     assert len(anchor) == len(jax.tree.leaves(params)) - 2
-
-
-@pytest.mark.parametrize("form", ["tree", "function"])
-def test_plain_trees_take_the_mask_as_a_tree_or_as_a_function(form):
-    params = nnx.to_pure_dict(nnx.state(start(), nnx.Param))
-    tx = anchored({"tree": backbone_mask(params), "function": backbone_mask}[form])
-    state = tx.init(params)
-    for sign in SIGNS:
-        grads = jax.tree.map(lambda w, sign=sign: sign * w, params)
-        updates, state = jax.jit(tx.update)(grads, state, params)
-        params = optax.apply_updates(params, updates)
-    anchor = jax.tree.leaves(optax.tree.get(state, "anchor"))
-    expected, kept = step("function")
-    assert norm(minus(params, expected)) <= 1e-6 * norm(expected)
-    assert len(anchor) == len(kept)
 
 
 def test_without_the_mask_the_head_would_be_anchored():

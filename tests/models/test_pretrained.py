@@ -117,12 +117,6 @@ def test_the_model_is_in_training_mode_and_computes_in_the_dtype_that_is_asked_f
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("bfloat16")}
 
 
-def test_unused_parts_of_a_hugging_face_vit_are_excused(tmp_path):
-    tensors = as_checkpoint(HUGGING_FACE_VIT, small(HUGGING_FACE_VIT))
-    pooler = {f"vit.pooler.dense.{x}": np.ones(64, "float32") for x in ("weight", "bias")}
-    load_pretrained(saved(tensors | pooler, tmp_path))
-
-
 def test_a_source_on_the_hub_is_fetched_as_told(monkeypatch, resnet, tmp_path):
     path, asked = saved(resnet, tmp_path), []
 

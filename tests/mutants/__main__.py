@@ -26,23 +26,33 @@ TIMEOUT = 1800  # seconds, for a mutant that never ends
 
 def main(names: list[str]) -> int:
     """Run the lists, and return 1 unless every mutant is killed."""
-    mutants = [
-        m
-        for name in names or LISTS
-        for m in importlib.import_module(f"tests.mutants.{name}").MUTANTS
-    ]
-    lines = [line for m in mutants if (line := misplaced(m))]
+    lists = [importlib.import_module(f"tests.mutants.{name}") for name in names or LISTS]
+    mutants = [mutant for found in lists for mutant in found.MUTANTS]
+    problems = [problem for mutant in mutants if (problem := misplaced(mutant))]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         copy_to(copy)
-        lines += [] if lines else sound(copy, mutants)
-        for i, mutant in enumerate([] if lines else mutants):
-            where = f"{mutant.path}: {' '.join(mutant.new.split()):.60}"
-            outcome = fate(copy, mutant)
-            print(f"{i + 1}/{len(mutants)} {outcome}: {where}", flush=True)
-            lines += [where] if outcome == "survived" else []
-    print("\n".join(["Not killed:", *lines] if lines else [f"All {len(mutants)} are killed."]))
-    return 1 if lines else 0
+        problems += [] if problems else survivors(copy, mutants)
+    print("\n".join(["Not killed:", *problems] if problems else [f"{len(mutants)} killed."]))
+    return 1 if problems else 0
+
+
+def survivors(copy: Path, mutants: list[Mutant]) -> list[str]:
+    """Return the mutants that neither their own tests nor the whole suite notice."""
+    tests = sorted({path for mutant in mutants for path in mutant.tests.split()})
+    if not passes(copy, *tests):
+        return [f"the tests fail without a mutant: {' '.join(tests)}"]
+    left = [mutant for mutant in mutants if not killed(copy, mutant, *mutant.tests.split())]
+    if left and not passes(copy):
+        return [*map(named, left), "and the whole suite fails without a mutant"]
+    return [named(mutant) for mutant in left if not killed(copy, mutant)]
+
+
+def named(mutant: Mutant) -> str:
+    """Return a mutant in one line."""
+    return (
+        f"{mutant.path}: {' '.join(mutant.old.split()):.40} -> {' '.join(mutant.new.split()):.40}"
+    )
 
 
 def misplaced(mutant: Mutant) -> str | None:
@@ -61,23 +71,22 @@ def copy_to(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name)
 
 
-def sound(copy: Path, mutants: list[Mutant]) -> list[str]:
-    """Return which tests do not pass without a mutant: what they then say means nothing."""
-    tests = sorted({path for m in mutants for path in m.tests.split()})
-    return [] if passes(copy, *tests) else [f"without a mutant: {' '.join(tests)}"]
-
-
-def fate(copy: Path, mutant: Mutant) -> str:
-    """Return what becomes of one mutant."""
+def killed(copy: Path, mutant: Mutant, *tests: str) -> bool:
+    """Return whether tests notice a mutant, and print it."""
     path = copy / mutant.path
     text = path.read_text()
     path.write_text(text.replace(mutant.old, mutant.new))
     try:
-        if not passes(copy, *mutant.tests.split()):
-            return "killed"
-        return "survived" if passes(copy) else "killed by the whole suite"
+        noticed = not passes(copy, *tests)
     finally:
         path.write_text(text)
+    print(
+        "killed" if noticed else "survived",
+        named(mutant),
+        "" if tests else "(all tests)",
+        flush=True,
+    )
+    return noticed
 
 
 def passes(copy: Path, *tests: str) -> bool:
