@@ -16,7 +16,8 @@ from flax import nnx
 from safetensors import SafetensorError
 
 from optax_dtnh.finetune import report
-from optax_dtnh.finetune.batches import Source, evaluation_batches
+from optax_dtnh.finetune.batches import evaluation_batches
+from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 

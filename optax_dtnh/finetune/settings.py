@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from .errors import UsageError
+from optax_dtnh.finetune.errors import UsageError
 
 # The weights of the authors' code, for the reductions of docs/regularizers.md, "Which weight".
 PUBLISHED_WEIGHTS = {
@@ -27,59 +27,51 @@ RULES = ("truncate", "orthogonal", "drop", "cosine")
 GROUPS = ("files", "method", "training", "images", "machine")
 
 
-def number(given: str) -> float:
-    """Return a finite number >= 0."""
-    return _checked(given, "a number >= 0", float, lambda x: 0 <= x < math.inf)
+def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]):
+    """Return a type of `argparse`: plain numbers for which `holds` is true."""
+
+    def parse(given: str) -> Any:
+        try:
+            value = kind(given) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")
+        return value
+
+    return parse
 
 
-def positive(given: str) -> float:
-    """Return a finite number > 0."""
-    return _checked(given, "a number > 0", float, lambda x: 0 < x < math.inf)
+number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
+positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
+fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
+whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
+count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
 
 
-def fraction(given: str) -> float:
-    """Return a number strictly between 0 and 1."""
-    return _checked(given, "a number above 0 and below 1", float, lambda x: 0 < x < 1)
-
-
-def whole(given: str) -> int:
-    """Return a whole number that fits into 32 bits."""
-    return _checked(given, "a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
-
-
-def count(given: str) -> int:
-    """Return a whole number of at least 1 that fits into 32 bits."""
-    return _checked(given, "a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
-
-
-def _checked(
-    given: str, what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
+def _option(
+    group: str, text: str, default: Any = None, *, free: bool = False, **argument: Any
 ) -> Any:
-    try:
-        value = kind(given) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
-    except ValueError:
-        value = math.nan
-    if not holds(value):
-        raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")
-    return value
-
-
-def _option(group: str, text: str, default: Any = None, *, free: bool = False, **argument: Any):
-    """Return a field that is also an argument of the command.
+    """Return a field that is also an option of the command; False makes it a switch.
 
     Args:
       group: Heading of the option in `--help`.
-      text: Help of the option. Argparse fills in `%(default)s`.
+      text: One or two sentences of help; a default other than None and False is added to them.
       default: Default of both.
       free: Whether a run may be resumed with another value, because no weight depends on it.
       **argument: What else `ArgumentParser.add_argument` gets.
     """
-    argument = {"help": text, "default": default} | argument
+    if default is False:
+        argument["action"] = "store_true"
+    elif default not in (None, ()):
+        text = f"{text.removesuffix('.')} (default: {default})."
+    if kind := argument.get("type"):
+        argument["metavar"] = "N" if kind in (whole, count) else "X"
+    argument |= {"help": text, "default": default}
     return field(default=default, metadata={"group": group, "free": free, "argument": argument})
 
 
 _file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
-_SWITCH: dict[str, Any] = {"default": False, "action": "store_true"}
 _WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in PUBLISHED_WEIGHTS.items())
 
 
@@ -95,7 +87,7 @@ class Settings:
         metavar="FILE",
         required=True,
     )
-    download: bool = _file("Fetch an hf: checkpoint that is not cached.", free=True, **_SWITCH)
+    download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     data: str = _file(
         "Folder with one folder of images for each class, or tfds:NAME.",
         metavar="DIR",
@@ -106,26 +98,22 @@ class Settings:
     )
 
     method: str = _method(
-        "Regularizer, with or without DTNH, or finetune for none (default: %(default)s). "
-        f"One of {', '.join(METHODS)}.",
+        f"Regularizer, with or without DTNH, or none: {', '.join(METHODS)}.",
         "l2_sp+dtnh",
         choices=METHODS,
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where the regularizer meets the optimizer, see docs/forms.md (default: before). "
-        "metric needs adam, and momentum needs sgd.",
+        "Where the regularizer meets the optimizer, see docs/forms.md. metric needs adam, and "
+        "momentum needs sgd (default: before).",
         choices=FORMS,
     )
-    weight: float | None = _method(
-        f"Weight of the regularizer (default: {_WEIGHTS}).", type=number, metavar="WEIGHT"
-    )
+    weight: float | None = _method(f"Weight of the regularizer (default: {_WEIGHTS}).", type=number)
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     reference_decay: float | None = _method(
-        "Let DTNH protect a moving average of the loss gradients with this decay (default: protect "
+        "Decay of the moving average of loss gradients that DTNH protects (default: it protects "
         "the gradient of the batch).",
         type=fraction,
-        metavar="DECAY",
     )
     layers: tuple[str, ...] = _method(
         "Feature maps that feature_distance and delta compare (default: the stages of a ResNet, "
@@ -134,96 +122,54 @@ class Settings:
         nargs="+",
         metavar="NAME",
     )
-    temperature: float = _method(
-        "Temperature of distillation (default: %(default)g).", 2.0, type=positive, metavar="T"
-    )
+    temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
-        "Weight decay of the new head, with a regularizer (default: %(default)g).",
-        0.01,
-        type=number,
-        metavar="DECAY",
+        "Weight decay of the new head, with a regularizer.", 0.01, type=number
     )
     weight_decay: float = _method(
-        "Weight decay of all parameters, with the method finetune (default: %(default)g).",
-        1e-4,
-        type=number,
-        metavar="DECAY",
+        "Weight decay of all parameters, with the method finetune.", 1e-4, type=number
     )
 
-    optimizer: str = _training(
-        "SGD has momentum 0.9 (default: %(default)s).", "sgd", choices=OPTIMIZERS
-    )
-    learning_rate: float = _training(
-        "Learning rate at the start (default: %(default)g).", 0.01, type=positive, metavar="RATE"
-    )
+    optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
+    learning_rate: float = _training("Learning rate at the start.", 0.01, type=positive)
     schedule: str = _training(
-        "step divides the learning rate by 10 after two thirds of the steps, cosine decays it to 0 "
-        "(default: %(default)s).",
+        "step divides the learning rate by 10 after two thirds of steps; cosine decays it to 0.",
         "step",
         choices=("step", "cosine", "constant"),
     )
-    batch_size: int = _training(
-        "Images in a step, over all devices (default: %(default)d).", 64, type=count, metavar="N"
-    )
-    steps: int = _training("Number of steps (default: %(default)d).", 9000, type=count, metavar="N")
+    batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
+    steps: int = _training("Number of steps.", 9000, type=count)
     seed: int = _training(
-        "Seed of the new head, and of the selection, the order and the augmentation of images "
-        "(default: %(default)d).",
+        "Seed of the new head, and of the selection, order and augmentation of images.",
         0,
         type=whole,
-        metavar="N",
     )
 
     train_per_class: int | None = _image(
-        "Training images of each class (default: all of a training split).",
-        type=count,
-        metavar="N",
+        "Training images of each class (default: all of a training split).", type=count
     )
     image_size: int | None = _image(
         "Height and width of the images that the network sees (default: the checkpoint's, or 224).",
         type=count,
-        metavar="N",
     )
     resize: int | None = _image(
         "Resize training images to N x N pixels before cropping (default: 8/7 of the image size).",
         type=count,
-        metavar="N",
     )
     skip_broken: bool = _image(
-        "Leave out images that cannot be read, instead of refusing the data.", **_SWITCH
+        "Leave out images that cannot be read, instead of refusing the data.", False
     )
-    workers: int = _image(
-        "Processes that decode images; 0 uses threads (default: %(default)d).",
-        0,
-        free=True,
-        type=whole,
-        metavar="N",
-    )
+    workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
 
     dtype: str = _machine(
-        "Precision of the forward and backward pass; parameters are float32 (default: "
-        "%(default)s).",
+        "Precision of the forward and backward pass; parameters are float32.",
         "float32",
         choices=("float32", "bfloat16"),
     )
-    devices: int | None = _machine(
-        "Use the first N devices (default: all).", type=count, metavar="N"
-    )
-    fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", **_SWITCH)
-    log_every: int = _machine(
-        "Steps between two lines of the log (default: %(default)d).",
-        50,
-        free=True,
-        type=count,
-        metavar="N",
-    )
-    save_every: int = _machine(
-        "Steps between two checkpoints (default: %(default)d).",
-        500,
-        free=True,
-        type=count,
-        metavar="N",
-    )
+    devices: int | None = _machine("Use the first N devices (default: all).", type=count)
+    fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
+    log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
+    save_every: int = _machine("Steps between two checkpoints.", 500, free=True, type=count)
 
     @property
     def regularizer(self) -> str:
@@ -235,12 +181,13 @@ class Settings:
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting, in groups."""
+def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Add an option for every setting, and return the groups of `--help` by name."""
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for f in fields(Settings):
         flag = f"--{f.name.replace('_', '-')}"
         groups[f.metadata["group"]].add_argument(flag, **f.metadata["argument"])
+    return groups
 
 
 def settings_of(chosen: Namespace) -> Settings:
@@ -250,7 +197,8 @@ def settings_of(chosen: Namespace) -> Settings:
       UsageError: They do not fit together.
     """
     given = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
-    settings = Settings(**given | {"layers": tuple(given["layers"])})
+    given["layers"] = tuple(chosen.layers)
+    settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)
     if settings.regularizer == FINETUNE:
