@@ -30,7 +30,8 @@ MUTANTS = [
     Mutant(
         f"{FOLDER}/__main__.py",
         "from optax_dtnh.finetune.errors import UsageError\n",
-        "from optax_dtnh.finetune import train\nfrom optax_dtnh.finetune.errors import UsageError\n",
+        "from optax_dtnh.finetune import train  # noqa: F401\n"
+        "from optax_dtnh.finetune.errors import UsageError\n",
         COMMAND,
     ),
     Mutant(f"{FOLDER}/errors.py", "raise UsageError(str(error))", "raise error", COMMAND),
@@ -44,8 +45,9 @@ MUTANTS = [
     ),
     Mutant(f"{FOLDER}/dataset.py", "digest + label.to_bytes(4, signed=True)", "digest", DATASET),
     Mutant(f"{FOLDER}/dataset.py", "train_per_class + 1,", "train_per_class,", DATASET),
-    Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", DATASET),
-    Mutant(f"{FOLDER}/folder.py", "if real in outside:", "if False:", DATASET),
+    Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", BATCHES),
+    Mutant(f"{FOLDER}/folder.py", 'not entry.name.startswith(".")', "True", DATASET),
+    Mutant(f"{FOLDER}/folder.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
     Mutant(f"{FOLDER}/tfds.py", 'source[0]["label"] >= 0', 'source[0]["label"] >= -1', TFDS),
     Mutant(f"{FOLDER}/images.py", "ImageOps.exif_transpose(opened)", "opened", IMAGES),
     Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
