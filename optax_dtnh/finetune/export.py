@@ -16,7 +16,8 @@ from flax import nnx
 from safetensors import SafetensorError
 
 from optax_dtnh.finetune import report
-from optax_dtnh.finetune.batches import Source, evaluation_batches
+from optax_dtnh.finetune.batches import evaluation_batches
+from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
@@ -114,7 +115,7 @@ def check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
     different = sorted(set(classes) ^ set(trained.classes))
     if different:
         raise ValueError(
-            f"`--evaluate` should have the classes of the model, got '{data}', where they differ "
+            f"`--data` should have the classes of the model, got '{data}', where they differ "
             f"in {', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Take the data "
             "that the model was trained for."
         )
@@ -134,11 +135,11 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
         return evaluation_image(path.read_bytes(), how)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"`--predict` should name images, got '{path}', which does not exist. Check the path."
+            f"`IMAGE` should be an existing file, got '{path}'. Check the path."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
         raise ValueError(
-            f"`--predict` should name images that can be read, got '{path}' "
+            f"`IMAGE` should be an image that can be read, got '{path}' "
             f"({reason(error, path.name)}). Leave it out."
         ) from error
 

@@ -5,11 +5,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from optax_dtnh.finetune import report
-from optax_dtnh.finetune.options import FREE, Settings
+from optax_dtnh.finetune.settings import FREE, Settings
 
 
 def check(out: Path, settings: Settings) -> bool:
@@ -24,7 +25,7 @@ def check(out: Path, settings: Settings) -> bool:
     if before is None:
         _check_free(out)
         return False
-    _check_same(out, "settings", _plain(settings._asdict()), before["settings"])
+    _check_same(out, "settings", _plain(asdict(settings)), before["settings"])
     return (out / report.SUMMARY).is_file()
 
 
@@ -46,7 +47,7 @@ def claim(out: Path, settings: Settings, found: dict[str, Any]) -> None:
     path = out / report.SETTINGS
     with report.writing(path):
         out.mkdir(parents=True, exist_ok=True)
-    report.write_json(path, {"settings": settings._asdict(), "found": found})
+    report.write_json(path, {"settings": asdict(settings), "found": found})
     return None
 
 

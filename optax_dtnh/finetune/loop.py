@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import checkpoints, delta, interrupts, methods, report, step
-from optax_dtnh.finetune.batches import TrainingBatches, training_batches
+from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.opening import Run
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.step import State
@@ -32,26 +32,29 @@ def train(run: Run, out: Path) -> ResNet | ViT:
     """
     settings = run.settings
     student, tx = step.split(with_new_head(run)), methods.transformation(settings)
-    batches = _batches(run)
-    state, placed = _start(run, out, student, tx, batches)
+    state, placed = _start(run, out, student, tx)
+    following = _batches(run, int(state.step))
     teacher = teacher_of(run)
     graph, *pretrained = teacher or (None,)
     function = step.train_step(student.graph, graph, tx, settings, run.layers)
     # The arrays of `student` have gone into the state, and are donated with it.
     del student
     try:
-        state = _steps(run, out, state, step.jitted(function, placed), pretrained or None, batches)
+        state = _steps(
+            run, out, state, step.jitted(function, placed), pretrained or None, following
+        )
     finally:
-        batches.close()
+        following.close()
     return _whole(run, state)
 
 
-def _batches(run: Run) -> TrainingBatches:
-    return training_batches(
+def _batches(run: Run, start: int) -> Any:
+    return batches(
         run.data.train,
         run.preprocessing,
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
+        start=start,
         workers=run.settings.workers,
         shard=(jax.process_index(), jax.process_count()),
     )
@@ -73,12 +76,10 @@ def _shardings(run: Run, tree: Any) -> Any:
 # --- start
 
 
-def _start(
-    run: Run, out: Path, student: step.Network, tx: Any, batches: TrainingBatches
-) -> tuple[State, Any]:
+def _start(run: Run, out: Path, student: step.Network, tx: Any) -> tuple[State, Any]:
     """Return the state and where it lies: that of the newest checkpoint, or the first one.
 
-    `batches` is set to go on from there, and the log is cut to it.
+    The log is cut to it.
     """
     init = functools.partial(step.init, tx=tx)
     attends = run.settings.regularizer == "delta"
@@ -93,12 +94,11 @@ def _start(
         if restored:
             print(f"Going on from step {restored.step}.", flush=True)
     if restored:
-        batches.set_state(restored.data_state)
         return restored.state, placed
     weights = _channel_weights(run) if attends else {}
     state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
     if attends:  # so that they need not be found again
-        checkpoints.save(out / CHECKPOINTS, 0, state, batches.get_state())
+        checkpoints.save(out / CHECKPOINTS, 0, state, {})
     return state, placed
 
 
@@ -125,7 +125,7 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
 
 
 def _steps(
-    run: Run, out: Path, state: State, advance: Any, pretrained: Any, batches: TrainingBatches
+    run: Run, out: Path, state: State, advance: Any, pretrained: Any, following: Any
 ) -> State:
     settings, first = run.settings, int(state.step)
     progress, before = Progress(settings, out, first), None
@@ -133,7 +133,7 @@ def _steps(
     zeros = jax.device_put(zeros, _shardings(run, zeros))
     with progress.bar as bar:
         for done in range(first + 1, settings.steps + 1):
-            state, loss = advance(state, pretrained, step.on_devices(next(batches), run.mesh))
+            state, loss = advance(state, pretrained, step.on_devices(next(following), run.mesh))
             jax.block_until_ready(before)  # at most two steps are under way
             interrupts.raise_again()
             before, last = loss, done == settings.steps
@@ -146,7 +146,7 @@ def _steps(
                 # A copy: the sums are donated with the state.
                 state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
             if done % settings.save_every == 0 or last:
-                checkpoints.save(out / CHECKPOINTS, done, state, batches.get_state())
+                checkpoints.save(out / CHECKPOINTS, done, state, {})
                 progress.start(done)
     return state
 

@@ -11,9 +11,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
-from optax_dtnh.finetune.options import Settings
-from optax_dtnh.finetune.sources import Data, open_data
+from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.models import ResNet, ViT, load_pretrained
 from optax_dtnh.models._hub import hub_file
 

@@ -9,7 +9,7 @@ import jax
 from tqdm import tqdm
 
 from optax_dtnh.finetune import methods, report
-from optax_dtnh.finetune.options import Settings
+from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics
 
 

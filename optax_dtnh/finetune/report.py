@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -10,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS, LOG, SUMMARY, FIGURE = "settings.json", "log.jsonl", "summary.json", "figure.png"
-PACKAGES = ("flax", "safetensors", "grain", "orbax-checkpoint", "pillow")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "optax",
+    "numpy",
+    "flax",
+    "safetensors",
+    "grain",
+    "orbax-checkpoint",
+    "pillow",
+)
 PARTIAL = ".partial-"  # how the names of files begin that are not whole yet
 CURVES = {
     "loss": "training loss",

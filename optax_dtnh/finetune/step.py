@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from optax_dtnh import value_and_grad_pair
 from optax_dtnh.finetune import methods
 from optax_dtnh.finetune.methods import Outputs
-from optax_dtnh.finetune.options import Settings
+from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.models import ResNet, ViT, teacher_view
 
 AXIS = "batch"
@@ -140,7 +140,7 @@ def init(
 def train_step(
     student: Any,
     teacher: Any,
-    tx: optax.GradientTransformationExtraArgs,
+    tx: optax.GradientTransformation,
     settings: Settings,
     layers: tuple[str, ...],
 ) -> Callable[..., tuple[State, jax.Array]]:
@@ -176,9 +176,7 @@ def train_step(
             return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
         ((loss, reg), (right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
-        updates, opt_state = tx.update(
-            pair.loss_grads, state.opt_state, state.params, reg_grads=pair.reg_grads
-        )
+        updates, opt_state = tx.update(pair, state.opt_state, state.params)
         conflict = optax.tree.get(opt_state, "conflict", jnp.zeros([]))
         seen = Metrics(loss, right, reg, conflict, jnp.ones([]))
         sums = jax.tree.map(jnp.add, state.sums, seen)

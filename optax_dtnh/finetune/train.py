@@ -1,30 +1,32 @@
-"""The three things that the command does: run, evaluate, predict."""
+"""The command `train`, by way of the modules that it is made of today."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from optax_dtnh.finetune import export, identity, loop, opening, processes, report
-from optax_dtnh.finetune.options import Settings
-from optax_dtnh.finetune.sources import broken_ones, open_data
+from optax_dtnh.finetune import export, identity, interrupts, loop, opening, processes, report
+from optax_dtnh.finetune.dataset import broken_ones
+from optax_dtnh.finetune.errors import usage_errors
+from optax_dtnh.finetune.settings import Settings
 
 
-def join(address: dict[str, Any] | None) -> None:
-    """Become one of several processes that train together, None for a single one."""
-    if address is not None:
-        processes.join(address)
-
-
-def run(settings: Settings, out: Path) -> None:
+def train(settings: Settings, out: Path, distributed: dict[str, Any] | None) -> None:
     """Train, write what people keep and test it: whatever of that has not been done yet."""
-    with processes.together():
-        if identity.check(out, settings):
-            print(f"The run in {out} is finished. {_result(report.summary(out))}")
-        else:
-            _run(settings, out)
+    try:
+        with interrupts.remembered(), usage_errors(ValueError, OSError, ImportError):
+            if distributed is not None:
+                processes.join(distributed)
+            with processes.together():
+                if identity.check(out, settings):
+                    print(f"The run in {out} is finished. {_result(report.summary(out))}")
+                else:
+                    _run(settings, out)
+    except KeyboardInterrupt:
+        text = interrupts.message(out, settings.save_every)
+        interrupts.leave(text, several=distributed is not None)
 
 
 def _run(settings: Settings, out: Path) -> None:
@@ -39,31 +41,6 @@ def _run(settings: Settings, out: Path) -> None:
             export.write(out, model, opened.data.classes, opened.preprocessing)
             summary = _summed_up(opened, out)
             print(f"{_result(summary)} Wrote {export.MODEL}, {report.SUMMARY} and more to {out}")
-
-
-def evaluate(out: Path, data: str | None) -> None:
-    """Print the accuracy of the model in `out` on the test images of `data`.
-
-    They are split as the run's were, so that none it was trained on is among them.
-    """
-    trained = export.read(out)
-    settings = trained.settings
-    opened = open_data(
-        data or settings["data"],
-        train_per_class=settings["train_per_class"],
-        seed=settings["seed"],
-        skip_broken=settings["skip_broken"],
-        data_dir=settings["data_dir"],
-    )
-    export.check_classes(trained, opened.classes, data or settings["data"])
-    print(_result({"test_accuracy": export.accuracy(trained, opened.test)}, len(opened.test)))
-
-
-def predict(out: Path, images: Sequence[Path]) -> None:
-    """Print the most probable class of each image, and how probable it is."""
-    trained = export.read(out)
-    for path, (label, probability) in zip(images, export.predictions(trained, images), strict=True):
-        print(f"{path}\t{label}\t{probability:.4f}")
 
 
 def _announce(opened: opening.Run) -> None:
@@ -88,7 +65,7 @@ def _summed_up(opened: opening.Run, out: Path) -> dict[str, Any]:
     summary = {
         **result,
         **report.summed_up(log),
-        "settings": settings._asdict(),
+        "settings": asdict(settings),
         "found": opened.found,
         "environment": report.environment(),
     }

@@ -1,0 +1,417 @@
+"""The command from outside: what a run leaves, how it is resumed and used, and what is refused."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from optax_dtnh.finetune import evaluate, train
+from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.settings import METHODS, PUBLISHED_WEIGHTS
+from optax_dtnh.models import ViT, save_pretrained
+from tests.finetune.runs import (
+    ROOT,
+    SMALL,
+    accuracy_in,
+    log_of,
+    printed_error,
+    run,
+    settings,
+    weights,
+    write_digits,
+    write_source,
+)
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("source") / "resnet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    model = ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
+    path = tmp_path_factory.mktemp("source") / "vit.safetensors"
+    save_pretrained(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def arguments(digits, source):
+    return ["--source", str(source), "--data", str(digits), *SMALL]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    """From a method to the folder of a finished run, made when it is first asked for."""
+    folders = {}
+
+    def finished_run(method="l2_sp+dtnh"):
+        if method not in folders:
+            folders[method] = tmp_path_factory.mktemp("runs") / method
+            run(*arguments, "--method", method, out=folders[method])
+        return folders[method]
+
+    return finished_run
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """From a method to a copy of its run as it was after the last checkpoint but one."""
+
+    def unfinished_run(method="l2_sp+dtnh"):
+        out = Path(shutil.copytree(finished(method), tmp_path / "unfinished"))
+        steps = {int(re.findall(r"\d+", p.name)[0]): p for p in (out / "checkpoints").iterdir()}
+        shutil.rmtree(steps[max(steps)])
+        for name in ("summary.json", "model.safetensors"):
+            (out / name).unlink()
+        return out
+
+    return unfinished_run
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def assert_same_model(out, other):
+    files = [folder / "model.safetensors" for folder in (out, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+# --- what a run leaves
+
+
+def test_a_run_leaves_what_people_keep(finished):
+    out = finished()
+    files = "figure.png labels.json log.jsonl model.safetensors preprocessing.json settings.json"
+    assert {p.name for p in out.iterdir()} == {*files.split(), "summary.json", "checkpoints"}
+    assert json.loads((out / "labels.json").read_text()) == [str(i) for i in range(10)]
+    assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert [entry["step"] for entry in log_of(out)] == [2, 4, 5]
+
+
+def test_the_summary_has_every_setting_the_versions_and_the_accuracy(finished):
+    summary = summary_of(finished())
+    assert vars(settings()).keys() == summary["settings"].keys()
+    assert (
+        summary["settings"] | {"weight": 0.01, "rule": "truncate", "form": "before"}
+        == (summary["settings"])
+    )
+    assert summary["environment"]["jax"] == jax.__version__
+    assert summary["found"]["train_images"] == 40
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert 0 < summary["conflict"] <= 1
+
+
+def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
+    out = finished()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert "is finished" in run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@slow
+def test_training_learns(arguments, tmp_path):
+    run(*arguments, "--steps", "60", "--log-every", "10", "--save-every", "60", out=tmp_path / "a")
+    losses = [entry["loss"] for entry in log_of(tmp_path / "a")]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+@slow
+def test_how_often_is_logged_changes_no_mean_and_no_weight(finished, arguments, tmp_path):
+    run(*arguments, "--log-every", "5", out=tmp_path / "run")
+    (one,) = log_of(tmp_path / "run")
+    for name in ("loss", "accuracy", "conflict"):
+        mean = np.average([entry[name] for entry in log_of(finished())], weights=[2, 2, 1])
+        np.testing.assert_allclose(one[name], mean, rtol=1e-5)
+    assert_same_model(finished(), tmp_path / "run")
+
+
+@slow
+def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, vit, tmp_path):
+    how = {"image_size": 48, "mean": [0.5, 0.4, 0.3], "interpolation": "bicubic"}
+    vit.with_name("preprocessing.json").write_text(json.dumps(how))
+    argv = [*arguments, "--source", vit, "--dtype", "bfloat16", "--method", "feature_distance+dtnh"]
+    out = tmp_path / "run"
+    run(*argv, out=out)
+    assert log_of(out)[-1]["regularizer"] > 0
+    assert weights(out)["head.weight"].shape[0] == 10
+    kept = json.loads((out / "preprocessing.json").read_text())
+    assert kept == how | {"image_size": 32, "resize": 36, "std": kept["std"]}
+
+
+# --- methods
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(x, marks=[] if x in ("l2_sp+dtnh", "delta+dtnh") else slow) for x in METHODS],
+)
+def test_every_method_runs(finished, method):
+    name = method.removesuffix("+dtnh")
+    for entry in log_of(finished(method)):
+        assert np.isfinite(entry["loss"])
+        assert (entry["regularizer"] is None) == (name in ("finetune", "l2_sp"))
+        assert (entry["conflict"] is None) == (name == "finetune")
+
+
+@slow
+@pytest.mark.parametrize("name", PUBLISHED_WEIGHTS)
+def test_dtnh_changes_the_weights_where_gradients_conflict(finished, name):
+    plain, protected = finished(name), finished(name + "+dtnh")
+    assert summary_of(plain)["conflict"] > 0
+    assert weights(plain).keys() == weights(protected).keys()
+    assert any((weights(plain)[k] != weights(protected)[k]).any() for k in weights(plain))
+
+
+@slow
+def test_at_the_start_networks_differ_in_the_mode_of_batch_normalization_alone(arguments, tmp_path):
+    """So L2-SP does not pull, and maps differ from those of the network in evaluation mode."""
+    argv = [*arguments, "--steps", "1", "--log-every", "1"]
+    for method in ("l2_sp", "feature_distance"):
+        run(*argv, "--method", method, out=tmp_path / method)
+    assert log_of(tmp_path / "l2_sp")[0]["conflict"] == 0
+    assert log_of(tmp_path / "feature_distance")[0]["regularizer"] > 1
+
+
+@slow
+def test_the_new_head_is_of_the_seed(arguments, tmp_path):
+    argv = [*arguments, "--steps", "1", "--learning-rate", "1e-20"]
+    for name, seed in (("a", "0"), ("b", "1")):
+        run(*argv, "--seed", seed, out=tmp_path / name)
+    one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert np.array_equal(one["conv1.weight"], other["conv1.weight"])
+    assert (one["fc.weight"] != other["fc.weight"]).any()
+
+
+@slow
+@pytest.mark.parametrize(
+    ("method", "fsdp"),
+    [
+        ("feature_distance+dtnh", []),
+        ("feature_distance+dtnh", ["--fsdp"]),
+        ("l2_sp+dtnh", ["--fsdp"]),
+        ("bss", []),
+    ],
+)
+def test_two_devices_give_what_one_gives(finished, arguments, tmp_path, method, fsdp):
+    run(*arguments, "--method", method, "--devices", "2", *fsdp, out=tmp_path / "run")
+    two, one = weights(tmp_path / "run"), weights(finished(method))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+# --- resumption
+
+
+@pytest.mark.parametrize("method", ["l2_sp+dtnh", pytest.param("delta+dtnh", marks=slow)])
+def test_a_run_is_resumed_to_the_same_bits(finished, unfinished, arguments, method):
+    out = unfinished(method)
+    with (out / "log.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a line of which only a part was written
+    assert "from step 4" in run(*arguments, "--method", method, out=out)
+    assert_same_model(finished(method), out)
+    logs = [log_of(folder) for folder in (finished(method), out)]
+    for entry in (*logs[0], *logs[1]):
+        entry.pop("images_per_second")
+    assert logs[0] == logs[1]
+
+
+def test_changed_data_is_refused(unfinished, arguments, digits, tmp_path):
+    out, data = unfinished(), Path(shutil.copytree(digits, tmp_path / "data"))
+    settings_file = out / "settings.json"
+    settings_file.write_text(settings_file.read_text().replace(str(digits), str(data)))
+    argv = [*arguments, "--data", data, "--out", out]
+    image, another = next((data / "3").iterdir()), next((data / "4").iterdir())
+    image.write_bytes(another.read_bytes())
+    assert re.search("same source and data.*where data_sha256 was", printed_error(*argv))
+    image.unlink()
+    assert re.search("source and data.*test_images was 160 and is 159", printed_error(*argv))
+
+
+# --- evaluate and predict
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=slow)])
+def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
+    finished, arguments, digits, tmp_path, dtype
+):
+    out = finished() if dtype == "float32" else tmp_path / "run"
+    run(*arguments, "--dtype", dtype, out=out)
+    accuracy = summary_of(out)["test_accuracy"]
+    assert accuracy_in(run(out=out, command="evaluate")) == accuracy
+    test = open_data(str(digits), train_per_class=4, seed=0).test
+    examples = [test[i] for i in range(len(test))]
+    lines = run(*(x["name"] for x in examples), out=out, command="predict").splitlines()
+    labels = [line.split("\t")[1] for line in lines]
+    right = [label == str(x["label"]) for label, x in zip(labels, examples, strict=True)]
+    assert sum(right) / len(right) == accuracy
+    # The last batch is filled up with black images.
+    assert run(examples[3]["name"], out=out, command="predict").strip() == lines[3]
+
+
+@slow
+def test_a_fresh_process_evaluates_to_the_accuracy_of_the_run(finished):
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "evaluate", "--out", finished()]
+    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiled as here
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)
+    assert accuracy_in(done.stdout) == summary_of(finished())["test_accuracy"]
+
+
+def test_what_fills_the_last_batch_does_not_count(finished, digits, tmp_path):
+    folder = tmp_path / "data"
+    for split in ("train", "test"):
+        shutil.copytree(digits, folder / split)
+    test = sorted((folder / "test").glob("*/*.png"))
+    lines = run(*test, out=finished(), command="predict").splitlines()
+    right = {p for p, line in zip(test, lines, strict=True) if line.split("\t")[1] == p.parent.name}
+    for hit in (True, False):
+        kept = [p for p in test if (p in right) == hit][:3]
+        assert kept
+        shutil.rmtree(folder / "test")
+        for path in kept:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(digits / path.parent.name / path.name, path)
+        shown = run("--data", folder, out=finished(), command="evaluate")
+        assert accuracy_in(shown) == hit
+
+
+def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_path):
+    assert "without settings.json" in printed_error("--out", tmp_path, command="evaluate")
+    data = write_digits(tmp_path / "data", classes=9)
+    line = printed_error("--out", finished(), "--data", data, command="evaluate")
+    assert "where they differ in 9." in line
+
+
+def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    reasons = {
+        "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
+        "missing.png": "Check the path.",
+    }
+    for name, reason in reasons.items():
+        line = printed_error("--out", finished(), tmp_path / name, command="predict")
+        assert f"'{tmp_path / name}'" in line
+        assert line.endswith(reason)
+
+
+# --- what is refused
+
+UNFIT = {
+    "devices": (["--devices", "9"], "`--devices` should be at most"),
+    "batch": (["--devices", "3"], "`--batch-size` should be a multiple"),
+    "no source": (["--source", "missing.safetensors"], "`source` should be an existing file"),
+    "no data": (["--data", "missing"], "`--data` should"),
+    "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
+    "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
+    "layer": (
+        ["--method", "delta", "--layers", "conv9"],
+        "`--layers` should be among stem, stage1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, name):
+    extra, message = UNFIT[name]
+    assert message in printed_error(*arguments, "--out", tmp_path / "run", *extra)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_image_size_of_a_vit_cannot_be_changed(arguments, vit, tmp_path):
+    argv = [*arguments, "--source", vit, "--resize", "72", "--image-size", "64"]
+    assert "that of the ViT" in printed_error(*argv, "--out", tmp_path / "run")
+
+
+def test_broken_images_are_refused_or_left_out(arguments, digits, finished, tmp_path):
+    data = Path(shutil.copytree(digits, tmp_path / "data"))
+    (data / "3" / "broken.png").write_bytes(b"no image")
+    argv = [*arguments, "--data", data]
+    assert "broken.png" in printed_error(*argv, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert ", 1 broken one left out; " in run(*argv, "--skip-broken", out=tmp_path / "run")
+
+
+def test_a_folder_of_something_else_is_refused(finished, arguments, tmp_path):
+    line = printed_error(*arguments, "--out", finished(), "--seed", "1", "--learning-rate", "0.1")
+    assert "learning_rate was 0.01 and is 0.1; seed was 0 and is 1" in line
+    (tmp_path / "thesis.txt").write_text("")
+    assert "which holds thesis.txt" in printed_error(*arguments, "--out", tmp_path)
+    file = tmp_path / "thesis.txt"
+    assert "got the file" in printed_error(*arguments, "--out", file)
+    line = printed_error(*arguments, "--out", file / "run")
+    assert "`--out` should be a folder that can be written to" in line
+
+
+@slow
+def test_a_diverging_run_is_stopped(arguments, tmp_path):
+    line = printed_error(*arguments, "--learning-rate", "1e30", "--out", tmp_path / "run")
+    assert "The training loss should stay finite" in line
+
+
+# --- how the command ends
+
+
+def raising(error):
+    def act(*_):
+        raise error
+
+    return act
+
+
+def test_a_bug_of_ours_keeps_its_traceback(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train", raising(ValueError("cannot reshape")))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        run(*arguments, out=tmp_path / "run")
+
+
+def test_a_missing_package_is_named_with_its_extra(arguments, tmp_path, monkeypatch):
+    missing = ModuleNotFoundError("No module named 'grain'", name="grain")
+    monkeypatch.setattr(train, "train", raising(missing))
+    line = printed_error(*arguments, "--out", tmp_path / "run")
+    assert line.startswith("error: `grain` is not installed, and the command needs it. Run `pip in")
+    assert "'optax-dtnh[finetune]'" in line
+    ours = ModuleNotFoundError("No module named 'optax_dtnh.x'", name="optax_dtnh.x")
+    monkeypatch.setattr(train, "train", raising(ours))
+    with pytest.raises(ModuleNotFoundError):
+        run(*arguments, out=tmp_path / "run")
+
+
+def test_a_stopped_evaluation_says_no_more(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "evaluate", raising(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as exit_info:
+        run(out=tmp_path, command="evaluate")
+    assert exit_info.value.code == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
+def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
+    code = (
+        "import sys, optax_dtnh; before = set(sys.modules)\n"
+        "from optax_dtnh.finetune.__main__ import main\n"
+        "try: main(['train', '--steps', '0'])\n"
+        "except SystemExit as stop: assert stop.code == 2\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
+        "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
+        "assert new == {'optax_dtnh.finetune.' + x for x in ('__main__', 'errors', 'settings')}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
