@@ -3,33 +3,19 @@
 Every number and every verb is computed from the results, so that no sentence outlives its numbers.
 """
 
-from typing import Any
-
 import numpy as np
 
-from benchmarks.harness.record import values
+from benchmarks.harness import tables
+from benchmarks.harness.record import Results, values
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
-
-Results = dict[str, Any]
-
-HEADER = (
-    "method",
-    "weight",
-    "accuracy, %",
-    "vs baseline",
-    "vs fine-tuning",
-    "loss",
-    "conflict",
-)
-ROW = "  {:25}{:>7}{:>14}{:>14}{:>16}{:>9}{:>10}".format
 
 
 def text(results: Results) -> str:
     """Return the full table, one block per cell, for a terminal."""
     blocks = []
     for cell in results["cells"]:
-        rows = [ROW(*_row(results, cell["name"], *method)) for method in _weighted(results)]
-        blocks.append("\n".join([_heading(cell), ROW(*HEADER), *rows]))
+        rows = [_row(results, cell["name"], *method) for method in _weighted(results)]
+        blocks.append(f"{_heading(cell)}\n{tables.aligned(rows)}")
     return "\n\n".join(blocks)
 
 
@@ -38,27 +24,41 @@ def markdown(results: Results) -> str:
 
     A difference is bold where its interval excludes 0.
     """
-    titles = [cell["title"] for cell in results["cells"]]
-    name = results["reference"]
-    reference = [f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in results["cells"]]
-    rows = [["method, weight", *titles], ["---"] * (len(titles) + 1)]
-    rows.append([name, *reference])
+    cells, name = results["cells"], results["reference"]
+    means = {c["title"]: f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
+    rows = [{"method, weight": name, **means}]
     for method in _compared(results):
         for weight in results["weights"]:
-            cells = [_arrow(results, cell["name"], method, weight) for cell in results["cells"]]
-            rows.append([f"{method['name']}, {weight:g}", *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            arrows = {c["title"]: _arrow(results, c["name"], method, weight) for c in cells}
+            rows.append({"method, weight": f"{method['name']}, {weight:g}", **arrows})
+    return tables.markdown(rows)
+
+
+def change(results: Results, cell: str, method: str) -> str:
+    """Return in words what a method changes against its baseline at the largest weight."""
+    (compared,) = [m for m in _compared(results) if m["name"] == method]
+    return verdict(_against_baseline(results, cell, compared, max(results["weights"])))
 
 
 def summary(results: Results) -> str:
     """Return in one line per cell and method what it changes at the largest weight."""
     weight = max(results["weights"])
-    lines = [f"Test accuracy against the baseline of the method, at weight {weight:g}:"]
-    for cell in results["cells"]:
-        for method in _compared(results):
-            statement = _statement(results, cell["name"], method, weight)
-            lines.append(f"  {cell['title']:34}{method['name']:26}{statement}")
-    return "\n".join(lines)
+    rows = [
+        {
+            "task": cell["title"],
+            "method": method["name"],
+            f"against its baseline at weight {weight:g}": change(
+                results, cell["name"], method["name"]
+            ),
+            "training loss": " -> ".join(
+                _loss(values(results, cell["name"], name, weight, "training_loss"))
+                for name in (method["baseline"], method["name"])
+            ),
+        }
+        for cell in results["cells"]
+        for method in _compared(results)
+    ]
+    return tables.aligned(rows)
 
 
 def note(results: Results) -> str:
@@ -77,7 +77,7 @@ def _heading(cell: dict) -> str:
     return f"{cell['title']}: {cell['shots']} target images per class{redrawn}"
 
 
-def _row(results: Results, cell: str, method: dict, weight: float | None) -> tuple[str, ...]:
+def _row(results: Results, cell: str, method: dict, weight: float | None) -> dict[str, str]:
     name = method["name"]
     x, loss, conflict = (
         values(results, cell, name, weight, quantity)
@@ -85,15 +85,16 @@ def _row(results: Results, cell: str, method: dict, weight: float | None) -> tup
     )
     fine_tuned = values(results, cell, results["reference"], weight, "accuracy")
     is_reference = name == results["reference"]
-    return (
-        name,
-        "" if weight is None else f"{weight:g}",
-        str(mean_interval(x)),
-        _against_baseline(results, cell, method, weight).signed() if method["baseline"] else "",
-        "" if is_reference else paired_difference(x, fine_tuned).signed(),
-        _loss(loss),
-        "" if np.isnan(conflict).all() else f"{100 * np.mean(conflict):.0f} %",
-    )
+    baseline = _against_baseline(results, cell, method, weight) if method["baseline"] else None
+    return {
+        "method": name,
+        "weight": "" if weight is None else f"{weight:g}",
+        "accuracy, %": str(mean_interval(x)),
+        "vs baseline": baseline.signed() if baseline else "",
+        "vs fine-tuning": "" if is_reference else paired_difference(x, fine_tuned).signed(),
+        "loss": _loss(loss),
+        "conflict": "" if np.isnan(conflict).all() else f"{100 * np.mean(conflict):.0f} %",
+    }
 
 
 def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
@@ -102,15 +103,6 @@ def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
     difference = _against_baseline(results, cell, method, weight)
     shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
     return f"{without:.1f} → {with_dtnh:.1f} ({shown})"
-
-
-def _statement(results: Results, cell: str, method: dict, weight: float) -> str:
-    difference = _against_baseline(results, cell, method, weight)
-    before, after = (
-        _loss(values(results, cell, name, weight, "training_loss"))
-        for name in (method["baseline"], method["name"])
-    )
-    return f"{verdict(difference):<32} training loss {before} -> {after}"
 
 
 def verdict(difference: Interval) -> str:
