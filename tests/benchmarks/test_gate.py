@@ -1,7 +1,5 @@
 """The decision before training: folds, candidates, the closed form, choices and their regret."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,6 @@ import optax
 import pytest
 
 from benchmarks.digits import data, network
-from benchmarks.digits.__main__ import SAME
-from benchmarks.digits.gate import __main__ as should_i_transfer
 from benchmarks.digits.gate import (
     candidates,
     choice,
@@ -19,26 +15,15 @@ from benchmarks.digits.gate import (
     report,
     scoring,
 )
-from benchmarks.digits.gate.choice import Place, Question
-from benchmarks.digits.head import l2_sp_pair
-from benchmarks.digits.methods import feature_pair, loss_gradient
+from benchmarks.digits.gate.choice import Choice, Place
+from benchmarks.digits.methods import OPTIMIZERS, RECIPE, feature_pair, loss_gradient
+from benchmarks.digits.tasks import SAME
 from benchmarks.digits.training import with_new_head
 from benchmarks.digits.variants import cases, forms
-from benchmarks.digits.variants.forms import FORMS, OPTIMIZERS, RECIPE
-from benchmarks.harness import record
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
 DIGITS = data.load()
 TARGET = data.task(DIGITS, 0, shots=5).target
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """Two seeds run faster than their programs are optimized."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
 
 
 @pytest.fixture(scope="module")
@@ -58,22 +43,14 @@ def test_every_image_is_held_out_once_and_never_learned_in_the_same_fold(noise):
         assert sorted([*learned, *held_out]) == list(range(50))
     assert folds.batches is not None
     assert folds.batches.shape == (5, 10, 16)
-    assert folds.batches.min() >= 0
-    assert folds.batches.max() < 40
+    assert (folds.batches.min() >= 0) & (folds.batches.max() < 40)
 
 
-def test_every_fold_holds_out_the_same_number_of_every_label():
-    folds = cross_validation.folds_of(TARGET.labels, 0, folds=5, steps=10, batch=None)
-    for held_out in folds.held_out:
-        np.testing.assert_array_equal(np.bincount(TARGET.labels[held_out]), np.ones(10))
-
-
-def test_another_seed_gives_other_folds():
+def test_folds_hold_out_every_label_equally_and_come_from_the_seed():
     one, other = (cross_validation.folds_of(TARGET.labels, s, 5, 10, None) for s in (0, 1))
+    for held_out in one.held_out:
+        np.testing.assert_array_equal(np.bincount(TARGET.labels[held_out]), np.ones(10))
     assert not np.array_equal(one.held_out, other.held_out)
-
-
-def test_folds_of_different_size_are_refused():
     with pytest.raises(ValueError, match="should divide the number of images, 50, got 7"):
         cross_validation.folds_of(TARGET.labels, 0, folds=7, steps=10, batch=None)
 
@@ -93,22 +70,23 @@ def test_scores_by_hand():
 @pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
 def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer, source):
-    x, y = jnp.asarray(TARGET.pixels), jnp.asarray(TARGET.labels)
-    start = with_new_head(0, source)
-    downhill, pair = jax.jit(loss_gradient), jax.jit(feature_pair)
-    params = jax.tree.map(lambda w, d: w - d, start, downhill(start, source, x, y))
-    gradients = {feature_pair: pair(params, source, x, y)}
-    gradients[loss_gradient] = gradients[feature_pair].loss_grads
-    weights = (0.5, 2.0)
+    batch = jnp.asarray(TARGET.pixels), jnp.asarray(TARGET.labels)
+    start, weights = with_new_head(0, source), (0.5, 2.0)
+    g = jax.jit(loss_gradient)(start, source, *batch)
+    params = jax.tree.map(lambda w, d: w - d, start, g)
+    pair = jax.jit(feature_pair)(params, source, *batch)
+    gradients = {feature_pair: pair, loss_gradient: pair.loss_grads}
     all_candidates, one = candidates.candidates(weights), candidates.method(optimizer, regularizer)
-    methods = {m.name: m for m in forms.methods_of(optimizer, FORMS[:2])}
+    methods = {m.name: m for m in forms.methods_of(optimizer, ("plain", "before"))}
     for i, (name, weight) in enumerate(candidates.names(regularizer, weights)):
         candidate = jax.tree.map(lambda leaf, i=i: leaf[i], all_candidates)
-        optimizers = one.optimizer(candidate), methods[name].optimizer(weight or 0.0)
-        assert methods[name].gradients in (one.gradients, loss_gradient)
-        updates = []
-        for tx, method in zip(optimizers, (one, methods[name]), strict=True):
-            updates.append(tx.update(gradients[method.gradients], tx.init(start), params)[0])
+        updates = [
+            tx.update(gradients[method.gradients], tx.init(start), params)[0]
+            for method, tx in (
+                (one, one.optimizer(candidate)),
+                (methods[name], methods[name].optimizer(weight or 0.0)),
+            )
+        ]
         for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
@@ -174,41 +152,33 @@ def place(accuracy, brier):
     return Place(case, "L2-SP", np.array(accuracy, float), {"brier": np.array(brier, float)})
 
 
-# Two seeds; fine-tuning, plain and DTNH at one weight. On average plain is better by a point.
-ONE = place([[80, 86, 84], [82, 78, 80]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
-
-
-def test_regret_is_against_the_better_mean_of_the_two_without_dtnh():
-    given, _ = choice.questions(ONE, [1.0])
+def test_the_lowest_score_is_chosen_and_regret_is_against_the_better_without_dtnh():
+    # Two seeds; fine-tuning, plain and DTNH. On average plain is better by a point.
+    one = place([[80, 86, 84], [82, 78, 80]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
+    given, _ = choice.choices(one, [1.0])
     np.testing.assert_array_equal(given.better, [86, 78])
-    fine, plain, dtnh = (choice.always(k) for k in ("fine-tuning", "plain", "DTNH"))
-    regrets = [choice.regret(given, d).mean for d in (fine, plain, dtnh)]
-    assert regrets == [1, 0, 0]
-
-
-def test_the_lowest_score_is_chosen_seed_by_seed():
-    given, _ = choice.questions(ONE, [1.0])
+    always = [choice.always(kind) for kind in ("fine-tuning", "plain", "DTNH")]
+    assert [choice.regret(given, decision).mean for decision in always] == [1, 0, 0]
     np.testing.assert_array_equal(choice.lowest("brier")(given), [84, 82])
-    np.testing.assert_array_equal(choice.lowest("brier", with_dtnh=False)(given), [86, 82])
-    assert choice.regret(given, choice.lowest("brier", with_dtnh=False)).mean == -2
+    without = choice.lowest("brier", with_dtnh=False)
+    np.testing.assert_array_equal(without(given), [86, 82])
+    assert choice.regret(given, without).mean == -2
 
 
 def test_with_the_weight_open_all_candidates_are_chosen_among():
-    accuracy = [[80, 86, 84, 90, 70], [80, 86, 84, 90, 70]]
-    two = place(accuracy, [[0.5, 0.4, 0.3, 0.2, 0.1]] * 2)
-    *given, is_open = choice.questions(two, [1.0, 10.0])
-    assert [tuple(q.columns) for q in given] == [(0, 1, 2), (0, 3, 4)]
+    two = place([[80, 86, 84, 90, 70]] * 2, [[0.5, 0.4, 0.3, 0.2, 0.1]] * 2)
+    *given, is_open = choice.choices(two, [1.0, 10.0])
+    assert [tuple(c.columns) for c in given] == [(0, 1, 2), (0, 3, 4)]
     np.testing.assert_array_equal(is_open.better, [90, 90])
     np.testing.assert_array_equal(choice.lowest("brier")(is_open), [70, 70])
     np.testing.assert_array_equal(choice.lowest("brier", with_dtnh=False)(is_open), [90, 90])
 
 
 def test_the_cost_is_that_of_the_short_trainings():
-    settings = scoring.SETTINGS
-    one = settings.folds * settings.steps / 150
+    one = scoring.SETTINGS.folds * scoring.SETTINGS.steps / RECIPE.steps
     assert report.cost(report.MAIN, "given", 3) == pytest.approx(3 * one)
     assert report.cost(report.MAIN, "open", 3) == pytest.approx(7 * one)
-    assert report.cost(f"{report.MAIN}, without DTNH", "given", 3) == pytest.approx(2 * one)
+    assert report.cost(report.SAFER, "given", 3) == pytest.approx(2 * one)
     assert report.cost("always plain", "given", 3) == 0
 
 
@@ -219,80 +189,27 @@ def test_a_candidate_that_diverged_is_not_chosen():
         "leave_one_out": [[0.5, 0.4]],
     }
     scores = report.scores_of(entry, slice(None))
-    asked = Question(place([[1, 2, 3]], [[0, 0, 0]])._replace(scores=scores), (0, 1, 2), 1.0)
+    asked = Choice(place([[1, 2, 3]], [[0, 0, 0]])._replace(scores=scores), (0, 1, 2), 1.0)
     np.testing.assert_array_equal(choice.lowest("brier")(asked), [1])
     np.testing.assert_array_equal(choice.lowest("leave_one_out", with_dtnh=False)(asked), [2])
 
 
-# The whole benchmark, small
-
-TINY = cases.grid(("SGD",), (16,), (SAME,), (5,), (0.0,), (1.0,), 2, FORMS[:2])
+# The scores of a small grid
 
 
-def records():
-    """Records of the grid as `benchmarks.digits.variants` writes them, with numbers made up."""
-    (case,) = TINY.cases
-    methods = [m.name for m in TINY.methods["SGD"]]
-    return {
-        "environment": {"commit": "made up"},
-        "cases": [cases.described(case)],
-        "weights": [1.0],
-        "test_images": 600,
-        "runs": [
-            {"case": case.name, "method": m, "correct": [[500 + i, 510 + i]]}
-            for i, m in enumerate(methods)
-        ],
-    }
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("decision")
-    (out / "sources").mkdir()
-    record.write(out / "variants.json", records())
-    whole = cross_validation.held_out_logits
-    with pytest.MonkeyPatch.context() as patch:
-        unoptimized = jax.jit(whole.__wrapped__, static_argnames=("method", "steps"))
-        patch.setattr(cross_validation, "held_out_logits", unoptimized)
-        patch.setattr(should_i_transfer, "WHOLE", TINY)
-        patch.setattr(report, "PARTS", (report.Part("all", slice(None), ("same",)),) * 3)
-        should_i_transfer.main(["--variants", str(out / "variants.json"), "--out", str(out)])
-    return out, record.read(out / "should_i_transfer.json")
-
-
-def test_a_run_scores_every_candidate_of_every_seed(finished):
-    out, results = finished
-    assert [s["regularizer"] for s in results["scores"]] == ["L2-SP", "KnowDist"]
-    for entry in results["scores"]:
+def test_every_candidate_of_every_seed_is_scored_once(tmp_path, monkeypatch):
+    tiny = cases.grid(("SGD",), (16,), (SAME,), (5,), (0.0,), (1.0,), 2, ("plain", "before"))
+    whole = cross_validation.held_out_logits.__wrapped__
+    unoptimized = jax.jit(whole, static_argnames=("method", "steps"))
+    monkeypatch.setattr(cross_validation, "held_out_logits", unoptimized)
+    found = scoring.scored(tiny, tmp_path)
+    assert [s["regularizer"] for s in found["scores"]] == ["L2-SP", "KnowDist"]
+    for entry in found["scores"]:
         assert np.shape(entry["brier"]) == np.shape(entry["cross_entropy"]) == (2, 3)
         assert np.shape(entry["leave_one_out"]) == (2, 2)
         assert 0 < np.min(entry["brier"]) < np.max(entry["brier"]) < 0.9  # 0.9: knowing nothing
-    assert "## Where cross-validation fails" in (out / "should_i_transfer.md").read_text()
-    assert str(out) not in json.dumps(results)
-
-
-def test_fine_tuning_has_the_same_score_next_to_every_regularizer(finished):
-    _, results = finished
-    l2_sp, knowdist = (np.array(s["brier"]) for s in results["scores"])
-    np.testing.assert_allclose(l2_sp[:, 0], knowdist[:, 0], rtol=2e-3)
+    l2_sp, knowdist = (np.array(s["brier"]) for s in found["scores"])
+    np.testing.assert_allclose(l2_sp[:, 0], knowdist[:, 0], rtol=2e-3)  # both fine-tuning
     assert np.abs(l2_sp[:, 1:] - knowdist[:, 1:]).min() > 1e-4
-
-
-def test_scores_that_are_there_are_not_computed_again(finished, monkeypatch):
-    out, results = finished
     monkeypatch.setattr(scoring, "run", lambda *_: pytest.fail("scored again"))
-    assert scoring.scored(TINY, out)["scores"] == results["scores"]
-
-
-def test_without_records_the_command_says_what_to_run(finished, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(should_i_transfer, "WHOLE", TINY)
-    out = str(finished[0])
-    with pytest.raises(SystemExit):
-        should_i_transfer.main(["--variants", str(tmp_path / "none.json"), "--out", out])
-    assert "should be the JSON of `benchmarks.digits.variants`" in capsys.readouterr().err
-
-
-def test_gradients_of_both_regularizers_are_what_the_candidates_train_with():
-    made = [candidates.method(OPTIMIZERS[0], r).gradients for r in ("L2-SP", "KnowDist")]
-    assert made == [loss_gradient, feature_pair]
-    assert forms.PAIRS == {"L2-SP": l2_sp_pair, "KnowDist": feature_pair}
+    assert scoring.scored(tiny, tmp_path)["scores"] == found["scores"]
