@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.digits import __main__ as digits
-from benchmarks.digits import checkpoint, data, head, network, table, tasks
+from benchmarks.digits import checkpoint, data, head, network, tasks
 from benchmarks.digits.methods import loss_gradient
 from benchmarks.harness import record
 from tests.core.helpers import dot, minus, norm
@@ -182,43 +182,3 @@ def test_seeds_and_weights_that_mean_nothing_are_refused(bad, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         digits.main(["--out", str(tmp_path), *bad])
     assert f"`{bad[0]}` should be" in capsys.readouterr().err
-
-
-# Tables
-
-
-@pytest.fixture
-def results():
-    """Three seeds of one cell: differences 11, 11, 12, and t(0.975, df=2) = 4.303."""
-    accuracies = {
-        "fine-tuning": [80.0, 81.0, 82.0],
-        "L2-SP": [50.0, 60.0, 70.0],
-        "L2-SP + DTNH": [61.0, 71.0, 82.0],
-    }
-    cell = {"name": "rot90", "title": "rotated", "shots": 5, "noise": 0.0}
-    runs = [
-        {"cell": "rot90", "method": method, "weight": weight, "accuracy": accuracy}
-        | {"training_loss": [0.25, 0.25, None], "conflict": None}
-        for (method, accuracy), weight in zip(accuracies.items(), (None, 10.0, 10.0), strict=True)
-    ]
-    methods = [
-        {"name": "fine-tuning", "regularizer": None, "baseline": None},
-        {"name": "L2-SP", "regularizer": "L2-SP", "baseline": None},
-        {"name": "L2-SP + DTNH", "regularizer": "L2-SP", "baseline": "L2-SP"},
-    ]
-    what = {"reference": "fine-tuning", "cells": [cell], "methods": methods}
-    return {**what, "weights": [10.0], "seeds": [0, 1, 2], "runs": runs}
-
-
-def test_the_table_shows_the_difference_paired_by_seed(results):
-    assert table.markdown(results).splitlines()[2:] == [
-        "| fine-tuning | 81.0 |",
-        "| L2-SP + DTNH, 10 | 60.0 → 71.3 (**+11.3 ± 1.4**) |",
-    ]
-    assert table.change(results, "rot90", "L2-SP + DTNH") == "gains 11.3 ± 1.4 points"
-    assert "diverged -> diverged" in table.summary(results)
-
-
-def test_a_run_that_does_not_exist_is_asked_for_by_name(results):
-    with pytest.raises(KeyError, match="should hold a run of 'KnowDist' on 'rot90' at weight 10"):
-        record.values(results, "rot90", "KnowDist", 10, "accuracy")

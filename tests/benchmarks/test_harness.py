@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks.harness import command, pages, record, tables, timing
@@ -106,6 +107,15 @@ def test_a_folder_that_cannot_be_written_to_is_refused(clone, capsys):
     (clone / "file").touch()
     refused(QUESTION, "--out", "file")
     assert "`--out` should be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_in_a_record_is_asked_for_by_name():
+    run = {"cell": "rot90", "method": "L2-SP", "weight": 10, "accuracy": [80.0, None]}
+    results = {"runs": [run], "seeds": [0, 1]}
+    found = record.values(results, "rot90", "L2-SP", 10, "accuracy")
+    np.testing.assert_array_equal(found, [80.0, np.nan])
+    with pytest.raises(KeyError, match="should hold a run of 'L2-SP' on 'rot90' at weight 1, got"):
+        record.values(results, "rot90", "L2-SP", 1, "accuracy")
 
 
 def test_a_copy_inside_another_repository_has_no_commit(clone):
