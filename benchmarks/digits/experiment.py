@@ -1,15 +1,14 @@
-"""A grid of transfer tasks and methods, run on the digits: pretrain, save, load, fine-tune."""
+"""Transfer tasks and methods, run on the digits: pretrain, then fine-tune."""
 
 import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.digits import checkpoint, data, network, tasks
+from benchmarks.digits import data, tasks
 from benchmarks.digits.data import Images, Task
 from benchmarks.digits.methods import RECIPE, Method
 from benchmarks.digits.network import Params
@@ -25,7 +24,6 @@ def run(
     *,
     weights: Sequence[float],
     seeds: int,
-    folder: Path,
 ) -> Results:
     """Return the results of every method on every cell, at every weight and seed.
 
@@ -34,10 +32,9 @@ def run(
       methods: What to compare. Exactly one has no regularizer: it is the reference.
       weights: Of the regularizers.
       seeds: How many, from 0.
-      folder: Where the source networks are written to and read back from.
     """
     digits = data.load()
-    sources, runs = source_networks([cell.source for cell in cells], digits, seeds, folder), []
+    sources, runs = source_networks([cell.source for cell in cells], digits, seeds), []
     for cell, method in tqdm(list(itertools.product(cells, methods)), desc="methods"):
         task = stacked_tasks(digits, seeds, cell.shots, cell.noise)
         runs += runs_of(cell, method, weights, sources[cell.source.name], task)
@@ -69,37 +66,13 @@ def runs_of(
     ]
 
 
-def source_networks(
-    sources: Iterable[Source], digits: Images, seeds: int, folder: Path
-) -> dict[str, Params]:
-    """Return the networks of every source, by its name, stacked by seed, from files in `folder`."""
-    folder.mkdir(exist_ok=True)
+def source_networks(sources: Iterable[Source], digits: Images, seeds: int) -> dict[str, Params]:
+    """Return the networks of every source, by its name, stacked by seed."""
     found = {}
     for source in tqdm(dict.fromkeys(sources), desc="sources"):
-        write_sources(source, digits, seeds, folder)
-        found[source.name] = read_sources(source, seeds, folder)
+        pools = [tasks.spoiled(source, data.source_pool(digits, i), i) for i in range(seeds)]
+        found[source.name] = pretrain_all(np.arange(seeds), _stack(pools))
     return found
-
-
-def write_sources(source: Source, digits: Images, seeds: int, folder: Path) -> None:
-    """Train the source networks of all seeds at once and write one file for each."""
-    pools = [tasks.spoiled(source, data.source_pool(digits, seed), seed) for seed in range(seeds)]
-    networks = pretrain_all(np.arange(seeds), _stack(pools))
-    for seed in range(seeds):
-        one = jax.tree.map(lambda x, seed=seed: x[seed], networks)
-        checkpoint.save(source_file(folder, source, seed), one)
-
-
-def read_sources(source: Source, seeds: int, folder: Path) -> Params:
-    """Return the source networks of all seeds, stacked, from their files."""
-    like = jax.eval_shape(network.init, jax.random.key(0))
-    files = [source_file(folder, source, seed) for seed in range(seeds)]
-    return _stack([checkpoint.load(file, like) for file in files])
-
-
-def source_file(folder: Path, source: Source, seed: int) -> Path:
-    """Return where the source network of a seed is kept."""
-    return folder / f"{source.name}-{seed:02d}.safetensors"
 
 
 def stacked_tasks(

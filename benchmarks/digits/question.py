@@ -1,7 +1,6 @@
 """The question that the digits and their head share: options, measurement, text, claims, figure."""
 
-import math
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,8 +35,8 @@ def question(
     """
 
     def measure(options: Namespace) -> Results:
-        folder, weights = options.out / "sources", distinct(options.weights)
-        found = experiment.run(CELLS, methods, weights=weights, seeds=options.seeds, folder=folder)
+        weights = checked(options.seeds, options.weights)
+        found = experiment.run(CELLS, methods, weights=weights, seeds=options.seeds)
         return {"question": title, **found}
 
     def shown(results: Results) -> str:
@@ -92,39 +91,20 @@ def add_options(parser: ArgumentParser) -> None:
     shown = " ".join(f"{weight:g}" for weight in WEIGHTS)
     help_seeds = f"Run N seeds, from 0 (default: {SEEDS})."
     help_weights = f"Weights of the regularizers (default: {shown})."
-    add("--seeds", type=seeds, default=SEEDS, metavar="N", help=help_seeds)
-    add("--weights", type=weight, nargs="+", default=WEIGHTS, metavar="W", help=help_weights)
+    add("--seeds", type=int, default=SEEDS, metavar="N", help=help_seeds)
+    add("--weights", type=float, nargs="+", default=WEIGHTS, metavar="W", help=help_weights)
 
 
-def seeds(given: str) -> int:
-    """Return a number of seeds."""
-    if not given.isdecimal() or not 1 <= int(given) <= MAX_SEEDS:
-        raise ArgumentTypeError(
-            f"`--seeds` should be a whole number from 1 to {MAX_SEEDS}, got {given!r}. "
-            "Intervals need at least 2."
-        )
-    return int(given)
-
-
-def weight(given: str) -> float:
-    """Return a weight of the regularizers."""
-    try:
-        number = float(given)
-    except ValueError:
-        number = math.nan
-    if not MIN_WEIGHT <= number <= MAX_WEIGHT:
-        raise ArgumentTypeError(
-            f"`--weights` should be numbers from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, got {given!r}. "
-            "Fine-tuning, which always runs, is the weight 0."
-        )
-    return number
-
-
-def distinct(weights: Sequence[float]) -> list[float]:
-    """Return the weights, sorted."""
-    if len(set(weights)) < len(weights):
-        shown = " ".join(f"{weight:g}" for weight in weights)
+def checked(seeds: int, weights: Sequence[float]) -> list[float]:
+    """Return the weights in order, each once; refuse what cannot be run."""
+    if not 1 <= seeds <= MAX_SEEDS:
         raise UsageError(
-            f"`--weights` should be different numbers, got {shown}. Give every weight once."
+            f"`--seeds` should be from 1 to {MAX_SEEDS}, got {seeds}. Intervals need at least 2."
         )
-    return sorted(weights)
+    for weight in weights:
+        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+            raise UsageError(
+                f"`--weights` should be from {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, got {weight:g}. "
+                "Fine-tuning, which always runs, is the weight 0."
+            )
+    return sorted(set(weights))

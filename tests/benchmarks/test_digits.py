@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from benchmarks.digits import __main__ as digits
-from benchmarks.digits import checkpoint, data, head, network, tasks
+from benchmarks.digits import data, head, network, question, tasks
 from benchmarks.digits.methods import loss_gradient
 from benchmarks.harness import record
 from tests.core.helpers import dot, minus, norm
@@ -66,58 +65,12 @@ def test_a_rotated_source_has_turned_images_and_a_shuffled_one_the_same_labels_e
     assert np.mean(shuffled.labels == pool.labels) < 0.2
 
 
-# Checkpoints
-
-
-@pytest.fixture(scope="module")
-def params():
-    return network.init(jax.random.key(0))
-
-
-@pytest.fixture
-def saved(params, tmp_path):
-    checkpoint.save(tmp_path / "source.safetensors", params)
-    return tmp_path / "source.safetensors"
-
-
-def test_a_checkpoint_has_torchs_layout_and_gives_back_every_bit(params, saved):
-    tensors = load_file(saved)
-    np.testing.assert_array_equal(tensors["fc1.weight"], np.asarray(params["fc1"]["kernel"]).T)
-    like = jax.eval_shape(network.init, jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.load(saved, like), params)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda t: t.update({"fc3.bias": t.pop("fc2.bias")}),
-            r"missing \['fc2.bias'\], unexpected \['fc3.bias'\]",
-        ),
-        (
-            lambda t: t.update({"fc1.weight": np.ascontiguousarray(t["fc1.weight"].T)}),
-            r"fc1.weight is float32\[64, 128\] instead of float32\[128, 64\]",
-        ),
-        (
-            lambda t: t.update({"fc1.bias": np.zeros(128, np.float16)}),
-            r"fc1.bias is float16\[128\] instead of float32\[128\]",
-        ),
-    ],
-    ids=["name", "shape", "dtype"],
-)
-def test_a_tensor_that_does_not_fit_is_named(change, message, params, saved):
-    tensors = load_file(saved)
-    change(tensors)
-    save_file(tensors, saved)
-    with pytest.raises(ValueError, match=message):
-        checkpoint.load(saved, params)
-
-
 # Methods
 
 
 @pytest.mark.parametrize("name", ["L2-SP", "KnowDist"])
-def test_dtnh_corrects_along_the_loss_gradient_and_the_head_takes_part_if_left_in(name, params):
+def test_dtnh_corrects_along_the_loss_gradient_and_the_head_takes_part_if_left_in(name):
+    params = network.init(jax.random.key(0))
     target = data.task(DIGITS, 0, shots=5).target
     batch = jnp.asarray(target.pixels), jnp.asarray(target.labels)
     # A little down the loss from the source, where the regularizers pull back up.
@@ -152,15 +105,17 @@ def test_dtnh_corrects_along_the_loss_gradient_and_the_head_takes_part_if_left_i
 def small(tmp_path_factory, quickly_compiled):
     out = tmp_path_factory.mktemp("digits")
     runs = []
-    for folder in (out / "first", out / "second"):
-        digits.main(["--seeds", "2", "--weights", "10", "--out", str(folder)])
-        runs.append(record.read(folder / "digits.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(question, "CELLS", tasks.CELLS[:2])
+        for folder in (out / "first", out / "second"):
+            digits.main(["--seeds", "2", "--weights", "10", "--out", str(folder)])
+            runs.append(record.read(folder / "digits.json"))
     return runs
 
 
-def test_a_run_trains_every_method_on_every_task_and_again_to_the_same_numbers(small):
+def test_a_run_trains_every_method_and_again_to_the_same_numbers(small):
     results, again = small
-    assert len(results["runs"]) == len(tasks.CELLS) * len(digits.METHODS)
+    assert len(results["runs"]) == 2 * len(digits.METHODS)
     for entry in results["runs"]:
         assert len(entry["accuracy"]) == len(entry["training_loss"]) == 2
         assert (entry["conflict"] is None) == (entry["method"] == "fine-tuning")
@@ -177,7 +132,7 @@ def test_networks_learn_and_dtnh_lowers_the_training_loss_that_a_bad_source_cost
         assert (values("rot90", f"{name} + DTNH", "training_loss") < 0.7 * without).all()
 
 
-@pytest.mark.parametrize("bad", [["--seeds", "0"], ["--weights", "0"], ["--weights", "1", "1.0"]])
+@pytest.mark.parametrize("bad", [["--seeds", "0"], ["--weights", "0"], ["--weights", "nan"]])
 def test_seeds_and_weights_that_mean_nothing_are_refused(bad, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         digits.main(["--out", str(tmp_path), *bad])

@@ -171,7 +171,7 @@ def test_steps_down_the_gradient_count_as_descending_and_steps_up_do_not(outcome
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("variants")
-    return out, runs.run(TINY, out, out / "runs.jsonl")
+    return out, runs.run(TINY, out / "runs.jsonl")
 
 
 def killed(finished, folder):
@@ -200,9 +200,9 @@ def test_a_killed_run_trains_what_is_missing_and_a_finished_one_nothing(
         return lambda *args: trained.append(method.name) or compiled(*args)
 
     monkeypatch.setattr(training, "program", counted)
-    assert runs.run(TINY, finished[0], finished[0] / "runs.jsonl") == finished[1]
+    assert runs.run(TINY, finished[0] / "runs.jsonl") == finished[1]
     assert trained == []
-    assert runs.run(TINY, tmp_path, killed(finished, tmp_path)) == finished[1]
+    assert runs.run(TINY, killed(finished, tmp_path)) == finished[1]
     assert len(trained) == 1  # the one whose line was torn
 
 
@@ -210,11 +210,11 @@ def test_a_run_is_not_resumed_with_other_settings_or_versions(finished, tmp_path
     file = killed(finished, tmp_path)
     before = file.read_bytes()
     with pytest.raises(UsageError, match="got one with other weights"):
-        runs.run(TINY._replace(weights=(2.0,)), tmp_path, file)
+        runs.run(TINY._replace(weights=(2.0,)), file)
     assert file.read_bytes() == before
     monkeypatch.setattr(record, "environment", lambda: {"jax": "another"})
     with pytest.raises(UsageError, match="got one with other environment"):
-        runs.run(TINY, tmp_path, file)
+        runs.run(TINY, file)
 
 
 # Regret

@@ -1,8 +1,6 @@
 """What a bfloat16 anchor changes in training on the digits: the pull, and the accuracy."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +11,7 @@ import optax
 from benchmarks.digits import data, experiment, methods
 from benchmarks.digits.methods import SGD, loss_gradient, regularized
 from benchmarks.digits.network import BACKBONE
-from benchmarks.digits.tasks import CELLS, SAME
+from benchmarks.digits.tasks import CELLS
 from benchmarks.digits.training import with_new_head
 from benchmarks.harness import record
 from benchmarks.harness.statistics import paired_difference
@@ -28,21 +26,14 @@ POINTS = 0.5  # of accuracy
 
 
 def tables(seeds: int) -> list[Table]:
-    """Return the table of the pull and that of the accuracy, from the same source networks."""
-    with tempfile.TemporaryDirectory() as folder:
-        accuracies = accuracy_table(seeds, Path(folder))
-        return [pull_table(seeds, Path(folder)), accuracies]
+    """Return the table of the pull and that of the accuracy."""
+    return [pull_table(seeds), accuracy_table(seeds)]
 
 
-def accuracy_table(seeds: int, folder: Path) -> Table:
+def accuracy_table(seeds: int) -> Table:
     """Fine-tune on the digits with the anchor in float32 and in bfloat16, seed by seed."""
-    results = experiment.run(
-        CELLS,
-        [methods.fine_tuning(SGD), *with_anchors()],
-        weights=WEIGHTS,
-        seeds=seeds,
-        folder=folder,
-    )
+    compared = [methods.fine_tuning(SGD), *with_anchors()]
+    results = experiment.run(CELLS, compared, weights=WEIGHTS, seeds=seeds)
     rows = [
         {"cell": cell.name, "weight": weight, **_difference(results, cell.name, weight)}
         for cell in CELLS
@@ -75,10 +66,11 @@ def with_anchors() -> list[methods.Method]:
     return found
 
 
-def pull_table(seeds: int, folder: Path) -> Table:
+def pull_table(seeds: int) -> Table:
     """Compare the pull `r` towards both anchors, in the run of the float32 one."""
-    networks = experiment.read_sources(SAME, seeds, folder)
-    tasks = experiment.stacked_tasks(data.load(), seeds, CELLS[0].shots, CELLS[0].noise)
+    digits, cell = data.load(), CELLS[0]
+    networks = experiment.source_networks([cell.source], digits, seeds)[cell.source.name]
+    tasks = experiment.stacked_tasks(digits, seeds, cell.shots, cell.noise)
     found = jax.jit(jax.vmap(pulls))(np.arange(seeds), networks, tasks.target)
     moved, length, size = (np.asarray(x, np.float64) for x in found)
     rows: list[dict[str, Any]] = [

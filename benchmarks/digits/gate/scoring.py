@@ -38,23 +38,17 @@ def scored(grid: Grid, out: Path) -> Results:
     }
     if file.exists() and json.loads(file.read_text())["settings"] == settings:
         return json.loads(file.read_text())
-    scores = run(grid, out / "sources")
+    scores = run(grid)
     found = {"environment": record.environment(), "settings": settings, "scores": scores}
     record.write(file, found)
     return found
 
 
-def run(grid: Grid, folder: Path) -> list[dict[str, Any]]:
-    """Return the scores by case and regularizer, lower is better.
-
-    Args:
-      grid: For its cases, weights and seeds.
-      folder: For the source networks.
-    """
+def run(grid: Grid) -> list[dict[str, Any]]:
+    """Return the scores by case and regularizer of a grid, lower is better."""
     digits = data.load()
     tasks = cases.tasks_of(grid, digits)
-    sources = [case.source for case in grid.cases]
-    networks = experiment.source_networks(sources, digits, grid.seeds, folder)
+    networks = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
     methods = {
         (optimizer.name, regularizer): candidates.method(optimizer, regularizer)
         for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)

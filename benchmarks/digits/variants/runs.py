@@ -53,7 +53,7 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def run(grid: Grid, out: Path, file: Path) -> Results:
+def run(grid: Grid, file: Path) -> Results:
     """Run what is not in the file yet, and return the settings with all records.
 
     Every finished run is one line of `file`; a killed one loses what its workers are at.
@@ -67,7 +67,7 @@ def run(grid: Grid, out: Path, file: Path) -> Results:
         _refuse_others(file, first, {**first, "environment": record.environment()})
         bar = tqdm(total=len(everything), initial=len(done), desc="runs", smoothing=0)
         with bar, file.open("a") as lines:
-            run_all(pending, outcomes_of(grid, out / "sources"), lines, bar)
+            run_all(pending, outcomes_of(grid), lines, bar)
     order = {(case.name, m.name): i for i, (case, m) in enumerate(everything)}
     first, *records = finished(file, common)
     return {**first, "runs": sorted(records, key=lambda r: order[r["case"], r["method"]])}
@@ -101,13 +101,11 @@ def program(run: Run) -> tuple[str, str, int, str]:
     return case.optimizer, str(case.batch), 0 if case.batch else case.shots, method.name
 
 
-def outcomes_of(grid: Grid, folder: Path) -> Callable[..., dict[str, Any]]:
+def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
     """Return a function from a run and its program to the record, the source networks trained."""
     digits = data.load()
     tasks = cases.tasks_of(grid, digits)
-    sources = experiment.source_networks(
-        [case.source for case in grid.cases], digits, grid.seeds, folder
-    )
+    sources = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
 
     def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
