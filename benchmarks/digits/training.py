@@ -56,14 +56,14 @@ class Step(NamedTuple):
     """One step of a training, before its updates are applied.
 
     Attributes:
-      told: This step's entry of what the caller gave for every step.
+      flag: The caller's flag for this step.
       params: The parameters.
       grads: What the method's optimizer was given.
       updates: What it made of that.
       state: Its state, after the step.
     """
 
-    told: Any
+    flag: Any
     params: Params
     grads: Any
     updates: Params
@@ -116,8 +116,8 @@ def outcome(
     def conflict(step: Step) -> jax.Array | None:
         return optax.tree.get(step.state, "conflict")
 
-    steps = jnp.ones(RECIPE.steps), None
-    params, conflicts = fine_tune(method, weight, seed, source, task.target, steps, conflict)
+    flags = jnp.ones(RECIPE.steps)
+    params, conflicts = fine_tune(method, weight, seed, source, task.target, flags, None, conflict)
     return Outcome(
         100 * jnp.mean(correct(params, task.test)),
         loss(params, task.target),
@@ -131,7 +131,8 @@ def fine_tune(
     seed: ArrayLike,
     source: Params,
     target: Images,
-    steps: tuple[ArrayLike, ArrayLike | None],
+    flags: ArrayLike,
+    batches: ArrayLike | None,
     observe: Callable[[Step], Any],
 ) -> tuple[Params, Any]:
     """Return the parameters after training from the source with a new head, and what was observed.
@@ -142,22 +143,22 @@ def fine_tune(
       seed: Of the new head.
       source: The source network.
       target: The images to learn.
-      steps: What `observe` is told about every step, of shape `[steps]`, and the indices of its
-        images, of shape `[steps, size]`; None for all of them.
-      observe: What is returned of every step, stacked.
+      flags: One per step, for `observe`.
+      batches: The indices of every step's images, of shape `[steps, size]`; None for all of them.
+      observe: Gives what is returned of every step.
     """
     params, tx = with_new_head(seed, source), method.optimizer(weight)
     pixels, labels = map(jnp.asarray, target)
 
     def step(carry, now):
-        (params, state), (told, batch) = carry, now
+        (params, state), (flag, batch) = carry, now
         x, y = (pixels, labels) if batch is None else (pixels[batch], labels[batch])
         grads = method.gradients(params, source, x, y)
         updates, state = tx.update(grads, state, params)
-        observed = observe(Step(told, params, grads, updates, state))
+        observed = observe(Step(flag, params, grads, updates, state))
         return (optax.apply_updates(params, updates), state), observed
 
-    (params, _), observed = jax.lax.scan(step, (params, tx.init(params)), steps)
+    (params, _), observed = jax.lax.scan(step, (params, tx.init(params)), (flags, batches))
     return params, observed
 
 

@@ -81,8 +81,10 @@ def held_out_logits(
 
     def logits(candidate, seed, source, target, fold):
         learned = jax.tree.map(lambda x: jnp.asarray(x)[fold.learned], target)
-        told = jnp.arange(steps), fold.batches
-        params, _ = fine_tune(method, candidate, seed, source, learned, told, lambda _: None)
+        flags = jnp.ones(steps)
+        params, _ = fine_tune(
+            method, candidate, seed, source, learned, flags, fold.batches, lambda _: None
+        )
         return batch_logits(params, jnp.asarray(target.pixels)[fold.held_out])
 
     over_folds = jax.vmap(logits, (None, None, None, None, 0))

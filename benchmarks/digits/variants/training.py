@@ -65,7 +65,7 @@ def fine_tune_all(
     def outcome(weight, seed, source, task, batches):
         observe = functools.partial(descends, source, task.target, batches is None)
         params, found = fine_tune(
-            method, weight, seed, source, task.target, (asked, batches), observe
+            method, weight, seed, source, task.target, asked, batches, observe
         )
         right = jnp.sum(correct(params, task.test))
         return Outcome(right, loss(params, task.target), jnp.sum(found) / jnp.sum(asked))
@@ -84,7 +84,7 @@ def descends(source: Params, target: Images, full_batch: bool, step: Step) -> ja
         g = loss_gradient(step.params, source, pixels, labels)
         return first_order_change(step.updates, g)
 
-    return jax.lax.cond(step.told, change, lambda: jnp.zeros([])) < 0
+    return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
 
 
 def _of_loss(grads: Any) -> Params:
