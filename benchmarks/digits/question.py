@@ -39,15 +39,17 @@ def question(
         found = experiment.run(CELLS, methods, weights=weights, seeds=options.seeds)
         return {"question": title, **found}
 
+    def text(results: Results) -> str:
+        return f"{table.markdown(results)}\n\n{table.note(results)}"
+
     def shown(results: Results) -> str:
-        parts = (table.text, table.note, table.summary)
-        return "\n\n".join([part(results) for part in parts] + against_record(name, results))
+        return "\n\n".join([text(results), table.summary(results), *against_record(name, results)])
 
     return Question(
         name,
         doc,
         measure,
-        text=lambda results: f"{table.markdown(results)}\n\n{table.note(results)}",
+        text,
         failures=lambda results: failures(results, claims),
         draw=lambda results: figure.draw(results, title),
         options=add_options,

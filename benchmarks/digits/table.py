@@ -1,4 +1,4 @@
-"""Results as text: a full table for the terminal, a compact one in Markdown, and statements.
+"""Results as text: a table in Markdown, and what changes at the largest weight in words.
 
 Every number and every verb is computed from the results, so that no sentence outlives its numbers.
 """
@@ -7,20 +7,11 @@ import numpy as np
 
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results, values
-from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
-
-
-def text(results: Results) -> str:
-    """Return the full table, one block per cell, for a terminal."""
-    blocks = []
-    for cell in results["cells"]:
-        rows = [_row(results, cell["name"], *method) for method in _weighted(results)]
-        blocks.append(f"{_heading(cell)}\n{tables.aligned(rows)}")
-    return "\n\n".join(blocks)
+from benchmarks.harness.statistics import Interval, paired_difference
 
 
 def markdown(results: Results) -> str:
-    """Return the compact table: `baseline -> method (difference)` per method and weight.
+    """Return the table: `baseline -> method (difference)` per method and weight.
 
     A difference is bold where its interval excludes 0.
     """
@@ -72,31 +63,6 @@ def note(results: Results) -> str:
     )
 
 
-def _heading(cell: dict) -> str:
-    redrawn = f", {cell['noise']:.0%} of them with a random label" if cell["noise"] else ""
-    return f"{cell['title']}: {cell['shots']} target images per class{redrawn}"
-
-
-def _row(results: Results, cell: str, method: dict, weight: float | None) -> dict[str, str]:
-    name = method["name"]
-    x, loss, conflict = (
-        values(results, cell, name, weight, quantity)
-        for quantity in ("accuracy", "training_loss", "conflict")
-    )
-    fine_tuned = values(results, cell, results["reference"], weight, "accuracy")
-    is_reference = name == results["reference"]
-    baseline = _against_baseline(results, cell, method, weight) if method["baseline"] else None
-    return {
-        "method": name,
-        "weight": "" if weight is None else f"{weight:g}",
-        "accuracy, %": str(mean_interval(x)),
-        "vs baseline": baseline.signed() if baseline else "",
-        "vs fine-tuning": "" if is_reference else paired_difference(x, fine_tuned).signed(),
-        "loss": _loss(loss),
-        "conflict": "" if np.isnan(conflict).all() else f"{100 * np.mean(conflict):.0f} %",
-    }
-
-
 def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
     without = _mean_accuracy(results, cell, method["baseline"], weight)
     with_dtnh = _mean_accuracy(results, cell, method["name"], weight)
@@ -134,11 +100,3 @@ def _loss(by_seed: np.ndarray) -> str:
 
 def _compared(results: Results) -> list[dict]:
     return [method for method in results["methods"] if method["baseline"]]
-
-
-def _weighted(results: Results) -> list[tuple[dict, float | None]]:
-    return [
-        (method, weight)
-        for method in results["methods"]
-        for weight in (results["weights"] if method["regularizer"] else [None])
-    ]

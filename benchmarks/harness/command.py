@@ -78,7 +78,8 @@ def command(question: Question, argv: Sequence[str] | None = None) -> int:
     if failures is not None:
         print("\n" + "\n".join(["Claims that do not hold:", *failures] if failures else [HELD]))
     took = "" if options.redraw else f"{results['seconds']:.0f} s. "
-    print(f"\n{took}Wrote {question.name}.* to {os.path.relpath(folder)}")
+    place = "benchmarks/results" if folder == RESULTS else folder
+    print(f"\n{took}Wrote {question.name}.* to {place}")
     return 1 if failures else 0
 
 
