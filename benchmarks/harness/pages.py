@@ -21,7 +21,7 @@ from benchmarks.harness.command import RESULTS
 from benchmarks.harness.record import ROOT, Results
 
 OPENED = re.compile(r"<!--[\w.]+:\w+-->")
-MARKED = re.compile(r"<!--([\w.]+):(\w+)-->((?:(?!<!--).)*)<!--/-->", re.DOTALL)
+MARKED = re.compile(r"<!--([\w.]+):(\w+)-->(.*?)<!--/-->", re.DOTALL)
 
 
 def main() -> int:
