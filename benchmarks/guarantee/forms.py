@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import add_l2_sp, dtnh, plain
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, plain
 from optax_dtnh.finetune import forms
 
 Transformation = optax.GradientTransformation
@@ -53,8 +53,9 @@ def nested(weight: Any, direction: Transformation) -> Transformation:
     """Return L2-SP around another regularizer around the optimizer."""
     tx = add_l2_sp(L2_SP, inner=built("decoupled", weight, direction))
 
-    def update(pair, state, params=None):
-        return tx.update(pair.loss_grads, state, params, reg_grads=pair.reg_grads)
+    def update(updates, state, params=None):
+        g, r = cast(GradientPair, updates)
+        return tx.update(g, state, params, reg_grads=r)
 
     return optax.GradientTransformation(tx.init, update)
 
