@@ -35,8 +35,8 @@ import numpy as np
 
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import Histories, K, draw, measured
+from benchmarks.guarantee.table import table
 from benchmarks.harness.command import Question, command
-from benchmarks.harness.tables import markdown
 
 RANGES = {  # of weight * |r| / |g|
     "float32": {"ordinary": (0.1, 10.0), "large": (10.0, 1e5), "beyond": (1e5, 1e8)},
@@ -109,31 +109,6 @@ def failures(results: dict[str, Any]) -> list[str]:
         for row in results["rows"]
         if row["exists"] and row["promises"] and row["range"] != "beyond" and not row["worst"] <= 1
     ]
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return the table of float32 at ordinary weights."""
-    found = {
-        (row["form"], row["optimizer"]): cell(row)
-        for row in results["rows"]
-        if (row["dtype"], row["range"]) == ("float32", "ordinary")
-    }
-    return markdown(
-        [
-            {"form": f"{form} ({value.written})"} | {name: found[form, name] for name in DIRECTIONS}
-            for form, value in FORMS.items()
-        ]
-    )
-
-
-def cell(row: dict[str, Any]) -> str:
-    """Return what the table says of one form and optimizer."""
-    if not row["exists"]:
-        return "–"
-    share = f"{100 * row['raised']:.0f} %"
-    if row["promises"]:
-        return f"{share}; own: never" if row["own_reference"] else "never"
-    return share
 
 
 QUESTION = Question("guarantee", __doc__, measure, table, failures, options=add_options)
