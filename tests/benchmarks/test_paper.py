@@ -192,6 +192,8 @@ def test_the_list_tells_how_far_cells_are_and_how_long_the_rest_takes(tmp_path):
     third = first._replace(method="bss")  # the speed of its source stands in
     rates = state.rates([first], tmp_path / "out")
     assert state.hours(third, state.state(third, (), tmp_path / "out"), rates) == 1.6
+    (tmp_path / "a.safetensors").unlink()
+    assert state.state(first, (), tmp_path / "out").missing == ()  # a finished cell lacks nothing
 
 
 # --- run

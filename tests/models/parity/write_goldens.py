@@ -1,6 +1,6 @@
 """Write the golden outputs of `tests/models/goldens` with torch.
 
-    .venv-parity/bin/python -m tests.models.parity.write_goldens
+.venv-parity/bin/python -m tests.models.parity.write_goldens
 """
 
 import tempfile
