@@ -1,27 +1,33 @@
 """What do the rules do to a gradient? Two pictures in the plane, drawn by the library itself.
 
-    python -m benchmarks.guarantee.geometry [--out docs]
+    python -m benchmarks.guarantee.geometry
 
-`geometry.png`: the loss's gradient `g`, the half-space of directions that agree with it, and the
-regularizer's gradient `r` before and after, in conflict and in agreement. `rules.png`: the same two
-`r` under every rule. Every arrow is what `apply_rule` returns.
+`geometry.png` has the gradient `g` of the loss, the half-space of directions that agree with it,
+and the gradient `r` of the regularizer before and after the rule `truncate`, in conflict and in
+agreement. `rules.png` has the same two `r` under every rule. Every arrow is what `apply_rule`
+returns. With `--record` the pictures are written to `docs`, where the pages show them.
 
-Claimed, and asserted at the end: in conflict `truncate` gives the nearest point of the half-space,
-and the update with it has the length along `g` that `g` has; in agreement it changes nothing.
+Claims: in conflict, `truncate` gives the nearest point of the half-space, and the update with it is
+as long along `g` as `g` is. In agreement it changes nothing.
 """
 
-import argparse
+import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from benchmarks.harness import record
+from benchmarks.harness.command import Question, command
+from benchmarks.harness.tables import markdown
 from optax_dtnh import Rule, apply_rule, cosine, drop, orthogonal, truncate
 
+RULES = (truncate, orthogonal, drop, cosine)
 G = np.array([0.0, 1.0])
 CONFLICT, AGREEMENT = np.array([1.3, -0.9]), np.array([1.3, 0.5])
 BLACK, GRAY = "black", "0.45"
@@ -98,37 +104,59 @@ def both(axes: Axes, rule: Rule) -> None:
     axes.set_title(rule.__name__, fontfamily="DejaVu Sans Mono", **TITLE)
 
 
-def save(figure, path: Path) -> None:
-    """Write a figure and close it."""
-    figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
+def draw_geometry() -> Figure:
+    """Return the picture of `truncate`, in conflict and in agreement."""
+    figure = Figure(figsize=(7.6, 5.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    case(left, CONFLICT, "conflict: <r, g> < 0")
+    case(right, AGREEMENT, "agreement: <r, g> > 0")
+    return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Draw both pictures and check what they show."""
-    parser = argparse.ArgumentParser(description="Draw the rules in the plane.")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the pictures")
-    out = parser.parse_args(argv).out
-    figure, axes = plt.subplots(1, 2, figsize=(7.6, 5.0), layout="constrained")
-    case(axes[0], CONFLICT, "conflict: <r, g> < 0")
-    case(axes[1], AGREEMENT, "agreement: <r, g> > 0")
-    save(figure, out / "geometry.png")
-    figure, axes = plt.subplots(2, 2, figsize=(7.6, 7.9), layout="constrained")
-    for panel, rule in zip(axes.flat, (truncate, orthogonal, drop, cosine), strict=True):
+def draw_rules() -> Figure:
+    """Return the picture of every rule."""
+    figure = Figure(figsize=(7.6, 7.9), layout="constrained")
+    for panel, rule in zip(figure.subplots(2, 2).flat, RULES, strict=True):
         both(panel, rule)
-    save(figure, out / "rules.png")
-    check()
+    return figure
 
 
-def check() -> None:
-    """Assert what the pictures claim."""
-    nearest = kept(truncate, CONFLICT)
-    side = np.linspace(-3, 3, 601)
-    distances = [np.hypot(x - CONFLICT[0], y - CONFLICT[1]) for x in side for y in side if y >= 0]
-    assert np.hypot(*(nearest - CONFLICT)) <= min(distances) + 1e-6
-    assert np.isclose((G + nearest) @ G, G @ G)
-    assert (kept(truncate, AGREEMENT) == np.float32(AGREEMENT)).all()
+def measure(options: Namespace) -> dict[str, Any]:
+    """Draw the pictures, and return what every rule lets through."""
+    folder: Path = record.ROOT / "docs" if options.record else options.out
+    for name, figure in (("geometry", draw_geometry()), ("rules", draw_rules())):
+        metadata = {"Software": None}
+        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight", metadata=metadata)
+    cases = {"conflict": CONFLICT, "agreement": AGREEMENT}
+    return {
+        "rows": [
+            {"rule": rule.__name__}
+            | {f"r' in {name}": record.numbers(kept(rule, r)) for name, r in cases.items()}
+            for rule in RULES
+        ]
+    }
 
+
+def failures(results: dict[str, Any]) -> list[str]:
+    """Return a message for every claim about `truncate` that does not hold."""
+    _, conflict, agreement = results["rows"][0].values()
+    nearest = [CONFLICT[0], max(CONFLICT[1], 0)]  # of the half-space above the axis
+    claims = {
+        f"In conflict, r' is {conflict} and not the nearest point.": np.allclose(conflict, nearest),
+        "In conflict, the update is not as long along g as g is.": (G + conflict) @ G == G @ G,
+        f"In agreement, r' is {agreement} and not r.": agreement == AGREEMENT.tolist(),
+    }
+    return [message for message, holds in claims.items() if not holds]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw both pictures; return 1 if they do not show what is claimed."""
+    return command(QUESTION, argv)
+
+
+QUESTION = Question(
+    "guarantee.geometry", __doc__, measure, lambda results: markdown(results["rows"]), failures
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

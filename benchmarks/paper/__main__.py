@@ -1,12 +1,13 @@
-"""The paper's experiments, cell by cell: sources x targets x methods x seeds, resumable.
+"""Does DTNH help a regularizer, by source and target? The paper's experiments, cell by cell.
 
     python -m benchmarks.paper --list                       # every cell, and what it still needs
     python -m benchmarks.paper --data caltech256=DIR --run  # those that have all they need
     python -m benchmarks.paper --report                     # the table so far
 
-A cell is one run of `python -m optax_dtnh.finetune`, in a process and a folder of its own. Stop it
-whenever you like: the same command goes on, and finished cells are skipped. Several processes can
-share one --out, say one for each GPU. What follows `--` goes to every cell:
+A cell is one run of `python -m optax_dtnh.finetune train`, in a process and a folder of its own,
+for each source, target, method and seed. Stop it whenever you like, and run the same command again
+to resume; finished cells are skipped. Several processes can share one --out, say one for each GPU.
+What follows `--` goes to every cell:
 
     python -m benchmarks.paper --run --only imagenet-resnet50 cifar10 --budget 60 -- --workers 8
 
@@ -15,50 +16,144 @@ stands in benchmarks/paper/contents.py and under every table. Nothing of the tab
 this project, which has none of the data.
 """
 
+import math
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from benchmarks.harness.options import make_folder
-from benchmarks.paper import commands, options
-from benchmarks.paper.cells import Table, selected
-from benchmarks.paper.commands import States
+from benchmarks.harness.command import Question, command, make_folder, parser_of
+from benchmarks.paper import figure, listing, report, runs
+from benchmarks.paper.cells import Asset, Cell, Table, placed, selected
 from benchmarks.paper.contents import TABLE
-from benchmarks.paper.state import state
+from benchmarks.paper.state import State, rates, state
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import METHODS, count, positive
+
+# Every cell has its own; the others may be given after `--`.
+OWN = ("--source", "--data", "--method", "--seed", "--out")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """List, run or report, as the arguments say; a mistake costs one line."""
-    parser = options.parser(__doc__)
-    chosen = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """List, run or report, as the arguments say; return 1 if a cell fails."""
+    parser = parser_of(QUESTION)
+    options = parser.parse_args(argv)
+    if not (options.list or options.run):
+        return command(QUESTION, argv)
     try:
-        table, states = _found(chosen)
-    except (ValueError, OSError) as error:
+        table, cells = chosen(options)
+        states = {cell: state(cell, table.arguments, options.out) for cell in cells}
+    except UsageError as error:
         parser.error(str(error))
-    if chosen.list:
-        return commands.show(states, chosen.out)
-    make_folder(parser, chosen.out)
-    if chosen.report:
-        return commands.report(table, states, chosen.out)
+    if options.list:
+        print(listing.text(states, rates(cells, options.out)))
+        return 0
+    make_folder(parser, options.out)
     try:
-        well = commands.run(table, states, chosen.out, chosen.budget)
+        return run(table, states, options)
     except KeyboardInterrupt:
-        parser.exit(130, "\nStopped. The same command goes on where this one was.\n")
-    return None if well else parser.exit(1)
+        parser.exit(130, "\nStopped. Run the same command again to resume.\n")
 
 
-def _found(chosen: Namespace) -> tuple[Table, States]:
-    """Return the table that is asked for, and how far its cells are."""
-    table = options.changed(TABLE, chosen)
-    cells = selected(table, chosen.only)
-    states = {cell: state(cell, table.arguments, chosen.out) for cell in cells}
-    if chosen.report and not any(at.finished for at in states.values()):
-        raise ValueError(
-            f"`--report` should have finished cells to tell of, got none in '{chosen.out}'. "
-            "See what is ready with --list, and run it with --run."
+def add_options(parser: ArgumentParser) -> None:
+    """Add what is done, with which cells."""
+    act: Callable[..., Any] = parser.add_mutually_exclusive_group().add_argument
+    act("--list", action="store_true", help="Show every cell and what it still needs.")
+    act("--run", action="store_true", help="Run the cells that have all they need.")
+    act("--report", action="store_true", help="Show the table so far (the default).")
+    add: Callable[..., Any] = parser.add_argument
+    only = "Only the cells of these sources, targets, methods or seeds (seed0, seed1, ...)."
+    add("--only", nargs="+", default=[], metavar="NAME", help=only)
+    place = {"action": "append", "default": [], "type": _place}
+    add("--source", metavar="NAME=FILE", help="Where a checkpoint is: a file or hf:...", **place)
+    add("--data", metavar="NAME=DIR", help="Where a data set is: a folder or tfds:...", **place)
+    methods = "Methods of the columns, instead of those of the paper."
+    add("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=methods)
+    add("--seeds", type=count, metavar="N", help="Number of seeds (default: 5).")
+    budget = "Stop --run after this time."
+    add("--budget", type=positive, default=math.inf, metavar="MINUTES", help=budget)
+    rest = "Arguments of optax_dtnh.finetune train, for all cells."
+    add("rest", nargs="*", metavar="-- ...", help=rest)
+
+
+def _place(given: str) -> tuple[str, str]:
+    name, equals, where = given.partition("=")
+    if not (name and equals and where):
+        raise ArgumentTypeError(f"it should have the form NAME=PLACE, got {given!r}")
+    return name, where
+
+
+def chosen(options: Namespace) -> tuple[Table, list[Cell]]:
+    """Return the table as the options want it, and the cells that they name.
+
+    Raises:
+      UsageError: A name is not in the table, or an argument for all cells is of one cell.
+    """
+    own = [word for word in options.rest if word.split("=")[0] in OWN]
+    if own:
+        raise UsageError(
+            f"Arguments after -- should be the same for all cells, got {own[0]}. "
+            "Give it before the --, or leave it out."
         )
-    return table, states
+    sources = _known("source", options.source, TABLE.sources)
+    data = _known("data", options.data, TABLE.data)
+    table = placed(TABLE, options.out, sources, data)._replace(
+        methods=options.methods or TABLE.methods,
+        seeds=range(options.seeds) if options.seeds else TABLE.seeds,
+        arguments=(*TABLE.arguments, *options.rest),
+    )
+    return table, selected(table, options.only)
 
+
+def _known(
+    option: str, places: Sequence[tuple[str, str]], assets: Sequence[Asset]
+) -> dict[str, str]:
+    names = [asset.name for asset in assets]
+    for name, _ in places:
+        if name not in names:
+            raise UsageError(
+                f"`--{option}` should name one of {', '.join(names)}, got {name}. "
+                "Correct the name before the =."
+            )
+    return dict(places)
+
+
+def run(table: Table, states: Mapping[Cell, State], options: Namespace) -> int:
+    """Run the cells that can be run, and return 1 if one of them failed."""
+    ready = [cell for cell, at in states.items() if not (at.finished or at.missing)]
+    outcome = runs.run(ready, table.arguments, options.out, seconds=60 * options.budget)
+    finished = sum(at.finished for at in states.values())
+    lacking = sum(bool(at.missing) for at in states.values())
+    print(
+        f"\n{len(outcome.ran)} cells finished now, {finished} before, of {len(states)}; "
+        f"{len(outcome.left)} left for lack of time, {len(outcome.busy)} run by another process, "
+        f"{lacking} lack something (--list says what)."
+    )
+    if outcome.failed:
+        print(f"{len(outcome.failed)} failed: {', '.join(map(str, outcome.failed))}")
+    return 1 if outcome.failed else 0
+
+
+def measure(options: Namespace) -> report.Results:
+    """Return what the finished cells came to."""
+    table, cells = chosen(options)
+    results = report.results(table, cells, options.out)
+    if not results["runs"]:
+        raise UsageError(
+            f"No cell in '{options.out}' is finished. See what is ready with --list, and run it "
+            "with --run."
+        )
+    return results
+
+
+QUESTION = Question(
+    "paper",
+    __doc__,
+    measure,
+    report.text,
+    draw=figure.draw,
+    options=add_options,
+)
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -2,47 +2,33 @@
 
 import itertools
 import os
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from optax_dtnh.finetune import options
-from optax_dtnh.finetune.options import DTNH, Settings
+from benchmarks.harness.command import Parser
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import DTNH, Settings, add_options, settings_of
 
 OUT = "{out}"  # in texts: the folder of the table
 
 
-class Source(NamedTuple):
-    """A pretrained checkpoint.
+class Asset(NamedTuple):
+    """A pretrained checkpoint, or images with labels.
 
     Attributes:
-      name: In folders and tables.
-      where: What `--source` of the fine-tuning command gets, None where the user has to say.
+      name: In options, folders and tables.
+      where: What `--source` or `--data` of the command gets, None where the user has to say.
       how: The command or the steps that get it.
-      trained_on: Name of the data set.
-      known: Who says that it belongs into the table.
+      known: Who says that it belongs in the table.
+      trained_on: Name of the data set that a checkpoint was trained on.
     """
 
     name: str
     where: str | None
-    how: str
-    trained_on: str
-    known: str
-
-
-class DataSet(NamedTuple):
-    """Images with labels.
-
-    Attributes:
-      name: In the option `--data NAME=...`.
-      where: What `--data` of the fine-tuning command gets, None where the user has to say.
-      how: The command or the steps that get it.
-      known: Who says that it belongs into the table.
-    """
-
-    name: str
-    where: str | None
-    how: str
-    known: str
+    how: str = ""
+    known: str = ""
+    trained_on: str = ""
 
 
 class Target(NamedTuple):
@@ -52,8 +38,7 @@ class Target(NamedTuple):
       name: In folders and tables.
       data: Name of its data set.
       train_per_class: Training images of each class, None for the split that the data have.
-      arguments: Pairs of a regularizer and what the fine-tuning command gets with it, with or
-        without DTNH.
+      arguments: Pairs of a regularizer and what the command gets with it, with or without DTNH.
     """
 
     name: str
@@ -70,15 +55,15 @@ class Table(NamedTuple):
       sources: To start from.
       data: The data sets of the targets.
       targets: To transfer to. A source is not combined with the data that it was trained on.
-      methods: As the fine-tuning command calls them.
+      methods: As the command calls them.
       seeds: Of the head, the selection, the order and the augmentation of images.
-      arguments: Of the fine-tuning command, for every cell.
+      arguments: Of the command, for every cell.
       notes: What is documented, what is chosen, and what the numbers are.
     """
 
     question: str
-    sources: Sequence[Source]
-    data: Sequence[DataSet]
+    sources: Sequence[Asset]
+    data: Sequence[Asset]
     targets: Sequence[Target]
     methods: Sequence[str]
     seeds: Sequence[int]
@@ -87,17 +72,17 @@ class Table(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One run of the fine-tuning command."""
+    """One run of the command."""
 
-    source: Source
-    data: DataSet
+    source: Asset
+    data: Asset
     target: Target
     method: str
     seed: int
 
     def __str__(self) -> str:
         """Return its name, which is its folder in that of the table."""
-        return f"{self.source.name}/{self.target.name}/{self.method}/seed{self.seed}"
+        return "/".join(self.words())
 
     def words(self) -> tuple[str, ...]:
         """Return what `--only` may call it by."""
@@ -119,11 +104,15 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
     Words of one kind (sources, targets, methods, seeds) are alternatives; kinds narrow each other.
 
     Raises:
-      ValueError: A word names nothing, or the words together name no cell.
+      UsageError: A word names nothing, or the words together name no cell.
     """
     everything = list(cells(table))
     kinds = [set(names) for names in zip(*(cell.words() for cell in everything), strict=True)]
-    _refuse_unknown(words, kinds)
+    if unknown := set(words).difference(*kinds):
+        known = ", ".join(word for names in kinds for word in sorted(names))
+        raise UsageError(
+            f"`--only` should be among {known}, got {', '.join(sorted(unknown))}. Correct the name."
+        )
     wanted = [names & set(words) or names for names in kinds]
     kept = [
         cell
@@ -131,18 +120,11 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
         if all(word in names for word, names in zip(cell.words(), wanted, strict=True))
     ]
     if not kept:
-        raise ValueError(
+        raise UsageError(
             f"`--only` should leave a cell, got {' '.join(words)}: a source is not combined with "
             "the data it was trained on. Name another target."
         )
     return kept
-
-
-def _refuse_unknown(words: Sequence[str], kinds: Sequence[set[str]]) -> None:
-    for word in words:
-        if not any(word in names for names in kinds):
-            known = ", ".join(word for names in kinds for word in sorted(names))
-            raise ValueError(f"`--only` should be among {known}, got {word}. Correct the name.")
 
 
 def placed(
@@ -150,12 +132,10 @@ def placed(
 ) -> Table:
     """Return the table with the user's own files and folders, and with the folder of the table."""
 
-    def replaced(x, places):
-        where = places.get(x.name, x.where)
-        return x._replace(
-            where=None if where is None else where.replace(OUT, os.fspath(out)),
-            how=x.how.replace(OUT, os.fspath(out)),
-        )
+    def replaced(asset: Asset, places: Mapping[str, str]) -> Asset:
+        where = places.get(asset.name, asset.where)
+        here = None if where is None else where.replace(OUT, os.fspath(out))
+        return asset._replace(where=here, how=asset.how.replace(OUT, os.fspath(out)))
 
     return table._replace(
         sources=[replaced(x, sources) for x in table.sources],
@@ -164,30 +144,26 @@ def placed(
 
 
 def arguments(cell: Cell, common: Sequence[str]) -> list[str]:
-    """Return the arguments of the fine-tuning command, but for `--out`.
+    """Return the arguments of the command, but for `--out`.
 
     Args:
-      cell: To run; what it lacks is left out.
+      cell: To run; what it lacks is "missing".
       common: Arguments of every cell of the table.
     """
-    regularizer = cell.method.removesuffix(DTNH)
     count = cell.target.train_per_class
     return [
-        *("--source", cell.source.where or ""),
-        *("--data", cell.data.where or ""),
+        *("--source", cell.source.where or "missing"),
+        *("--data", cell.data.where or "missing"),
         *(() if count is None else ("--train-per-class", str(count))),
         *("--method", cell.method),
         *("--seed", str(cell.seed)),
-        *dict(cell.target.arguments).get(regularizer, ()),
+        *dict(cell.target.arguments).get(cell.method.removesuffix(DTNH), ()),
         *common,
     ]
 
 
 def settings(cell: Cell, common: Sequence[str]) -> Settings:
-    """Return the settings that the fine-tuning command makes of the arguments; it exits if none."""
-    complete = cell._replace(
-        source=cell.source._replace(where=cell.source.where or "missing"),
-        data=cell.data._replace(where=cell.data.where or "missing"),
-    )
-    argv = [*arguments(complete, common), "--out", str(cell)]
-    return options.parse(options.parser(None), argv)[1]
+    """Return the settings that the command makes of the arguments; it exits if there are none."""
+    parser: ArgumentParser = Parser(prog="python -m optax_dtnh.finetune train", allow_abbrev=False)
+    add_options(parser)
+    return settings_of(parser.parse_args(arguments(cell, common)))

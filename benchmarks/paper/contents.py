@@ -2,7 +2,7 @@
 
 import shlex
 
-from benchmarks.paper.cells import DataSet, Source, Table, Target
+from benchmarks.paper.cells import Asset, Table, Target
 
 PAPER = "the paper"
 PROTOCOL = "the code published with DELTA"
@@ -21,42 +21,42 @@ _PLACES = (
 )
 
 
-def _imagenet(depth: int, known: str) -> Source:
+def _imagenet(depth: int, known: str) -> Asset:
     repository = f"timm/resnet{depth}.tv_in1k"
     how = f"hf download {repository} model.safetensors, or pass -- --download"
-    return Source(f"imagenet-resnet{depth}", f"hf:{repository}", how, "imagenet", known)
+    return Asset(f"imagenet-resnet{depth}", f"hf:{repository}", how, known, "imagenet")
 
 
-def _dogs(depth: int) -> Source:
+def _dogs(depth: int) -> Asset:
     name = f"dogs-resnet{depth}"
     how = (
-        f"python -m optax_dtnh.finetune --method finetune --data tfds:stanford_dogs "
+        f"python -m optax_dtnh.finetune train --method finetune --data tfds:stanford_dogs "
         f"--source hf:timm/resnet{depth}.tv_in1k --out {{out}}/sources/{name}"
     )
-    return Source(name, f"{{out}}/sources/{name}/model.safetensors", how, "stanford_dogs", OURS)
+    return Asset(name, f"{{out}}/sources/{name}/model.safetensors", how, OURS, "stanford_dogs")
 
 
-def _tfds(name: str, prepared: str, known: str) -> DataSet:
+def _tfds(name: str, prepared: str, known: str) -> Asset:
     how = f"tfds build {prepared} --file_format=array_record (needs tensorflow)"
-    return DataSet(name, f"tfds:{prepared}", how, known)
+    return Asset(name, f"tfds:{prepared}", how, known)
 
 
 SOURCES = (
     _imagenet(50, PAPER),
     _imagenet(101, PAPER),
-    Source("places365-resnet50", None, _PLACES, "places365", PROTOCOL),
+    Asset("places365-resnet50", None, _PLACES, PROTOCOL, "places365"),
     _dogs(50),
     _dogs(101),
 )
 
 DATA = (
-    DataSet(
+    Asset(
         "caltech256",
         None,
         "unpack 256_ObjectCategories, one folder for each class, and pass --data caltech256=DIR",
         PAPER,
     ),
-    DataSet(
+    Asset(
         "mit_indoor67",
         None,
         "sort its images into train/CLASS and test/CLASS by TrainImages.txt and TestImages.txt "

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.digits.figure import REFERENCE_STYLE, STYLES
 from benchmarks.paper.report import Pair, Results, accuracy, against, methods, pairs
-from optax_dtnh.finetune.options import DTNH, FINETUNE
+from optax_dtnh.finetune.settings import DTNH, FINETUNE
 
 SHIFT = 0.12  # of the two methods of one regularizer, to both sides
 

@@ -1,4 +1,4 @@
-"""What `--list` prints: a line for each cell, then what is missing and how long the rest takes."""
+"""What `--list` prints: a line for each cell, what is missing, and how long the rest takes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

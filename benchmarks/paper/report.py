@@ -7,26 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.digits import table as words
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
+from benchmarks.harness.tables import markdown
 from benchmarks.paper.cells import Cell, Table
-from optax_dtnh.finetune import report as runs
-from optax_dtnh.finetune.options import DTNH, FINETUNE
+from optax_dtnh.finetune.run_folder import is_finished, summary
+from optax_dtnh.finetune.settings import DTNH, FINETUNE
 
 Results = dict[str, Any]
 Pair = tuple[str, str]  # a source and a target
 
-HEADER = ("method", "weight", "seeds", "accuracy, %", "vs regularizer", "vs finetune", "loss")
-ROW = "  {:24}{:>8}{:>7}{:>14}{:>16}{:>14}{:>9}{:>10}".format
-
 
 def results(table: Table, cells: Sequence[Cell], out: Path) -> Results:
     """Return what the finished ones among the cells came to."""
-    summaries = {
-        cell: runs.summary(out / str(cell))
-        for cell in cells
-        if (out / str(cell) / runs.SUMMARY).is_file()
-    }
+    folders = {cell: out / str(cell) for cell in cells}
+    summaries = {cell: summary(x) for cell, x in folders.items() if is_finished(x)}
     environments = {json.dumps(x["environment"], sort_keys=True) for x in summaries.values()}
     return {
         "question": table.question,
@@ -34,20 +28,20 @@ def results(table: Table, cells: Sequence[Cell], out: Path) -> Results:
         "known_from": {x.name: x.known for x in (*table.sources, *table.data) if x.known},
         "cells": {"all": len(cells), "finished": len(summaries)},
         "runs_on": [json.loads(x) for x in sorted(environments)],
-        "runs": [_record(cell, summary) for cell, summary in summaries.items()],
+        "runs": [_record(cell, found) for cell, found in summaries.items()],
     }
 
 
-def _record(cell: Cell, summary: dict[str, Any]) -> dict[str, Any]:
+def _record(cell: Cell, found: dict[str, Any]) -> dict[str, Any]:
     names = ("weight", "rule", "steps", "batch_size", "learning_rate")
     return {
         "source": cell.source.name,
         "target": cell.target.name,
         "method": cell.method,
         "seed": cell.seed,
-        "accuracy": 100 * summary["test_accuracy"],
-        **{k: summary[k] for k in ("training_loss", "conflict", "images_per_second")},
-        **{k: summary["settings"][k] for k in names},
+        "accuracy": 100 * found["test_accuracy"],
+        **{k: found[k] for k in ("training_loss", "conflict", "images_per_second")},
+        **{k: found["settings"][k] for k in names},
     }
 
 
@@ -86,29 +80,11 @@ def against(results: Results, pair: Pair, method: str, baseline: str) -> Interva
 
 
 def text(results: Results) -> str:
-    """Return the table for a terminal, a block for each transfer with its differences in words."""
-    blocks = []
-    for pair in pairs(results):
-        rows = [ROW(*_row(results, pair, method)) for method in methods(results, pair)]
-        head = ROW(*HEADER, "conflict")
-        blocks.append("\n".join([" → ".join(pair), head, *rows, *_statements(results, pair)]))
-    return "\n\n".join([*blocks, note(results)])
-
-
-def markdown(results: Results) -> str:
-    """Return the table in Markdown: `regularizer → with DTNH (difference)`.
-
-    A difference is bold where its interval excludes 0.
-    """
-    found = [name for pair in pairs(results) for name in methods(results, pair)]
-    names = list(dict.fromkeys(name.removesuffix(DTNH) for name in found if name != FINETUNE))
-    rows = [["source → target", FINETUNE, *(f"{name}{DTNH}" for name in names)]]
-    rows.append(["---"] * len(rows[0]))
-    for pair in pairs(results):
-        reference = FINETUNE in methods(results, pair)
-        start = str(accuracy(results, pair, FINETUNE)) if reference else ""
-        rows.append([" → ".join(pair), start, *(_arrow(results, pair, name) for name in names)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    """Return the table in Markdown, and how to read it."""
+    rows = [
+        _row(results, pair, method) for pair in pairs(results) for method in methods(results, pair)
+    ]
+    return f"{markdown(rows)}\n\n{note(results)}"
 
 
 def note(results: Results) -> str:
@@ -117,56 +93,33 @@ def note(results: Results) -> str:
     notes = "".join(f"\n- {line}" for line in results["notes"])
     return (
         f"{done} of {everything} cells are finished. Test accuracy in %, mean over seeds with 95 % "
-        f"t intervals; differences in points, paired by seed.{notes}"
+        f"t intervals; differences in points, paired by seed, bold where the interval excludes 0. "
+        f"Conflict: the share of steps in which the two gradients conflict.{notes}"
     )
 
 
-def _row(results: Results, pair: Pair, method: str) -> tuple[str, ...]:
+def _row(results: Results, pair: Pair, method: str) -> dict[str, Any]:
     weights = by_seed(results, pair, method, "weight")
     loss, conflict = (
         float(np.mean(list(by_seed(results, pair, method, name).values())))
         for name in ("training_loss", "conflict")
     )
-    return (
-        method,
-        _number(next(iter(weights.values()))),
-        str(len(weights)),
-        str(accuracy(results, pair, method)),
-        _signed(against(results, pair, method, method.removesuffix(DTNH))),
-        _signed(against(results, pair, method, FINETUNE)),
-        f"{loss:.3f}",
-        "" if np.isnan(conflict) else f"{conflict:.0%}",
-    )
-
-
-def _arrow(results: Results, pair: Pair, name: str) -> str:
-    means = [
-        f"{accuracy(results, pair, method).mean:.1f}"
-        for method in (name, name + DTNH)
-        if method in methods(results, pair)
-    ]
-    difference = against(results, pair, name + DTNH, name)
-    if difference is None:
-        return " → ".join(means)
-    shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
-    return f"{' → '.join(means)} ({shown})"
-
-
-def _statements(results: Results, pair: Pair) -> list[str]:
-    differences = {
-        method: against(results, pair, method, method.removesuffix(DTNH))
-        for method in methods(results, pair)
+    weight = next(iter(weights.values()))
+    return {
+        "source → target": " → ".join(pair),
+        "method": method,
+        "weight": None if np.isnan(weight) else weight,
+        "seeds": len(weights),
+        "accuracy, %": accuracy(results, pair, method),
+        "against the regularizer": _difference(results, pair, method, method.removesuffix(DTNH)),
+        "against finetune": _difference(results, pair, method, FINETUNE),
+        "training loss": f"{loss:.3f}",
+        "conflict": None if np.isnan(conflict) else f"{conflict:.0%}",
     }
-    return [
-        f"  {method}: {words.verdict(x)}"
-        for method, x in differences.items()
-        if x is not None and x.half_width is not None
-    ]
 
 
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:g}"
-
-
-def _signed(difference: Interval | None) -> str:
-    return "" if difference is None else difference.signed()
+def _difference(results: Results, pair: Pair, method: str, baseline: str) -> str | None:
+    found = against(results, pair, method, baseline)
+    if found is None:
+        return None
+    return f"**{found.signed()}**" if found.excludes_zero() else found.signed()

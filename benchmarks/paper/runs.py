@@ -3,7 +3,6 @@
 import fcntl
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Cell, arguments
-from optax_dtnh.finetune import report
+from optax_dtnh.finetune.run_folder import is_finished
 
-COMMAND = (sys.executable, "-m", "optax_dtnh.finetune")
+COMMAND = (sys.executable, "-m", "optax_dtnh.finetune", "train")
 LOCKS = "locks"
 GRACE_S = 30.0  # for a run to end by itself once it is told to
 
@@ -44,10 +43,10 @@ def run(cells: Sequence[Cell], common: Sequence[str], out: Path, *, seconds: flo
 
     Args:
       cells: To run, in this order.
-      common: Arguments of the fine-tuning command, for every cell.
+      common: Arguments of the command, for every cell.
       out: Folder of the table.
-      seconds: When they are over no cell is started, and the one that runs is stopped. It goes on
-        from its last checkpoint in the next call.
+      seconds: When they are over, no cell is started, and the one that runs is stopped. The next
+        call resumes it.
     """
     end = time.monotonic() + seconds
     outcome = Outcome([], [], [], [])
@@ -58,29 +57,22 @@ def run(cells: Sequence[Cell], common: Sequence[str], out: Path, *, seconds: flo
         with _locked(out, cell) as lock:
             if lock is None:
                 outcome.busy.append(cell)
-            elif not is_finished(out, cell):
-                code = finetune(
-                    [*arguments(cell, common), "--out", str(out / str(cell))], end, lock
-                )
+            elif not is_finished(folder := out / str(cell)):
+                code = finetune([*arguments(cell, common), "--out", str(folder)], end, lock)
                 kinds = {0: outcome.ran, None: outcome.left}
                 kinds.get(code, outcome.failed).append(cell)
     return outcome
 
 
-def is_finished(out: Path, cell: Cell) -> bool:
-    """Return whether a run has come to its end in the cell's folder."""
-    return (out / str(cell) / report.SUMMARY).is_file()
-
-
 def finetune(argv: Sequence[str], end: float, *keep_open: int) -> int | None:
-    """Run the fine-tuning command and return its exit status, None if it was stopped at `end`.
+    """Run the command and return its exit status, None if it was stopped at `end`.
 
     Args:
       argv: Its arguments.
       end: On the clock of `time.monotonic`.
       *keep_open: Files that stay open as long as it runs.
     """
-    print(f"\n$ python -m optax_dtnh.finetune {shlex.join(argv)}", flush=True)
+    print(f"\n$ python -m optax_dtnh.finetune train {shlex.join(argv)}", flush=True)
     process = subprocess.Popen([*COMMAND, *argv], pass_fds=keep_open)
     try:
         # More than this and `wait` overflows.
@@ -98,12 +90,11 @@ def finetune(argv: Sequence[str], end: float, *keep_open: int) -> int | None:
 
 def _stopped(process: subprocess.Popen[bytes]) -> int | None:
     """Stop a run; return None, or 0 if it has come to its end meanwhile."""
-    # In the background of a shell script this signal is ignored, hence the other one.
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # it saves its step
     try:
         process.wait(GRACE_S)
     except subprocess.TimeoutExpired:
-        process.terminate()
+        process.kill()
         process.wait()
     return 0 if process.returncode == 0 else None
 

@@ -1,28 +1,43 @@
-"""How far each cell is, as its folder tells, and how long one takes at the speed measured."""
+"""How far each cell is, as its folder tells, what it lacks, and how long the rest of it takes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.paper import needs
-from benchmarks.paper.cells import Cell, settings
-from benchmarks.paper.needs import Need
-from optax_dtnh.finetune import identity, report
+from benchmarks.paper.cells import Asset, Cell, settings
+from optax_dtnh.finetune import run_folder
+from optax_dtnh.models._hub import hub_file
 
+HUB, TFDS = "hf:", "tfds:"
 Rates = Mapping[tuple[str, ...], float]
 
 
+class Need(NamedTuple):
+    """Something that a cell lacks.
+
+    Attributes:
+      name: Such as `data cifar10`.
+      where: Where it was looked for, None where the user has to say.
+      how: What gets it.
+    """
+
+    name: str
+    where: str | None
+    how: str
+
+
 class State(NamedTuple):
-    """Of one cell.
+    """How far one cell is.
 
     Attributes:
       finished: Whether there is nothing left to do.
       done: Steps in the log.
       steps: Steps of the run.
-      images: In a step.
+      images: Images in a step.
       missing: What it still needs.
-      accuracy: On the test images, None before the end.
+      accuracy: Test accuracy, None before the end.
     """
 
     finished: bool
@@ -38,31 +53,58 @@ def state(cell: Cell, common: Sequence[str], out: Path) -> State:
 
     Args:
       cell: One of the table.
-      common: Arguments of the fine-tuning command, for every cell.
+      common: Arguments of the command, for every cell.
       out: Folder of the table.
 
     Raises:
-      ValueError: Its folder is that of a run with other settings.
+      UsageError: Its folder is that of a run with other settings.
     """
     asked, folder = settings(cell, common), out / str(cell)
-    finished = identity.check(folder, asked)
-    log = report.entries(folder / report.LOG)
+    run_folder.check(folder, asked)
+    log, finished = run_folder.entries(folder / run_folder.LOG), run_folder.is_finished(folder)
+    found = {
+        f"source {cell.source.name}": (cell.source, _has_source(cell.source, asked.download)),
+        f"data {cell.data.name}": (cell.data, _has_data(cell.data, asked.data_dir)),
+    }
     return State(
         finished,
         log[-1]["step"] if log else 0,
         asked.steps,
         asked.batch_size,
-        () if finished else tuple(needs.missing(cell, asked)),
-        report.summary(folder)["test_accuracy"] if finished else None,
+        tuple(
+            Need(name, asset.where, asset.how)
+            for name, (asset, there) in found.items()
+            if not (there or finished)
+        ),
+        run_folder.summary(folder)["test_accuracy"] if finished else None,
     )
+
+
+def _has_source(source: Asset, download: bool) -> bool:
+    if source.where is None or not source.where.startswith(HUB):
+        return source.where is not None and Path(source.where).is_file()
+    try:
+        return download or hub_file(source.where).is_file()
+    except (ImportError, OSError):
+        return False
+    except ValueError:
+        return True  # the command itself says what is wrong with the name
+
+
+def _has_data(data: Asset, data_dir: str | None) -> bool:
+    if data.where is None or not data.where.startswith(TFDS):
+        return data.where is not None and Path(data.where).is_dir()
+    default = os.environ.get("TFDS_DATA_DIR", Path.home() / "tensorflow_datasets")
+    folder = Path(data_dir or default) / data.where.removeprefix(TFDS).split(":")[0]
+    return next(folder.glob("**/*.array_record*"), None) is not None
 
 
 def rates(cells: Sequence[Cell], out: Path) -> Rates:
     """Return images per second by source and method, and by source, as the logs have it."""
     found: dict[tuple[str, ...], list[float]] = {}
     for cell in cells:
-        log = report.entries(out / str(cell) / report.LOG)
-        rate = report.summed_up(log)["images_per_second"] if log else None
+        log = run_folder.entries(out / str(cell) / run_folder.LOG)
+        rate = run_folder.summed_up(log)["images_per_second"] if log else None
         if rate is not None:
             for key in _keys(cell):
                 found.setdefault(key, []).append(rate)

@@ -1,42 +1,41 @@
 """Our ResNets and ViTs compute what torch's do, with every checkpoint's names.
 
-Random weights and BatchNorm statistics are put into the networks of torchvision, timm and
-transformers, written to files by them, loaded here, and both networks run on the same images:
-
     make parity
 
-Claimed of the worst difference, max |ours - torch's| / max |torch's| of every array:
+Random weights and BatchNorm statistics are put into the networks of torchvision, timm and
+transformers, which write them to files. Ours load the files, and both run on the same images.
+ResNets have their full depth, and an eighth of their width where the library allows it; ViTs have
+their 12 blocks at two attention heads.
+
+Claims about the worst difference, max |ours - torch's| / max |torch's| of every array:
 
 - In evaluation mode in float32, logits and every feature map agree to 1e-5, and the gradients of a
   loss with respect to every parameter to 1e-4.
 - In training mode in float64, logits, features, gradients and the running statistics after the
-  step agree to 1e-9. (In float32 the few values that the last stage's BatchNorm sees at this size
-  amplify rounding, in torch's network as much as in ours.)
-
-ResNets have their full depth, and an eighth of their width where the library allows it; ViTs have
-their 12 blocks at two attention heads. The exit code is 1 if a claim fails.
+  step agree to 1e-9. (In float32 the last stage's BatchNorm has few values at this size and
+  amplifies rounding, in torch's network as much as in ours.)
 
 With `--source`, one real checkpoint is compared instead, a local file or a repository of the hub:
 
     python -m benchmarks.parity --source hf:OWNER/NAME --download
 
-with transformers if its names are Hugging Face's, else with torchvision or timm.
+It is compared with transformers if its names are Hugging Face's, else with torchvision or timm.
 """
 
-import argparse
 import functools
 import sys
-import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.harness import record
-from benchmarks.harness.options import OneLineParser
+from benchmarks.harness.command import Question, command
+from benchmarks.harness.tables import markdown
 from benchmarks.parity.compare import MODES, Pair, batch_for, compare, seeded_pair
 from benchmarks.parity.torch_models import LIBRARIES, library_of, loaded_reference, package
+from optax_dtnh.finetune.errors import usage_errors
 from optax_dtnh.models import (
     ViT,
     load_pretrained,
@@ -52,11 +51,9 @@ from optax_dtnh.models._names import SCHEMES
 
 Row = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "torchvision", "timm", "transformers")
-NOTE = (
-    "The worst relative difference, max |ours - torch's| / max |torch's| of an array, over the\n"
-    "arrays of a kind. A ViT is the same in both modes, and has no running statistics."
-)
-COLUMNS = ("model", "names", "mode", "logits", "features", "gradients", "statistics")
+NOTE = """
+The worst relative difference, max |ours - torch's| / max |torch's| of an array, over the
+arrays of a kind. A ViT is the same in both modes, and has no running statistics."""
 
 
 class Case(NamedTuple):
@@ -89,37 +86,26 @@ CASES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table and return 1 if a claim fails."""
-    parser = options()
-    chosen = parser.parse_args(argv)
+    """Compare, write and print; return 1 if a claim fails."""
+    return command(QUESTION, argv)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add `--source` and `--download`."""
+    source = "Compare this checkpoint instead: a file, or hf:OWNER/NAME."
+    parser.add_argument("--source", metavar="SOURCE", help=source)
+    download = "Fetch the checkpoint from the hub if it is not in the cache."
+    parser.add_argument("--download", action="store_true", help=download)
+
+
+def measure(options: Namespace) -> dict[str, Any]:
+    """Return the bars and a row for every model and mode."""
     jax.config.update("jax_platforms", "cpu")
-    start = time.perf_counter()
-    try:
-        rows = list(of_source(chosen.source, chosen.download) if chosen.source else of_cases())
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
-    seconds = round(time.perf_counter() - start, 1)
-    print(table(rows))
-    write(chosen.out, rows, seconds)
-    failures = missed(rows)
-    print("\n".join(["", *failures]) if failures else "\nAll differences are within their bars.")
-    return 1 if failures else 0
-
-
-def options() -> OneLineParser:
-    """Return the parser of the command line."""
-    parser = OneLineParser(
-        prog="python -m benchmarks.parity",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add: Callable[..., Any] = parser.add_argument
-    add("--source", metavar="SOURCE", help="a checkpoint: a path, or hf:OWNER/NAME")
-    add("--download", action="store_true", help="fetch it from the hub if it is not in the cache")
-    out = Path("out/parity")
-    add("--out", type=Path, default=out, metavar="DIR", help=f"folder (default: {out})")
-    return parser
+    source, download = options.source, options.download
+    return {
+        "bars": {title: mode.bars for title, mode in MODES.items()},
+        "rows": list(of_source(source, download) if source else of_cases()),
+    }
 
 
 def of_cases() -> Iterator[Row]:
@@ -133,22 +119,18 @@ def of_cases() -> Iterator[Row]:
 
 def of_source(source: str, download: bool) -> Iterator[Row]:
     """Yield the rows of one checkpoint, a path or `hf:OWNER/NAME`."""
-    path = local_path(source, download)
-    model, file = load_pretrained(path), open_checkpoint(path)
-    scheme = next(scheme for scheme in SCHEMES if scheme.known_by in file.tensors)
-    library = library_of(scheme)
-    package(library.package)
-    config = None
-    if library.package == "transformers":
-        config = configuration(source, path, download)
-    reference = loaded_reference(library, model, file.read(), config)
-    name = source if source.startswith("hf:") else path.name
-    yield from rows_of(name, scheme.name, Pair(reference, model, scheme))
-
-
-def local_path(source: str, download: bool) -> Path:
-    """Return the file of a source."""
-    return hub_file(source, download=download) if source.startswith("hf:") else Path(source)
+    on_hub = source.startswith("hf:")
+    with usage_errors():
+        path = hub_file(source, download=download) if on_hub else Path(source)
+        model, file = load_pretrained(path), open_checkpoint(path)
+        scheme = next(scheme for scheme in SCHEMES if scheme.known_by in file.tensors)
+        library = library_of(scheme)
+        package(library.package)
+        config = (
+            configuration(source, path, download) if library.package == "transformers" else None
+        )
+        reference = loaded_reference(library, model, file.read(), config)
+    yield from rows_of(source if on_hub else path.name, scheme.name, Pair(reference, model, scheme))
 
 
 def configuration(source: str, path: Path, download: bool) -> Path | None:
@@ -168,40 +150,29 @@ def rows_of(model: str, names: str, compared: Pair) -> Iterator[Row]:
         yield {"model": model, "names": names, "mode": title, **found}
 
 
-def missed(rows: Sequence[Row]) -> list[str]:
+def failures(results: dict[str, Any]) -> list[str]:
     """Return a line for every difference above its bar."""
     return [
-        f"Not within its bar of {bar:g}: {row['model']}, {row['names']}, {row['mode']}: "
-        f"{kind} differ by {row[kind]:.1e}."
-        for row in rows
-        for kind, bar in MODES[row["mode"]].bars.items()
+        f"{row['model']}, {row['names']}, {row['mode']}: {kind} differ by {row[kind]:.1e}, "
+        f"at most {bar:g}."
+        for row in results["rows"]
+        for kind, bar in results["bars"][row["mode"]].items()
         if row[kind] is not None and not row[kind] <= bar
     ]
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown, with aligned columns."""
-    lines = [COLUMNS, *(tuple(_cell(row[column]) for column in COLUMNS) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
+def text(results: dict[str, Any]) -> str:
+    """Return the table and how to read it."""
+    rows = [
+        {name: f"{x:.1e}" if isinstance(x, float) else x for name, x in row.items()}
+        for row in results["rows"]
+    ]
+    return f"{markdown(rows)}\n{NOTE}"
 
 
-def write(out: Path, rows: Sequence[Row], seconds: float) -> None:
-    """Write `parity.json` and `parity.md`."""
-    environment = record.environment(PACKAGES)
-    bars = {title: mode.bars for title, mode in MODES.items()}
-    results = {"environment": environment, "seconds": seconds, "bars": bars, "rows": rows}
-    out.mkdir(parents=True, exist_ok=True)
-    record.write(out / "parity.json", results)
-    (out / "parity.md").write_text(f"{table(rows)}\n\n{NOTE}\n")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.1e}"
-    return "-" if value is None else str(value)
-
+QUESTION = Question(
+    "parity", __doc__, measure, text, failures, options=add_options, packages=PACKAGES
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ def package(name: str) -> Any:
         module = importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"`{name}` should be importable, because models are compared with it, got {error!r}. "
-            "Run `make parity`, which sets up .venv-parity, and use the Python in there."
+            f"`{name}`, with which models are compared, cannot be imported: {error!r}. Run `make "
+            "parity`, which sets up .venv-parity, or use the Python in there."
         ) from error
     if name == "transformers":
         module.utils.logging.disable_progress_bar()
@@ -139,43 +140,45 @@ def _loads(torch: Any, folder: Path) -> bool:
     return True
 
 
-# --- Sizes
+# --- From a model of ours to the library's network of its size
 
 
 def _stages(model: ResNet) -> list[Any]:
     return [getattr(model, f"stage{i}") for i in range(1, model.stages + 1)]
 
 
-def _depths(model: ResNet) -> list[int]:
-    return [len(stage) for stage in _stages(model)]
+def _sizes(model: ResNet) -> tuple[list[int], bool]:
+    """Return the number of blocks of every stage, and whether they are bottlenecks."""
+    stages = _stages(model)
+    return [len(stage) for stage in stages], isinstance(stages[0][0], Bottleneck)
 
 
-def _is_bottleneck(model: ResNet) -> bool:
-    return isinstance(_stages(model)[0][0], Bottleneck)
+def _resnet(library: str, model: ResNet) -> Any:
+    """Return the ResNet of torchvision or timm, which have the same interface."""
+    resnet, (depths, bottleneck) = package(library).models.resnet, _sizes(model)
+    block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
+    return resnet.ResNet(block, depths, num_classes=model.head.out_features)
 
 
-def _patch_size(model: ViT) -> int:
-    return model.patches.kernel_size[0]
-
-
-def _blocks_by_name(blocks: Any) -> dict[str, Any]:
-    return {f"block{i}": block for i, block in enumerate(blocks, 1)}
-
-
-# --- torchvision
-
-
-def _torchvision_resnet(model: ResNet) -> Any:
-    resnet = package("torchvision").models.resnet
-    block = resnet.Bottleneck if _is_bottleneck(model) else resnet.BasicBlock
-    return resnet.ResNet(block, _depths(model), num_classes=model.head.out_features)
+def _hugging_face_resnet(model: ResNet) -> Any:
+    transformers, width = package("transformers"), model.stem.conv.out_features
+    depths, bottleneck = _sizes(model)
+    first = width * _stages(model)[0][0].expansion
+    config = transformers.ResNetConfig(
+        embedding_size=width,
+        hidden_sizes=[first * 2**i for i in range(model.stages)],
+        depths=depths,
+        layer_type="bottleneck" if bottleneck else "basic",
+        num_labels=model.head.out_features,
+    )
+    return transformers.ResNetForImageClassification(config)
 
 
 def _torchvision_vit(model: ViT) -> Any:
     width = model.patches.out_features
     return package("torchvision").models.VisionTransformer(
         model.image_size,
-        _patch_size(model),
+        model.patches.kernel_size[0],
         num_layers=len(model.blocks),
         num_heads=width // HEAD_WIDTH,
         hidden_dim=width,
@@ -184,45 +187,16 @@ def _torchvision_vit(model: ViT) -> Any:
     )
 
 
-def _layers_by_name(net: Any) -> dict[str, Any]:
-    return {f"stage{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}
-
-
-# --- timm
-
-
-def _timm_resnet(model: ResNet) -> Any:
-    resnet = package("timm").models.resnet
-    block = resnet.Bottleneck if _is_bottleneck(model) else resnet.BasicBlock
-    return resnet.ResNet(block, tuple(_depths(model)), num_classes=model.head.out_features)
-
-
 def _timm_vit(model: ViT) -> Any:
     width = model.patches.out_features
     return package("timm").models.VisionTransformer(
         img_size=model.image_size,
-        patch_size=_patch_size(model),
+        patch_size=model.patches.kernel_size[0],
         embed_dim=width,
         depth=len(model.blocks),
         num_heads=width // HEAD_WIDTH,
         num_classes=model.head.out_features,
     )
-
-
-# --- Hugging Face
-
-
-def _hugging_face_resnet(model: ResNet) -> Any:
-    transformers, width = package("transformers"), model.stem.conv.out_features
-    first = width * _stages(model)[0][0].expansion
-    config = transformers.ResNetConfig(
-        embedding_size=width,
-        hidden_sizes=[first * 2**i for i in range(model.stages)],
-        depths=_depths(model),
-        layer_type="bottleneck" if _is_bottleneck(model) else "basic",
-        num_labels=model.head.out_features,
-    )
-    return transformers.ResNetForImageClassification(config)
 
 
 def _hugging_face_vit(model: ViT) -> Any:
@@ -233,10 +207,18 @@ def _hugging_face_vit(model: ViT) -> Any:
         num_attention_heads=width // HEAD_WIDTH,
         intermediate_size=4 * width,
         image_size=model.image_size,
-        patch_size=_patch_size(model),
+        patch_size=model.patches.kernel_size[0],
         num_labels=model.head.out_features,
     )
     return transformers.ViTForImageClassification(config)
+
+
+# --- From the network to the submodules that give our feature maps
+
+
+def _layers(stem: str, net: Any) -> dict[str, Any]:
+    stages = {f"stage{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}
+    return {"stem": getattr(net, stem), **stages}
 
 
 def _hugging_face_stages(net: Any) -> dict[str, Any]:
@@ -244,35 +226,27 @@ def _hugging_face_stages(net: Any) -> dict[str, Any]:
     return {"stem": net.resnet.embedder.embedder, **stages}
 
 
-# The first of a naming scheme is compared with what comes under it.
+def _blocks(path: str, net: Any) -> dict[str, Any]:
+    return {f"block{i}": block for i, block in enumerate(net.get_submodule(path), 1)}
+
+
+# A checkpoint is compared with the first library that has its naming scheme.
 LIBRARIES = {
     "torchvision ResNet": Library(
-        "torchvision",
-        TORCHVISION_RESNET,
-        _torchvision_resnet,
-        lambda net: {"stem": net.relu, **_layers_by_name(net)},
+        "torchvision", TORCHVISION_RESNET, partial(_resnet, "torchvision"), partial(_layers, "relu")
     ),
     "timm ResNet": Library(
-        "timm",
-        TORCHVISION_RESNET,
-        _timm_resnet,
-        lambda net: {"stem": net.act1, **_layers_by_name(net)},
+        "timm", TORCHVISION_RESNET, partial(_resnet, "timm"), partial(_layers, "act1")
     ),
     "Hugging Face ResNet": Library(
         "transformers", HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
     ),
     "torchvision ViT": Library(
-        "torchvision",
-        TORCHVISION_VIT,
-        _torchvision_vit,
-        lambda net: _blocks_by_name(net.encoder.layers),
+        "torchvision", TORCHVISION_VIT, _torchvision_vit, partial(_blocks, "encoder.layers")
     ),
-    "timm ViT": Library("timm", TIMM_VIT, _timm_vit, lambda net: _blocks_by_name(net.blocks)),
+    "timm ViT": Library("timm", TIMM_VIT, _timm_vit, partial(_blocks, "blocks")),
     "Hugging Face ViT": Library(
-        "transformers",
-        HUGGING_FACE_VIT,
-        _hugging_face_vit,
-        lambda net: _blocks_by_name(net.vit.layers),
+        "transformers", HUGGING_FACE_VIT, _hugging_face_vit, partial(_blocks, "vit.layers")
     ),
 }
 

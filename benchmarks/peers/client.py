@@ -43,8 +43,8 @@ class Client:
             line = ""
         if not line:
             raise RuntimeError(
-                f"`{self.framework}` should answer to {command!r}, got the end of its process. "
-                "Read its error above."
+                f"The process of {self.framework} ended instead of answering to {command!r}. Read "
+                "its error above."
             )
         return json.loads(line)
 
@@ -91,16 +91,13 @@ def started(
     passive(environ)
     command = [sys.executable, "-m", "benchmarks.peers.worker", framework, str(threads)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, env=environ, **pipes)
-    try:
-        yield Client(process, framework)
-    finally:
-        if process.stdin:
-            process.stdin.close()  # it ends after the last command
+    with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+            yield Client(process, framework)
+        finally:
+            if process.stdin:
+                process.stdin.close()  # it ends after the last command
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()

@@ -1,6 +1,7 @@
 """A fine-tuning step of our ResNet-18, batch normalization in training mode."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -12,7 +13,7 @@ from flax import nnx
 from benchmarks.peers import inputs
 from benchmarks.peers.contender import FINETUNE_WEIGHTS, MOMENTUM, RATE, Contender, Spec
 from benchmarks.peers.inputs import Arrays
-from benchmarks.peers.jax_compiled import compiled_with
+from benchmarks.peers.jax_compiled import training
 from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
 from optax_dtnh.models import ResNet, backbone_mask, load_pretrained, teacher_view
 from optax_dtnh.models._layout import dotted, their_layout
@@ -27,7 +28,7 @@ class Task(NamedTuple):
     """What every method shares.
 
     Attributes:
-      params: Of the student.
+      params: Parameters of the student.
       stats: Its running statistics.
       pretrained: Parameters and statistics of the pretrained network.
       losses: `(params, stats, pretrained, images, labels) -> ((loss, reg), stats)`.
@@ -40,24 +41,20 @@ class Task(NamedTuple):
 
 
 def build(spec: Spec) -> Contender:
-    """Return a step of `spec["method"]`, `none`, `l2_sp` or `knowdist`, from checkpoints."""
+    """Return a step of `spec["method"]`, one of `METHODS`, from checkpoints."""
     task = load(spec)
-    tx, advance = METHODS[spec["method"]](task)
+    form, gradient = METHODS[spec["method"]]
+    tx, gradient = optax.chain(form, optax.sgd(RATE, MOMENTUM)), gradient(task.losses)
+
+    def advance(params, stats, state, *rest):
+        grads, stats = gradient(params, stats, *rest)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), stats, state
+
     batch = inputs.images(spec["batch"], spec["image"], spec["classes"], spec["dtype"])
-    rest = (task.pretrained, *map(jnp.asarray, batch))
-    # What `init` sees is the anchor.
-    carry = task.params, task.stats, tx.init(task.pretrained[0])
-    before = named(task.params)
-    compiled, about = compiled_with(jax.jit(advance, donate_argnums=(0, 1, 2)), *carry, *rest)
-
-    def run():
-        nonlocal carry
-        carry = jax.block_until_ready(compiled(*carry, *rest))
-
-    def updates():
-        return {name: array - before[name] for name, array in named(carry[0]).items()}
-
-    return Contender(run, updates, about)
+    anchored = tx.init(task.pretrained[0])  # what `init` sees is the anchor
+    carry = task.params, task.stats, anchored
+    return training(advance, carry, [task.pretrained, *map(jnp.asarray, batch)], named)
 
 
 def load(spec: Spec) -> Task:
@@ -65,7 +62,7 @@ def load(spec: Spec) -> Task:
     student, teacher = (cast(ResNet, load_pretrained(spec[r])) for r in ("student", "teacher"))
     graph, *state = nnx.split(student, nnx.Param, ...)
     frozen, *pretrained = nnx.split(teacher_view(teacher), nnx.Param, ...)
-    state, pretrained = jax.tree.map(
+    (params, stats), pretrained = jax.tree.map(
         lambda x: x.astype(spec["dtype"]), tuple(map(nnx.as_pure, (state, pretrained)))
     )
 
@@ -77,7 +74,6 @@ def load(spec: Spec) -> Task:
         reg = feature_distance(features[MAP], theirs[MAP])
         return (loss, reg), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
 
-    params, stats = state
     return Task(params, stats, pretrained, losses)
 
 
@@ -90,66 +86,34 @@ def named(params: Any) -> Arrays:
     }
 
 
-# --- Methods: the transformation, and `(params, stats, state, *rest) -> (params, stats, state)`
+# --- Gradients: from the losses to `(params, stats, *rest) -> (gradient or pair, stats)`
 
 
-def none(task: Task) -> tuple[optax.GradientTransformation, Fun]:
-    """Return fine-tuning without a regularizer."""
-    return _one_gradient(task, optax.identity())
-
-
-def l2_sp(task: Task) -> tuple[optax.GradientTransformation, Fun]:
-    """Return L2-SP: its gradient is formed in the update, there is no second backward pass."""
-    return _one_gradient(task, add_l2_sp(FINETUNE_WEIGHTS["l2_sp"], mask=backbone_mask))
-
-
-def knowdist_sum(task: Task) -> tuple[optax.GradientTransformation, Fun]:
-    """Return KnowDist without the rule: one gradient of the weighted sum."""
-    tx = _followed(optax.identity())
+def of_sum(weight: float, losses: Fun) -> Fun:
+    """Return the gradient of the weighted sum; with the weight 0, of the loss alone."""
 
     def total(params, *rest):
-        (loss, reg), stats = task.losses(params, *rest)
-        return loss + FINETUNE_WEIGHTS["knowdist"] * reg, stats
+        (loss, reg), stats = losses(params, *rest)
+        return (loss + weight * reg if weight else loss), stats
 
-    def advance(params, stats, state, *rest):
-        grads, stats = jax.grad(total, has_aux=True)(params, stats, *rest)
-        return _applied(tx, grads, params, state, stats)
-
-    return tx, advance
+    return jax.grad(total, has_aux=True)
 
 
-def knowdist(task: Task) -> tuple[optax.GradientTransformation, Fun]:
-    """Return KnowDist: two gradients from one forward pass."""
-    tx = _followed(dtnh(FINETUNE_WEIGHTS["knowdist"], mask=backbone_mask))
+def of_pair(losses: Fun) -> Fun:
+    """Return two gradients from one forward pass."""
 
-    def advance(params, stats, state, *rest):
-        (_, stats), pair = value_and_grad_pair(task.losses, True)(params, stats, *rest)
-        return _applied(tx, pair, params, state, stats)
+    def gradient(*args):
+        (_, stats), pair = value_and_grad_pair(losses, True)(*args)
+        return pair, stats
 
-    return tx, advance
-
-
-METHODS = {"none": none, "l2_sp": l2_sp, "knowdist sum": knowdist_sum, "knowdist": knowdist}
+    return gradient
 
 
-def _one_gradient(task: Task, form: Any) -> tuple[optax.GradientTransformation, Fun]:
-    tx = _followed(form)
-
-    def loss(params, *rest):
-        (loss, _), stats = task.losses(params, *rest)
-        return loss, stats
-
-    def advance(params, stats, state, *rest):
-        grads, stats = jax.grad(loss, has_aux=True)(params, stats, *rest)
-        return _applied(tx, grads, params, state, stats)
-
-    return tx, advance
-
-
-def _followed(form: Any) -> optax.GradientTransformation:
-    return optax.chain(form, optax.sgd(RATE, MOMENTUM))
-
-
-def _applied(tx: Any, grads: Any, params: Any, state: Any, stats: Any) -> tuple[Any, Any, Any]:
-    updates, state = tx.update(grads, state, params)
-    return optax.apply_updates(params, updates), stats, state
+WEIGHT = FINETUNE_WEIGHTS["knowdist"]
+# The gradient of L2-SP is formed in the update, without a second backward pass.
+METHODS = {
+    "none": (optax.identity(), partial(of_sum, 0)),
+    "l2_sp": (add_l2_sp(FINETUNE_WEIGHTS["l2_sp"], mask=backbone_mask), partial(of_sum, 0)),
+    "knowdist sum": (optax.identity(), partial(of_sum, WEIGHT)),
+    "knowdist": (dtnh(WEIGHT, mask=backbone_mask), of_pair),
+}

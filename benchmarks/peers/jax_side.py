@@ -10,7 +10,7 @@ import optax
 
 from benchmarks.peers import inputs, jax_finetune
 from benchmarks.peers.contender import MOMENTUM, RATE, WEIGHT, Contender, Spec
-from benchmarks.peers.jax_compiled import compiled_with
+from benchmarks.peers.jax_compiled import compiled_with, training
 from benchmarks.peers.jax_rules import RULES
 from optax_dtnh import value_and_grad_pair
 from optax_dtnh.regularizers import feature_distance
@@ -20,9 +20,8 @@ Fun = Callable[..., Any]
 
 def build(spec: Spec) -> Contender:
     """Return the contender of a specification."""
-    return {"combine": combination, "step": step, "finetune": jax_finetune.build}[spec["task"]](
-        spec
-    )
+    task = {"combine": combination, "step": step, "finetune": jax_finetune.build}[spec["task"]]
+    return task(spec)
 
 
 def combination(spec: Spec) -> Contender:
@@ -40,65 +39,54 @@ def combination(spec: Spec) -> Contender:
 
 
 def step(spec: Spec) -> Contender:
-    """Return a step of a small network, SGD with momentum; parameters and state are donated."""
+    """Return a step of a small network, SGD with momentum."""
     params, batch = jax.tree.map(jnp.asarray, inputs.problem(spec["network"], spec["dtype"]))
-    before = jax.tree.map(np.asarray, params)
     tx = optax.sgd(RATE, MOMENTUM)
-    advance = STEPS[spec["contender"]](losses_of(NETWORKS[spec["network"]]), tx)
+    direction = DIRECTIONS[spec["contender"]](losses_of(NETWORKS[spec["network"]]))
+
+    def advance(params, state, batch):
+        updates, state = tx.update(direction(params, batch), state, params)
+        return optax.apply_updates(params, updates), state
+
     carry = params, tx.init(params)
-    compiled, about = compiled_with(jax.jit(advance, donate_argnums=(0, 1)), *carry, batch)
-
-    def run():
-        nonlocal carry
-        carry = jax.block_until_ready(compiled(*carry, batch))
-
-    def updates():
-        return jax.tree.map(lambda x, y: np.asarray(x) - y, carry[0], before)
-
-    return Contender(run, updates, about)
+    return training(advance, carry, [batch], lambda params: jax.tree.map(np.array, params))
 
 
-# --- Steps: `(params, state, batch) -> (params, state)`
+# --- Directions: `(params, batch) -> direction`
 
 
-def single(fun: Fun, tx: optax.GradientTransformation) -> Fun:
-    """Return the step with one gradient, that of the weighted sum."""
+def single(fun: Fun) -> Fun:
+    """Return the gradient of the weighted sum."""
 
     def total(params, batch):
         loss, reg = fun(params, batch)
         return loss + WEIGHT * reg
 
-    def advance(params, state, batch):
-        updates, state = tx.update(jax.grad(total)(params, batch), state, params)
-        return optax.apply_updates(params, updates), state
-
-    return advance
+    return jax.grad(total)
 
 
-def pair_of_ours(fun: Fun, tx: optax.GradientTransformation) -> Fun:
-    """Return the step with `value_and_grad_pair` and `dtnh`."""
+def pair_of_ours(fun: Fun) -> Fun:
+    """Return the direction of `value_and_grad_pair` and `dtnh`."""
 
-    def advance(params, state, batch):
+    def direction(params, batch):
         _, pair = value_and_grad_pair(fun)(params, batch)
-        updates, state = tx.update(RULES["ours"](WEIGHT)(*pair), state, params)
-        return optax.apply_updates(params, updates), state
+        return RULES["ours"](WEIGHT)(*pair)
 
-    return advance
+    return direction
 
 
-def pair_by_hand(fun: Fun, tx: optax.GradientTransformation) -> Fun:
-    """Return the step with two `jax.grad` and three lines of optax."""
+def pair_by_hand(fun: Fun) -> Fun:
+    """Return the direction of two `jax.grad` and three lines of optax."""
 
-    def advance(params, state, batch):
+    def direction(params, batch):
         g = jax.grad(lambda params: fun(params, batch)[0])(params)
         r = jax.grad(lambda params: fun(params, batch)[1])(params)
-        updates, state = tx.update(RULES["optax by hand"](WEIGHT)(g, r), state, params)
-        return optax.apply_updates(params, updates), state
+        return RULES["optax by hand"](WEIGHT)(g, r)
 
-    return advance
+    return direction
 
 
-STEPS = {"single": single, "ours": pair_of_ours, "optax by hand": pair_by_hand}
+DIRECTIONS = {"single": single, "ours": pair_of_ours, "optax by hand": pair_by_hand}
 
 
 # --- Networks: `(params, x) -> (logits, last map)`

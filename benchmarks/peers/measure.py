@@ -1,16 +1,17 @@
 """The tables of `benchmarks.peers`: each does the same work in every framework, taking turns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.harness.timing import Times, in_turns, paired, spread
 from benchmarks.peers import agreement, checkpoints, inputs
 from benchmarks.peers.agreement import Row, relative
 from benchmarks.peers.client import Client, started
 from benchmarks.peers.contender import Spec
-from benchmarks.peers.ratios import Times, in_turns, paired, spread
+from benchmarks.peers.inputs import Arrays
 from benchmarks.peers.work import (
     FRAMEWORK,
     IMAGES,
@@ -28,7 +29,7 @@ FLOPS = 1.67  # of a pair, relative to one gradient: one more backward pass of t
 
 
 class Place(NamedTuple):
-    """Where measurements run: folder for files, threads, and rounds by table."""
+    """Where measurements run: folder for files, threads of each framework, rounds."""
 
     folder: Path
     threads: int
@@ -39,6 +40,97 @@ class Place(NamedTuple):
         return {"task": task, "threads": self.threads, "dtype": "float32", **options}
 
 
+class Job(NamedTuple):
+    """A contender that is to be built: in which framework, and from what."""
+
+    framework: str
+    spec: Spec
+
+
+Jobs = Mapping[str, Job]
+
+# --- The tables
+
+
+def combinations(place: Place) -> Iterator[Row]:
+    """Yield a row for every tree and contender: times and agreement in float32."""
+    for tree, shapes in TREES.items():
+        jobs = {
+            name: Job(framework, place.spec("combine", contender=name, shapes=shapes))
+            for name, framework in FRAMEWORK.items()
+        }
+        exact = agreement.formula(*inputs.gradient_pair(shapes, "float32"))
+        apart = differences(place, jobs, REFERENCE, exact)
+        times, _ = times_of(place, jobs)
+        for name in jobs:
+            measured = {"ms": _ms(times, name), "ratio": paired(times, name, REFERENCE)}
+            yield {"work": tree, "contender": name} | measured | apart[name]
+
+
+def steps(place: Place) -> Iterator[Row]:
+    """Yield a row for every network and contender: times in float32, agreement in float64."""
+    for title, network in NETWORKS.items():
+        spec = place.spec("step", network=network)
+        pairs = {name: Job(f, spec | {"contender": name}) for name, f in FRAMEWORK.items()}
+        singles = {f: Job(f, spec | {"contender": "single"}) for f in ("jax", "torch")}
+        apart = differences(place, pairs, REFERENCE)
+        times, about = times_of(place, singles | pairs)
+        for name, (base, _) in pairs.items():
+            measured = {"ms": _ms(times, name), "ratio": paired(times, name, base)}
+            flops = {"flops": about[name]["flops"] / about[base]["flops"]}
+            yield {"work": title, "contender": name} | measured | flops | apart[name]
+
+
+def finetuning(place: Place) -> Iterator[Row]:
+    """Yield a row for every method and contender: images per second, memory, agreement."""
+    spec = place.spec("finetune", **IMAGES)
+    with both(place) as clients:
+        spec |= checkpoints.write(clients["torch"], spec, place.folder)
+    tunings = {tuning.name: tuning for tuning in (*SINGLE_STEPS, *TUNINGS)}
+    jobs = {
+        name: Job(framework, spec | {"method": method, "contender": contender})
+        for name, (method, contender, framework) in tunings.items()
+    }
+    times, _ = times_of(place, jobs)
+    apart: dict[str, Row] = {}
+    for method in PLAIN:
+        of_method = {name: job for name, job in jobs.items() if tunings[name].method == method}
+        apart |= differences(place, of_method, Tuning(method, REFERENCE, "torch").name)
+    for name, tuning in tunings.items():
+        measured = {"images/s": spread([IMAGES["batch"] / seconds for seconds in times[name]])}
+        row = apart.get(name, {"difference": None}) | memory(place, jobs[name]) | measured
+        yield row | tuning_ratios(tuning, times)
+
+
+def tuning_ratios(tuning: Tuning, times: Times) -> Row:
+    """Return the names of a fine-tuning step and its times relative to those of others."""
+    method, contender, framework = tuning
+    work = TITLES[method]
+    if method not in PLAIN:
+        return {"work": work, "contender": framework, "ratio": None, "to torch": None}
+    single = Tuning(PLAIN[method], "single", framework).name
+    by_hand = Tuning(method, REFERENCE, "torch").name
+    return {
+        "work": work,
+        "contender": contender,
+        "ratio": paired(times, tuning.name, single),
+        "to torch": paired(times, tuning.name, by_hand),
+    }
+
+
+def missed(table: str, row: Row) -> list[str]:
+    """Return a message for everything that is asserted of a row and does not hold."""
+    failures = []
+    if row["difference"] is not None:
+        failures += agreement.missed(row, "float32" if table == "combination" else "float64")
+    if row["contender"] == "ours" and not row.get("flops", 0) <= FLOPS:
+        failures.append(f"{row['work']}, ours: flops {row['flops']:.3f}, at most {FLOPS}")
+    return failures
+
+
+# --- The processes
+
+
 @contextmanager
 def both(place: Place, *, x64: bool = False) -> Iterator[dict[str, Client]]:
     """Start a process for each framework."""
@@ -47,158 +139,47 @@ def both(place: Place, *, x64: bool = False) -> Iterator[dict[str, Client]]:
         yield {"jax": jax, "torch": torch}
 
 
-# --- The combination alone
-
-
-def combinations(place: Place) -> Iterator[Row]:
-    """Yield a row for every tree and contender, times and agreement in float32."""
-    for tree, shapes in TREES.items():
-        with both(place) as clients:
-            for name, framework in FRAMEWORK.items():
-                spec = place.spec("combine", contender=name, shapes=shapes)
-                clients[framework].call("build", name, spec)
-            apart = combination_differences(clients, place, shapes)
-            times = in_turns(_runs(clients, FRAMEWORK), place.rounds)
-        for name in FRAMEWORK:
-            ratio = paired(times, name, REFERENCE)
-            yield _row(tree, name, ms=_ms(times, name), ratio=ratio, **apart[name])
-
-
-def combination_differences(
-    clients: dict[str, Client], place: Place, shapes: Any
-) -> dict[str, dict[str, float]]:
-    """Return how far every contender is from torch by hand, and from the formula in float64."""
-    exact = agreement.formula(*inputs.gradient_pair(shapes, "float32"))
-    expected = clients[FRAMEWORK[REFERENCE]].updates(REFERENCE, place.folder)
-    apart = {}
-    for name, framework in FRAMEWORK.items():
-        found = clients[framework].updates(name, place.folder)
-        apart[name] = {
-            "difference": relative(found, expected),
-            "from float64": relative(found, exact),
-        }
-    return apart
-
-
-# --- Steps of small networks
-
-
-def steps(place: Place) -> Iterator[Row]:
-    """Yield a row for every network and contender: times in float32, agreement in float64."""
-    for title, network in NETWORKS.items():
-        apart = step_differences(place, network)
-        with both(place) as clients:
-            names = {f"single, {framework}": framework for framework in clients} | FRAMEWORK
-            about = {}
-            for name, framework in names.items():
-                spec = place.spec("step", network=network, contender=name.partition(", ")[0])
-                spec |= {"contender": name} if name in FRAMEWORK else {}
-                about[name] = clients[framework].call("build", name, spec)
-            times = in_turns(_runs(clients, names), place.rounds)
-        for name, framework in FRAMEWORK.items():
-            base = f"single, {framework}"
-            flops = about[name]["flops"] / about[base]["flops"]
-            measured = {"ms": _ms(times, name), "ratio": paired(times, name, base)}
-            yield _row(title, name, **measured, flops=flops, difference=apart[name])
-
-
-def step_differences(place: Place, network: str) -> dict[str, float]:
-    """Return how far the parameters after one step are from those of torch by hand."""
-    with both(place, x64=True) as clients:
-        found = {}
-        for name, framework in FRAMEWORK.items():
-            spec = place.spec("step", network=network, contender=name, dtype="float64")
-            clients[framework].call("build", name, spec)
-            found[name] = clients[framework].updates(name, place.folder)
-    return {name: relative(updates, found[REFERENCE]) for name, updates in found.items()}
-
-
-# --- Fine-tuning a ResNet-18
-
-
-def finetuning(place: Place) -> Iterator[Row]:
-    """Yield a row for every method and contender: images per second, memory, agreement."""
+def times_of(place: Place, jobs: Jobs) -> tuple[Times, dict[str, dict[str, float]]]:
+    """Return the seconds of all jobs, which take turns, and what is known of each contender."""
     with both(place) as clients:
-        paths = checkpoints.write(clients["torch"], place.spec("finetune", **IMAGES), place.folder)
-        spec = place.spec("finetune", **IMAGES, **paths)
-        tunings = {tuning.name: tuning for tuning in (*SINGLE_STEPS, *TUNINGS)}
-        for tuning in tunings.values():
-            _build(clients[tuning.framework], tuning, spec)
-        frameworks = {name: tuning.framework for name, tuning in tunings.items()}
-        times = in_turns(_runs(clients, frameworks), place.rounds)
-    apart = tuning_differences(place, spec)
-    for tuning in tunings.values():
-        yield tuning_row(tuning, times, memory(place, tuning, spec), apart.get(tuning.name))
+        about = {name: clients[f].call("build", name, spec) for name, (f, spec) in jobs.items()}
+        runs = {name: partial(clients[f].call, "run", name) for name, (f, _) in jobs.items()}
+        return in_turns(runs, place.rounds), about
 
 
-def tuning_row(tuning: Tuning, times: Times, mib: Row, difference: float | None) -> Row:
-    """Return the row of one step."""
-    name, method = tuning.name, tuning.method
-    contender = tuning.contender if difference is not None else tuning.framework
-    row = _row(TITLES[method], contender, difference=difference, **mib)
-    row["images/s"] = spread([IMAGES["batch"] / seconds for seconds in times[name]])
-    row["ratio"] = row["to torch"] = None
-    if method in PLAIN:
-        single = Tuning(PLAIN[method], "single", tuning.framework).name
-        row["ratio"] = paired(times, name, single)
-        row["to torch"] = paired(times, name, Tuning(method, REFERENCE, "torch").name)
-    return row
+def differences(place: Place, jobs: Jobs, base: str, exact: Arrays | None = None) -> dict[str, Row]:
+    """Return how far the updates of one run are from those of `base`.
 
+    They are computed in float64, unless there are `exact` updates to compare with as well.
+    """
+    with both(place, x64=exact is None) as clients:
 
-def tuning_differences(place: Place, spec: Spec) -> dict[str, float]:
-    """Return how far the parameters after one step are from those of torch by hand."""
-    found = {}
-    with both(place, x64=True) as clients:
-        for tuning in TUNINGS:
-            client = clients[tuning.framework]
-            _build(client, tuning, spec | {"dtype": "float64"})
-            found[tuning.name] = client.updates(tuning.name, place.folder)
+        def updates(name: str) -> Arrays:
+            framework, spec = jobs[name]
+            client, dtype = clients[framework], "float64" if exact is None else "float32"
+            client.call("build", name, spec | {"dtype": dtype})
+            found = client.updates(name, place.folder)
             client.call("drop")
-    return {
-        tuning.name: relative(
-            found[tuning.name], found[Tuning(tuning.method, REFERENCE, "torch").name]
-        )
-        for tuning in TUNINGS
-    }
+            return found
+
+        expected, rows = updates(base), {}
+        for name in jobs:
+            found = updates(name)
+            rows[name] = {"difference": relative(found, expected)}
+            rows[name] |= {} if exact is None else {"from float64": relative(found, exact)}
+    return rows
 
 
-def memory(place: Place, tuning: Tuning, spec: Spec) -> Row:
+def memory(place: Place, job: Job) -> Row:
     """Return the peak of resident memory of a process that makes this step alone, in MiB."""
     cache = place.folder / "compiled"
-    with started(tuning.framework, place.threads, cache=cache, allocator={}) as client:
-        _build(client, tuning, spec)
+    with started(job.framework, place.threads, cache=cache, allocator={}) as client:
+        client.call("build", "it", job.spec)
         for _ in range(2):
-            client.call("run", tuning.name)
+            client.call("run", "it")
         found = client.call("memory")
     return {"peak MiB": found["peak"], "after imports MiB": found["imported"]}
 
 
-def _build(client: Client, tuning: Tuning, spec: Spec) -> None:
-    chosen = {"method": tuning.method, "contender": tuning.contender}
-    client.call("build", tuning.name, spec | chosen)
-
-
-def _runs(clients: dict[str, Client], names: Mapping[str, str]) -> dict[str, Any]:
-    return {name: partial(clients[f].call, "run", name) for name, f in names.items()}
-
-
 def _ms(times: Times, name: str) -> Any:
     return spread([1e3 * seconds for seconds in times[name]])
-
-
-def _row(work: str, contender: str, **measured: Any) -> Row:
-    return {"work": work, "contender": contender, **measured}
-
-
-def failures_of(tables: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Return a message for everything that is asserted and does not hold."""
-    failures = []
-    for name, rows in tables.items():
-        for row in rows:
-            if row["difference"] is not None:
-                dtype = "float32" if name == "combination" else "float64"
-                failures += agreement.missed(row, dtype)
-            if row["contender"] == "ours" and not row.get("flops", 0) <= FLOPS:
-                where = f"{row['work']}, ours"
-                failures.append(f"{where}: flops {row['flops']:.3f}, at most {FLOPS}")
-    return failures

@@ -1,38 +1,54 @@
-"""The tables as text, and the notes that belong under them."""
+"""The tables as text, and the note that belongs under them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.peers.agreement import Row
-from benchmarks.peers.ratios import Spread
+from benchmarks.harness.tables import markdown
+from benchmarks.peers.work import IMAGES
 
-COLUMNS = {
-    "combination": ("work", "contender", "ms", "ratio", "difference", "from float64"),
-    "step": ("work", "contender", "ms", "ratio", "flops", "difference"),
-    "finetuning": ("work", "contender", "images/s", "ratio", "to torch", "peak MiB", "difference"),
+SPREAD = "{0[0]:.2f} ({0[1]:.2f} to {0[2]:.2f})"
+ROUGH = "{0[0]:.1f} ({0[1]:.1f} to {0[2]:.1f})"
+COLUMNS = {  # by the key in a row: heading and format
+    "work": ("work", "{}"),
+    "contender": ("by", "{}"),
+    "ms": ("ms", ROUGH),
+    "images/s": ("images/s", ROUGH),
+    "ratio": ("time to {base}", SPREAD),
+    "to torch": ("time to torch by hand", SPREAD),
+    "flops": ("flops to one gradient", "{:.2f}"),
+    "peak MiB": ("peak memory, MiB", "{:.0f}"),
+    "difference": ("difference from torch by hand", "{:.1e}"),
+    "from float64": ("from the formula in float64", "{:.1e}"),
 }
-TITLES = {
-    "combination": "The combination alone: both gradients are given, the direction is formed",
-    "step": "A whole step with two gradients, relative to the framework's own with one",
-    "finetuning": "Fine-tuning a ResNet-18 on {batch} images of {image} px",
+
+
+class Table(NamedTuple):
+    """A title, the keys of the columns after work and contender, and what a ratio is to."""
+
+    title: str
+    keys: Sequence[str]
+    base: str = "one gradient"
+
+
+TABLES = {
+    "combination": Table(
+        "The combination alone: both gradients are given, the direction is formed",
+        ("ms", "ratio", "difference", "from float64"),
+        "torch by hand",
+    ),
+    "step": Table(
+        "A whole step with two gradients, relative to the framework's own with one",
+        ("ms", "ratio", "flops", "difference"),
+    ),
+    "finetuning": Table(
+        "Fine-tuning a ResNet-18 on {batch} images of {image} px".format(**IMAGES),
+        ("images/s", "ratio", "to torch", "peak MiB", "difference"),
+    ),
 }
-HEADINGS = {
-    "work": "work",
-    "contender": "by",
-    "ms": "ms",
-    "images/s": "images/s",
-    "flops": "flops to one gradient",
-    "difference": "difference from torch by hand",
-    "from float64": "from the formula in float64",
-    "to torch": "time to torch by hand",
-    "peak MiB": "peak memory, MiB",
-}
-SUMMED = ("ours", "optax by hand", "torch by hand", "TorchJD PCGrad")
-RATIOS = {"combination": "time to torch by hand"}
 NOTE = """\
 Medians and quartiles over {rounds} rounds in which all take turns, each framework in a process of
 its own, {threads} threads on as many cores. OpenMP waits passively, and the memory allocator keeps
-what is free, for all alike. A ratio is that of two runs of the same round, above 1 is slower.
+what is free, for all alike. A ratio is that of two runs of the same round; above 1 is slower.
 Nothing about time is asserted.
 
 *Difference* is |a - b| / |b| of all updates together, from the same numbers: in float32 for the
@@ -52,51 +68,20 @@ alone, with the allocator as it comes, imports included (jax {jax:.0f} MiB, torc
 MiB); jax loads a program that was compiled before. Torch is eager, channels first."""
 
 
-def note(results: Mapping[str, Any]) -> str:
-    """Return what belongs under the tables."""
+def text(results: Mapping[str, Any]) -> str:
+    """Return all tables in Markdown, and how to read them."""
     imported = {row["contender"]: row["after imports MiB"] for row in results["finetuning"]}
-    return NOTE.format(**{**results, **results["bars"], **imported})
+    blocks = [f"**{TABLES[name].title}**\n\n{table(name, results[name])}" for name in TABLES]
+    return "\n\n".join([*blocks, NOTE.format(**{**results, **results["bars"], **imported})])
 
 
-def text(tables: Mapping[str, Sequence[Row]], images: Mapping[str, int]) -> str:
-    """Return all tables in Markdown."""
-    return "\n\n".join(
-        f"**{TITLES[name].format(**images)}**\n\n{table(name, rows)}"
-        for name, rows in tables.items()
-    )
-
-
-def table(name: str, rows: Sequence[Row]) -> str:
+def table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one table in Markdown."""
-    columns = COLUMNS[name]
-    ratio = RATIOS.get(name, "time to one gradient")
-    lines = [[HEADINGS.get(column, ratio) for column in columns]]
-    lines += [["---"] * len(columns)]
-    lines += [[cell(column, row[column]) for column in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    _, keys, base = TABLES[name]
+    headings = {key: COLUMNS[key][0].format(base=base) for key in ("work", "contender", *keys)}
+    return markdown([{said: cell(key, row[key]) for key, said in headings.items()} for row in rows])
 
 
-def cell(column: str, value: Any) -> str:
-    """Return one cell."""
-    if value is None:
-        return "–"
-    if isinstance(value, Spread):
-        return value.text(1 if column in ("ms", "images/s") else 2)
-    if column == "peak MiB":
-        return f"{value:.0f}"
-    if column == "flops":
-        return f"{value:.2f}"
-    return f"{value:.1e}" if isinstance(value, float) else str(value)
-
-
-def summary(results: Mapping[str, Any]) -> str:
-    """Return the times of whole steps relative to one gradient's, for the README."""
-    found = {
-        (row["work"], row["contender"]): Spread(*row["ratio"])
-        for row in (*results["step"], *results["finetuning"])
-        if row["ratio"]
-    }
-    works = list(dict.fromkeys(work for work, _ in found))
-    lines = [["", *works], ["---"] * (len(works) + 1)]
-    lines += [[by, *(cell("ratio", found.get((work, by))) for work in works)] for by in SUMMED]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def cell(key: str, value: Any) -> str | None:
+    """Return one cell, None for a dash."""
+    return None if value is None else COLUMNS[key][1].format(value)

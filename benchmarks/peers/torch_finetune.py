@@ -4,18 +4,18 @@
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torchjd.autojac import backward
 
 from benchmarks.peers import inputs
 from benchmarks.peers.contender import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
 from benchmarks.peers.torch_resnet import ResNet18
-from benchmarks.peers.torch_rules import BY_HAND, aggregate, by_hand, lean
+from benchmarks.peers.torch_rules import BY_HAND, by_hand, by_torchjd
 
 
 class Task(NamedTuple):
@@ -72,7 +72,8 @@ def gradients_of(method: str, contender: str) -> Callable[[Task], None]:
     """Return what leaves a direction in `.grad` of the student's parameters."""
     if method in SINGLE:
         return SINGLE[method]
-    return BY_HAND_METHODS[method] if contender == BY_HAND else by_torchjd(method, contender)
+    by_hand = contender == BY_HAND
+    return BY_HAND_METHODS[method] if by_hand else partial(torchjd_pair, method, contender)
 
 
 def loss_and_map(task: Task) -> tuple[Tensor, Tensor]:
@@ -146,18 +147,12 @@ BY_HAND_METHODS = {"l2_sp": l2_sp_by_hand, "knowdist": knowdist_by_hand}
 # --- Two, by TorchJD, which sees two losses
 
 
-def by_torchjd(method: str, contender: str) -> Callable[[Task], None]:
-    """Return what leaves the direction of an aggregator."""
-    options: dict[str, Any] = {"parallel_chunk_size": 1} if lean(contender) else {}
-
-    def gradients(task: Task) -> None:
-        leaves = list(task.student.parameters())
-        loss, features = loss_and_map(task)
-        reg = distance(task, features) if method == "knowdist" else l2_sp(task)
-        backward([loss, FINETUNE_WEIGHTS[method] * reg], inputs=leaves, **options)
-        aggregate(leaves, contender)
-
-    return gradients
+def torchjd_pair(method: str, contender: str, task: Task) -> None:
+    """Leave the direction of an aggregator."""
+    loss, features = loss_and_map(task)
+    reg = distance(task, features) if method == "knowdist" else l2_sp(task)
+    losses = [loss, FINETUNE_WEIGHTS[method] * reg]
+    by_torchjd(losses, list(task.student.parameters()), contender)
 
 
 def l2_sp(task: Task) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchjd.aggregation import MGDA, PCGrad, UPGrad
-from torchjd.autojac import jac_to_grad
+from torchjd.autojac import backward, jac_to_grad
 
 AGGREGATORS: dict[str, Callable[[], Any]] = {
     "TorchJD PCGrad": PCGrad,
@@ -18,11 +18,6 @@ AGGREGATORS: dict[str, Callable[[], Any]] = {
     "TorchJD PCGrad, lean": PCGrad,
 }
 BY_HAND = "torch by hand"
-
-
-def lean(contender: str) -> bool:
-    """Return whether a contender uses TorchJD's options that save memory."""
-    return contender.endswith("lean")
 
 
 def by_hand(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Tensor]:
@@ -37,5 +32,17 @@ def by_hand(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Ten
 
 def aggregate(params: Sequence[Tensor], contender: str, *, keep: bool = False) -> None:
     """Let TorchJD turn the Jacobians of `params` into their gradients."""
-    options: dict[str, Any] = {"optimize_gramian_computation": True} if lean(contender) else {}
+    options: dict[str, Any] = {"optimize_gramian_computation": True} if _lean(contender) else {}
     jac_to_grad(params, AGGREGATORS[contender](), retain_jac=keep, **options)
+
+
+def by_torchjd(losses: Sequence[Tensor], params: Sequence[Tensor], contender: str) -> None:
+    """Leave the direction of an aggregator in `.grad`; TorchJD takes the weighted losses."""
+    options: dict[str, Any] = {"parallel_chunk_size": 1} if _lean(contender) else {}
+    backward(losses, inputs=params, **options)
+    aggregate(params, contender)
+
+
+def _lean(contender: str) -> bool:
+    """Return whether a contender uses TorchJD's options that save memory."""
+    return contender.endswith("lean")

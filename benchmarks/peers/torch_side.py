@@ -4,6 +4,7 @@
 # pyright: reportMissingImports=false
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
-from torchjd.autojac import backward
 
 from benchmarks.peers import inputs, torch_finetune
 from benchmarks.peers.contender import MOMENTUM, RATE, WEIGHT, Contender, Spec
 from benchmarks.peers.inputs import Arrays
-from benchmarks.peers.torch_rules import BY_HAND, aggregate, by_hand, lean
+from benchmarks.peers.torch_rules import BY_HAND, aggregate, by_hand, by_torchjd
 
 Params = dict[str, Tensor]
 
@@ -24,9 +24,8 @@ Params = dict[str, Tensor]
 def build(spec: Spec) -> Contender:
     """Return the contender of a specification."""
     torch.set_num_threads(spec["threads"])
-    return {"combine": combination, "step": step, "finetune": torch_finetune.build}[spec["task"]](
-        spec
-    )
+    task = {"combine": combination, "step": step, "finetune": torch_finetune.build}[spec["task"]]
+    return task(spec)
 
 
 def combination(spec: Spec) -> Contender:
@@ -68,7 +67,7 @@ def step(spec: Spec) -> Contender:
     params = {name: _theirs(x).requires_grad_() for name, x in start.items()}
     losses = NETWORK_LOSSES[spec["network"]](params, batch)
     leaves = list(params.values())
-    gradients = STEPS.get(spec["contender"], by_torchjd(spec["contender"]))
+    gradients = STEPS.get(spec["contender"]) or partial(torchjd_pair, spec["contender"])
     optimizer = torch.optim.SGD(leaves, RATE, MOMENTUM)
 
     def run():
@@ -107,15 +106,9 @@ def pair_by_hand(loss: Tensor, reg: Tensor, leaves: list[Tensor]) -> None:
         leaf.grad = d
 
 
-def by_torchjd(contender: str) -> Callable[[Tensor, Tensor, list[Tensor]], None]:
-    """Return what leaves the direction of an aggregator of TorchJD."""
-    options: dict[str, Any] = {"parallel_chunk_size": 1} if lean(contender) else {}
-
-    def gradients(loss: Tensor, reg: Tensor, leaves: list[Tensor]) -> None:
-        backward([loss, WEIGHT * reg], inputs=leaves, **options)
-        aggregate(leaves, contender)
-
-    return gradients
+def torchjd_pair(contender: str, loss: Tensor, reg: Tensor, leaves: list[Tensor]) -> None:
+    """Leave the direction of an aggregator of TorchJD."""
+    by_torchjd([loss, WEIGHT * reg], leaves, contender)
 
 
 STEPS = {"single": single, BY_HAND: pair_by_hand}

@@ -5,8 +5,7 @@ than cores. Times of torch are then multiples of a time slice, and comparisons c
 """
 
 import os
-import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 
 # What GNU's and Intel's OpenMP read when they are loaded, which `import torch` does.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
@@ -19,15 +18,8 @@ def passive(environ: MutableMapping[str, str]) -> None:
       environ: The environment, changed in place.
 
     Raises:
-      RuntimeError: Torch is imported already, without passive waiting.
       ValueError: The environment asks for another way to wait.
     """
-    if "torch" in sys.modules and not _asked_for(environ):
-        raise RuntimeError(
-            "`torch` should be imported after the waiting is set, got it imported already. Set "
-            f"{' '.join(f'{name}={value}' for name, value in PASSIVE.items())} before Python "
-            "starts."
-        )
     for name, value in PASSIVE.items():
         found = environ.setdefault(name, value)
         if found.upper() != value:
@@ -37,25 +29,27 @@ def passive(environ: MutableMapping[str, str]) -> None:
             )
 
 
-def pin(threads: int) -> list[int] | None:
-    """Keep this process on its first `threads` cores, and return them; None where there is no way.
-
-    Jax makes as many threads as there are cores to run on, so this sets their number as well.
+def cores(threads: int) -> list[int] | None:
+    """Return the first `threads` cores of this process; None where there is no way to choose.
 
     Raises:
       ValueError: There are fewer cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         return None
-    cores = sorted(os.sched_getaffinity(0))
-    if not 1 <= threads <= len(cores):
+    found = sorted(os.sched_getaffinity(0))
+    if not 1 <= threads <= len(found):
         raise ValueError(
-            f"`threads` should be from 1 to {len(cores)}, the cores of this process, got "
+            f"`--threads` should be from 1 to {len(found)}, the cores of this process, got "
             f"{threads}. Use fewer."
         )
-    os.sched_setaffinity(0, cores[:threads])
-    return cores[:threads]
+    return found[:threads]
 
 
-def _asked_for(environ: Mapping[str, str]) -> bool:
-    return environ.get("OMP_WAIT_POLICY", "").upper() == PASSIVE["OMP_WAIT_POLICY"]
+def pin(threads: int) -> None:
+    """Keep this process on its first `threads` cores, if there is a way.
+
+    Jax makes as many threads as there are cores to run on, so this sets their number as well.
+    """
+    if (chosen := cores(threads)) is not None:
+        os.sched_setaffinity(0, chosen)

@@ -3,13 +3,12 @@
     python -m benchmarks.peers.worker {jax,torch} THREADS
 
 Commands and answers are lines of JSON: `build`, `run`, `updates`, `memory`, `drop`. The modules of
-the framework are imported here, after the waiting and the cores are settled, and not by
-whoever starts this.
+the framework are imported here, in an environment where threads wait passively and after the cores
+are chosen, and not by whoever starts this.
 """
 
 import importlib
 import json
-import os
 import resource
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.peers.contender import Contender, Spec
-from benchmarks.peers.waiting import passive, pin
+from benchmarks.peers.waiting import pin
 
 MIB = 2**20
 STATUS = Path("/proc/self/status")
@@ -79,7 +78,6 @@ def serve(worker: Worker, commands: Any, answers: Any) -> None:
 def main() -> None:
     """Serve the standard streams."""
     framework, threads = sys.argv[1], int(sys.argv[2])
-    passive(os.environ)
     pin(threads)
     side = importlib.import_module(f"benchmarks.peers.{framework}_side")
     serve(Worker(side.build), sys.stdin, sys.stdout)

@@ -1,4 +1,7 @@
-"""Write the golden outputs of tests/goldens with torch: `python -m tests.models.parity.write_goldens`."""
+"""Write the golden outputs of `tests/models/goldens` with torch.
+
+.venv-parity/bin/python -m tests.models.parity.write_goldens
+"""
 
 import tempfile
 
