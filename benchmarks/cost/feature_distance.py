@@ -88,9 +88,7 @@ def missed(name: str, row: Mapping[str, float], bar: float, late: bool) -> list[
     return failures
 
 
-QUESTION = Question(
-    "cost.feature_distance", __doc__, measure, text=report.text, failures=report.failures
-)
+QUESTION = Question("cost.feature_distance", __doc__, measure, report.text, report.failures)
 
 if __name__ == "__main__":
     sys.exit(main())

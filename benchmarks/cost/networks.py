@@ -78,13 +78,6 @@ def losses_and_batch(network: Network, layer: int) -> tuple[Losses, tuple[Any, .
     return losses_of(network, layer), (params, {}, *batch)
 
 
-def layers_of(network: Network) -> int:
-    """Return how many maps a network returns."""
-    shapes = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in network.shapes.items()}
-    x = jax.ShapeDtypeStruct(network.x, jnp.float32)
-    return len(jax.eval_shape(network.apply, shapes, x)[1])
-
-
 def mlp(params: Params, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     """Return the logits of a multilayer perceptron and every hidden layer."""
     maps = []
@@ -138,3 +131,8 @@ def _residual(params: Params, name: str, x: jax.Array, stride: int) -> jax.Array
 
 
 NETWORKS = {"residual CNN": of_residual_cnn(), "MLP": of_mlp(256, 8, BATCH)}
+# Which of its maps the regularizer sees.
+SEEN = {
+    "residual CNN": {"last map": 3, "first half": 1},
+    "MLP": {"last map": 7, "first half": 3},
+}

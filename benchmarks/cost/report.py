@@ -32,4 +32,4 @@ def text(results: Results) -> str:
 def held(rows: list[Row]) -> list[Row]:
     """Return the rows without the columns that are 0 or empty in all of them."""
     keep = [key for key in rows[0] if any(row[key] not in (None, 0, "") for row in rows)]
-    return [{key: row[key] for key in keep} for row in rows]
+    return [{key.replace("|", "\\|"): row[key] for key in keep} for row in rows]

@@ -3,22 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.cost import controls
-from benchmarks.cost.bars import (
-    FLOPS,
-    L2_SP,
-    SMALL_LEAVES,
-    SMALL_LEAVES_OF_ADAM,
-    broken,
-    nonlinear,
-    update_bars,
-    where_known,
-)
+from benchmarks.cost import bars, controls, grid
+from benchmarks.cost.bars import broken, nonlinear, where_known
 from benchmarks.cost.clock import ROUNDS, Clock, clock_on, columns
 from benchmarks.cost.compiled import Cost, compile_update, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
-from benchmarks.cost.grid import Cell, bars, built, cells, floor
-from benchmarks.cost.networks import Network, layers_of, losses_and_batch
+from benchmarks.cost.networks import SEEN, Network, losses_and_batch
 from benchmarks.cost.training import gradient_flops
 from benchmarks.cost.trees import Abstract, as_params, resnet50, small_leaves
 from benchmarks.cost.uses import WITH_ADAM, Use, sgd
@@ -33,7 +23,7 @@ def update_table(title: str, uses: Mapping[str, Use]) -> Table:
     """Measure an update of the ResNet-50-shaped tree by every use."""
     params, rows, failures = as_params(resnet50()), [], []
     for name, use in uses.items():
-        cost, at_most = update_cost(use, params), update_bars(name, len(params))
+        cost, at_most = update_cost(use, params), bars.update_bars(name, len(params))
         missed = broken(name, cost, at_most)
         holds = not missed if "bytes" in at_most else None
         held = {"bytes at most": at_most.get("bytes"), "holds": holds}
@@ -47,7 +37,7 @@ def adam_table() -> Table:
     title = "update of the same tree with Adam (no optimizer after it, the learning rate alone)"
     table = update_table(title, WITH_ADAM)
     costs = growth(WITH_ADAM[METRIC], COUNTS)
-    return table._replace(failures=table.failures + grown(METRIC, costs, SMALL_LEAVES_OF_ADAM))
+    return table._replace(failures=table.failures + grown(METRIC, costs, bars.SMALL_LEAVES_OF_ADAM))
 
 
 def small_leaves_table(uses: Mapping[str, Use]) -> Table:
@@ -56,7 +46,7 @@ def small_leaves_table(uses: Mapping[str, Use]) -> Table:
     for name, use in uses.items():
         costs = growth(use, COUNTS)
         rows += [{"form": name, "leaves": n, **cost._asdict()} for n, cost in costs.items()]
-        failures += grown(name, costs, SMALL_LEAVES)
+        failures += grown(name, costs, bars.SMALL_LEAVES)
     title = "update of small leaves (a bar on instructions, none on bytes and temporary)"
     return Table(title, rows, failures)
 
@@ -78,7 +68,7 @@ def controls_table() -> Table:
     stored = update_cost(controls.SHARED_DIFFERENCE.then(sgd()), as_params(resnet50()))
     costs = growth(controls.SELECTION_LAST.then(sgd()), CONTROL_COUNTS)
     missed = {
-        "one shared w - w_s": broken("ResNet-50", stored, L2_SP),
+        "one shared w - w_s": broken("ResNet-50", stored, bars.L2_SP),
         "selection last": nonlinear(
             "small leaves", {n: cost.instructions for n, cost in costs.items()}
         ),
@@ -92,8 +82,8 @@ def flops_table(networks: Mapping[str, Network]) -> Table:
     """Count the flops of a gradient pair, relative to one gradient of the sum."""
     rows, failures = [], []
     for name, network in networks.items():
-        for place, bar in FLOPS.items():
-            ratios = flops_ratios(network, place)
+        for place, bar in bars.FLOPS.items():
+            ratios = flops_ratios(network, SEEN[name][place])
             rows.append({"network": name, "regularizer of the": place, **ratios, "at most": bar})
             if not ratios["pair"] <= bar:
                 failures.append(f"{name}, {place}: flops {ratios['pair']:.3f}, at most {bar}")
@@ -101,11 +91,9 @@ def flops_table(networks: Mapping[str, Network]) -> Table:
     return Table(title, rows, failures)
 
 
-def flops_ratios(network: Network, place: str) -> dict[str, float]:
+def flops_ratios(network: Network, layer: int) -> dict[str, float]:
     """Return the flops of a pair from `value_and_grad_pair`, and from a vjp with a zero array."""
-    layers = layers_of(network)
-    seen = {"last map": layers, "first half": layers // 2}[place]
-    losses, args = losses_and_batch(network, seen - 1)
+    losses, args = losses_and_batch(network, layer)
     one, pair, zero_array = gradient_flops(losses, *args)
     return {"pair": pair / one, "zero array": zero_array / one}
 
@@ -126,7 +114,7 @@ def grid_table(wall: bool) -> Table:
     """Measure every use with every optimizer, with `wall` its time as well."""
     params, rows, failures = as_params(resnet50()), [], []
     clock = clock_on(params) if wall else None
-    for cell in cells():
+    for cell in grid.cells():
         row, missed = grid_row(cell, params, clock)
         rows.append(row)
         failures += missed
@@ -136,12 +124,12 @@ def grid_table(wall: bool) -> Table:
 
 
 def grid_row(
-    cell: Cell, params: Abstract, clock: Clock | None = None
+    cell: grid.Cell, params: Abstract, clock: Clock | None = None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the row of a cell and a message for every bar that it misses."""
     use, optimizer = cell
-    compiled, cost = compile_update(built(cell), params)
-    at_most, least = bars(cell), floor(cell)
+    compiled, cost = compile_update(grid.built(cell), params)
+    at_most, least = grid.bars(cell), grid.floor(cell)
     missed = broken(f"{use} with {optimizer}", cost, at_most)
     row = {"optimizer": optimizer, "form": use, **cost._asdict()}
     row |= {"floor": least, "bytes / floor": cost.bytes / least}

@@ -24,29 +24,18 @@ The exit code is 1 if a bar is missed.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from benchmarks.cost import report
+from benchmarks.cost import report, resnets
 from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.clock import ROUNDS, columns, repeated
 from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost
-from benchmarks.cost.resnets import (
-    CLASSES,
-    Make,
-    Maps,
-    abstract_of,
-    given_maps,
-    images_of,
-    losses_of,
-    states_of,
-    teacher_of,
-    with_teacher,
-)
+from benchmarks.cost.resnets import Make, Maps, abstract_of, states_of
 from benchmarks.cost.training import Step, lowered, methods
 from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
@@ -81,38 +70,36 @@ def options_of(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace) -> Results:
     """Return the results: a table of the methods and one of the maps."""
-    tables = (
-        methods_table(resnet50, options.wall) if i == 0 else stages_table(resnet50) for i in (0, 1)
-    )
-    return report.results(tables)
+    return report.results(measured(options.wall))
+
+
+def measured(wall: bool) -> Iterator[Table]:
+    """Yield the tables one by one."""
+    yield methods_table(resnet50, wall)
+    yield stages_table(resnet50)
 
 
 def methods_table(make: Make, wall: bool) -> Table:
     """Measure the step of every method, with `wall` its time relative to the one without DTNH."""
-    steps = steps_of(make)
-    programs = compiled(make, steps, None if wall else NOT_RUN)
+    steps, programs = compiled(make, None if wall else NOT_RUN)
     costs = {name: step_cost(program) for name, program in programs.items()}
     runs = runs_of(make, steps, programs) if wall else None
-    rows = [row_of(name, costs, runs) for name in costs]
     timed = f"; time: quartiles of {ROUNDS} paired runs" if wall else ""
     title = (
         f"a training step of ResNet-50, {BATCH} images of {IMAGE} px, KnowDist on {LAST[0]} with "
         f"the teacher in the step; ratios to the same method without DTNH{timed}"
     )
+    rows = [row_of(name, costs, runs) for name in costs]
     return Table(title, rows, [message for name in WITHOUT for message in missed(name, costs)])
 
 
-def steps_of(make: Make) -> dict[str, Step]:
-    """Return the step of every method, the teacher of KnowDist in it."""
+def compiled(make: Make, options: dict[str, Any] | None) -> tuple[dict[str, Step], Programs]:
+    """Return the step of every method, the teacher of KnowDist in it, and the compiled ones."""
     model = abstract_of(make)
-    return methods(with_teacher(losses_of(model, LAST), teacher_of(model, LAST)), backbone_mask)
-
-
-def compiled(make: Make, steps: Mapping[str, Step], options: dict[str, Any] | None) -> Programs:
-    """Return the compiled steps."""
-    states = states_of(abstract_of(make))
-    data = (*images_of(BATCH, IMAGE), states)
-    return {k: lowered(step, *states, data).compile(options) for k, step in steps.items()}
+    teacher, states = resnets.teacher_of(model, LAST), states_of(model)
+    steps = methods(resnets.with_teacher(resnets.losses_of(model, LAST), teacher), backbone_mask)
+    data = (*resnets.images_of(BATCH, IMAGE), states)
+    return steps, {k: lowered(step, *states, data).compile(options) for k, step in steps.items()}
 
 
 def row_of(
@@ -151,8 +138,7 @@ def stages_table(make: Make) -> Table:
     for maps, bar in STAGES.items():
         ratio = stage_ratio(make, maps)
         rows.append({"map": maps[-1], "flops ratio": ratio, "at most": bar})
-        if not ratio <= bar:
-            failures.append(f"{maps[-1]}: flops {ratio:.4f}, at most {bar}")
+        failures += [] if ratio <= bar else [f"{maps[-1]}: flops {ratio:.4f}, at most {bar}"]
     title = "a step of KnowDist + DTNH relative to one of KnowDist, the teacher's maps given"
     return Table(title, rows, failures)
 
@@ -160,7 +146,7 @@ def stages_table(make: Make) -> Table:
 def stage_ratio(make: Make, maps: Maps) -> float:
     """Return the flops of a step of KnowDist + DTNH, relative to one of KnowDist."""
     model = abstract_of(make)
-    losses, data = given_maps(model, maps, BATCH, IMAGE)
+    losses, data = resnets.given_maps(model, maps, BATCH, IMAGE)
     steps = methods(losses, backbone_mask)
     programs = (
         lowered(steps[name], *states_of(model), data).compile(dict(NOT_RUN))
@@ -174,8 +160,8 @@ def runs_of(make: Make, steps: Mapping[str, Step], programs: Programs) -> dict[s
     """Return for every method a function that makes one more step, and its seconds."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((BATCH, IMAGE, IMAGE, 3), np.float32)
-    labels = rng.integers(0, CLASSES, BATCH, np.int32)
-    source = states_of(make(classes=CLASSES, rngs=nnx.Rngs(0)))
+    labels = rng.integers(0, resnets.CLASSES, BATCH, np.int32)
+    source = states_of(make(classes=resnets.CLASSES, rngs=nnx.Rngs(0)))
     runs = {}
     for name, step in steps.items():
         params, statistics = jax.tree.map(jax.numpy.copy, source)  # they are donated
@@ -185,12 +171,7 @@ def runs_of(make: Make, steps: Mapping[str, Step], programs: Programs) -> dict[s
 
 
 QUESTION = Question(
-    "cost.training_step",
-    __doc__,
-    measure,
-    text=report.text,
-    failures=report.failures,
-    options=options_of,
+    "cost.training_step", __doc__, measure, report.text, report.failures, None, options_of
 )
 
 if __name__ == "__main__":

@@ -107,13 +107,7 @@ def text(results: Results) -> str:
 
 
 QUESTION = Question(
-    "cost.accelerator",
-    __doc__,
-    measure,
-    text,
-    report.failures,
-    options=options_of,
-    packages=PACKAGES,
+    "cost.accelerator", __doc__, measure, text, report.failures, None, options_of, PACKAGES
 )
 
 if __name__ == "__main__":

@@ -5,19 +5,10 @@ from typing import Any
 
 import jax
 
+from benchmarks.cost import trees
 from benchmarks.cost.accelerator.clock import looped, seconds_of
 from benchmarks.cost.compiled import analysis_of, step_of
-from benchmarks.cost.trees import (
-    Abstract,
-    Shapes,
-    as_params,
-    filled,
-    resnet50,
-    size_in_bytes,
-    small_leaves,
-    transformer,
-    vit_base,
-)
+from benchmarks.cost.trees import Abstract, Shapes, filled, size_in_bytes
 from benchmarks.cost.uses import GROWING, Use, one_gradient
 from benchmarks.harness.tables import Table
 
@@ -28,21 +19,21 @@ IMPLAUSIBLE = 1.1  # of the bandwidth: part of the work was not done
 # Reads and writes of a parameter tree that an update cannot do without, in N: `g`, `w`, `m` read
 # and `w`, `m` written, the anchor read, and once more what inner products are of.
 FLOORS = {"SGD alone": 5, "dtnh": 8, "add_l2_sp": 9}
-SMALL = {"20 small leaves": small_leaves(20)}
+SMALL = {"20 small leaves": trees.small_leaves(20)}
 TREES = {
-    "ResNet-50": resnet50(),
-    "ViT-B": vit_base(),
-    "transformer, 1.0B": transformer(2048, 19, words=32000),
+    "ResNet-50": trees.resnet50(),
+    "ViT-B": trees.vit_base(),
+    "transformer, 1.0B": trees.transformer(2048, 19, words=32000),
 }
 
 Row = dict[str, Any]
 
 
-def table(trees: Mapping[str, Shapes], bandwidth: float, seconds: float) -> Table:
+def table(shapes_of: Mapping[str, Shapes], bandwidth: float, seconds: float) -> Table:
     """Time the updates of every tree that fits into memory."""
     rows = [
-        row_of(tree, name, as_params(shapes), bandwidth, seconds)
-        for tree, shapes in trees.items()
+        row_of(tree, name, trees.as_params(shapes), bandwidth, seconds)
+        for tree, shapes in shapes_of.items()
         for name in FLOORS
     ]
     title = "one update; floor and bytes accessed (XLA's count) in N, GB/s by the floor"

@@ -63,14 +63,9 @@ def measured(options: Namespace) -> Iterator[Table]:
     yield from error.tables(options.seeds)
 
 
+VERSIONS = (*PACKAGES, "libtpu")
 QUESTION = Question(
-    "cost.anchor",
-    __doc__,
-    measure,
-    report.text,
-    report.failures,
-    options=options_of,
-    packages=(*PACKAGES, "libtpu"),
+    "cost.anchor", __doc__, measure, report.text, report.failures, None, options_of, VERSIONS
 )
 
 if __name__ == "__main__":

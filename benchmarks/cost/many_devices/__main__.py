@@ -88,21 +88,14 @@ def on_tpu(name: str) -> Iterator[Table]:
     yield tables.step_table(mesh_of(MESHES[0], devices), LLAMA_7B, chosen, on_cpu=False)
 
 
-def text(results: Results) -> str:
-    """Return the tables."""
-    shown = [
-        table | ({"rows": tables.in_bytes(table["rows"])} if "update" in table["rows"][0] else {})
-        for table in results["tables"]
-    ]
-    return report.text({**results, "tables": shown})
-
-
 def draw(results: Results) -> Any:
     """Return the figure of growth."""
     return figure.draw(*(table["rows"] for table in results["tables"][-2:]))
 
 
-QUESTION = Question("cost.many_devices", __doc__, measure, text, report.failures, draw, options_of)
+QUESTION = Question(
+    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, options_of
+)
 ON_A_TOPOLOGY = QUESTION._replace(
     name="cost.many_devices.tpu", draw=None, packages=(*PACKAGES, "libtpu")
 )

@@ -109,18 +109,6 @@ def missed_by_pair(row: Row, base: Row) -> list[str]:
     ]
 
 
-def in_bytes(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of updates for the page, their few reduced scalars in bytes, not GiB."""
-    return [
-        {k.replace("GiB", "bytes") if k[:-4] in KINDS else k: _bytes(k, v) for k, v in row.items()}
-        for row in rows
-    ]
-
-
-def _bytes(key: str, value: Any) -> Any:
-    return round(value * GIB) if key[:-4] in KINDS else value
-
-
 def _described(mesh: Mesh) -> str:
     axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
     return f"{axes} devices"
