@@ -14,7 +14,6 @@ from benchmarks.cost.accelerator import clock, equality, update
 from benchmarks.cost.trees import as_params
 from benchmarks.cost.uses import Use
 from benchmarks.harness import record
-from benchmarks.harness.command import RESULTS
 from optax_dtnh.finetune.errors import UsageError
 
 REFUSES = """
@@ -36,9 +35,9 @@ def test_a_bare_installation_and_a_checkout_are_all_that_it_needs():
 
 def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recorded():
     with pytest.raises(UsageError, match="finds no GPU or TPU here, only a CPU"):
-        accelerator.measure(Namespace(cpu=False, out="out"))
+        accelerator.measure(Namespace(cpu=False, record=False))
     with pytest.raises(UsageError, match="`--cpu` should not be recorded"):
-        accelerator.measure(Namespace(cpu=True, record=True, out=RESULTS))
+        accelerator.measure(Namespace(cpu=True, record=True))
 
 
 def test_a_goal_is_reached_or_not_and_too_fast_is_implausible():
@@ -82,7 +81,7 @@ def test_nothing_is_timed_where_compiled_and_eager_differ(monkeypatch):
         return jax.tree.map(lambda x: factor * x, g), state
 
     found = equality.table({"wrong": Use(optax.identity(), wrong)})
-    assert found.failures[0] == "wrong: jit from eager differs by 1.0e-04, at most 1e-05"
+    assert found.failures[0] == "wrong: jit from eager: 1.0e-04 apart, at most 1e-05"
     monkeypatch.setattr(equality, "table", lambda: found)
     assert list(accelerator.measured(small=True)) == [found]
 

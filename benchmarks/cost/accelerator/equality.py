@@ -3,7 +3,7 @@
 Some builds of jax are wrong on some devices, compiled or not, without an error.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -24,27 +24,15 @@ CHECKED = {name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp"
 
 def table(uses: Mapping[str, Use] = CHECKED) -> Table:
     """Compare every update and one pair of gradients; a failure is a difference above the bar."""
-    rows = [
-        {"of": name, "jit from": other, "difference": difference, "at most": BAR}
-        for name, other, difference in differences(uses)
-    ]
-    failures = [
-        f"{row['of']}: jit from {row['jit from']} differs by {row['difference']:.1e}, "
-        f"at most {BAR:g}"
-        for row in rows
-        if not row["difference"] <= BAR
-    ]
-    return Table("compiled updates, relative to the norm of what they should be", rows, failures)
-
-
-def differences(uses: Mapping[str, Use]) -> Iterator[tuple[str, str, float]]:
-    """Yield what is compared with what, and how far they are apart."""
+    eager, compiled = gradients()
+    found = {"value_and_grad_pair: jit from eager": apart(compiled, eager)}
     for name, use in uses.items():
         eager, compiled, exact = updates_of(use)
-        yield name, "eager", apart(compiled, eager)
-        yield name, "the formula in float64", apart(compiled, exact)
-    eager, compiled = gradients()
-    yield "value_and_grad_pair", "eager", apart(compiled, eager)
+        found[f"{name}: jit from eager"] = apart(compiled, eager)
+        found[f"{name}: jit from the formula in float64"] = apart(compiled, exact)
+    rows = [{"check": name, "difference": x, "at most": BAR} for name, x in found.items()]
+    failures = [f"{k}: {x:.1e} apart, at most {BAR:g}" for k, x in found.items() if not x <= BAR]
+    return Table("compiled updates, relative to the norm of what they should be", rows, failures)
 
 
 def updates_of(use: Use) -> tuple[Any, Any, Any]:
@@ -67,7 +55,7 @@ def formula(g: Any, r: Any) -> Any:
     """Return `g + weight * (r - min(<r, g>, 0) / <g, g> * g)`, computed in float64."""
     g, r = in_float64(g), in_float64(r)
     dot = sum(jax.tree.leaves(jax.tree.map(lambda x, y: (x * y).sum(), r, g)))
-    c = min(dot, 0.0) / sum((x * x).sum() for x in jax.tree.leaves(g))
+    c = min(dot, 0.0) / square(g)
     return jax.tree.map(lambda x, y: x + WEIGHT * (y - c * x), g, r)
 
 
@@ -82,14 +70,16 @@ def gradients() -> tuple[Any, Any]:
 
 def apart(actual: Any, expected: Any) -> float:
     """Return `|actual - expected| / |expected|` over all leaves."""
-    a, b = in_float64(actual), in_float64(expected)
-    return _norm(jax.tree.map(np.subtract, a, b)) / _norm(b)
+    b = in_float64(expected)
+    difference = jax.tree.map(np.subtract, in_float64(actual), b)
+    return float(np.sqrt(square(difference) / square(b)))
+
+
+def square(tree: Any) -> float:
+    """Return the sum of the squares over all leaves."""
+    return sum(np.sum(x * x) for x in jax.tree.leaves(tree))
 
 
 def in_float64(tree: Any) -> Any:
     """Return the leaves as arrays of NumPy in float64."""
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
-
-
-def _norm(tree: Any) -> float:
-    return float(np.sqrt(sum(np.sum(x * x) for x in jax.tree.leaves(tree))))
