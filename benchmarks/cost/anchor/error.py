@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.cost.tables import Table
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import data, experiment, methods
 from benchmarks.digits.__main__ import BENCHMARK, CELLS, RECIPE
@@ -19,7 +20,6 @@ from benchmarks.digits.network import BACKBONE
 from benchmarks.digits.training import with_new_head
 from benchmarks.harness import record
 from benchmarks.harness.statistics import paired_difference
-from benchmarks.harness.tables import Table
 from optax_dtnh import add_l2_sp
 
 WEIGHTS = (0.1, 1.0, 10.0)
