@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.cost.forms import Update, pair, reg_grads
+from benchmarks.cost.uses import Update, pair, reg_grads
 from benchmarks.harness import record
 from optax_dtnh import (
     add_l2_sp,
