@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.cost`: trees, forms of the update, bars, and what measures them."""
+"""What DTNH costs: an update, a training step, many devices, the anchor, an accelerator."""

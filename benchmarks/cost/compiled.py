@@ -1,4 +1,4 @@
-"""What XLA says about a compiled update: bytes, memory, instructions, flops. Nothing is run."""
+"""What XLA says of a compiled program: bytes, memory, instructions, flops. Nothing is run."""
 
 import re
 import time
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, cast
 import jax
 import optax
 
-from benchmarks.cost.forms import Form
 from benchmarks.cost.trees import size_in_bytes
+from benchmarks.cost.uses import Use
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = ", re.MULTILINE)
-# For code that is not run: generating it well takes as long again, and what is counted comes first.
+# For programs that are not run: without the expensive passes of LLVM, compilation takes half the
+# time, and every count is the same (`benchmarks.cost.many_devices` asserts it).
 NOT_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
@@ -34,50 +35,75 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def step_of(form: Form) -> Callable[..., Any]:
+class StepCost(NamedTuple):
+    """The cost of a whole training step.
+
+    Attributes:
+      flops: Floating-point operations.
+      peak: Bytes of arguments, temporary buffers and outputs, what is updated in place once.
+      temporary: Bytes of the temporary buffers.
+    """
+
+    flops: float
+    peak: float
+    temporary: float
+
+
+def step_of(use: Use) -> Callable[..., Any]:
     """Return the training step's last part: from gradients to new parameters and state."""
 
     def step(params, state, g, r):
-        updates, state = form.update(form.transformation, g, r, state, params)
+        updates, state = use.update(use.transformation, g, r, state, params)
         return optax.apply_updates(params, updates), state
 
     return step
 
 
-def abstract_arguments(form: Form, params: Any) -> tuple[Any, ...]:
-    """Return abstract arguments of `step_of(form)`: parameters, state and both gradients."""
-    return params, jax.eval_shape(form.transformation.init, params), params, params
+def abstract_arguments(use: Use, params: Any) -> tuple[Any, ...]:
+    """Return abstract arguments of `step_of(use)`: parameters, state and both gradients."""
+    return params, jax.eval_shape(use.transformation.init, params), params, params
 
 
-def compile_step(form: Form, params: Any) -> jax.stages.Compiled:
-    """Return the compiled step, with parameters and state donated."""
-    step = jax.jit(step_of(form), donate_argnums=(0, 1))
-    return step.lower(*abstract_arguments(form, params)).compile()
-
-
-def cost_of(compiled: jax.stages.Compiled, n: int, seconds: float = 0.0) -> Cost:
-    """Return what a compiled update costs, with `n` the bytes of one parameter tree."""
-    text, memory = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
-    return Cost(
-        bytes=_analysis(compiled)["bytes accessed"] / n,
-        temporary=memory.temp_size_in_bytes / n,
+def compile_update(
+    use: Use, params: Any, options: dict[str, Any] | None = None
+) -> tuple[jax.stages.Compiled, Cost]:
+    """Return one update of `params`, parameters and state donated, and what it costs."""
+    start = time.perf_counter()
+    step = jax.jit(step_of(use), donate_argnums=(0, 1))
+    compiled = step.lower(*abstract_arguments(use, params)).compile(options)
+    text, n = compiled.as_text() or "", size_in_bytes(params)
+    return compiled, Cost(
+        bytes=analysis_of(compiled)["bytes accessed"] / n,
+        temporary=memory_of(compiled).temp_size_in_bytes / n,
         instructions=len(INSTRUCTION.findall(text)),
         reductions=text.count(" reduce("),
-        seconds=seconds,
+        seconds=time.perf_counter() - start,
     )
 
 
-def update_cost(form: Form, params: Any) -> Cost:
+def update_cost(use: Use, params: Any, options: dict[str, Any] | None = None) -> Cost:
     """Return what one update of `params` costs."""
-    start = time.perf_counter()
-    compiled = compile_step(form, params)
-    return cost_of(compiled, size_in_bytes(params), time.perf_counter() - start)
+    return compile_update(use, params, options)[1]
+
+
+def step_cost(compiled: jax.stages.Compiled) -> StepCost:
+    """Return what a compiled training step costs."""
+    memory = memory_of(compiled)
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    peak = held - memory.alias_size_in_bytes
+    return StepCost(analysis_of(compiled)["flops"], peak, memory.temp_size_in_bytes)
 
 
 def flops(fun: Callable[..., Any], *args: Any) -> float:
     """Return the floating-point operations of `fun`, compiled for abstract `args`."""
-    return _analysis(jax.jit(fun).lower(*args).compile(dict(NOT_RUN)))["flops"]
+    return analysis_of(jax.jit(fun).lower(*args).compile(dict(NOT_RUN)))["flops"]
 
 
-def _analysis(compiled: jax.stages.Compiled) -> dict[str, float]:
-    return cast(Any, compiled.cost_analysis())
+def memory_of(compiled: jax.stages.Compiled) -> Any:
+    """Return XLA's sizes of a program's buffers."""
+    return cast(Any, compiled.memory_analysis())
+
+
+def analysis_of(compiled: jax.stages.Compiled) -> dict[str, float]:
+    """Return XLA's counts of a program, empty where the backend has none."""
+    return cast(Any, compiled.cost_analysis()) or {}

@@ -7,7 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.cost.forms import WEIGHT, Form, one_gradient, pair
+from benchmarks.cost.uses import WEIGHT, Use, one_gradient, pair
+
+Coefficient = Callable[[jax.Array, jax.Array], jax.Array]
+Product = Callable[[Any, Any], jax.Array]
 
 
 def division_last(dot: jax.Array, ref_sq: jax.Array) -> jax.Array:
@@ -22,14 +25,22 @@ def selection_last(dot: jax.Array, ref_sq: jax.Array) -> jax.Array:
     return jnp.where(ok, jnp.minimum(dot, 0.0) / jnp.where(ok, ref_sq, 1.0), 0.0)
 
 
-def by_hand(
-    coefficient: Callable[[jax.Array, jax.Array], jax.Array],
-) -> optax.GradientTransformation:
+def unguarded(dot: jax.Array, ref_sq: jax.Array) -> jax.Array:
+    """Return the same without the zero case."""
+    return jnp.minimum(dot, 0.0) / ref_sq
+
+
+def summed(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return an inner product as the library forms it: nothing is flattened."""
+    return jnp.sum(x * y)
+
+
+def by_hand(coefficient: Coefficient, product: Product = summed) -> optax.GradientTransformation:
     """Return the truncated sum of a pair, with the scalar formed by `coefficient`."""
 
     def update(updates, state, params=None):  # noqa: ARG001
         g, r = updates
-        return _sum(coefficient, g, r), state
+        return _sum(coefficient, product, g, r), state
 
     return optax.GradientTransformation(optax.identity().init, update)
 
@@ -38,34 +49,36 @@ def shared_difference() -> optax.GradientTransformation:
     """Return L2-SP with one `w - w_s` for both passes, which XLA stores between them."""
 
     def update(updates, state, params=None):
-        return _sum(division_last, updates, jax.tree.map(jnp.subtract, params, state)), state
+        r = jax.tree.map(jnp.subtract, params, state)
+        return _sum(division_last, summed, updates, r), state
 
     return optax.GradientTransformation(lambda params: jax.tree.map(jnp.copy, params), update)
 
 
-def _sum(coefficient: Callable[[jax.Array, jax.Array], jax.Array], g: Any, r: Any) -> Any:
-    c = coefficient(_inner(r, g), _inner(g, g))
-    return jax.tree.map(lambda x, y: x + WEIGHT * (y - c * x), g, r)
-
-
-def _inner(x: Any, y: Any) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), x, y)), jnp.zeros([]))
-
-
-def basis_cotangents(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Return both values and gradients of `fun` from one `vjp` with cotangents (1, 0) and (0, 1).
+def zero_array(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what `value_and_grad_pair(fun, has_aux=True)` does, with cotangents (1, 0), (0, 1).
 
     The zero is an array like any other: the regularizer's backward pass starts at the loss.
     """
 
-    def values_and_grads(params, *args):
-        values, pullback = jax.vjp(lambda params: fun(params, *args), params)
+    def evaluate(params, *args):
+        values, pullback, aux = jax.vjp(lambda params: fun(params, *args), params, has_aux=True)
         one, zero = jnp.ones([]), jnp.zeros([])
-        return values, pullback((one, zero))[0], pullback((zero, one))[0]
+        return (values, aux), (pullback((one, zero))[0], pullback((zero, one))[0])
 
-    return values_and_grads
+    return evaluate
 
 
-SELECTION_LAST = Form(by_hand(selection_last), pair)
-DIVISION_LAST = Form(by_hand(division_last), pair)
-SHARED_DIFFERENCE = Form(shared_difference(), one_gradient)
+def _sum(coefficient: Coefficient, product: Product, g: Any, r: Any) -> Any:
+    c = coefficient(_inner(product, r, g), _inner(product, g, g))
+    return jax.tree.map(lambda x, y: x + WEIGHT * (y - c * x), g, r)
+
+
+def _inner(product: Product, x: Any, y: Any) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(product, x, y)), jnp.zeros([]))
+
+
+SELECTION_LAST = Use(by_hand(selection_last), pair)
+DIVISION_LAST = Use(by_hand(division_last), pair)
+SHARED_DIFFERENCE = Use(shared_difference(), one_gradient)
+GATHERING = Use(by_hand(unguarded, jnp.vdot), pair)  # flattens what is cut

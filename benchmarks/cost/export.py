@@ -6,41 +6,35 @@ from typing import Any
 
 import jax
 import jax.export
-import optax
 
 from benchmarks.cost.compiled import abstract_arguments, step_of
-from benchmarks.cost.forms import OPTIONS, WEIGHT, followed_by, sgd
-from benchmarks.cost.networks import NETWORKS, loss_and_distance
+from benchmarks.cost.networks import NETWORKS, losses_and_batch
+from benchmarks.cost.training import methods, run_of
 from benchmarks.cost.trees import as_params, small_leaves
-from optax_dtnh import dtnh, value_and_grad_pair
+from benchmarks.cost.uses import OPTIONS, sgd
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 CUSTOM_CALL = re.compile(r"stablehlo\.custom_call\s*@(\w+)")
 
-Step = tuple[Callable[..., Any], tuple[Any, ...]]
+Lowerable = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def steps() -> dict[str, Step]:
-    """Return every public form as a step with its abstract arguments, on a tree of four leaves."""
+def steps() -> dict[str, Lowerable]:
+    """Return every public use as a step with its abstract arguments, on a tree of four leaves."""
     params = as_params(small_leaves(4))
-    forms = {name: followed_by(form, sgd()) for name, form in OPTIONS.items()}
-    found: dict[str, Step] = {
-        name: (step_of(form), abstract_arguments(form, params)) for name, form in forms.items()
+    uses = {name: use.then(sgd()) for name, use in OPTIONS.items()}
+    found: dict[str, Lowerable] = {
+        name: (step_of(use), abstract_arguments(use, params)) for name, use in uses.items()
     }
     return found | {"value_and_grad_pair, dtnh": whole_step()}
 
 
-def whole_step() -> Step:
+def whole_step() -> Lowerable:
     """Return a training step of the CNN from images to parameters."""
-    fun, (params, *data) = loss_and_distance(NETWORKS["residual CNN"], layer=1)
-    tx = optax.chain(dtnh(WEIGHT), sgd())
-
-    def step(params, state, *data):
-        values, pair = value_and_grad_pair(fun)(params, *data)
-        updates, state = tx.update(pair, state, params)
-        return optax.apply_updates(params, updates), state, values
-
-    return step, (params, jax.eval_shape(tx.init, params), *data)
+    losses, (params, statistics, *data) = losses_and_batch(NETWORKS["residual CNN"], layer=1)
+    step = methods(losses)["KnowDist + DTNH"]
+    state = jax.eval_shape(step.transformation.init, params)
+    return run_of(step), (params, statistics, state, *data)
 
 
 def export_problems(step: Callable[..., Any], args: tuple[Any, ...], platform: str) -> list[str]:

@@ -1,65 +1,60 @@
-"""Every form with every optimizer: how it is built, and the least that it has to access."""
+"""Every use with every optimizer: how it is built, its floor and its bars."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import optax
 
-from benchmarks.cost.forms import WEIGHT, Form, one_gradient, pair
 from benchmarks.cost.optimizers import OPTIMIZERS, Optimizer
+from benchmarks.cost.uses import WEIGHT, Update, Use, one_gradient, pair, smoothed
 from optax_dtnh import add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 
-Cell = tuple[str, str]  # the names of a form and of an optimizer
+Cell = tuple[str, str]  # the names of a use and of an optimizer
+Figures = tuple[float | None, ...]  # by optimizer, None where the use does not exist
 
 
 class Row(NamedTuple):
-    """A form for any optimizer.
+    """A use for any optimizer.
 
     Attributes:
       make: From the optimizer to the whole update.
-      more: Bytes that it has to access beyond the optimizer's own, in N, by the name of the
-        optimizer where it exists for some only, or where some differ from `None`.
+      more: The least bytes that it has to access beyond the optimizer's own, in N.
+      bytes: Bytes accessed at most, in N: as measured, rounded up.
+      temporary: Bytes of temporary buffers at most, in N, likewise.
     """
 
-    make: Callable[[Optimizer], Form]
-    more: Mapping[str | None, float]
+    make: Callable[[Optimizer], Use]
+    more: Figures
+    bytes: Figures
+    temporary: Figures
 
 
-def before(transformation: optax.GradientTransformation, update=pair) -> Callable[..., Form]:
+def before(transformation: optax.GradientTransformation, update: Update = pair):
     """Return how `transformation` is put before an optimizer."""
-    return lambda optimizer: Form(optax.chain(transformation, optimizer.alone()), update)
+    return lambda optimizer: Use(transformation, update).then(optimizer.alone())
 
 
-def alone(optimizer: Optimizer) -> Form:
-    """Return the optimizer without a regularizer."""
-    return Form(optimizer.alone(), one_gradient)
-
-
-def around(optimizer: Optimizer) -> Form:
+def around(optimizer: Optimizer) -> Use:
     """Return `dtnh` around the optimizer's direction."""
-    return Form(optax.chain(dtnh(WEIGHT, inner=optimizer.direction), optimizer.after), pair)
+    return Use(dtnh(WEIGHT, inner=optimizer.direction), pair).then(optimizer.after)
 
 
-def apart(optimizer: Optimizer) -> Form:
+def apart(optimizer: Optimizer) -> Use:
     """Return momentum for each gradient by itself."""
     each = transform_pair(optimizer.direction, optimizer.direction)
-    return Form(optax.chain(each, dtnh(WEIGHT), optimizer.after), pair)
+    return Use(optax.chain(each, dtnh(WEIGHT), optimizer.after), pair)
 
 
-def in_the_metric(optimizer: Optimizer) -> Form:
+def in_the_metric(optimizer: Optimizer) -> Use:
     """Return Adam with the regularizer in its metric."""
-    return Form(optax.chain(scale_by_adam_dtnh(WEIGHT), optimizer.after), pair)
+    return Use(scale_by_adam_dtnh(WEIGHT), pair).then(optimizer.after)
 
 
-def smoothed() -> optax.GradientTransformation:
-    """Return the smoothed reference."""
-    return optax.ema(0.99, accumulator_dtype=jnp.float32)
-
+ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))
 
 # A pass ends where a number is needed that depends on a whole leaf or tree. The inner products are
 # one pass, the update another; `r` is the regularizer's gradient, `w_s` the anchor, `e` the average
-# of gradients, `d` the sum that goes on to the optimizer.
+# of gradients, `d` the sum that the optimizer gets. What `more` counts:
 # dtnh, per_leaf   g, r; then r as well
 # add_l2_sp        g, w, w_s; then w_s as well, and w where the optimizer reads it in another pass
 # reference=ema    g, r, e -> e'; then r and e' as well
@@ -68,44 +63,94 @@ def smoothed() -> optax.GradientTransformation:
 # the metric       g, nu for the mean; g, r, nu; then r as well
 # Adafactor reads its gradient in three passes: cheapest is to write `d` in the first of them. As
 # `inner`, it shares its first pass with the inner products.
+#
+# What lies between the floors and the bars is XLA:CPU's. Each inner product is a reduction of its
+# own, and reads `g` again. An optimizer's new moments are read back for the parameters, and what
+# goes into them (`g`, `r`, `w_s`, a smoothed reference) is read for each of them. What two passes
+# share and no fusion computes twice is stored, at 1 N of temporary and 2 N of bytes: a smoothed or
+# clipped gradient, the direction inside, what Lion takes the sign of, the steps of Adafactor and
+# Muon.
 GRID = {
-    "alone": Row(alone, {None: 0}),
-    "dtnh": Row(before(dtnh(WEIGHT)), {None: 3, "Adafactor": 4}),
-    "add_l2_sp": Row(before(add_l2_sp(WEIGHT), one_gradient), {None: 4, "Adafactor": 5, "Muon": 5}),
+    # In the order SGD, momentum, Adam, AdamW, Lion, Adafactor, Muon.
+    "alone": Row(
+        before(optax.identity(), one_gradient),
+        more=(0, 0, 0, 0, 0, 0, 0),
+        bytes=(3.1, 6.1, 10.1, 10.1, 9.1, 14.1, 87.0),
+        temporary=(0.01, 0.01, 0.01, 0.01, 1.01, 1.3, 7.1),
+    ),
+    "dtnh": Row(
+        before(dtnh(WEIGHT)),
+        more=(3, 3, 3, 3, 3, 4, 3),
+        bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
+        temporary=(0.01, 0.01, 0.01, 0.01, 0.8, 2.01, 7.1),
+    ),
+    "add_l2_sp": Row(
+        before(add_l2_sp(WEIGHT), one_gradient),
+        more=(4, 4, 4, 4, 4, 5, 5),
+        bytes=(8.1, 12.1, 18.1, 18.1, 18.1, 22.1, 95.0),
+        temporary=(0.01, 0.01, 0.01, 0.01, 1.3, 2.01, 7.1),
+    ),
     "dtnh, reference=ema": Row(
-        before(dtnh(WEIGHT, reference=smoothed())), {None: 6, "Adafactor": 7}
+        before(dtnh(WEIGHT, reference=smoothed())),
+        more=(6, 6, 6, 6, 6, 7, 6),
+        bytes=(13.1, 16.1, 22.1, 22.1, 21.1, 26.1, 99.0),
+        temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),
     ),
-    "dtnh, labels=per_leaf": Row(before(dtnh(WEIGHT, labels=per_leaf)), {None: 3, "Adafactor": 4}),
+    "dtnh, labels=per_leaf": Row(
+        before(dtnh(WEIGHT, labels=per_leaf)),
+        more=(3, 3, 3, 3, 3, 4, 3),
+        bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
+        temporary=(0.01, 0.01, 0.01, 0.01, 0.9, 2.3, 7.1),
+    ),
     "transform_pair (one clipped), dtnh": Row(
-        before(optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))),
-        {None: 4, "Adafactor": 5},
+        before(ONE_CLIPPED),
+        more=(4, 4, 4, 4, 4, 5, 4),
+        bytes=(10.1, 13.1, 18.1, 18.1, 17.1, 23.1, 95.0),
+        temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),
     ),
-    "transform_pair (each apart), dtnh": Row(apart, {"momentum": 5}),
+    "transform_pair (each apart), dtnh": Row(
+        apart,
+        more=(None, 5, None, None, None, None, None),
+        bytes=(None, 13.1, None, None, None, None, None),
+        temporary=(None, 0.01, None, None, None, None, None),
+    ),
     "dtnh, inner=": Row(
-        around, {"momentum": 3, "Adam": 3, "AdamW": 3, "Lion": 3, "Adafactor": 2, "Muon": 3}
+        around,
+        more=(None, 3, 3, 3, 3, 2, 3),
+        bytes=(None, 11.1, 17.1, 17.1, 13.1, 20.1, 92.0),
+        temporary=(None, 0.01, 1.01, 1.01, 1.01, 2.01, 7.1),
     ),
-    "scale_by_adam_dtnh": Row(in_the_metric, {"Adam": 6, "AdamW": 6}),
+    "scale_by_adam_dtnh": Row(
+        in_the_metric,
+        more=(None, None, 6, 6, None, None, None),
+        bytes=(None, None, 21.1, 21.1, None, None, None),
+        temporary=(None, None, 1.01, 1.01, None, None, None),
+    ),
 }
 
 
 def cells() -> list[Cell]:
-    """Return every form with every optimizer that it exists for, by optimizer."""
-    return [
-        (form, optimizer)
-        for optimizer in OPTIMIZERS
-        for form, row in GRID.items()
-        if optimizer in row.more or None in row.more
-    ]
+    """Return every use with every optimizer that it exists for, by optimizer."""
+    every = ((use, optimizer) for optimizer in OPTIMIZERS for use in GRID)
+    return [cell for cell in every if _figure(cell, "more") is not None]
 
 
-def built(cell: Cell) -> Form:
+def built(cell: Cell) -> Use:
     """Return the whole update of a cell."""
-    form, optimizer = cell
-    return GRID[form].make(OPTIMIZERS[optimizer])
+    use, optimizer = cell
+    return GRID[use].make(OPTIMIZERS[optimizer])
 
 
 def floor(cell: Cell) -> float:
     """Return the least bytes that an update has to access, in N."""
-    form, optimizer = cell
-    more = GRID[form].more
-    return OPTIMIZERS[optimizer].floor + (more[optimizer] if optimizer in more else more[None])
+    return OPTIMIZERS[cell[1]].floor + (_figure(cell, "more") or 0)
+
+
+def bars(cell: Cell) -> dict[str, float]:
+    """Return the bars of a cell on the ResNet-50-shaped tree."""
+    return {name: _figure(cell, name) or 0.0 for name in ("bytes", "temporary")}
+
+
+def _figure(cell: Cell, name: str) -> float | None:
+    use, optimizer = cell
+    return getattr(GRID[use], name)[list(OPTIMIZERS).index(optimizer)]

@@ -1,4 +1,4 @@
-"""The optimizers that the forms are measured with, and the least that each has to access."""
+"""The optimizers that the uses are measured with, and the least that each has to access."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -7,14 +7,14 @@ import jax
 import optax
 from optax import contrib
 
-from benchmarks.cost.forms import rate
+from benchmarks.cost.uses import rate
 
 
 class Optimizer(NamedTuple):
     """An optimizer in two parts, so that the regularizer can come before or around the first.
 
     Attributes:
-      direction: From the gradient to a direction that points uphill.
+      direction: From the gradient to a direction of ascent.
       after: What follows: the decay of the weights if there is one, and the learning rate.
       floor: The least bytes of an update, in N: every array read once per pass, and written once.
     """
@@ -28,7 +28,7 @@ class Optimizer(NamedTuple):
         return optax.chain(self.direction, self.after)
 
 
-def matrices(params: Any) -> Any:
+def dimensions(params: Any) -> Any:
     """Return for every leaf with two dimensions or more which one is the output, for Muon."""
     # Annotated with names that a type checker cannot see through.
     numbers = cast(Callable[..., Any], contrib.MuonDimensionNumbers)
@@ -42,10 +42,13 @@ def decayed() -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(1e-4), rate())
 
 
-def uphill(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Return an optimizer that is only made whole as the direction that it is built on."""
+def flipped(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the direction of an optimizer that optax offers only whole, at learning rate 1."""
     return optax.chain(optimizer, optax.scale(-1.0))
 
+
+ADAFACTOR = flipped(optax.adafactor(1.0))
+MUON = flipped(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions))
 
 # Bytes read and written, with `g` the gradient, `w` the parameters, `'` what is new:
 # SGD              g, w -> w'
@@ -61,8 +64,6 @@ OPTIMIZERS = {
     "Adam": Optimizer(optax.scale_by_adam(), rate(), 7),
     "AdamW": Optimizer(optax.scale_by_adam(), decayed(), 7),
     "Lion": Optimizer(optax.scale_by_lion(), decayed(), 5),
-    "Adafactor": Optimizer(uphill(optax.adafactor(1.0)), rate(), 6),
-    "Muon": Optimizer(
-        uphill(contrib.muon(1.0, muon_weight_dimension_numbers=matrices)), rate(), 22
-    ),
+    "Adafactor": Optimizer(ADAFACTOR, rate(), 6),
+    "Muon": Optimizer(MUON, rate(), 22),
 }

@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from benchmarks.cost.accelerator.trees import vit_base
-from benchmarks.cost.trees import Shapes, resnet50
+from benchmarks.cost.trees import Shapes, resnet50, vit_base
 
 TREES: dict[str, Shapes] = {"ResNet-50": resnet50(), "ViT-B": vit_base()}
 NETWORKS = {"MLP of 4 x 1024, 64 rows": "mlp", "residual CNN, 16 images of 32 px": "cnn"}

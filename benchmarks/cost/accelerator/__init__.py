@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.cost.accelerator`, which need jax, optax and flax alone."""
+"""The cost on a GPU or TPU. Needs jax, optax and NumPy alone, and the checkout, not installed."""

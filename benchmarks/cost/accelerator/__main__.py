@@ -1,9 +1,9 @@
 """What does a step cost on a GPU or TPU? The update next to a copy, and whole training steps.
 
-    python benchmarks/cost/accelerator/__main__.py [--out FILE]      or python -m benchmarks.cost.accelerator
+    python -m benchmarks.cost.accelerator
 
-On the first device that jax finds; jax, optax, flax and NumPy are all it needs, and the repository,
-which need not be installed. Goals, reported as reached or not:
+On the first device that jax finds; jax, optax and NumPy are all it needs, and the checkout, which
+need not be installed. Goals, reported as reached or not:
 
 - The update of 100 million parameters and more reaches 85 % of the bandwidth of a copy on the
   same device. Counted are the bytes that two passes cannot do without, N being those of one tree:
@@ -12,120 +12,87 @@ which need not be installed. Goals, reported as reached or not:
   written).
 - The update takes less than 1 % of a training step of ResNet-50, 64 images of 224 px in bfloat16.
 
-Before anything is timed, what `jit` compiles has to equal what eager jax computes, and the formula
-in float64; if it does not, nothing is timed and the exit code is 1. Times are medians of
-dispatches, each a loop of many iterations, parameters and state donated.
+Claim, and the exit code is 1 if it fails: what `jit` compiles equals what eager jax computes, and
+the formula in float64, to 1e-5. It is checked first; if it fails, nothing is timed. Times are
+medians of repeats, each many dispatches of ten iterations, parameters and state donated. Most of
+the time is compilation: after 6 minutes no other network is begun, so that it ends within 8.
 
-Without a GPU or TPU it says so in one line, and the exit code is 0: nothing has failed. `--cpu`
-runs the same code on the CPU, everything small, for tests: its figures say nothing.
+Without a GPU or TPU it says so in one line, and the exit code is 2. `--cpu` runs the same code on
+the CPU, everything small, for tests: its times say nothing.
 """
 
-import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-if __name__ == "__main__" and not __package__:
-    sys.path[0] = str(ROOT)  # in place of this folder, as for `python -m`
+import jax
 
-import jax  # noqa: E402
-
-from benchmarks.cost.__main__ import text_of  # noqa: E402
-from benchmarks.cost.accelerator import equality, training, update  # noqa: E402
-from benchmarks.cost.accelerator.clock import copy_bandwidth  # noqa: E402
-from benchmarks.cost.accelerator.networks import NETWORKS  # noqa: E402
-from benchmarks.harness.options import OneLineParser  # noqa: E402
-from benchmarks.harness.record import environment  # noqa: E402
+from benchmarks.cost import report
+from benchmarks.cost.accelerator import equality, training, update
+from benchmarks.cost.accelerator.clock import copy_bandwidth
+from benchmarks.cost.accelerator.networks import NETWORKS
+from benchmarks.harness.command import Question, command
+from benchmarks.harness.record import Results
+from benchmarks.harness.tables import Table
+from optax_dtnh.finetune.errors import UsageError
 
 GOAL = 0.01  # of a step of ResNet-50
-SECONDS = 0.3  # of one dispatch
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy")
-RESULTS = ROOT / "benchmarks" / "results"
-NO_MEASUREMENT = "On the CPU, everything small: these figures say nothing."
+SECONDS = 0.3  # of one repeat
+LIMIT = 360  # seconds, after which no other network is begun
+MIB = 1024  # of the copy
+PACKAGES = ("jax", "jaxlib", "optax", "numpy")
+NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
-Row = dict[str, Any]
+Row = Mapping[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables; return 1 if compiled and eager updates differ."""
-    chosen = parse(argv)
-    if chosen.cpu:
+    """Measure, write and print; return 1 if compiled and eager updates differ."""
+    return command(QUESTION, argv)
+
+
+def options_of(parser: ArgumentParser) -> None:
+    """Add the option of the CPU."""
+    parser.add_argument("--cpu", action="store_true", help="Run everything small on the CPU.")
+
+
+def measure(options: Namespace) -> Results:
+    """Return the results: on a device, or with `--cpu` small."""
+    if options.cpu and options.record:
+        raise UsageError("`--cpu` should not be recorded: its times say nothing. Use `--out DIR`.")
+    if options.cpu:
         jax.config.update("jax_platforms", "cpu")
-    elif (why := no_device()) is not None:
-        print(why)
-        return 0
-    differences = equality.differences()
-    unequal = equality.unequal(differences)
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}")
-    if unequal:
-        print("\n".join(["Refused to time what is wrong:", *unequal]))
-        return 1
-    results = {"environment": environment(PACKAGES), "cpu": chosen.cpu, "differences": differences}
-    results |= measured(chosen.cpu)
-    print(text(results))
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps(results, indent=1) + "\n")
-    return 0
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = OneLineParser(
-        prog="python -m benchmarks.cost.accelerator",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add: Callable[..., Any] = parser.add_argument
-    add("--cpu", action="store_true", help="the same code, small, on the CPU: for tests")
-    add("--out", type=Path, metavar="FILE", help="write every figure as JSON")
-    chosen = parser.parse_args(argv)
-    if chosen.cpu and chosen.out and RESULTS in chosen.out.resolve().parents:
-        parser.error(
-            f"`--out` should be outside of benchmarks/results with `--cpu`, got {chosen.out}. "
-            "What is small and on the CPU is no result."
+    elif jax.default_backend() == "cpu":
+        raise UsageError(
+            f"jax {jax.__version__} finds no GPU or TPU here, only a CPU, so that nothing was "
+            "measured. Install jax for the device, or try `--cpu`."
         )
-    return chosen
+    device = "CPU" if options.cpu else jax.devices()[0].device_kind
+    return report.results(measured(options.cpu), **{"cpu": options.cpu, "compiled for": device})
 
 
-def no_device() -> str | None:
-    """Return why there is nothing to measure on, None if there is a GPU or TPU."""
-    try:
-        backend = jax.default_backend()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        return f"Nothing was measured: jax {jax.__version__} cannot start a device ({reason})."
-    if backend != "cpu":
-        return None
-    return f"Nothing was measured: jax {jax.__version__} finds no GPU or TPU here, only a CPU."
-
-
-def measured(small: bool) -> dict[str, Any]:
-    """Return the bandwidth of a copy, and both tables."""
-    mib, seconds = (4, 0.0) if small else (1024, SECONDS)
-    bandwidth = copy_bandwidth(mib, seconds)
-    updates = update.rows(update.SMALL if small else update.trees(), bandwidth, seconds)
+def measured(small: bool) -> Iterator[Table]:
+    """Yield the tables: whether the device is right and, if it is, its times."""
+    until = time.monotonic() + LIMIT
+    yield (checked := equality.table())
+    if checked.failures:
+        return
+    mib, seconds = (4, 0.0) if small else (MIB, SECONDS)
+    trees = update.SMALL if small else update.TREES
+    yield (updates := update.table(trees, copy_bandwidth(mib, seconds), seconds))
     networks = {name: n.small if small else n.full for name, n in NETWORKS.items()}
-    steps = training.rows(networks, seconds)
-    return {
-        "copy GB/s": bandwidth / 1e9,
-        "updates": updates,
-        "steps": steps,
-        "shares": shares(updates, steps),
-    }
+    yield (steps := training.table(networks, seconds, until))
+    if not small:
+        yield shares(updates.rows, steps.rows)
 
 
-def shares(updates: Sequence[Row], steps: Sequence[Row]) -> list[Row]:
+def shares(updates: Sequence[Row], steps: Sequence[Row]) -> Table:
     """Return what the update of ResNet-50 takes of its step, whole and beyond SGD's own."""
     ms = {row["update"]: row["ms"] for row in updates if row["tree"] == "ResNet-50"}
-    step = next((r["ms"] for r in steps if r["network"] == "ResNet-50"), None)
-    if not ms or step is None:
-        return []
-    return [
+    step = next(row["ms"] for row in steps if row["network"] == "ResNet-50")
+    rows = [
         {
             "update": name,
             "of a step": ms[name] / step,
@@ -134,25 +101,17 @@ def shares(updates: Sequence[Row], steps: Sequence[Row]) -> list[Row]:
         }
         for name in ("dtnh", "add_l2_sp")
     ]
+    return Table("the update of ResNet-50 as a share of its step", rows, [])
 
 
-def text(results: dict[str, Any]) -> str:
-    """Return what is printed."""
-    worst = max(results["differences"].values())
-    parts = [
-        *([NO_MEASUREMENT] if results["cpu"] else []),
-        f"compiled, eager and the formula agree to {worst:.0e}",
-        f"a copy: {results['copy GB/s']:.4g} GB/s, read and written",
-        "one update; floor and bytes accessed (XLA's count) in N, GB/s by the floor\n"
-        + text_of(results["updates"]),
-        "one training step\n" + text_of(results["steps"]),
-    ]
-    if results["shares"]:
-        parts.append(
-            "the update of ResNet-50 as a share of its step\n" + text_of(results["shares"])
-        )
-    return "\n\n".join(parts)
+def text(results: Results) -> str:
+    """Return the tables."""
+    return "\n\n".join(([NO_MEASUREMENT] if results["cpu"] else []) + [report.text(results)])
 
+
+QUESTION = Question(
+    "cost.accelerator", __doc__, measure, text, report.failures, None, options_of, PACKAGES
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Time on a device: many iterations in one dispatch, and the median of some dispatches."""
+"""Time on a device: many iterations in one dispatch, many dispatches one after the other."""
 
 import time
 from collections.abc import Callable
@@ -9,51 +9,48 @@ import jax.numpy as jnp
 import numpy as np
 
 REPEATS = 5
+ITERATIONS = 10  # in one dispatch
+MOST = 100  # dispatches in one repeat
 
 Body = Callable[..., Any]
+Loop = Callable[..., Any]
 
 
-def looped(body: Body) -> Callable[..., Any]:
-    """Return `loop(n, carry, *args)`, jitted: `carry = body(carry, *args)`, `n` times.
+def looped(body: Body, iterations: int = ITERATIONS) -> Loop:
+    """Return `loop(carry, *args)`, jitted: `carry = body(carry, *args)`, so many times.
 
-    `carry` is donated. How often is an argument, so that there is one compilation.
+    `carry` is donated. The number is static: of a loop of known length a GPU asks the host for no
+    decision between iterations.
     """
 
-    def loop(n, carry, *args):
+    def loop(carry, *args):
         # What does not depend on the carry would be computed once, before the loop: inner products
         # of gradients that stay the same. Behind the barrier everything depends on it.
         def iteration(_, carry):
             return body(*jax.lax.optimization_barrier((carry, *args)))
 
-        return jax.lax.fori_loop(0, n, iteration, carry)
+        return jax.lax.fori_loop(0, iterations, iteration, carry)
 
-    return jax.jit(loop, donate_argnums=1)
+    return jax.jit(loop, donate_argnums=0)
 
 
-def seconds_of(loop: Callable[..., Any], carry: Any, *args: Any, seconds: float) -> float:
-    """Return the seconds of one iteration: the median of dispatches of many.
+def seconds_of(loop: Loop, carry: Any, *args: Any, seconds: float) -> float:
+    """Return the seconds of one iteration: the median of repeats, each many dispatches long.
 
     Args:
       loop: From `looped`, or compiled from it.
       carry: Where it starts; given away.
       args: That stay the same.
-      seconds: That one dispatch should take.
+      seconds: That one repeat should take.
     """
     carry, _ = _timed(loop, 1, carry, *args)  # it may compile
     carry, first = _timed(loop, 1, carry, *args)
-    count = max(1, min(1000, round(seconds / first)))
+    count = max(1, min(MOST, round(seconds / first)))
     times = []
     for _ in range(REPEATS):
         carry, taken = _timed(loop, count, carry, *args)
-        times.append(taken / count)
+        times.append(taken / count / ITERATIONS)
     return float(np.median(times))
-
-
-def _timed(loop: Callable[..., Any], count: int, carry: Any, *args: Any) -> tuple[Any, float]:
-    n = jnp.asarray(count, jnp.int32)
-    start = time.perf_counter()
-    carry = jax.block_until_ready(loop(n, carry, *args))
-    return carry, time.perf_counter() - start
 
 
 def copy_bandwidth(mib: int, seconds: float) -> float:
@@ -64,16 +61,13 @@ def copy_bandwidth(mib: int, seconds: float) -> float:
     """
     x = jnp.zeros(mib * 2**18, jnp.float32)
     in_place = seconds_of(looped(lambda x: x + 1), jnp.copy(x), seconds=seconds)
-    return 2 * x.nbytes / min(in_place, _copying(x))
+    copy = jax.jit(jnp.copy)
+    to_new = seconds_of(lambda _, x: copy(x), None, x, seconds=seconds) * ITERATIONS
+    return 2 * x.nbytes / min(in_place, to_new)
 
 
-def _copying(x: jax.Array) -> float:
-    copy, count, times = jax.jit(jnp.copy), 20, []
-    jax.block_until_ready(copy(x))
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        for _ in range(count - 1):
-            copy(x)
-        jax.block_until_ready(copy(x))  # a device works in order
-        times.append((time.perf_counter() - start) / count)
-    return float(np.median(times))
+def _timed(loop: Loop, count: int, carry: Any, *args: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    for _ in range(count):  # a device works in order, and the host runs ahead of it
+        carry = loop(carry, *args)
+    return jax.block_until_ready(carry), time.perf_counter() - start

@@ -1,80 +1,45 @@
 """Whole training steps, with one gradient, with a pair and with L2-SP."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from benchmarks.cost.accelerator.clock import looped, seconds_of
-from benchmarks.cost.accelerator.networks import Network, losses_of
-from benchmarks.cost.forms import WEIGHT, sgd
-from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
+from benchmarks.cost.networks import Network, losses_of, start
+from benchmarks.cost.training import Step, methods, run_of
+from benchmarks.harness.tables import Table
 
-Row = dict[str, Any]
-Gradients = Callable[..., Any]
-
-
-def of_loss(fun: Gradients) -> Gradients:
-    """Return the gradient of the loss alone."""
-    return jax.grad(lambda params, batch: fun(params, batch)[0])
-
-
-def of_sum(fun: Gradients) -> Gradients:
-    """Return the gradient of the weighted sum."""
-
-    def total(params, batch):
-        loss, reg = fun(params, batch)
-        return loss + WEIGHT * reg
-
-    return jax.grad(total)
-
-
-def of_pair(fun: Gradients) -> Gradients:
-    """Return both gradients."""
-    return lambda params, batch: value_and_grad_pair(fun)(params, batch)[1]
-
-
-METHODS = {
-    "fine-tuning": (of_loss, optax.identity()),
-    "L2-SP + DTNH": (of_loss, add_l2_sp(WEIGHT)),
-    "KnowDist": (of_sum, optax.identity()),
-    "KnowDist + DTNH": (of_pair, dtnh(WEIGHT)),
-}
 BASES = {"L2-SP + DTNH": "fine-tuning", "KnowDist + DTNH": "KnowDist"}
+METHODS = ("fine-tuning", "L2-SP + DTNH", "KnowDist", "KnowDist + DTNH")
 
 
-def rows(networks: dict[str, Network], seconds: float) -> list[Row]:
-    """Return a row for every network and method."""
-    found = []
+def table(networks: Mapping[str, Network], seconds: float, until: float) -> Table:
+    """Time the step of the networks by every method; none is begun later than `until`."""
+    rows = []
     for name, network in networks.items():
-        start = network.start()
-        ms = {m: 1e3 * step_seconds(network, start, m, seconds) for m in METHODS}
+        if rows and time.monotonic() > until:
+            break
+        steps, begin = methods(losses_of(network)), start(network)
+        ms = {method: 1e3 * step_seconds(steps[method], begin, seconds) for method in METHODS}
         for method, value in ms.items():
-            base = BASES.get(method)
-            ratio = value / ms[base] if base else None
             row = {"network": name, "batch": "x".join(map(str, network.x)), "method": method}
-            found.append(row | {"ms": value, "to one gradient": ratio})
-    return found
+            base = BASES.get(method)
+            rows.append(row | {"ms": value, "ratio": value / ms[base] if base else None})
+    return Table("one training step; ratio to the one without DTNH", rows, [])
 
 
-def step_seconds(network: Network, start: tuple[Any, Any], method: str, seconds: float) -> float:
-    """Return the seconds of one training step, SGD with momentum.
+def step_seconds(step: Step, begin: tuple[Any, Any], seconds: float) -> float:
+    """Return the seconds of one training step.
 
     Args:
-      network: What is trained.
-      start: Its parameters, which stay as they are, and a batch.
-      method: In `METHODS`.
-      seconds: That one dispatch should take.
+      step: What is timed.
+      begin: Parameters, which stay as they are, and a batch.
+      seconds: That one repeat should take.
     """
-    gradients, form = METHODS[method]
-    gradients, tx = gradients(losses_of(network)), optax.chain(form, sgd())
-    params, batch = jax.tree.map(jnp.copy, start)
-
-    def step(carry, batch):
-        params, state = carry
-        updates, state = tx.update(gradients(params, batch), state, params)
-        return optax.apply_updates(params, updates), state
-
-    return seconds_of(looped(step), (params, tx.init(params)), batch, seconds=seconds)
+    params, batch = jax.tree.map(jnp.copy, begin)
+    run = run_of(step)
+    loop = looped(lambda carry, *batch: run(*carry, *batch)[:3])
+    return seconds_of(loop, (params, {}, step.transformation.init(params)), *batch, seconds=seconds)

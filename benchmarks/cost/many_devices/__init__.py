@@ -1,1 +1,1 @@
-"""Parts of `benchmarks.cost.many_devices`: a large decoder, its meshes, and what its compiled step holds."""
+"""A large decoder over many devices: its meshes, and what its compiled step holds and moves."""

@@ -1,7 +1,7 @@
 """Does it stay cheap past one machine? A 7-billion-parameter training step, compiled, not run.
 
-    python -m benchmarks.cost.many_devices [--out benchmarks/results/cost.many_devices.json]
-    python -m benchmarks.cost.many_devices --tpu v5e:8x8 --out benchmarks/results/cost.many_devices.tpu.json
+    python -m benchmarks.cost.many_devices
+    python -m benchmarks.cost.many_devices --tpu v5e:8x8    # the record cost.many_devices.tpu
 
 A decoder in the shapes of Llama-7B (6.7 billion float32 parameters in 12 leaves, its 32 layers
 scanned and recomputed in the backward pass), 64 sequences of 2,048 tokens, lowered and compiled for
@@ -27,98 +27,78 @@ on one device. The whole step is asserted for CPU alone, growth on jax 0.12, as 
 ten. The exit code is 1 if a claim fails.
 """
 
-import argparse
-import json
-import os
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from benchmarks.cost.__main__ import text_of
-from benchmarks.cost.many_devices import figure, growth, steps, tables, updates
-from benchmarks.cost.many_devices.decoder import LLAMA_7B, Sizes
-from benchmarks.cost.many_devices.meshes import mesh_of
-from benchmarks.cost.many_devices.report import markdown
-from benchmarks.cost.tables import Table
-from benchmarks.harness.record import PACKAGES, environment
+from benchmarks.cost import report
+from benchmarks.cost.many_devices import figure, growth, tables
+from benchmarks.cost.many_devices.decoder import LLAMA_7B
+from benchmarks.cost.many_devices.meshes import DEVICES, mesh_of, topology, use_virtual_devices
+from benchmarks.cost.many_devices.steps import STEPS
+from benchmarks.harness.command import Question, command
+from benchmarks.harness.record import PACKAGES, Results
+from benchmarks.harness.tables import Table
 
-DEVICES = 64
 MESHES = ({"fsdp": 64}, {"fsdp": 16, "tensor": 4})
 ON_TPU = ("Adam", "add_l2_sp, Adam")  # each takes minutes to compile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables, write the record, and return 1 if a claim fails."""
-    options = parse(argv)
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", DEVICES)
-    measured = []
-    for table in on_tpu(options.tpu) if options.tpu else on_cpu():
-        print(f"\n{table.title}\n{text_of(table.rows)}", flush=True)
-        measured.append(table)
-    if options.out:
-        write(options.out, options.tpu, measured)
-    failures = [message for table in measured for message in table.failures]
-    print("\n" + "\n".join(["Missed:", *failures] if failures else ["All asserted claims hold."]))
-    return 1 if failures else 0
+    """Measure, write and print; return 1 if a claim fails."""
+    use_virtual_devices()
+    early = ArgumentParser(add_help=False)
+    options_of(early)
+    return command(ON_A_TOPOLOGY if early.parse_known_args(argv)[0].tpu else QUESTION, argv)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost.many_devices",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--tpu", metavar="TOPOLOGY", help="compile for a TPU, such as v5e:8x8")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write JSON, tables and figure")
-    return parser.parse_args(argv)
+def options_of(parser: ArgumentParser) -> None:
+    """Add the option of the topology."""
+    parser.add_argument("--tpu", metavar="TOPOLOGY", help="Compile for a TPU, such as v5e:8x8.")
 
 
-def on_cpu(sizes: Sizes = LLAMA_7B) -> Iterator[Table]:
+def measure(options: Namespace) -> Results:
+    """Return the results: what is compiled for, the sizes, and the tables."""
+    target = f"TPU {options.tpu}" if options.tpu else f"CPU, {DEVICES} virtual devices"
+    measured = on_tpu(options.tpu) if options.tpu else on_cpu()
+    return report.results(measured, **{"compiled for": target, "sizes": LLAMA_7B._asdict()})
+
+
+def on_cpu() -> Iterator[Table]:
     """Yield the tables for the virtual devices, and those of growth."""
     meshes = [mesh_of(shape, jax.devices()) for shape in MESHES]
     for mesh in meshes:
-        yield tables.update_table(mesh, sizes, updates.UPDATES, on_cpu=True)
+        yield tables.update_table(mesh, LLAMA_7B, on_cpu=True)
     for mesh in meshes:
-        yield tables.step_table(mesh, sizes, steps.STEPS, on_cpu=True)
-    for table in growth.TABLES:
-        yield table(growth.CHOSEN)
+        yield tables.step_table(mesh, LLAMA_7B, STEPS, on_cpu=True)
+    yield growth.options_table()
+    yield growth.leaves_table()
+    yield growth.sizes_table()
 
 
-def on_tpu(topology: str, sizes: Sizes = LLAMA_7B) -> Iterator[Table]:
+def on_tpu(name: str) -> Iterator[Table]:
     """Yield the tables for the devices of a topology, which need not be there."""
-    from jax.experimental import topologies
-
-    devices = topologies.get_topology_desc(topology, "tpu").devices
+    devices = topology(name)
     for shape in MESHES:
-        yield tables.update_table(mesh_of(shape, devices), sizes, updates.UPDATES, on_cpu=False)
-    chosen = {name: steps.STEPS[name] for name in ON_TPU}
-    yield tables.step_table(mesh_of(MESHES[0], devices), sizes, chosen, on_cpu=False)
+        yield tables.update_table(mesh_of(shape, devices), LLAMA_7B, on_cpu=False)
+    chosen = {step: STEPS[step] for step in ON_TPU}
+    yield tables.step_table(mesh_of(MESHES[0], devices), LLAMA_7B, chosen, on_cpu=False)
 
 
-def write(path: Path, topology: str | None, measured: Sequence[Table]) -> None:
-    """Write the record, its tables as Markdown, and the figure where growth was measured."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = {
-        "environment": environment((*PACKAGES, "libtpu") if topology else PACKAGES),
-        "compiled for": f"TPU {topology}" if topology else f"CPU, {DEVICES} virtual devices",
-        "sizes": LLAMA_7B._asdict(),
-        "tables": [table._asdict() for table in measured],
-    }
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(found))
-    growing = [table.rows for table in measured if "leaves" in table.rows[0]]
-    if growing:
-        by_parameters = next(t.rows for t in measured if "parameters" in t.rows[0])
-        drawn = figure.draw(growing[0], by_parameters)
-        drawn.savefig(path.with_suffix(".png"), dpi=150)
+def draw(results: Results) -> Any:
+    """Return the figure of growth."""
+    return figure.draw(*(table["rows"] for table in results["tables"][-2:]))
 
+
+QUESTION = Question(
+    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, options_of
+)
+ON_A_TOPOLOGY = QUESTION._replace(
+    name="cost.many_devices.tpu", draw=None, packages=(*PACKAGES, "libtpu")
+)
 
 if __name__ == "__main__":
-    # Before jax starts: the compiler for TPU would look for its machine on the network.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     sys.exit(main())

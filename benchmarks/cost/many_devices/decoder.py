@@ -76,20 +76,14 @@ def shapes(sizes: Sizes) -> Params:
     return {"embedding": (v, d), "layers": stacked, "norm": (d,), "head": (d, v)}
 
 
-def loss_and_distance(
+def losses(
     sizes: Sizes, params: Params, tokens: jax.Array, source_state: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Return the next tokens' cross-entropy, and the distance of the last state to the source's."""
     state = last_state(sizes, params, tokens)
     logits = state @ params["head"]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:])
-    return losses.mean(), feature_distance(state, source_state)
-
-
-def loss(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:
-    """Return the next tokens' cross-entropy alone."""
-    logits = last_state(sizes, params, tokens) @ params["head"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:]).mean()
+    entropies = optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens[:, 1:])
+    return entropies.mean(), feature_distance(state, source_state)
 
 
 def last_state(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:

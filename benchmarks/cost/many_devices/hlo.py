@@ -21,6 +21,9 @@ CALLED = re.compile(
 )
 CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+CONTRACTED = re.compile(r"lhs_contracting_dims=\{([\d,]*)\}")
+
+Dims = tuple[int, ...]
 
 
 class Instruction(NamedTuple):
@@ -57,13 +60,10 @@ def collectives(text: str, trips: int | None = None) -> dict[str, tuple[int, int
             channel = CHANNEL.search(instruction.rest)
             key = kind, channel[1] if channel else instruction.name
             found[key] = max(found.get(key, (0, 0)), (times, times * _result_bytes(instruction)))
-    return {
-        kind: (
-            sum(count for (k, _), (count, _) in found.items() if k == kind),
-            sum(size for (k, _), (_, size) in found.items() if k == kind),
-        )
-        for kind in KINDS
-    }
+    totals: dict[str, tuple[int, int]] = {kind: (0, 0) for kind in KINDS}
+    for (kind, _), (count, size) in found.items():
+        totals[kind] = totals[kind][0] + count, totals[kind][1] + size
+    return totals
 
 
 def product_flops(text: str) -> int:
@@ -72,15 +72,13 @@ def product_flops(text: str) -> int:
     for times, shapes, instruction in _run(text, None):
         if instruction.kind == "dot":
             first = instruction.rest.split(",")[0].split()[-1].lstrip("%").rstrip(")")
-            summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)
-            over = [shapes[first][int(i)] for i in summed[1].split(",")] if summed else []
+            summed = CONTRACTED.search(instruction.rest)
+            over = [shapes[first][i] for i in _numbers(summed[1])] if summed else []
             total += times * 2 * math.prod(over) * math.prod(_dims(instruction.result)[0])
     return total
 
 
-def _run(
-    text: str, trips: int | None
-) -> Iterator[tuple[int, dict[str, tuple[int, ...]], Instruction]]:
+def _run(text: str, trips: int | None) -> Iterator[tuple[int, dict[str, Dims], Instruction]]:
     """Yield every instruction, with how often it runs and the shapes in its computation."""
     computations, entry = _computations(text)
     for name, times in _times(computations, entry, trips).items():
@@ -131,7 +129,7 @@ def _trips(loop: Instruction, otherwise: int | None) -> int:
 
 def _result_bytes(instruction: Instruction) -> int:
     arrays = [
-        BYTES[dtype] * math.prod(map(int, filter(None, dims.split(","))))
+        BYTES[dtype] * math.prod(_numbers(dims))
         for dtype, dims in SHAPE.findall(instruction.result)
         if dtype in BYTES
     ]
@@ -140,5 +138,9 @@ def _result_bytes(instruction: Instruction) -> int:
     return sum(arrays[len(arrays) // 2 :] if twice else arrays)
 
 
-def _dims(result: str) -> list[tuple[int, ...]]:
-    return [tuple(map(int, filter(None, dims.split(",")))) for _, dims in SHAPE.findall(result)]
+def _dims(result: str) -> list[Dims]:
+    return [_numbers(dims) for _, dims in SHAPE.findall(result)]
+
+
+def _numbers(text: str) -> Dims:
+    return tuple(map(int, filter(None, text.split(","))))

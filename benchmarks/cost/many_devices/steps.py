@@ -1,6 +1,5 @@
 """The whole training steps under comparison: loss, gradients and optimizer, as data."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,70 +9,48 @@ import optax
 
 from benchmarks.cost.many_devices import decoder, meshes
 from benchmarks.cost.many_devices.decoder import Sizes
-from optax_dtnh import add_l2_sp, dtnh, regularizers, scale_by_adam_dtnh, value_and_grad_pair
+from benchmarks.cost.training import Fun, Losses, Step, lowered, of_loss, of_pair, of_sum
+from optax_dtnh import add_l2_sp, dtnh, regularizers, scale_by_adam_dtnh
 
 WEIGHT, RATE = 0.1, 1e-4
 
-Gradients = Callable[..., tuple[Any, Any]]  # of sizes, params, batch: values and updates
 
-
-class Batch(NamedTuple):
-    """What a step is given besides parameters and state; what it leaves unused is never passed.
-
-    Attributes:
-      tokens: `[batch, length]`.
-      source_state: Of the pretrained network on them, computed beforehand.
-      source: The pretrained parameters, for the penalty in the loss.
-    """
-
-    tokens: Any
-    source_state: Any
-    source: Any
-
-
-class Step(NamedTuple):
+class Compared(NamedTuple):
     """One way to train.
 
     Attributes:
-      gradients: What is differentiated.
+      gradients: From the losses to what is differentiated.
       transformation: The optimizer, with or without this library.
       against: Name of the step without this library that it is compared with, or itself.
     """
 
-    gradients: Gradients
+    gradients: Callable[[Losses], Fun]
     transformation: optax.GradientTransformation
     against: str
 
 
-def of_loss(sizes: Sizes, params: Any, batch: Batch) -> tuple[Any, Any]:
-    """Return the loss and its gradient."""
-    return jax.value_and_grad(functools.partial(decoder.loss, sizes))(params, batch.tokens)
+def losses_of(sizes: Sizes) -> Losses:
+    """Return the losses, given tokens, the source's state on them, and its parameters."""
+
+    def losses(params, statistics, tokens, source_state, source):  # noqa: ARG001
+        return decoder.losses(sizes, params, tokens, source_state), statistics
+
+    return losses
 
 
-def of_loss_with_l2_sp(sizes: Sizes, params: Any, batch: Batch) -> tuple[Any, Any]:
+def of_loss_and_l2_sp(losses: Losses) -> Fun:
     """Return loss plus L2-SP, as one number, and its gradient."""
 
-    def total(params):
-        distance = regularizers.l2_sp(params, batch.source)
-        return decoder.loss(sizes, params, batch.tokens) + WEIGHT * distance
+    def total(params, *args):
+        (loss, _), moved = losses(params, *args)
+        return loss + WEIGHT * regularizers.l2_sp(params, args[-1]), moved
 
-    return jax.value_and_grad(total)(params)
+    return jax.value_and_grad(total, has_aux=True)
 
 
-def of_loss_with_distance(sizes: Sizes, params: Any, batch: Batch) -> tuple[Any, Any]:
+def of_loss_and_distance(losses: Losses) -> Fun:
     """Return loss plus feature distance, as one number, and its gradient."""
-
-    def total(params):
-        loss, distance = decoder.loss_and_distance(sizes, params, *batch[:2])
-        return loss + WEIGHT * distance
-
-    return jax.value_and_grad(total)(params)
-
-
-def of_pair(sizes: Sizes, params: Any, batch: Batch) -> tuple[Any, Any]:
-    """Return loss and feature distance, and both gradients."""
-    fun = functools.partial(decoder.loss_and_distance, sizes)
-    return value_and_grad_pair(fun)(params, *batch[:2])
+    return of_sum(losses, WEIGHT)
 
 
 def then_rate(tx: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -83,37 +60,32 @@ def then_rate(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 SGD = optax.sgd(RATE, momentum=0.9)
 ADAM = then_rate(optax.scale_by_adam())
+INNER = then_rate(dtnh(WEIGHT, inner=optax.scale_by_adam()))
+METRIC = then_rate(scale_by_adam_dtnh(WEIGHT))
+IN_THE_LOSS = "distance in the loss, Adam"
 STEPS = {
-    "SGD": Step(of_loss, SGD, "SGD"),
-    "add_l2_sp, SGD": Step(of_loss, optax.chain(add_l2_sp(WEIGHT), SGD), "SGD"),
-    "Adam": Step(of_loss, ADAM, "Adam"),
-    "L2-SP in the loss, Adam": Step(of_loss_with_l2_sp, ADAM, "Adam"),
-    "add_l2_sp, Adam": Step(of_loss, optax.chain(add_l2_sp(WEIGHT), ADAM), "Adam"),
-    "distance in the loss, Adam": Step(of_loss_with_distance, ADAM, "distance in the loss, Adam"),
-    "dtnh, inner=scale_by_adam": Step(
-        of_pair, then_rate(dtnh(WEIGHT, inner=optax.scale_by_adam())), "distance in the loss, Adam"
-    ),
-    "scale_by_adam_dtnh": Step(
-        of_pair, then_rate(scale_by_adam_dtnh(WEIGHT)), "distance in the loss, Adam"
-    ),
+    "SGD": Compared(of_loss, SGD, "SGD"),
+    "add_l2_sp, SGD": Compared(of_loss, optax.chain(add_l2_sp(WEIGHT), SGD), "SGD"),
+    "Adam": Compared(of_loss, ADAM, "Adam"),
+    "L2-SP in the loss, Adam": Compared(of_loss_and_l2_sp, ADAM, "Adam"),
+    "add_l2_sp, Adam": Compared(of_loss, optax.chain(add_l2_sp(WEIGHT), ADAM), "Adam"),
+    IN_THE_LOSS: Compared(of_loss_and_distance, ADAM, IN_THE_LOSS),
+    "dtnh, inner=scale_by_adam": Compared(of_pair, INNER, IN_THE_LOSS),
+    "scale_by_adam_dtnh": Compared(of_pair, METRIC, IN_THE_LOSS),
 }
 
 
-def program(step: Step, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
-    """Return the step lowered for abstract arguments on `mesh`, parameters and state donated."""
+def params_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> Any:
+    """Return the decoder's abstract parameters, cut over `mesh`."""
+    return meshes.tree(mesh, decoder.shapes(sizes), decoder.AXES)
 
-    def run(params, state, batch):
-        values, grads = step.gradients(sizes, params, batch)
-        updates, state = step.transformation.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, values
 
-    params = meshes.tree(mesh, decoder.shapes(sizes), decoder.AXES)
-    shape = (sizes.batch, sizes.length)
-    batch = Batch(
-        meshes.array(mesh, shape, decoder.STATE_AXES[:2], jnp.int32),
-        meshes.array(mesh, (*shape, sizes.width), decoder.STATE_AXES),
-        params,
-    )
+def program(compared: Compared, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """Return the step lowered for abstract arguments on `mesh`."""
+    params, shape = params_on(mesh, sizes), (sizes.batch, sizes.length)
+    tokens = meshes.array(mesh, shape, decoder.STATE_AXES[:2], jnp.int32)
+    source_state = meshes.array(mesh, (*shape, sizes.width), decoder.STATE_AXES)
+    step = Step(compared.gradients(losses_of(sizes)), compared.transformation)
     state = meshes.state_of(step.transformation, params, mesh)
     with jax.set_mesh(mesh):
-        return jax.jit(run, donate_argnums=(0, 1)).lower(params, state, batch)
+        return lowered(step, params, {}, (tokens, source_state, params), state)

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from benchmarks.cost.compiled import NOT_RUN
-from benchmarks.cost.forms import Form
+from benchmarks.cost.compiled import NOT_RUN, memory_of
 from benchmarks.cost.many_devices import steps, updates
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.hlo import KINDS, collectives, product_flops
-from benchmarks.cost.many_devices.steps import Step
-from benchmarks.cost.tables import Table
+from benchmarks.cost.many_devices.steps import Compared
+from benchmarks.cost.training import of_pair
+from benchmarks.harness.tables import Table
 
 GIB = 2**30
 SCALARS = 1024  # bytes: what L2-SP may add to what is communicated
@@ -23,12 +23,10 @@ SCALARS = 1024  # bytes: what L2-SP may add to what is communicated
 PAIR = {"TFLOP": 1.76, "all-gather GiB": 1.51, "all-reduce GiB": 2.01}
 
 Row = dict[str, Any]
-# Generating code that is not run takes most of the time, and neither memory nor counts depend on
-# it: asserted by `benchmarks.cost.many_devices.growth`.
 
 
-def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Step], on_cpu: bool) -> Table:
-    """Compile the whole step in every form on `mesh`."""
+def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Compared], on_cpu: bool) -> Table:
+    """Compile every whole step on `mesh`."""
     rows = []
     for name, step in chosen.items():
         lower = lambda step=step: steps.program(step, sizes, mesh)  # noqa: E731
@@ -37,14 +35,13 @@ def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Step], on_cpu: boo
     return Table(title, rows, missed_by_steps(rows, chosen) if on_cpu else [])
 
 
-def update_table(mesh: Mesh, sizes: Sizes, forms: Mapping[str, Form], on_cpu: bool) -> Table:
-    """Compile the update alone in every form on `mesh`, and the control on the CPU."""
+def update_table(mesh: Mesh, sizes: Sizes, on_cpu: bool) -> Table:
+    """Compile every update alone on `mesh`, and the control on the CPU."""
     rows, failures, stages = [], [], updates.stages_on(mesh, sizes)
-    for name, form in {**forms, **(updates.CONTROLS if on_cpu else {})}.items():
-        lower = lambda form=form: updates.program(form, sizes, mesh)  # noqa: E731
+    for name, use in {**updates.UPDATES, **(updates.CONTROLS if on_cpu else {})}.items():
+        lower = lambda use=use: updates.program(use, sizes, mesh)  # noqa: E731
         row = compiled_row(lower, on_cpu, sizes.layers)
-        found = {kind: (row[kind], 0) for kind in KINDS}
-        missed = updates.broken(name, found, stages)
+        missed = updates.broken(name, {kind: row[kind] for kind in KINDS}, stages)
         if name in updates.CONTROLS:
             missed = [] if missed else [f"control {name!r} misses no bar"]
         rows.append({"update": name} | {k: v for k, v in row.items() if k != "TFLOP"})
@@ -61,7 +58,7 @@ def compiled_row(lower: Callable[[], jax.stages.Lowered], on_cpu: bool, trips: i
     start = time.perf_counter()
     compiled = lower().compile(NOT_RUN if on_cpu else None)
     seconds = time.perf_counter() - start
-    text, memory = compiled.as_text() or "", cast(Any, compiled.memory_analysis())
+    text, memory = compiled.as_text() or "", memory_of(compiled)
     found = collectives(text, None if on_cpu else trips)
     row: Row = {
         "arguments GiB": memory.argument_size_in_bytes / GIB,
@@ -76,7 +73,7 @@ def compiled_row(lower: Callable[[], jax.stages.Lowered], on_cpu: bool, trips: i
     return row | {"seconds": seconds}
 
 
-def missed_by_steps(rows: Sequence[Row], chosen: Mapping[str, Step]) -> list[str]:
+def missed_by_steps(rows: Sequence[Row], chosen: Mapping[str, Compared]) -> list[str]:
     """Return a message for every bar that a step of this library misses."""
     by_name = {row["step"]: row for row in rows}
     failures = []
@@ -84,7 +81,7 @@ def missed_by_steps(rows: Sequence[Row], chosen: Mapping[str, Step]) -> list[str
         base = by_name[chosen[name].against]
         if name.startswith("add_l2_sp"):
             failures += missed_by_l2_sp(row, base)
-        elif row is not base and chosen[name].gradients is steps.of_pair:
+        elif chosen[name].gradients is of_pair:
             failures += missed_by_pair(row, base)
     return failures
 

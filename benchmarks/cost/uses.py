@@ -1,0 +1,127 @@
+"""What is measured: uses of the library, each a transformation and how it is called."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optax_dtnh import (
+    GradientPair,
+    add_l2_sp,
+    cosine,
+    drop,
+    dtnh,
+    orthogonal,
+    per_leaf,
+    plain,
+    scale_by_adam_dtnh,
+    transform_pair,
+    truncate,
+)
+
+WEIGHT = 0.1
+RULES = {rule.__name__: rule for rule in (truncate, orthogonal, drop, plain, cosine)}
+
+# update(tx, g, r, state, params) -> (updates, state); jit drops the arguments that it does not use.
+Update = Callable[..., tuple[optax.Updates, optax.OptState]]
+
+
+def one_gradient(tx: Any, g: Any, r: Any, state: Any, params: Any) -> Any:  # noqa: ARG001
+    """Call `tx` as any optax transformation, without the regularizer's gradient."""
+    return tx.update(g, state, params)
+
+
+def pair(tx: Any, g: Any, r: Any, state: Any, params: Any) -> Any:
+    """Call `tx` with both gradients as the updates."""
+    return tx.update(GradientPair(g, r), state, params)
+
+
+def reg_grads(tx: Any, g: Any, r: Any, state: Any, params: Any) -> Any:
+    """Call `tx` with the regularizer's gradient as an extra argument."""
+    return tx.update(g, state, params, reg_grads=r)
+
+
+class Use(NamedTuple):
+    """A transformation and how it is given the gradients."""
+
+    transformation: optax.GradientTransformation
+    update: Update
+
+    def then(self, optimizer: optax.GradientTransformation) -> "Use":
+        """Return this use with an optimizer after it in the chain."""
+        return Use(optax.chain(self.transformation, optimizer), self.update)
+
+
+def sgd() -> optax.GradientTransformation:
+    """Return the optimizer that follows every use but those of Adam."""
+    return optax.sgd(0.1, momentum=0.9)
+
+
+def rate() -> optax.GradientTransformation:
+    """Return what follows the uses of Adam."""
+    return optax.scale_by_learning_rate(0.1)
+
+
+def smoothed() -> optax.GradientTransformation:
+    """Return the smoothed reference."""
+    return optax.ema(0.99, accumulator_dtype=jnp.float32)
+
+
+def matrices(tree: Any) -> Any:
+    """Return a mask of the leaves with two dimensions or more."""
+    return jax.tree.map(lambda x: x.ndim > 1, tree)
+
+
+ALONE = Use(optax.identity(), one_gradient)
+USES = {
+    "dtnh": Use(dtnh(WEIGHT), pair),
+    "dtnh, reg_grads=": Use(dtnh(WEIGHT), reg_grads),
+    "add_l2_sp": Use(add_l2_sp(WEIGHT), one_gradient),
+    **{f"dtnh, {name}": Use(dtnh(WEIGHT, rule=rule), pair) for name, rule in RULES.items()},
+    **{
+        f"add_l2_sp, {name}": Use(add_l2_sp(WEIGHT, rule=rule), one_gradient)
+        for name, rule in RULES.items()
+    },
+}
+WITH_SGD = {name: use.then(sgd()) for name, use in ({"SGD alone": ALONE} | USES).items()}
+GROWING = {name: WITH_SGD[name] for name in ("SGD alone", "dtnh", "add_l2_sp")}
+
+ADAM_USES = {
+    "Adam alone": Use(optax.scale_by_adam(), one_gradient),
+    "dtnh, then Adam": Use(optax.chain(dtnh(WEIGHT), optax.scale_by_adam()), pair),
+    "dtnh, inner=scale_by_adam": Use(dtnh(WEIGHT, inner=optax.scale_by_adam()), pair),
+    "scale_by_adam_dtnh": Use(scale_by_adam_dtnh(WEIGHT), pair),
+}
+WITH_ADAM = {name: use.then(rate()) for name, use in ADAM_USES.items()}
+
+# Every public factory and option once, for the lowering to other platforms.
+OPTIONS = {
+    **{name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp", "dtnh, cosine")},
+    "dtnh, schedule": Use(dtnh(optax.cosine_decay_schedule(WEIGHT, 100)), pair),
+    "dtnh, inner=scale_by_adam": ADAM_USES["dtnh, inner=scale_by_adam"],
+    "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=smoothed()), pair),
+    "dtnh, mask": Use(dtnh(WEIGHT, mask=matrices), pair),
+    "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
+    "transform_pair, dtnh": Use(
+        optax.chain(transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0)), dtnh(WEIGHT)),
+        pair,
+    ),
+    "scale_by_adam_dtnh": ADAM_USES["scale_by_adam_dtnh"],
+    "scale_by_adam_dtnh, options": Use(
+        scale_by_adam_dtnh(
+            WEIGHT,
+            eps_root=1e-8,
+            mu_dtype=jnp.bfloat16,
+            nesterov=True,
+            mask=matrices,
+            labels=per_leaf,
+        ),
+        reg_grads,
+    ),
+    "add_l2_sp, anchor_dtype": Use(add_l2_sp(WEIGHT, anchor_dtype=jnp.bfloat16), one_gradient),
+    "add_l2_sp, inner=dtnh": Use(
+        add_l2_sp(WEIGHT, inner=dtnh(WEIGHT, inner=optax.scale_by_adam())), reg_grads
+    ),
+}

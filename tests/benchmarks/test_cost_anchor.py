@@ -1,0 +1,75 @@
+"""A narrower anchor, and one in the host's memory: the recipe, and bars that can be missed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.cost.anchor import bytes as anchor_bytes
+from benchmarks.cost.anchor import error
+from benchmarks.cost.many_devices.decoder import Sizes
+from benchmarks.harness import record
+from benchmarks.harness.command import RESULTS
+from tests.core.helpers import assert_equal
+from tests.pages.pages import blocks, execute
+
+TINY = Sizes(layers=3, width=64, heads=2, mlp=128, vocabulary=512, batch=4, length=8)
+
+
+def test_the_claims_hold_on_the_record():
+    found = record.read(RESULTS / "cost.anchor.json")["tables"]
+    on_cpu, on_tpu, same, pull, accuracy = (table["rows"] for table in found)
+    assert anchor_bytes.missed("CPU", on_cpu) == anchor_bytes.missed("TPU", on_tpu) == []
+    assert same[0]["same bits"]
+    assert [m for row in pull for m in error.too_coarse(row["change of r / |w_s|"])] == []
+    assert error.changed(accuracy) == []
+    assert all(abs(row["difference"]) <= row["95 % interval, +-"] for row in accuracy)
+
+
+def test_every_bar_can_be_missed():
+    row = {"anchor": "on the device", "device arguments": 4.0, "host arguments": 1.0}
+    assert anchor_bytes.missed("CPU", [row]) == [
+        "CPU, on the device: 4.0000 N of device arguments, expected 5 N",
+        "CPU, on the device: 1.0000 N of host arguments, expected 0 N",
+    ]
+    rows = [{"cell": "same", "weight": 1.0, "difference": x} for x in (-0.6, 0.4, float("nan"))]
+    assert error.changed(rows) == [
+        "same, 1: -0.60 points, at most 0.5",
+        "same, 1: +nan points, at most 0.5",
+    ]
+    assert error.too_coarse(0.002) == ["the anchor moves by 2.00e-03 of its norm"]
+
+
+def test_the_recipe_on_the_page_trains_and_keeps_the_anchor_away_from_the_device():
+    _, program = blocks("docs/scaling.md", "python")
+    found = execute(program, "docs/scaling.md")
+    assert found["anchor"]["w"].sharding.memory_kind == "pinned_host"
+    assert_equal(found["anchor"], {"w": jnp.arange(4.0)})
+    assert found["state"][0].anchor is None
+    assert np.abs(found["params"]["w"] - np.arange(4.0)).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_training_with_the_anchor_in_the_hosts_memory_gives_the_same_bits(monkeypatch):
+    assert anchor_bytes.same_table().failures == []
+    monkeypatch.setattr(anchor_bytes, "trained", lambda on_host: {"w": np.ones(2) + on_host})
+    assert len(anchor_bytes.same_table().failures) == 1
+
+
+@pytest.mark.slow
+def test_arguments_are_where_the_anchor_is_put():
+    assert anchor_bytes.table("CPU", jax.devices()[:4], TINY).failures == []
+
+
+@pytest.mark.slow
+def test_the_pull_changes_by_the_rounding_of_the_anchor_and_the_accuracies_are_paired(monkeypatch):
+    monkeypatch.setattr(error, "CELLS", error.CELLS[:1])
+    monkeypatch.setattr(error, "WEIGHTS", (1.0,))
+    pull, accuracy = error.tables(seeds=2)
+    assert pull.failures == accuracy.failures == []
+    start, *_, end = pull.rows
+    assert start["|w - w_s| / |w_s|"] == 0 < start["change of r / |w_s|"] < error.MOVED
+    assert start["change of r / |r|"] is None
+    assert end["change of r / |r|"] < 0.3
+    (row,) = accuracy.rows
+    assert row["difference"] == pytest.approx(row["bfloat16"] - row["float32"])

@@ -1,0 +1,167 @@
+"""Past one machine: what is read out of a compiled program, and bars that can be missed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from benchmarks.cost.bars import nonconstant, nonlinear
+from benchmarks.cost.compiled import Cost
+from benchmarks.cost.many_devices import figure, growth, hlo, meshes, tables, updates
+from benchmarks.cost.many_devices.decoder import Sizes
+from benchmarks.cost.many_devices.steps import STEPS
+from benchmarks.harness import record
+from benchmarks.harness.command import RESULTS
+
+TINY = Sizes(layers=3, width=16, heads=2, mlp=32, vocabulary=64, batch=4, length=8)
+NONE = dict.fromkeys(hlo.KINDS, 0)
+LOOP = """
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %p = (s32[], f32[4]) parameter(0)
+  %x = f32[4]{0} get-tuple-element(%p), index=1
+  %r = f32[4]{0} all-reduce(%x), channel_id=1
+  ROOT %t = (s32[], f32[4]{0}) tuple(%p, %r)
+}
+
+ENTRY %main (a: f32[4]) -> f32[8] {
+  %a = f32[4]{0} parameter(0)
+  %w = (s32[], f32[4]{0}) while(%a), body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %g = (bf16[4]{0}, bf16[8]{0}) all-gather-start(%a), channel_id=2, dimensions={0}
+  %d = bf16[8]{0} all-gather-done(%g)
+  ROOT %s = (f32[4]{0}, f32[]) all-reduce(%a, %a), channel_id=3
+}
+"""
+
+
+def on(*shape):
+    return meshes.mesh_of(dict(zip(("fsdp", "tensor"), shape, strict=False)), jax.devices()[:4])
+
+
+def leaf(mesh, spec):
+    return jax.ShapeDtypeStruct(
+        (8, 8), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec))
+    )
+
+
+def collectives(fun, mesh, *specs):
+    lowered = jax.jit(fun).lower(*(leaf(mesh, spec) for spec in specs))
+    return hlo.collectives(lowered.compile().as_text())
+
+
+def test_the_claims_hold_on_the_records():
+    found = record.read(RESULTS / "cost.many_devices.json")["tables"]
+    one_axis, two_axes, *whole, _, leaves, sizes = [table["rows"] for table in found]
+    for rows, stages in ((one_axis, 1), (two_axes, 3)):
+        for row in rows:
+            missed = updates.broken(row["update"], {k: row[k] for k in hlo.KINDS}, stages)
+            assert bool(missed) == (row["update"] in updates.CONTROLS)
+    for rows in whole:
+        assert tables.missed_by_steps(rows, STEPS) == []
+    for name in growth.GROWING:
+        counts = {row["leaves"]: row["instructions"] for row in leaves if row["form"] == name}
+        assert nonlinear(name, counts) == []
+        assert nonconstant(name, [r["bytes"] for r in sizes if r["form"] == name]) == []
+    figure.draw(leaves, sizes)
+
+
+def test_a_collective_in_a_loop_counts_as_often_as_it_runs():
+    found = hlo.collectives(LOOP)
+    assert found["all-reduce"] == (6, 5 * 16 + 20)
+    assert found["all-gather"] == (1, 16)
+    # A collective that stands in several fusions shares its channel.
+    assert hlo.collectives(LOOP.replace("channel_id=3", "channel_id=1"))["all-reduce"][0] == 5
+
+
+def test_a_loop_of_unknown_length_is_refused_unless_its_length_is_given():
+    text = LOOP.split(", backend_")[0] + "\n}\n"
+    with pytest.raises(ValueError, match="`text` should say how often its loops run, got none for"):
+        hlo.collectives(text)
+    assert hlo.collectives(text, trips=7)["all-reduce"] == (7, 7 * 16)
+
+
+def test_collectives_and_products_of_compiled_programs_are_counted():
+    mesh = on(4)
+    assert set(collectives(lambda x: 2 * x, mesh, ("fsdp",)).values()) == {(0, 0)}
+    assert collectives(jnp.sum, mesh, ("fsdp",))["all-reduce"] == (1, 4)
+    whole = NamedSharding(mesh, PartitionSpec())
+    gathered = collectives(lambda x: jax.lax.with_sharding_constraint(x, whole), mesh, ("fsdp",))
+    assert gathered["all-gather"] == (1, 8 * 8 * 4)
+
+    def scanned(x, w):
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+    args = jnp.ones((8, 16)), jnp.ones((6, 16, 16))
+    assert hlo.product_flops(jax.jit(scanned).lower(*args).compile().as_text()) == 6 * 4096
+
+
+def test_every_bar_can_be_missed():
+    two = NONE | {"all-reduce": 2}
+    assert updates.broken("Adam", NONE, 1) == updates.broken("dtnh", two, 3) == []
+    assert updates.broken("scale_by_adam_dtnh", two, 1) == []
+    assert updates.broken("dtnh", NONE, 1) == ["dtnh: 0 all-reduces, expected 1"]
+    assert updates.broken("dtnh", two, 1) == ["dtnh: 2 all-reduces, expected 1"]
+    base = {"step": "x", **NONE, "all-gather GiB": 1.0, "all-reduce GiB": 1.0}
+    base |= {"temporary GiB": 1.0, "TFLOP": 1.0}
+    more = base | {"all-gather": 3, "all-reduce GiB": 1.1, "temporary GiB": 2.0}
+    assert tables.missed_by_l2_sp(base, base) == tables.missed_by_pair(base, base) == []
+    assert len(tables.missed_by_l2_sp(more, base)) == 3
+    worse = {q: bar + 0.1 for q, bar in tables.PAIR.items()}
+    assert len(tables.missed_by_pair(base | worse, base)) == 3
+    found = Cost(1.0, 0.0, 10, 1, 0.1)
+    assert growth.different("x", found, found._replace(seconds=1.0)) == []
+    assert len(growth.different("x", found, found._replace(instructions=11))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Adam", "add_l2_sp, Adam", "dtnh, SGD", "scale_by_adam_dtnh"])
+@pytest.mark.parametrize("shape", [(4,), (2, 2)], ids=["fsdp", "fsdp x tensor"])
+def test_an_update_adds_only_all_reduces_of_scalars(name, shape):
+    mesh = on(*shape)
+    found = hlo.collectives(updates.program(updates.UPDATES[name], TINY, mesh).compile().as_text())
+    counts = {kind: count for kind, (count, _) in found.items()}
+    assert updates.broken(name, counts, updates.stages_on(mesh, TINY)) == []
+    assert found["all-reduce"][1] < tables.SCALARS
+
+
+@pytest.mark.slow
+def test_an_update_by_hand_would_gather_leaves():
+    (use,) = updates.CONTROLS.values()
+    found = hlo.collectives(updates.program(use, TINY, on(4)).compile().as_text())
+    (missed,) = updates.broken("by hand", {kind: n for kind, (n, _) in found.items()}, 1)
+    assert "all-gather" in missed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [([("fsdp", "tensor"), ("fsdp",)], 2), ([("fsdp", "tensor"), ("tensor", "fsdp")], 3)],
+)
+def test_a_sum_takes_as_many_all_reduces_as_the_orders_of_the_axes_need(specs, expected):
+    mesh = on(2, 2)
+    assert meshes.stages(meshes.orders([leaf(mesh, spec) for spec in specs])) == expected
+    total = collectives(lambda *xs: sum(map(jnp.sum, xs)), mesh, *specs)
+    assert total["all-reduce"][0] == expected
+
+
+@pytest.mark.slow
+def test_whole_steps_stay_within_their_bars_and_a_pair_recomputes_the_layers():
+    names = ("Adam", "add_l2_sp, Adam", "distance in the loss, Adam", "dtnh, inner=scale_by_adam")
+    chosen = {name: STEPS[name] for name in names}
+    table = tables.step_table(on(4), TINY, chosen, on_cpu=True)
+    adam, l2_sp, one, pair = table.rows
+    assert tables.missed_by_l2_sp(l2_sp, adam) == []
+    assert adam["all-gather GiB"] > 0 < l2_sp["all-reduce GiB"] - adam["all-reduce GiB"]
+    assert l2_sp["arguments GiB"] > 1.3 * adam["arguments GiB"]
+    assert 1.6 < pair["TFLOP"] / one["TFLOP"] <= tables.PAIR["TFLOP"]
+
+
+@pytest.mark.slow
+def test_growth_is_linear_but_for_the_control_and_a_quick_compilation_counts_the_same():
+    use, options = growth.GROWING["dtnh"], (growth.NOT_RUN, None)
+    quick, full = (growth.cost(use, 8, 80_000, option) for option in options)
+    assert growth.different("dtnh", quick, full) == []
+    for chosen, grows in ((use, False), (growth.CONTROL, True)):
+        counts = {n: growth.cost(chosen, n, 400_000).instructions for n in (10, 20, 40)}
+        assert bool(nonlinear("", counts)) == grows
+    small, large = (growth.cost(use, 10, n) for n in (1_000_000, 7_000_000_000))
+    assert nonconstant("bytes", [small.bytes, large.bytes]) == []

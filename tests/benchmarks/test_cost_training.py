@@ -1,0 +1,88 @@
+"""The cost of a training step and of a gradient pair: the records, and narrow networks."""
+
+import functools
+
+import jax
+import pytest
+
+from benchmarks.cost import feature_distance, training_step
+from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost
+from benchmarks.cost.training_step import LAST, STAGES, WITHOUT
+from benchmarks.harness import record
+from benchmarks.harness.command import RESULTS
+from optax_dtnh.models import resnet18
+
+narrow = functools.partial(resnet18, width=8)
+
+
+def test_the_claims_on_training_steps_hold_on_the_record():
+    first, second = record.read(RESULTS / "cost.training_step.json")["tables"]
+    rows = {row["method"]: row for row in first["rows"]}
+    costs = {k: StepCost(*(row[name] for name in StepCost._fields)) for k, row in rows.items()}
+    assert [m for name in WITHOUT for m in training_step.missed(name, costs)] == []
+    assert {row["map"]: row["at most"] for row in second["rows"]} == {
+        maps[-1]: bar for maps, bar in STAGES.items()
+    }
+    assert all(row["flops ratio"] <= row["at most"] for row in second["rows"])
+
+
+def test_the_claims_on_gradient_pairs_hold_on_the_record():
+    (table,) = record.read(RESULTS / "cost.feature_distance.json")["tables"]
+    bars = {" and ".join(maps): bar for maps, bar in feature_distance.BARS.items()}
+    assert [row["maps"] for row in table["rows"]] == list(bars)
+    for row in table["rows"]:
+        late = row["maps"].endswith("stage4")
+        assert feature_distance.missed(row["maps"], row, bars[row["maps"]], late) == []
+
+
+def test_a_missed_bar_is_named(monkeypatch):
+    costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
+    for known, names in ((True, ["flops", "peak"]), (False, ["flops"])):
+        monkeypatch.setattr(training_step, "storage_is_known", lambda known=known: known)
+        found = training_step.missed("L2-SP + DTNH", costs)
+        assert [message.split()[3] for message in found] == names
+    row = {"pair": 1.5, "zero array": 1.4}
+    assert len(feature_distance.missed("stage2", row, 1.41, late=False)) == 2
+    assert feature_distance.missed("stage4", row, 1.67, late=True) == []
+
+
+def test_flops_and_peak_are_those_of_a_product_by_hand():
+    program = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
+    assert step_cost(program) == StepCost(flops=2 * 8**3, peak=2 * 8 * 8 * 4, temporary=0)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The steps of every method, and their programs."""
+    return training_step.compiled(narrow, NOT_RUN)
+
+
+@pytest.fixture(scope="module")
+def costs(compiled):
+    """What they cost."""
+    return {name: step_cost(program) for name, program in compiled[1].items()}
+
+
+@pytest.mark.slow
+def test_dtnh_is_free_with_l2_sp_and_half_as_much_again_with_a_teacher(costs):
+    assert not training_step.missed("L2-SP + DTNH", costs)
+    assert costs["L2-SP"].flops > costs["fine-tuning"].flops  # there is a regularizer
+    ratio = costs["KnowDist + DTNH"].flops / costs["KnowDist"].flops
+    assert 1.4 < ratio <= training_step.BARS["KnowDist + DTNH"]["flops"]
+
+
+@pytest.mark.slow
+def test_every_step_runs_and_goes_on_from_its_own_result(compiled):
+    runs = training_step.runs_of(narrow, *compiled)
+    assert all(run() > 0 < run() for run in runs.values())
+
+
+@pytest.mark.slow
+def test_a_step_and_a_pair_are_cheaper_the_earlier_the_map_is():
+    early, late = (training_step.stage_ratio(narrow, maps) for maps in (("stage2",), LAST))
+    assert 1.2 < early < late - 0.1
+    assert late <= STAGES[LAST]
+    early, late = (feature_distance.ratios(narrow, maps) for maps in (("stage2",), LAST))
+    assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
+    assert late["pair"] <= feature_distance.BARS[LAST]
+    assert early["teacher"] < 0.8 * late["teacher"]
