@@ -46,7 +46,7 @@ def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scal
 
 
 def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
-    """Always remove the component along `m`: `r' = r - <r, m> / <m, m> * m`.
+    """Remove the component along `m`, in every case: `r' = r - <r, m> / <m, m> * m`.
 
     It equals `truncate` in a conflict. Without a conflict, it also removes the helpful part of `r`.
 

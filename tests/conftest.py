@@ -1,4 +1,4 @@
-"""Strict settings for every test, where compiled programs are kept, and how long Hypothesis runs."""
+"""Strict settings for every test, where compiled programs are kept, and how Hypothesis searches."""
 
 import os
 import tempfile
