@@ -1,7 +1,7 @@
-"""The model that people keep: its files, its accuracy on a test set, what it sees in an image.
+"""The model that people keep: its files, its accuracy on test images, its predictions.
 
-Tested on one device in batches of one size, from the files, so that a fresh process anywhere gets
-the number of the run.
+It is read from the files and tested on one device in batches of one size, so that a fresh process
+anywhere gets the accuracy that the run has printed.
 """
 
 import json
@@ -15,22 +15,26 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 
-from optax_dtnh.finetune import report
-from optax_dtnh.finetune.batches import Source, evaluation_batches
-from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
+
+from . import run_folder
+from .batches import evaluation_batches
+from .dataset import open_data
+from .errors import UsageError
+from .examples import Source
+from .images import Preprocessing, evaluation_image, preprocessing_of, reason
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 
 
 class Trained(NamedTuple):
-    """What a finished run leaves.
+    """The result of a finished run.
 
     Attributes:
       model: The network, in evaluation mode.
-      classes: What its logits stand for.
-      preprocessing: Of its images.
-      settings: The run's, as in its `settings.json`.
+      classes: Names of the classes, in the order of the logits.
+      preprocessing: Preprocessing of its images.
+      settings: Settings of the run, as in its `settings.json`.
     """
 
     model: ResNet | ViT
@@ -48,33 +52,64 @@ class Prediction(NamedTuple):
 
 def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preprocessing) -> None:
     """Write the model, its labels and its preprocessing."""
-    report.write_json(out / PREPROCESSING, how._asdict())
-    report.write_json(out / LABELS, list(classes))
-    with report.writing(out / MODEL):
+    run_folder.write_json(out / PREPROCESSING, how._asdict())
+    run_folder.write_json(out / LABELS, list(classes))
+    with run_folder.writing(out / MODEL):
         try:
             save_pretrained(model, out / MODEL)
-        except SafetensorError as error:  # as which a full disk comes
+        except SafetensorError as error:  # a full disk, among others
             raise OSError(str(error)) from error
 
 
-def read(out: Path) -> Trained:
-    """Return what a finished run left in `out`.
+def evaluate(out: Path, data: str | None = None) -> None:
+    """Print the accuracy of the model in `out` on the test images of `data`.
+
+    They are drawn as those of the run, so that the model was trained on none of them.
 
     Raises:
-      ValueError: There is no finished run.
+      UsageError: There is no finished run, or the data do not exist or do not fit.
     """
-    missing = [name for name in (report.SETTINGS, report.SUMMARY) if not (out / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"`--out` should be the folder of a finished run, got '{out}' without {missing[0]}. "
-            "Name another one, or repeat the run's own command to finish it."
-        )
-    return read_model(out)
+    trained = _read(out)
+    settings = trained.settings
+    opened = open_data(
+        data or settings["data"],
+        train_per_class=settings["train_per_class"],
+        seed=settings["seed"],
+        skip_broken=settings["skip_broken"],
+        data_dir=settings["data_dir"],
+    )
+    _check_classes(trained, opened.classes, data or settings["data"])
+    print(in_words({"test_accuracy": accuracy(trained, opened.test)}, len(opened.test)))
 
 
-def read_model(out: Path) -> Trained:
-    """Return the model in `out`, whether or not the run has been summed up."""
-    settings = json.loads((out / report.SETTINGS).read_text())["settings"]
+def predict(out: Path, images: Sequence[Path]) -> None:
+    """Print the most probable class of each image, and its probability.
+
+    Raises:
+      UsageError: There is no finished run, or an image does not exist or cannot be read.
+    """
+    for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
+        print(f"{path}\t{label}\t{probability:.4f}")
+
+
+def in_words(summary: dict[str, Any], images: int | None = None) -> str:
+    """Return the accuracy as a sentence."""
+    of = "" if images is None else f" of {images} images"
+    return f"Test accuracy {summary['test_accuracy']:.2%}{of} ({summary['test_accuracy']!r})."
+
+
+def _read(out: Path) -> Trained:
+    for name in (run_folder.SETTINGS, run_folder.SUMMARY):
+        if not (out / name).is_file():
+            raise UsageError(
+                f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
+                "Name another one, or repeat the run's own command to finish it."
+            )
+    return read_model(out, json.loads((out / run_folder.SETTINGS).read_text())["settings"])
+
+
+def read_model(out: Path, settings: dict[str, Any]) -> Trained:
+    """Return the model in `out`, that of a run with these settings."""
     classes = tuple(json.loads((out / LABELS).read_text()))
     model = load_pretrained(out / MODEL, dtype=settings["dtype"])
     model.eval()
@@ -93,27 +128,25 @@ def accuracy(trained: Trained, source: Source) -> float:
 
 
 def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]:
-    """Return what the model sees in each image, computed as in `accuracy`.
+    """Yield the most probable class of each image, computed as in `accuracy`.
 
     Raises:
-      FileNotFoundError: An image is not there.
-      ValueError: It cannot be read.
+      UsageError: An image does not exist, or cannot be read.
     """
     images = [_image(path, trained.preprocessing) for path in paths]
     size = trained.settings["batch_size"]
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
-    batches = ({"image": _filled_up(np.stack(chunk), size)} for chunk in chunks)
+    batches = ({"image": _fill(np.stack(chunk), size)} for chunk in chunks)
     results = _with_logits(trained.model, batches)
     for chunk, (_, logits) in zip(chunks, results, strict=True):
         for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
             yield Prediction(trained.classes[int(row.argmax())], float(row.max()))
 
 
-def check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
-    """Raise unless the data have the classes that the model tells apart."""
+def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
     different = sorted(set(classes) ^ set(trained.classes))
     if different:
-        raise ValueError(
+        raise UsageError(
             f"`--evaluate` should have the classes of the model, got '{data}', where they differ "
             f"in {', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Take the data "
             "that the model was trained for."
@@ -133,15 +166,15 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
     try:
         return evaluation_image(path.read_bytes(), how)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
+        raise UsageError(
             f"`--predict` should name images, got '{path}', which does not exist. Check the path."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
-        raise ValueError(
+        raise UsageError(
             f"`--predict` should name images that can be read, got '{path}' "
             f"({reason(error, path.name)}). Leave it out."
         ) from error
 
 
-def _filled_up(images: np.ndarray, size: int) -> np.ndarray:
+def _fill(images: np.ndarray, size: int) -> np.ndarray:
     return np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
