@@ -1,89 +1,146 @@
 r"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
 
-    python -m optax_dtnh.finetune --source resnet50.safetensors --data birds/ \
+    python -m optax_dtnh.finetune train --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
+    python -m optax_dtnh.finetune evaluate --out out/birds
+    python -m optax_dtnh.finetune predict --out out/birds a.jpg b.jpg
 
-A run that was stopped, however, goes on with the same command, to the very weights that it would
-have ended in: with the same versions, number of cores and devices, for others round otherwise.
-(Tested on CPU. On a GPU, not tried, XLA picks deterministic operations only with
-XLA_FLAGS=--xla_gpu_deterministic_ops=true.) It leaves `model.safetensors` (for `load_pretrained`),
-`labels.json`, `preprocessing.json`, `summary.json`, `log.jsonl` and `figure.png`. Afterwards:
-
-    python -m optax_dtnh.finetune --out out/birds --evaluate            # the run's own test images
-    python -m optax_dtnh.finetune --out out/birds --predict a.jpg b.jpg
-
-Defaults are those of the code published with DELTA: SGD with momentum 0.9, a learning rate of 0.01
-divided by 10 at two thirds of 9000 steps, batches of 64, crops of 224 out of 256 pixels, the new
-head decayed at 0.01, each regularizer at its published weight and reduction.
+The options of a command are listed by `train --help`.
 """
 
-import sys
-import traceback
-from argparse import Namespace
-from collections.abc import Sequence
+import argparse
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from optax_dtnh.finetune import identity, interrupts, options
-from optax_dtnh.finetune.options import Settings
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import add_options, settings_of
+
+TRAIN = """Fine-tune the network in --source on the images in --data.
+
+Run the same command again to resume. The result is bit-identical to an uninterrupted run with the
+same versions, number of cores and devices. (This is tested on CPU. A GPU needs
+XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried.)
+
+The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels.json,
+preprocessing.json, settings.json, summary.json, log.jsonl and figure.png.
+
+The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
+divided by 10 after two thirds of 9000 steps, crops of 224 out of 256 pixels, and each regularizer
+with its published weight and reduction.
+"""
+EVALUATE = """Print the accuracy of the model in --out on test images.
+
+The data are split as in the run, so that no image it was trained on is among them.
+"""
+PREDICT = "Print the most probable class of each image, and its probability."
+
+
+_AS_WRITTEN: dict[str, Any] = {
+    "formatter_class": RawDescriptionHelpFormatter,
+    "allow_abbrev": False,
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that starts with `error:`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and the message."""
+        self.exit(2, f"error: {' '.join(message.split())}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, test or predict, as the arguments say; a mistake costs one line."""
-    parser = options.parser(__doc__)
-    chosen, settings = options.parse(parser, argv)
+    """Run a command; what the user can mend ends it with one line and exit code 2."""
+    options = parser()
+    chosen = options.parse_args(argv)
     try:
-        with interrupts.remembered():
-            _act(chosen, settings)
-    except (ValueError, OSError, ImportError) as error:
-        if not _is_ours(error):
+        chosen.act(chosen)
+    except UsageError as error:
+        options.error(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("optax_dtnh"):
             raise
-        parser.error(_with_advice(error))
-    except KeyboardInterrupt:
-        training = chosen.predict is None and chosen.evaluate is None
-        text = interrupts.message(chosen.out, settings.save_every) if training else "Stopped."
-        interrupts.leave(text, several=chosen.distributed is not None)
-
-
-def _act(chosen: Namespace, settings: Settings) -> None:
-    if chosen.predict is None and chosen.evaluate is None:
-        if not identity.check(chosen.out, settings):
-            _look_at_files(settings)
-    # Imported here: they bring in jax, and `--help` and mistakes should not wait for it.
-    from optax_dtnh.finetune import commands
-
-    if chosen.predict is not None:
-        commands.predict(chosen.out, chosen.predict)
-    elif chosen.evaluate is not None:
-        commands.evaluate(chosen.out, chosen.evaluate or None)
-    else:
-        commands.join(chosen.distributed)
-        commands.run(settings, chosen.out)
-
-
-def _look_at_files(settings: Settings) -> None:
-    from optax_dtnh.finetune.sources import look_at
-
-    if not settings.source.startswith("hf:") and not Path(settings.source).exists():
-        raise FileNotFoundError(
-            f"`--source` should be an existing file or hf:owner/name, got {settings.source}. Check "
-            "the path."
+        options.error(
+            f"`{error.name}` is not installed, and the command needs it. Run "
+            "`pip install 'optax-dtnh[finetune]'`."
         )
-    look_at(settings.data, train_per_class=settings.train_per_class, data_dir=settings.data_dir)
+    except KeyboardInterrupt:
+        options.exit(130, "\nStopped.\n")
 
 
-def _with_advice(error: Exception) -> str:
-    """Return what is wrong and, where Python says that a package is missing, what to do."""
-    if str(error).startswith("No module named"):
-        return f"{error}. Install the extras: `pip install '.[benchmarks,data,models]'` in a clone."
-    return str(error)
+def parser() -> Parser:
+    """Return the parser of all commands."""
+    options = Parser(prog="python -m optax_dtnh.finetune", description=__doc__, **_AS_WRITTEN)
+    commands = options.add_subparsers(required=True, metavar="COMMAND")
+    groups = add_options(_command(commands, "train", _train, TRAIN))
+    _add_out(groups["files"], "Folder of the run, created if it does not exist.")
+    _add_distributed(groups["machine"])
+    evaluate = _command(commands, "evaluate", _evaluate, EVALUATE)
+    _add_out(evaluate, "Folder of a finished run.")
+    data = "Folder of images or tfds:NAME (default: the data of the run)."
+    evaluate.add_argument("--data", metavar="DIR", help=data)
+    predict = _command(commands, "predict", _predict, PREDICT)
+    _add_out(predict, "Folder of a finished run.")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
+    return options
 
 
-def _is_ours(error: Exception) -> bool:
-    """Return whether our own code raised it, or the system refused something."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    module = frame.f_globals.get("__name__", "")
-    return isinstance(error, OSError) or module.startswith(("benchmarks.", "optax_dtnh."))
+def _command(commands: Any, name: str, act: Callable[[Namespace], None], text: str) -> Parser:
+    made = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
+    made.set_defaults(act=act)
+    return made
+
+
+def _add_out(options: Any, text: str) -> None:
+    options.add_argument("--out", type=Path, metavar="DIR", required=True, help=text)
+
+
+def _add_distributed(options: Any) -> None:
+    options.add_argument(
+        "--distributed",
+        nargs="*",
+        metavar="WHERE",
+        help="Train in several processes. Give HOST:PORT of the first process, the number of "
+        "processes and the index of this one, or nothing where jax finds them.",
+    )
+
+
+# Each act has imports of its own: mistakes in arguments should not wait for flax, grain and orbax.
+
+
+def _train(chosen: Namespace) -> None:
+    settings, address = settings_of(chosen), _address(chosen.distributed)
+    from optax_dtnh.finetune import train
+
+    train.train(settings, chosen.out, address)
+
+
+def _evaluate(chosen: Namespace) -> None:
+    from optax_dtnh.finetune import evaluate
+
+    evaluate.evaluate(chosen.out, chosen.data)
+
+
+def _predict(chosen: Namespace) -> None:
+    from optax_dtnh.finetune import evaluate
+
+    evaluate.predict(chosen.out, chosen.images)
+
+
+def _address(given: list[str] | None) -> dict[str, Any] | None:
+    """Return the arguments of `jax.distributed.initialize`, None for a single process."""
+    if not given:
+        return None if given is None else {}
+    if len(given) != 3 or not (given[1].isdigit() and given[2].isdigit()):
+        raise UsageError(
+            f"`--distributed` should have HOST:PORT, the number of processes and the index of this "
+            f"one, or nothing, got {' '.join(given)}. Run it as in `--distributed host0:1234 4 0`."
+        )
+    names = ("coordinator_address", "num_processes", "process_id")
+    return dict(zip(names, (given[0], int(given[1]), int(given[2])), strict=True))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""Batches of images with grain: decoded beside the training, resumable, one share per process."""
+"""Batches of images with grain: decoded beside the training, and divided among the processes."""
 
 import os
 from collections.abc import Iterator
@@ -10,121 +10,84 @@ import grain
 import numpy as np
 from absl import flags
 
-from .examples import Source
-from .images import Preprocessing, evaluation_image, reason, training_image
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.images import Preprocessing, evaluation_image, reason, training_image
 
 MAX_THREADS = 16
 
 
-class TrainingBatches(grain.DatasetIterator):
-    """Endless batches, whose state is the number of batches taken, whatever the number of workers.
-
-    Args:
-      dataset: Of this process's batches.
-      workers: Processes that prepare them; 0 for threads of this one.
-    """
-
-    def __init__(self, dataset: grain.MapDataset, workers: int):
-        super().__init__()
-        self._dataset = dataset
-        self._workers = workers
-        self._taken = 0
-        self._started: grain.DatasetIterator | None = None
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        """Return the next batch."""
-        if self._started is None:
-            self._started = iter(_prefetched(self._dataset[self._taken :], self._workers))
-        batch = next(self._started)
-        self._taken += 1
-        return batch
-
-    def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` of an iterator with the same data, seed and batch size takes."""
-        return {"next_batch": self._taken}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go to the batch that followed when the state was taken."""
-        self.close()
-        self._taken = int(state["next_batch"])
-
-    def close(self) -> None:
-        """Stop the threads or processes; the next batch starts new ones."""
-        if self._started is not None:
-            self._started.close()
-            self._started = None
-
-
-def training_batches(
+def batches(
     source: Source,
     preprocessing: Preprocessing,
     *,
     batch_size: int,
     seed: int,
+    start: int = 0,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
-) -> TrainingBatches:
-    """Return endless batches, in a new order each epoch and with a new crop of every image.
+) -> grain.DatasetIterator:
+    """Return the endless batches of the training, from that of step `start` on.
 
-    Every epoch has each image once; a batch may hold the end of one epoch and the start of the
-    next, so a source may be smaller than a batch. A batch depends on its number, the source, the
-    preprocessing, the batch size and the seed alone.
+    Every epoch has each image once, in an order of its own and with a new crop of every image. A
+    batch may hold the end of one epoch and the start of the next, so a source may be smaller than a
+    batch. The global batch of a step depends on the step, the source, the preprocessing, the batch
+    size and the seed alone: not on `start`, `workers` or the number of processes.
 
     Args:
-      source: What to train on.
+      source: Images to train on.
       preprocessing: Applied with random crops and mirroring.
-      batch_size: Of the global batch.
-      seed: Of order, crops and mirroring, from 0 to 2^32 - 1.
-      workers: Processes that prepare batches; 0 for threads of this one.
-      shard: This process and the number of processes. Process p gets the p-th part of the rows of
-        each global batch.
+      batch_size: Images in the global batch.
+      seed: Seed of order, crops and mirroring, from 0 to 2^32 - 1.
+      start: Step of the first batch.
+      workers: Processes that prepare batches; 0 uses threads.
+      shard: Index of this process and number of processes. Process p gets the p-th part of the rows
+        of each global batch.
 
     Returns:
-      An iterator of dicts of "image", float32 `[B, S, S, 3]`, and "label", int32 `[B]`, with
-      grain's `get_state` and `set_state`; `close` ends its threads or processes.
+      An iterator over dicts of "image", float32 `[B, S, S, 3]`, and "label", int32 `[B]`. Its
+      `close` ends the threads or processes.
 
     Raises:
-      ValueError: The source is empty, or the batch cannot be shared evenly.
+      UsageError: The batch cannot be divided evenly. From the iterator: an image cannot be read.
     """
     process, processes = shard
-    if batch_size < 1 or batch_size % processes:
-        raise ValueError(
-            f"`--batch` should be a multiple of the number of processes, {processes}, "
-            f"got {batch_size}. Change it to one."
+    if batch_size % processes:
+        raise UsageError(
+            f"`--batch-size` should be a multiple of the number of processes, {processes}, got "
+            f"{batch_size}. Change it."
         )
-    if len(source) == 0:
-        raise ValueError("`source` should hold images to train on, got none. Give it some.")
     images = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
     examples = images.random_map(partial(_training_example, preprocessing=preprocessing))
-    # Endless, so there is no remainder; but rounded up, the length would be more than a `len` can.
-    batches = examples.batch(batch_size // processes, drop_remainder=True)
-    return TrainingBatches(batches[process::processes], workers)
+    # Rounded up, the length of this endless data set would be more than a `len` can be.
+    parts = examples.batch(batch_size // processes, drop_remainder=True)
+    return iter(_prefetched(parts[process::processes][start:], workers))
 
 
 def evaluation_batches(
     source: Source, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return each image once, in order, the last batch filled up with black images of class 0.
+    """Return each image once, in order; black images of class 0 fill the last batch.
 
     Returns:
-      An iterator of dicts as of `training_batches`, and "valid", bool `[B]`: False for the filling.
+      An iterator over dicts as of `batches`, with "valid", bool `[B]`: False for the filling.
     """
     examples = grain.MapDataset.source(source).map(
         partial(_evaluation_example, preprocessing=preprocessing)
     )
-    batches = _prefetched(examples.batch(batch_size, drop_remainder=False), workers=0)
-    return iter(batches.map(partial(_filled_up, batch_size=batch_size)))
+    whole = _prefetched(examples.batch(batch_size, drop_remainder=False), workers=0)
+    return iter(whole.map(partial(_fill, batch_size=batch_size)))
 
 
-def _prefetched(batches: grain.MapDataset, workers: int) -> grain.IterDataset:
-    """Prepare batches ahead of their use: about one per thread, since a batch is tens of MB."""
+def _prefetched(parts: grain.MapDataset, workers: int) -> grain.IterDataset:
+    """Prepare about one batch per thread ahead of its use: a batch has tens of megabytes."""
     if workers == 0:
         threads = min(os.cpu_count() or 1, MAX_THREADS)
-        return batches.to_iter_dataset(grain.ReadOptions(threads, max(threads, 2)))
+        return parts.to_iter_dataset(grain.ReadOptions(threads, max(threads, 2)))
     if not flags.FLAGS.is_parsed():
         # Grain reads its own flags when it starts a process, which needs them parsed.
         flags.FLAGS.mark_as_parsed()
-    one_by_one = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
+    one_by_one = parts.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     return one_by_one.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))
 
 
@@ -144,17 +107,16 @@ def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing
 
 @contextmanager
 def _naming(example: dict[str, Any]) -> Iterator[None]:
-    """Say which image it was: one that was damaged after the data were checked."""
+    """Name an image that was damaged after the data had been checked."""
     try:
         yield
     except Exception as error:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should hold images that can be read, got '{example['name']}' "
-            f"({reason(error, example['name'])}). "
-            "Mend it, and run the command again to continue."
+            f"({reason(error, example['name'])}). Mend it, and run the command again to resume."
         ) from error
 
 
-def _filled_up(batch: dict[str, np.ndarray], *, batch_size: int) -> dict[str, np.ndarray]:
+def _fill(batch: dict[str, np.ndarray], *, batch_size: int) -> dict[str, np.ndarray]:
     missing = batch_size - len(batch["label"])
     return {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}

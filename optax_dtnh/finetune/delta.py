@@ -1,8 +1,8 @@
-"""What DELTA does before training: how much each channel of the pretrained network is worth.
+"""Weights of channels, which DELTA computes before training.
 
-A new head is fitted to the frozen features of the training images; then each channel is closed in
-turn, and the increase of the loss on some batches tells its worth. The number of images is that of
-the published code, which takes four batches of 32 where two of 64 are taken here.
+A new head is fitted to the frozen features of the training images. Then each channel is closed in
+turn, and the increase of the loss on some batches is its weight. The number of images is that of
+the published code, which takes four batches of 32 instead of two of 64.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import methods, step
-from optax_dtnh.finetune.batches import Source, evaluation_batches, training_batches
+from optax_dtnh.finetune.batches import batches, evaluation_batches
+from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import Preprocessing
 from optax_dtnh.models import ResNet, replace_head
 from optax_dtnh.regularizers import channel_attention
 
-BATCHES = 2  # that the increase of the loss is averaged over
-HEAD_STEPS, HEAD_RATE = 300, 0.01  # of Adam on all features at once
+BATCHES = 2  # over which the increase of the loss is averaged
+HEAD_STEPS, HEAD_RATE = 300, 0.01  # Adam on the features of all images
 
 
 def shapes(model: Any, layers: Sequence[str], size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return what the weights of channels of these layers look like."""
+    """Return the shapes and dtypes of the weights of channels of these layers."""
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     _, features = nnx.eval_shape(lambda model, images: model(images), _in_evaluation(model), images)
     return {name: jax.ShapeDtypeStruct(features[name].shape[-1:], jnp.float32) for name in layers}
@@ -37,52 +38,52 @@ def channel_weights(
     model: ResNet,
     layers: Sequence[str],
     train: Source,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     classes: int,
     batch_size: int,
     seed: int,
     mesh: Mesh,
 ) -> dict[str, jax.Array]:
-    """Return the weights of channels by layer, the same on every process.
+    """Return the weights of channels by layer, equal on every process.
 
     Args:
       model: The pretrained network.
       layers: Names of its feature maps.
       train: Images of the new task.
-      how: Their preprocessing.
+      preprocessing: Preprocessing of the images.
       classes: Number of classes of the new task.
-      batch_size: Images at a time.
-      seed: Of the images that the loss is taken on.
+      batch_size: Images in a batch.
+      seed: Seed of the batches that the loss is averaged over.
       mesh: Devices that share the work.
     """
     fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
-    features, labels = _features(_in_evaluation(model), train, how, batch_size)
+    features, labels = _features(_in_evaluation(model), train, preprocessing, batch_size)
     nnx.update(fitted.head, _fit_head(features, labels, classes))
-    endless = training_batches(train, how, batch_size=batch_size, seed=seed)
+    endless = batches(train, preprocessing, batch_size=batch_size, seed=seed)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    batches = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
+    divided = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
     endless.close()
     graph, arrays = nnx.split(fitted)
     arrays = jax.device_put(arrays, everywhere)
     return jax.jit(_attention, static_argnums=(0, 3), out_shardings=everywhere)(
-        graph, arrays, batches, tuple(layers)
+        graph, arrays, divided, tuple(layers)
     )
 
 
-def _attention(graph: Any, arrays: Any, batches: Any, layers: tuple[str, ...]) -> Any:
+def _attention(graph: Any, arrays: Any, divided: Any, layers: tuple[str, ...]) -> Any:
     model = nnx.merge(graph, arrays)
 
     def loss_with(gates):
-        losses = [step.cross_entropy(model(b["image"], gates)[0], b["label"]) for b in batches]
+        losses = [step.cross_entropy(model(b["image"], gates)[0], b["label"]) for b in divided]
         return jnp.mean(jnp.stack(losses))
 
-    features = jax.eval_shape(lambda: model(batches[0]["image"])[1])
+    features = jax.eval_shape(lambda: model(divided[0]["image"])[1])
     return channel_attention(loss_with, {name: features[name] for name in layers})
 
 
 def _divided(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Return a batch that every process has whole, divided among the devices."""
+    """Return a batch, which every process has whole, divided among the devices."""
     rows = NamedSharding(mesh, PartitionSpec(step.AXIS))
     return {
         k: jax.make_array_from_callback(x.shape, rows, lambda index, x=x: x[index])
@@ -91,7 +92,7 @@ def _divided(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def _features(
-    model: ResNet, train: Source, how: Preprocessing, batch_size: int
+    model: ResNet, train: Source, preprocessing: Preprocessing, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and labels of all training images."""
     graph, arrays = nnx.split(model)
@@ -102,7 +103,7 @@ def _features(
         return methods.pooled(model, model(images)[1]).astype(jnp.float32)
 
     features, labels = [], []
-    for batch in evaluation_batches(train, how, batch_size=batch_size):
+    for batch in evaluation_batches(train, preprocessing, batch_size=batch_size):
         valid = batch["valid"]
         features.append(np.asarray(of_batch(arrays, jnp.asarray(batch["image"])))[valid])
         labels.append(batch["label"][valid])
@@ -110,7 +111,7 @@ def _features(
 
 
 def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, jax.Array]:
-    """Return kernel and bias of a linear classifier of the features, from zero."""
+    """Return kernel and bias of a linear classifier of the features, trained from zero."""
     x, y = jnp.asarray(features), jnp.asarray(labels)
     tx = optax.adam(HEAD_RATE)
 

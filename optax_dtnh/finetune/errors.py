@@ -1,14 +1,14 @@
-"""The one exception of the command: what whoever runs it can mend."""
+"""The exception for everything that the user of the command can mend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UsageError(Exception):
-    """A mistake in what the command was given, or in its surroundings.
+    """A mistake in the arguments of the command, or in its surroundings.
 
-    The command prints the text in one line and exits with 2. Any other exception is a bug of ours,
-    and shows its traceback.
+    The command prints the text in one line and exits with code 2. Any other exception is a bug of
+    ours and shows its traceback.
     """
 
 
@@ -16,9 +16,10 @@ class UsageError(Exception):
 def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn exceptions of the given kinds, ValueError and OSError by default, into a `UsageError`.
 
-    Put it around the call of a library that checks what the user gave, and around nothing else.
+    Put it around the call of a library that checks what the user gave, and around nothing more.
     """
+    kinds = kinds or (ValueError, OSError)
     try:
         yield
-    except kinds or (ValueError, OSError) as error:
+    except kinds as error:
         raise UsageError(str(error)) from error

@@ -1,4 +1,4 @@
-"""What a set of labeled images is, wherever it comes from."""
+"""The interface of a set of labeled images, independent of where they are stored."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -17,16 +17,16 @@ class Source(Protocol):
 
 
 class NamedSource(Source, Protocol):
-    """Labeled images that have names even where they cannot be read."""
+    """Labeled images with names, even of images that cannot be read."""
 
     def name(self, index: int) -> str:
-        """Return the "name" of an example."""
+        """Return the name of an example."""
         ...
 
 
 @dataclass(frozen=True, repr=False)
 class Selected:
-    """The examples of a source that have these indices."""
+    """The examples of a source with these indices."""
 
     source: Source
     indices: tuple[int, ...]
@@ -39,12 +39,12 @@ class Selected:
 
 
 class Parts(NamedTuple):
-    """What a folder or a data set holds.
+    """The splits of a folder or a data set.
 
     Attributes:
-      train: Everything where the data have no split of their own.
-      test: None in that case.
-      classes: Names; a label is an index of it.
+      train: The training split, or everything if there is no test split.
+      test: The test split, None if there is none.
+      classes: Names; a label is an index into them.
     """
 
     train: NamedSource

@@ -1,4 +1,4 @@
-"""Images in a folder, class/file, with random access; read when they are asked for."""
+"""Images in a folder laid out class/file; a file is read when its image is used."""
 
 import errno
 import os
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .examples import Parts
+from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.examples import Parts
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 TRAIN, TESTS = "train", ("test", "val")
@@ -15,7 +16,7 @@ TRAIN, TESTS = "train", ("test", "val")
 
 @dataclass(frozen=True, repr=False)
 class FolderSource:
-    """Files and their labels, of the same length."""
+    """Files and their labels."""
 
     files: tuple[str, ...]
     labels: tuple[int, ...]
@@ -24,7 +25,8 @@ class FolderSource:
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = Path(self.files[index]).read_bytes()
+        with usage_errors(OSError):
+            image = Path(self.files[index]).read_bytes()
         return {"image": image, "label": self.labels[index], "name": self.files[index]}
 
     def name(self, index: int) -> str:
@@ -35,13 +37,12 @@ class FolderSource:
 def open_folder(root: Path) -> Parts:
     """List a folder of class folders, or of `train` and `test` (or `val`) with class folders.
 
-    Hidden files, files that are no images by their suffix and files outside class folders are
-    left out. Folders in class folders count with them. Links are followed.
+    Only files with the suffix of an image count, and no hidden ones. Folders inside a class folder
+    belong to its class. Links are followed.
 
     Raises:
-      FileNotFoundError: There is no such folder.
-      ValueError: It cannot be read, is empty, has an empty class or only one, tests a class that it
-        does not train, or has a link to a folder around it.
+      UsageError: The folder does not exist, cannot be read or is empty, has an empty class or only
+        one class, tests a class that it does not train, or links to a folder around it.
     """
     if not root.is_dir():
         _refuse_missing(root)
@@ -51,7 +52,7 @@ def open_folder(root: Path) -> Parts:
         return Parts(_source(images, tuple(images)), None, tuple(images))
     images, tested = _images_to_train(root / TRAIN), _images_by_class(test)
     if unknown := sorted(tested.keys() - images.keys()):
-        raise ValueError(
+        raise UsageError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in '{test}' only "
             f"(of {len(unknown)} such classes). Give '{root / TRAIN}' a folder of it."
         )
@@ -60,13 +61,12 @@ def open_folder(root: Path) -> Parts:
 
 
 def _refuse_missing(root: Path) -> NoReturn:
-    """Raise what is said of a path that is no folder."""
     if root.exists():
-        raise ValueError(
+        raise UsageError(
             f"`--data` should be a folder of class folders or tfds:NAME, got the file '{root}'. "
             "Unpack an archive first."
         )
-    raise FileNotFoundError(
+    raise UsageError(
         f"`--data` should be a folder of class folders or tfds:NAME, got '{root}', which does not "
         "exist. Check the path."
     )
@@ -78,14 +78,14 @@ def _source(images: dict[str, list[str]], classes: tuple[str, ...]) -> FolderSou
 
 
 def _holds_folders_only(folder: Path) -> bool:
-    """Tell a split from a class whose name is `train`."""
+    """Return whether it is a split, not a class with the name `train`."""
     return folder.is_dir() and not any(_is_image(entry) for entry in _entries(str(folder)))
 
 
 def _images_to_train(folder: Path) -> dict[str, list[str]]:
     images = _images_by_class(folder)
     if len(images) == 1:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should have at least 2 classes, got only {next(iter(images))!r} in "
             f"'{folder}'. Give the folder that holds the class folders."
         )
@@ -100,12 +100,12 @@ def _images_by_class(folder: Path) -> dict[str, list[str]]:
         if _is_folder(entry)
     }
     if not any(images.values()):
-        raise ValueError(
+        raise UsageError(
             f"`--data` should hold a folder of images for each class, got none in '{folder}'. "
             f"Move the images ({', '.join(sorted(SUFFIXES))}) into folders named after the classes."
         )
     if empty := [name for name, files in images.items() if not files]:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should have images of every class, got none in '{folder / empty[0]}' "
             f"(of {len(empty)} such folders). Remove the folder, or unpack the data again."
         )
@@ -113,7 +113,7 @@ def _images_by_class(folder: Path) -> dict[str, list[str]]:
 
 
 def _walk(folder: str, outside: frozenset[str]) -> Iterator[str]:
-    """Yield the images in a folder and in its folders, sorted; `outside` are those around it."""
+    """Yield the images in a folder and its subfolders, sorted; `outside` holds its parents."""
     real = os.path.realpath(folder)
     if real in outside:
         _refuse_loop(folder)
@@ -129,7 +129,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should be a folder that can be read, got '{folder}' ({error.strerror}). "
             "Check its permissions."
         ) from error
@@ -150,6 +150,6 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse_loop(path: str) -> NoReturn:
-    raise ValueError(
+    raise UsageError(
         f"`--data` should hold no link to a folder around it, got '{path}'. Remove the link."
     )

@@ -1,7 +1,8 @@
-"""The forms of docs/forms.md as data: where the regularizer and the optimizer meet.
+"""The forms of docs/forms.md as data: where the regularizer meets the optimizer.
 
-Every form takes the loss's gradient and `reg_grads=`. The new head is masked out of the regularizer
-and decays with the gradient of the loss; the learning rate follows in the chain.
+Every form takes a pair of gradients; L2-SP needs the first of them alone. The new head is masked
+out of the regularizer and decays with the gradient of the loss; the learning rate follows in the
+chain.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import GradientPair, regularizers, scale_by_adam_dtnh, transform_pair
+from optax_dtnh import regularizers, scale_by_adam_dtnh, transform_pair
 
 Transformation = optax.GradientTransformation
 
@@ -22,7 +23,7 @@ class Form(NamedTuple):
     Attributes:
       build: From `dtnh` or `add_l2_sp`, the direction of the optimizer, the decay of the head and
         the options of the regularizer to an optax transformation.
-      takes_pair: Whether it takes a pair only, so that L2-SP is given as one too.
+      takes_pair: Whether it takes nothing but a pair, so that L2-SP needs a second gradient, too.
     """
 
     build: Callable[..., Transformation]
@@ -47,14 +48,14 @@ def momentum(
 def decoupled(
     member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
 ) -> Transformation:
-    """Put the optimizer on the loss's gradient alone, and add to its direction."""
+    """Apply the optimizer to the loss gradient alone, and add the regularizer to its direction."""
     return member(inner=optax.chain(decay, direction), **options)
 
 
 def metric(
     member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
 ) -> Transformation:
-    """Sum in the metric of Adam, which it contains."""
+    """Sum in the metric of Adam, which is part of it."""
     del member, direction
     return optax.chain(transform_pair(decay), scale_by_adam_dtnh(**options))
 
@@ -67,33 +68,31 @@ FORMS = {
 }
 
 
-def of_reg_grads(tx: Transformation) -> optax.GradientTransformationExtraArgs:
-    """Give `tx` as a pair what comes as `reg_grads=`."""
+def of_loss_grads(tx: Transformation) -> Transformation:
+    """Give `tx` the first gradient of a pair."""
 
-    def update(updates, state, params=None, *, reg_grads=None, **extra_args):
-        del extra_args
-        return tx.update(GradientPair(updates, reg_grads), state, params)
+    def update(updates, state, params=None):
+        return tx.update(updates.loss_grads, state, params)
 
-    return optax.GradientTransformationExtraArgs(tx.init, update)
+    return optax.GradientTransformation(tx.init, update)
 
 
 class AnchoredState(NamedTuple):
-    """State of `of_l2_sp`: the parameters at `init`, and the state of what takes the pair."""
+    """State of `of_l2_sp`: the parameters at `init`, and the state of the transformation."""
 
     anchor: Any
-    pair: optax.OptState
+    inner: optax.OptState
 
 
-def of_l2_sp(tx: Transformation) -> optax.GradientTransformationExtraArgs:
-    """Give `tx` a pair whose second gradient is that of L2-SP towards the parameters at `init`."""
+def of_l2_sp(tx: Transformation) -> Transformation:
+    """Give `tx` the pair with the gradient of L2-SP towards the parameters at `init`."""
 
     def init(params):
         return AnchoredState(jax.tree.map(jnp.copy, params), tx.init(params))
 
-    def update(updates, state, params=None, **extra_args):
-        del extra_args
+    def update(updates, state, params=None):
         r = jax.grad(regularizers.l2_sp)(params, state.anchor)
-        updates, pair = tx.update(GradientPair(updates, r), state.pair, params)
-        return updates, AnchoredState(state.anchor, pair)
+        updates, inner = tx.update(updates._replace(reg_grads=r), state.inner, params)
+        return updates, AnchoredState(state.anchor, inner)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformation(init, update)

@@ -1,7 +1,7 @@
-"""Encoded images to arrays: decoding, the crops of training, and what a checkpoint expects.
+"""From encoded images to arrays: decoding, training crops, and the preprocessing of a checkpoint.
 
-The protocol is the one of DELTA (Li et al., 2019): training images are resized to a square, cropped
-at random and mirrored at random; images to evaluate are resized straight to the crop's size.
+The protocol is that of DELTA (Li et al., 2019). A training image is resized to a square, cropped at
+random and mirrored at random. A test image is resized to the size of the crop.
 """
 
 import io
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from optax_dtnh.finetune.errors import UsageError
+
 FILE_NAME = "preprocessing.json"
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 RESIZE_OF_CROP = 256 / 224
@@ -24,10 +26,10 @@ class Preprocessing(NamedTuple):
 
     Attributes:
       image_size: Height and width of the input.
-      resize: Height and width that a training image is cropped from.
-      mean: Subtracted from each channel, of values from 0 to 1.
-      std: What each channel is divided by after that.
-      interpolation: Of the resizing, as PIL calls it: bilinear, bicubic, ...
+      resize: Height and width of a training image before it is cropped.
+      mean: Mean of each channel, which is subtracted from values between 0 and 1.
+      std: Standard deviation of each channel, which the difference is divided by.
+      interpolation: PIL's name for how images are resized: bilinear, bicubic, ...
     """
 
     image_size: int = 224
@@ -38,23 +40,23 @@ class Preprocessing(NamedTuple):
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """Return the image in RGB, turned as its EXIF orientation says; of an animation, the start.
+    """Return the image in RGB, rotated as its EXIF orientation says.
 
-    Transparency is dropped. 16-bit gray keeps its high byte.
+    An animation gives its first frame. Transparency is dropped. 16-bit gray keeps its high byte.
     """
     with Image.open(io.BytesIO(encoded)) as opened:
         return _upright_rgb(opened)
 
 
 def check(encoded: bytes) -> None:
-    """Raise whatever `decode` would, in less time: of a JPEG, all is read but little computed."""
+    """Raise whatever `decode` would, in less time: a JPEG is read, but hardly decoded."""
     with Image.open(io.BytesIO(encoded)) as opened:
         opened.draft(None, (1, 1))
         _upright_rgb(opened)
 
 
 def reason(error: Exception, name: str) -> str:
-    """Return in one line why an image cannot be read; PIL knows bytes where people know a file."""
+    """Return in one line why an image cannot be read, with its file name for PIL's `BytesIO`."""
     text = " ".join(str(error).split()) or type(error).__name__
     return re.sub(r"<_io\.BytesIO object at \w+>", repr(Path(name).name), text)
 
@@ -76,18 +78,18 @@ def training_image(
 
 
 def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
-    """Return what the files beside a checkpoint say, else ImageNet's usual preprocessing.
+    """Return the preprocessing in the files beside a checkpoint, else that of ImageNet.
 
-    Read are, in this order, our own `preprocessing.json`, timm's `config.json` and
-    `preprocessor_config.json` of Hugging Face.
+    The first of our own `preprocessing.json`, timm's `config.json` and Hugging Face's
+    `preprocessor_config.json` is read.
 
     Args:
-      checkpoint: File of weights or the folder that it is in.
-      **overrides: Fields of `Preprocessing`; None stands for no override. `image_size` without
-        `resize` changes both in proportion.
+      checkpoint: File of weights, or its folder.
+      **overrides: Fields of `Preprocessing`; None overrides nothing. `image_size` without `resize`
+        changes both in proportion.
 
     Raises:
-      ValueError: A file beside the checkpoint is malformed, or the fields do not fit together.
+      UsageError: A file beside the checkpoint is malformed, or the fields do not fit together.
     """
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     for name, parse in _PARSERS.items():
@@ -108,7 +110,7 @@ def _upright_rgb(opened: Image.Image) -> Image.Image:
         # PIL would clip at 255, which leaves a 16-bit image white.
         return Image.fromarray(np.uint8(np.asarray(upright) // 256 % 256)).convert("RGB")
     if upright.mode == "P":
-        # By way of RGBA: PIL warns of a palette with transparency otherwise.
+        # PIL warns of a palette with transparency unless it is converted to RGBA first.
         upright = upright.convert("RGBA")
     return upright.convert("RGB")
 
@@ -129,7 +131,7 @@ def _ours(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _timm(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Return None for other libraries' `config.json`."""
+    """Return None for a `config.json` of another library."""
     if "pretrained_cfg" not in content:
         return None
     config = content["pretrained_cfg"]
@@ -156,8 +158,9 @@ def _parse_file(file: Path, parse: Any) -> dict[str, Any] | None:
         fields = parse(json.loads(file.read_text(encoding="utf-8")))
         if fields is not None:
             _checked(fields)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError) as error:
-        raise ValueError(
+    # A file of another shape than expected fails in any of these ways.
+    except (UsageError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise UsageError(
             f"The preprocessing beside a checkpoint should be readable, got '{file}' "
             f"({_one_line(error)}). Mend or remove the file."
         ) from error
@@ -181,7 +184,7 @@ def _checked(fields: dict[str, Any]) -> Preprocessing:
         wrong = f"`interpolation` should be one of {known}, got {made.interpolation!r}"
     else:
         return made
-    raise ValueError(f"{wrong}. Change the option, or the file beside the checkpoint.")
+    raise UsageError(f"{wrong}. Change the option, or the file beside the checkpoint.")
 
 
 def _channels(values: Any) -> tuple[float, float, float]:
@@ -194,4 +197,5 @@ def _is_size(value: Any) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())

@@ -1,8 +1,8 @@
-"""The methods as data: a regularizer, how it is weighted against the loss, an optimizer.
+"""The methods as data: a regularizer, its weight against the loss, and an optimizer.
 
-With a regularizer `reg` of its own gradient, `dtnh(weight, rule=...)` forms the sum; L2-SP has
-`add_l2_sp`. Without DTNH the rule is `plain`, so that nothing else differs. Where sum and optimizer
-meet is the form's choice, see `forms`. The new head is masked out and decays on its own.
+`dtnh(weight, rule=...)` forms the sum for a regularizer with a gradient of its own, `add_l2_sp` for
+L2-SP. Without DTNH the rule is `plain`, so that nothing else differs. The form decides where the
+sum meets the optimizer, see `forms`. The new head is masked out and decays on its own.
 """
 
 import operator
@@ -16,21 +16,22 @@ import optax
 import optax_dtnh
 from optax_dtnh import add_l2_sp, dtnh, regularizers
 from optax_dtnh.finetune import forms
-from optax_dtnh.finetune.options import FINETUNE, Settings
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import FINETUNE, Settings
 from optax_dtnh.models import ResNet, ViT, backbone_mask
 
 MOMENTUM = 0.9
-DROP_AT, DROP = 2 / 3, 0.1  # of the schedule `step`
-PARTS = 4  # feature maps of a ViT by default, as many as a ResNet has stages
+DROP_AT, DROP = 2 / 3, 0.1  # the schedule `step`
+VIT_MAPS = 4  # by default, as many as a ResNet has stages
 
 
 class Outputs(NamedTuple):
-    """What a regularizer sees of a network and a batch.
+    """The outputs of a network for a batch that regularizers use.
 
     Attributes:
-      maps: From the names of the chosen layers to their feature maps, channels last.
-      pooled: What a head gets, [batch, features].
-      logits: Of the pretrained head on `pooled`, None where there is no pretrained network.
+      maps: Feature maps by the names of the chosen layers, channels last.
+      pooled: Input of the head, [batch, features].
+      logits: Output of the pretrained head for `pooled`, None without a pretrained network.
     """
 
     maps: dict[str, jax.Array]
@@ -44,13 +45,11 @@ class Regularizer(NamedTuple):
     Attributes:
       function: From the outputs of the trained and of the pretrained network, the weights of
         channels and the temperature to a scalar.
-      teacher: Whether it needs the pretrained network's outputs.
-      attention: Whether it needs weights of channels.
+      teacher: Whether it needs the outputs of the pretrained network.
     """
 
     function: Callable[[Outputs, Any, Any, float], jax.Array]
     teacher: bool = True
-    attention: bool = False
 
 
 def published(d: jax.Array) -> jax.Array:
@@ -80,26 +79,29 @@ def _shrinkage(student: Outputs, teacher: None, weights: Any, t: float) -> jax.A
     return regularizers.batch_spectral_shrinkage(student.pooled)
 
 
-# Plain fine-tuning and L2-SP are not here: neither has a second gradient.
+# Fine-tuning and L2-SP are missing: neither has a second gradient.
 REGULARIZERS = {
     "feature_distance": Regularizer(_feature_distance),
-    "delta": Regularizer(_delta, attention=True),
+    "delta": Regularizer(_delta),
     "distillation": Regularizer(_distillation),
     "bss": Regularizer(_shrinkage, teacher=False),
 }
 
 
-def transformation(settings: Settings) -> optax.GradientTransformationExtraArgs:
-    """Return the method as an optax transformation, for the gradient and `reg_grads=`."""
+def transformation(settings: Settings) -> optax.GradientTransformation:
+    """Return the method as an optax transformation of a `GradientPair`.
+
+    Methods without a second gradient ignore that of the pair.
+    """
     rate = optax.scale_by_learning_rate(learning_rate(settings))
     if settings.regularizer == FINETUNE:
         decay = optax.add_decayed_weights(settings.weight_decay)
-        return _extra(optax.chain(decay, _direction(settings), rate))
-    return _extra(optax.chain(_regularized(settings), rate))
+        return forms.of_loss_grads(optax.chain(decay, _direction(settings), rate))
+    return optax.chain(_regularized(settings), rate)
 
 
 def _regularized(settings: Settings) -> optax.GradientTransformation:
-    """Return the optimizer's direction with the regularizer, in the form that is asked for."""
+    """Return the direction of the optimizer with the regularizer, in the form of the settings."""
     options = {
         "weight": settings.weight or 0.0,
         "mask": backbone_mask,
@@ -109,12 +111,12 @@ def _regularized(settings: Settings) -> optax.GradientTransformation:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
     form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
-    decay = optax.add_decayed_weights(settings.head_decay, mask=head_mask)
     in_place = l2_sp and not form.takes_pair
+    decay = optax.add_decayed_weights(settings.head_decay, mask=head_mask)
     tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), decay, **options)
     if in_place:
-        return tx
-    return forms.of_l2_sp(tx) if l2_sp else forms.of_reg_grads(tx)
+        return forms.of_loss_grads(tx)
+    return forms.of_l2_sp(tx) if l2_sp else tx
 
 
 def head_mask(tree: Any) -> Any:
@@ -135,25 +137,21 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
     return optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(MOMENTUM)
 
 
-def _extra(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    return optax.with_extra_args_support(tx)
-
-
 def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
-    """Return the names of the feature maps to compare, in the network's order.
+    """Return the names of the feature maps to compare, in the order of the network.
 
     Raises:
-      ValueError: The network has no feature map of a name, or DELTA is asked of a ViT.
+      UsageError: The network has no feature map of a name, or DELTA is to train a ViT.
     """
     if settings.regularizer == "delta" and not isinstance(model, ResNet):
-        raise ValueError(
+        raise UsageError(
             "`--method` should be another than delta for a ViT, got "
             f"{settings.method}. DELTA closes the channels of a ResNet one by one."
         )
     names = feature_maps(model)
     unknown = sorted(set(settings.layers) - set(names))
     if unknown:
-        raise ValueError(
+        raise UsageError(
             f"`--layers` should be among {', '.join(names)}, got {', '.join(unknown)}. "
             "They are the feature maps of the network in --source."
         )
@@ -162,7 +160,7 @@ def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
 
 
 def feature_maps(model: ResNet | ViT) -> list[str]:
-    """Return the names of the network's feature maps, the first to the last."""
+    """Return the names of the feature maps, in the order of the network."""
     if isinstance(model, ResNet):
         return ["stem", *(f"stage{i + 1}" for i in range(model.stages))]
     return [f"block{i + 1}" for i in range(len(model.blocks))]
@@ -172,10 +170,10 @@ def _default_layers(model: ResNet | ViT, names: list[str]) -> list[str]:
     if isinstance(model, ResNet):
         return names[1:]
     count = len(names)
-    return [names[-(-count * (i + 1) // PARTS) - 1] for i in range(min(PARTS, count))]
+    return [names[-(-count * (i + 1) // VIT_MAPS) - 1] for i in range(min(VIT_MAPS, count))]
 
 
 def pooled(model: ResNet | ViT, features: dict[str, jax.Array]) -> jax.Array:
-    """Return what the network's head gets, from its last feature map."""
+    """Return the input of the head, from the last feature map."""
     last = features[feature_maps(model)[-1]]
     return jnp.mean(last, axis=(1, 2)) if isinstance(model, ResNet) else model.norm(last[:, 0])

@@ -1,8 +1,9 @@
 """The processes of one run; a single process waits for nothing and sends nothing.
 
 If a process fails, or finds that another one is gone, it prints why and ends at once. jax ends the
-others: in their next collective, or when a process has sent no heartbeat for `HEARTBEAT_S`. Measured
-on the loopback of one machine (jax 0.10, CPU), with one of two processes killed or suspended:
+others: in their next collective, or when a process has sent no heartbeat for `HEARTBEAT_S`.
+Measured on the loopback of one machine (jax 0.10, CPU), with one of two processes killed or
+suspended:
 
 | process | killed: the other ended after | suspended: the other ended after |
 |---|---|---|

@@ -155,7 +155,7 @@ def train_step(
     """Return `step(state, pretrained, batch) -> (state, stop)`, to be jitted.
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
-    and statistics, None for methods without a teacher. `stop` tells whether any process asked for it.
+    and statistics, None for methods without a teacher. `stop` is whether any process asked for it.
 
     Args:
       student: Definition of the network that is trained.

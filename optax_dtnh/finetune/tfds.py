@@ -1,4 +1,4 @@
-"""Prepared data sets of TensorFlow Datasets, with random access and without tensorflow."""
+"""Prepared data sets of TensorFlow Datasets, read without tensorflow."""
 
 import logging
 import re
@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .examples import Parts
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import Parts
 
 PREFIX = "tfds:"
 NAME = re.compile(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")
@@ -18,11 +19,11 @@ FORMAT = "array_record"
 
 @dataclass(frozen=True, repr=False)
 class TfdsSource:
-    """One split, its images still encoded.
+    """One split, with encoded images.
 
     Attributes:
-      split: As messages call it, like "mnist train".
-      records: TFDS's random access to it, with the images left encoded.
+      split: Name in messages, like "mnist train".
+      records: TFDS's data source, which leaves the images encoded.
     """
 
     split: str
@@ -32,29 +33,28 @@ class TfdsSource:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        # Of a truncated file, TFDS gives examples of None without an error.
+        # TFDS returns None for an example of a truncated file.
         record = self.records[index] or {}
         image, label = record.get("image"), record.get("label")
         if image is None or label is None:
-            raise ValueError(f"{self.name(index)} is missing in its file")
+            raise UsageError(f"{self.name(index)} is missing in its file")
         return {"image": bytes(image), "label": int(label), "name": self.name(index)}
 
     def name(self, index: int) -> str:
-        """Return how messages call an image."""
+        """Return the name of an image in messages."""
         return f"{self.split}[{index}]"
 
 
 def open_tfds(name: str, data_dir: str | None) -> Parts:
-    """Open a data set that is prepared already; nothing is downloaded.
+    """Open a data set that has been prepared; nothing is downloaded.
 
     Args:
       name: `NAME[/CONFIG][:VERSION]`.
       data_dir: Folder of TFDS's data sets; None for TFDS's own default.
 
     Raises:
-      ImportError: TFDS is not installed.
-      FileNotFoundError: The data set is not prepared.
-      ValueError: TFDS does not know it, or it is not one of labeled images.
+      UsageError: TFDS is not installed or does not know the data set, or the data set is not
+        prepared, or not one of labeled images.
     """
     builder = _builder(name, data_dir)
     _refuse_unprepared(builder, name, data_dir)
@@ -65,7 +65,7 @@ def open_tfds(name: str, data_dir: str | None) -> Parts:
         if split in builder.info.splits and _is_labeled(source := _source(builder, split, name))
     }
     if TRAIN not in labeled:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should be a data set with a split `train` with labels, got {PREFIX}{name} "
             f"with {_listed(builder.info.splits)}. Choose another data set."
         )
@@ -77,21 +77,21 @@ def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ImportError(
-            f"`--data` should be a folder where TFDS is not installed, got {PREFIX}{name}. "
-            "Install it with `pip install 'optax-dtnh[data]'`."
+        raise UsageError(
+            f"`{error.name}` is not installed, so {PREFIX}{name} cannot be read. Run `pip install "
+            "'optax-dtnh[finetune]'`, or pass a folder of images."
         ) from error
-    # A name with a namespace, like `huggingface:x`, would be looked for on the network.
+    # TFDS would look for a name with a namespace, like `huggingface:x`, on the network.
     if not NAME.fullmatch(name):
         _refuse_name(name, "which is not of the form NAME[/CONFIG][:VERSION]")
     try:
         with _quiet():
             return tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
     except tfds.core.DatasetNotFoundError:
-        _refuse_name(name, "which it does not")
-    # Damaged files, other formats, configs and versions: TFDS has no exception in common for them.
+        _refuse_name(name, "which it does not know")
+    # TFDS has no common exception for damaged files, other formats, configs and versions.
     except Exception as error:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should be a data set that TFDS can open, got {PREFIX}{name} "
             f"({_reason(error)}). Check its config and version, or prepare it again with "
             f"`{_build_command(name, data_dir)} --overwrite`."
@@ -99,7 +99,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
 
 
 def _refuse_name(name: str, reason: str) -> NoReturn:
-    raise ValueError(
+    raise UsageError(
         f"`--data` should be a folder or {PREFIX}NAME of a data set that TFDS knows, got "
         f"{PREFIX}{name}, {reason}. Check the name, and the folder of data sets if it is your own."
     )
@@ -109,9 +109,9 @@ def _refuse_unprepared(builder: Any, name: str, data_dir: str | None) -> None:
     with _quiet():
         if builder.is_prepared():
             return
-    raise FileNotFoundError(
-        f"`--data` should be a data set that is prepared already, got {PREFIX}{name}, of which "
-        f"there is nothing in '{builder.data_dir}'. Prepare it with "
+    raise UsageError(
+        f"`--data` should be a data set that has been prepared, got {PREFIX}{name}, which is not "
+        f"in '{builder.data_dir}'. Prepare it with "
         f"`{_build_command(name, data_dir)}`, which downloads it and needs tensorflow "
         "(`pip install tensorflow`); reading it afterwards does not."
     )
@@ -128,12 +128,12 @@ def _classes(builder: Any, name: str) -> tuple[str, ...]:
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not all(key in features and isinstance(features[key], kinds[key]) for key in kinds):
-        raise ValueError(
+        raise UsageError(
             f"`--data` should be a data set whose examples have an `image` and a class `label`, "
             f"got {PREFIX}{name} with {_listed(features)}. Choose another data set."
         )
     if features["label"].num_classes < 2:
-        raise ValueError(
+        raise UsageError(
             f"`--data` should have at least 2 classes, got {PREFIX}{name} with "
             f"{features['label'].num_classes}. Choose another data set."
         )
@@ -148,17 +148,17 @@ def _source(builder: Any, split: str, name: str) -> TfdsSource:
 
 
 def _is_labeled(source: TfdsSource) -> bool:
-    """Tell a split from one of a contest, whose labels are all -1."""
+    """Return False for the test split of a contest, whose labels are all -1."""
     try:
         return source[0]["label"] >= 0
-    # What cannot be read is reported with the other images that cannot.
-    except (ValueError, RuntimeError):
+    # The check of all images reports one that cannot be read.
+    except (UsageError, ValueError, RuntimeError):
         return True
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep TFDS from logging that a data set is not prepared, of which there is an error."""
+    """Keep TFDS from logging what an error of ours says."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -171,5 +171,5 @@ def _listed(names: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first sentence of an error, without the arguments that TFDS puts before it."""
+    """Return the first sentence of an error, without the arguments that TFDS prepends."""
     return str(error).split("\n")[0].split('}": ')[-1].split(". ")[0].rstrip(".")

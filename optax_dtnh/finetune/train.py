@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import math
 import sys
 import time

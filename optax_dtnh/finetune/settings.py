@@ -1,0 +1,252 @@
+"""What a run depends on: every setting stands once, with its default and its help."""
+
+import argparse
+import math
+import re
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
+
+from optax_dtnh.finetune.errors import UsageError
+
+# The weights of the authors' code, for the reductions of docs/regularizers.md, "Which weight".
+PUBLISHED_WEIGHTS = {
+    "l2_sp": 0.01,
+    "feature_distance": 0.01,
+    "distillation": 2.0,
+    "delta": 0.01,
+    "bss": 0.001,
+}
+DTNH, FINETUNE = "+dtnh", "finetune"
+METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", DTNH)))
+OPTIMIZERS = ("sgd", "adam")
+FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
+RULES = ("truncate", "orthogonal", "drop", "cosine")
+GROUPS = ("files", "method", "training", "images", "machine")
+
+
+def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]):
+    """Return a type of `argparse`: plain numbers for which `holds` is true."""
+
+    def parse(given: str) -> Any:
+        try:
+            value = kind(given) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")
+        return value
+
+    return parse
+
+
+number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
+positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
+fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
+whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
+count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
+
+
+def _option(
+    group: str, text: str, default: Any = None, *, free: bool = False, **argument: Any
+) -> Any:
+    """Return a field that is also an option of the command; False makes it a switch.
+
+    Args:
+      group: Heading of the option in `--help`.
+      text: One or two sentences of help; a default other than None and False is added to them.
+      default: Default of both.
+      free: Whether a run may be resumed with another value, because no weight depends on it.
+      **argument: What else `ArgumentParser.add_argument` gets.
+    """
+    if default is False:
+        argument["action"] = "store_true"
+    elif default not in (None, ()):
+        text = f"{text.removesuffix('.')} (default: {default})."
+    if kind := argument.get("type"):
+        argument["metavar"] = "N" if kind in (whole, count) else "X"
+    argument |= {"help": text, "default": default}
+    return field(default=default, metadata={"group": group, "free": free, "argument": argument})
+
+
+_file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
+_WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in PUBLISHED_WEIGHTS.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a run depends on, as `settings.json` keeps it; `train --help` describes it.
+
+    `form`, `weight` and `rule` are None without a regularizer; `rule` is "plain" without DTNH.
+    """
+
+    source: str = _file(
+        "Pretrained checkpoint: a .safetensors or .pth file, or hf:OWNER/NAME.",
+        metavar="FILE",
+        required=True,
+    )
+    download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
+    data: str = _file(
+        "Folder with one folder of images for each class, or tfds:NAME.",
+        metavar="DIR",
+        required=True,
+    )
+    data_dir: str | None = _file(
+        "Folder of prepared TFDS data sets (default: that of TFDS).", metavar="DIR"
+    )
+
+    method: str = _method(
+        f"Regularizer, with or without DTNH, or none: {', '.join(METHODS)}.",
+        "l2_sp+dtnh",
+        choices=METHODS,
+        metavar="METHOD",
+    )
+    form: str | None = _method(
+        "Where the regularizer meets the optimizer, see docs/forms.md. metric needs adam, and "
+        "momentum needs sgd (default: before).",
+        choices=FORMS,
+    )
+    weight: float | None = _method(f"Weight of the regularizer (default: {_WEIGHTS}).", type=number)
+    rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
+    reference_decay: float | None = _method(
+        "Decay of the moving average of loss gradients that DTNH protects (default: it protects "
+        "the gradient of the batch).",
+        type=fraction,
+    )
+    layers: tuple[str, ...] = _method(
+        "Feature maps that feature_distance and delta compare (default: the stages of a ResNet, "
+        "four blocks of a ViT).",
+        (),
+        nargs="+",
+        metavar="NAME",
+    )
+    temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
+    head_decay: float = _method(
+        "Weight decay of the new head, with a regularizer.", 0.01, type=number
+    )
+    weight_decay: float = _method(
+        "Weight decay of all parameters, with the method finetune.", 1e-4, type=number
+    )
+
+    optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
+    learning_rate: float = _training("Learning rate at the start.", 0.01, type=positive)
+    schedule: str = _training(
+        "step divides the learning rate by 10 after two thirds of steps; cosine decays it to 0.",
+        "step",
+        choices=("step", "cosine", "constant"),
+    )
+    batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
+    steps: int = _training("Number of steps.", 9000, type=count)
+    seed: int = _training(
+        "Seed of the new head, and of the selection, order and augmentation of images.",
+        0,
+        type=whole,
+    )
+
+    train_per_class: int | None = _image(
+        "Training images of each class (default: all of a training split).", type=count
+    )
+    image_size: int | None = _image(
+        "Height and width of the images that the network sees (default: the checkpoint's, or 224).",
+        type=count,
+    )
+    resize: int | None = _image(
+        "Resize training images to N x N pixels before cropping (default: 8/7 of the image size).",
+        type=count,
+    )
+    skip_broken: bool = _image(
+        "Leave out images that cannot be read, instead of refusing the data.", False
+    )
+    workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
+
+    dtype: str = _machine(
+        "Precision of the forward and backward pass; parameters are float32.",
+        "float32",
+        choices=("float32", "bfloat16"),
+    )
+    devices: int | None = _machine("Use the first N devices (default: all).", type=count)
+    fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
+    log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
+    save_every: int = _machine("Steps between two checkpoints.", 500, free=True, type=count)
+
+    @property
+    def regularizer(self) -> str:
+        """The method without DTNH."""
+        return self.method.removesuffix(DTNH)
+
+
+# A run may be resumed with other values of these.
+FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
+
+
+def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Add an option for every setting, and return the groups of `--help` by name."""
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for f in fields(Settings):
+        flag = f"--{f.name.replace('_', '-')}"
+        groups[f.metadata["group"]].add_argument(flag, **f.metadata["argument"])
+    return groups
+
+
+def settings_of(chosen: Namespace) -> Settings:
+    """Return the settings of parsed options, completed by what the method implies.
+
+    Raises:
+      UsageError: They do not fit together.
+    """
+    given = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
+    given["layers"] = tuple(chosen.layers)
+    settings = Settings(**given)
+    _check_method(settings)
+    _check_form(settings)
+    if settings.regularizer == FINETUNE:
+        return settings
+    weight, rule = settings.weight, settings.rule or "truncate"
+    return replace(
+        settings,
+        form=settings.form or "before",
+        weight=PUBLISHED_WEIGHTS[settings.regularizer] if weight is None else weight,
+        rule=rule if settings.method.endswith(DTNH) else "plain",
+    )
+
+
+def _check_method(settings: Settings) -> None:
+    method = settings.method
+    if settings.weight is not None and method == FINETUNE:
+        raise UsageError(
+            f"`--weight` should come with a regularizer, got --method {FINETUNE}. Leave it out, or "
+            "set `--weight-decay`."
+        )
+    for name in ("rule", "reference_decay"):
+        if getattr(settings, name) is not None and not method.endswith(DTNH):
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should come with a method that ends in {DTNH}, got "
+                f"--method {method}. Leave it out, or add {DTNH}."
+            )
+    if settings.layers and settings.regularizer not in ("feature_distance", "delta"):
+        raise UsageError(
+            f"`--layers` should come with feature_distance or delta, got --method {method}. "
+            "Leave it out."
+        )
+
+
+def _check_form(settings: Settings) -> None:
+    form, optimizer = settings.form, settings.optimizer
+    if form is None:
+        return
+    if settings.method == FINETUNE:
+        raise UsageError(
+            f"`--form` should come with a regularizer, got --method {FINETUNE}. Leave it out."
+        )
+    if optimizer not in FORMS[form]:
+        raise UsageError(
+            f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Set "
+            "it, or choose --form decoupled."
+        )
+    if form == "metric" and settings.reference_decay is not None:
+        raise UsageError(
+            "`--reference-decay` should come with another form than metric, which protects the "
+            "gradient of this batch alone. Leave it out."
+        )
