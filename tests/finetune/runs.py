@@ -2,16 +2,19 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flax import nnx
 from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from optax_dtnh.finetune import __main__ as finetune
+from optax_dtnh.finetune.settings import settings_of
 from optax_dtnh.models import Basic, ResNet, save_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,12 +43,33 @@ def write_source(path):
     return path
 
 
-def run(*argv, out):
-    """Run the command in this process and return what it prints."""
+def run(*argv, out, command="train"):
+    """Run a command in this process and return what it prints."""
     stdout = io.StringIO()
     with contextlib.redirect_stdout(stdout):
-        finetune.main([str(argument) for argument in (*argv, "--out", out)])
+        finetune.main([command, "--out", str(out), *map(str, argv)])
     return stdout.getvalue()
+
+
+def printed_error(*argv, command="train"):
+    """Return the one line on stderr of a command that exits with code 2."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as exit_info:
+        finetune.main([command, *map(str, argv)])
+    assert exit_info.value.code == 2
+    (line,) = stderr.getvalue().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def settings(*argv):
+    """Return the settings of a training with these arguments."""
+    given = ["--source", "s", "--data", "d", "--out", "o", *argv]
+    return settings_of(finetune.parser().parse_args(["train", *given]))
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def weights(out):

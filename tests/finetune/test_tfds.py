@@ -16,9 +16,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from optax_dtnh.finetune.batches import training_batches
+from optax_dtnh.finetune.batches import batches_from
 from optax_dtnh.finetune.images import Preprocessing, decode
-from optax_dtnh.finetune.sources import open_data
+from optax_dtnh.finetune.dataset import open_data
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
 
 COUNTS = {"train": 120, "test": 30}
@@ -193,7 +193,7 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
 
 def test_it_makes_batches(prepared):
     source = opened("png_digits", prepared).train
-    batches = training_batches(source, Preprocessing(8, 9), batch_size=16, seed=0)
+    batches = batches_from(source, Preprocessing(8, 9), batch_size=16, seed=0)
     assert next(batches)["image"].shape == (16, 8, 8, 3)
     batches.close()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from optax_dtnh.finetune.batches import evaluation_batches, training_batches
+from optax_dtnh.finetune.batches import evaluation_batches, batches_from
 from optax_dtnh.finetune.images import (
     Preprocessing,
     check,
@@ -22,7 +22,7 @@ from optax_dtnh.finetune.images import (
     preprocessing_of,
     training_image,
 )
-from optax_dtnh.finetune.sources import open_data
+from optax_dtnh.finetune.dataset import open_data
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 # Pixels from 0 to 255, so that an image of one gray is recognized in a batch.
@@ -220,7 +220,7 @@ def test_too_few_training_images_of_a_class(tmp_path):
 
 
 def test_too_few_images_are_found_before_any_is_read(tmp_path, monkeypatch):
-    monkeypatch.delattr("optax_dtnh.finetune.sources.check_images")
+    monkeypatch.delattr("optax_dtnh.finetune.dataset.check_images")
     refused(ValueError, r"3 or more", folder(tmp_path, ant=3, cat=2), train_per_class=2)
 
 
@@ -491,7 +491,7 @@ def source(tmp_path):
 
 
 def batches(source, count, preprocessing=AS_IS, **options):
-    iterator = training_batches(source, preprocessing, **{"batch_size": 4, "seed": 3} | options)
+    iterator = batches_from(source, preprocessing, **{"batch_size": 4, "seed": 3} | options)
     taken = list(islice(iterator, count))
     iterator.close()
     return taken
@@ -549,14 +549,14 @@ def test_every_epoch_crops_an_image_anew(tmp_path):
 
 def test_a_state_is_json_and_resumes_to_the_same_batches(source):
     straight = batches(source, 9)
-    iterator = training_batches(source, AS_IS, batch_size=4, seed=3)
+    iterator = batches_from(source, AS_IS, batch_size=4, seed=3)
     list(islice(iterator, 4))
     state = json.loads(json.dumps(iterator.get_state()))
     ahead = list(islice(iterator, 2))
     iterator.set_state(state)  # backwards, in the same iterator
     assert_equal(list(islice(iterator, 2)), ahead)
     iterator.close()
-    other = training_batches(source, AS_IS, batch_size=4, seed=3)
+    other = batches_from(source, AS_IS, batch_size=4, seed=3)
     other.set_state(state)
     assert_equal(list(islice(other, 5)), straight[4:])
     other.close()
@@ -564,12 +564,12 @@ def test_a_state_is_json_and_resumes_to_the_same_batches(source):
 
 def test_worker_processes_give_the_same_batches_and_take_the_same_state(source):
     straight = batches(source, 8)
-    iterator = training_batches(source, AS_IS, batch_size=4, seed=3, workers=1)
+    iterator = batches_from(source, AS_IS, batch_size=4, seed=3, workers=1)
     iterator.set_state({"next_batch": 3})
     assert_equal(list(islice(iterator, 4)), straight[3:7])
     state = iterator.get_state()
     iterator.close()
-    other = training_batches(source, AS_IS, batch_size=4, seed=3)
+    other = batches_from(source, AS_IS, batch_size=4, seed=3)
     other.set_state(state)
     assert_equal([next(other)], straight[7:])
     other.close()
@@ -586,14 +586,14 @@ def test_the_shares_of_the_processes_make_up_the_global_batches(source):
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(source):
     with pytest.raises(ValueError, match=r"multiple of the number of processes, 3, got 4\. Ch"):
-        training_batches(source, AS_IS, batch_size=4, seed=0, shard=(0, 3))
+        batches_from(source, AS_IS, batch_size=4, seed=0, shard=(0, 3))
     with pytest.raises(ValueError, match=r"`--batch` should be"):
-        training_batches(source, AS_IS, batch_size=0, seed=0)
+        batches_from(source, AS_IS, batch_size=0, seed=0)
 
 
 def test_no_images_to_train_on_are_refused():
     with pytest.raises(ValueError, match=r"`source` should hold images to train on, got none\."):
-        training_batches([], AS_IS, batch_size=4, seed=0)
+        batches_from([], AS_IS, batch_size=4, seed=0)
 
 
 def test_an_image_damaged_after_the_check_is_named(source):
