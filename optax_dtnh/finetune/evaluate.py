@@ -147,7 +147,7 @@ def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
     different = sorted(set(classes) ^ set(trained.classes))
     if different:
         raise UsageError(
-            f"`--evaluate` should have the classes of the model, got '{data}', where they differ "
+            f"`--data` should have the classes of the model, got '{data}', where they differ "
             f"in {', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Take the data "
             "that the model was trained for."
         )
@@ -167,11 +167,11 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
         return evaluation_image(path.read_bytes(), how)
     except FileNotFoundError as error:
         raise UsageError(
-            f"`--predict` should name images, got '{path}', which does not exist. Check the path."
+            f"`IMAGE` should be an existing file, got '{path}', which does not exist. Check the path."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
         raise UsageError(
-            f"`--predict` should name images that can be read, got '{path}' "
+            f"`IMAGE` should be an image that can be read, got '{path}' "
             f"({reason(error, path.name)}). Leave it out."
         ) from error
 

@@ -1,14 +1,13 @@
 """The processes of one run; a single process waits for nothing and sends nothing.
 
-If a process fails, or finds that another one is gone, it prints why and ends at once. jax ends the
-others: in their next collective, or when a process has sent no heartbeat for `HEARTBEAT_S`.
-Measured on the loopback of one machine (jax 0.10, CPU), with one of two processes killed or
-suspended:
+A process that fails prints why and ends at once. jax ends the others: as soon as their connection
+to it is closed, or once it has sent no heartbeat for `HEARTBEAT_S`. Measured in seconds, with one
+of two processes on the loopback of one machine killed or suspended (jax 0.10, CPU):
 
-| process | killed: the other ended after | suspended: the other ended after |
+| process | killed | suspended |
 |---|---|---|
-| 1 | TODO | TODO |
-| 0, the coordinator | TODO | TODO |
+| 1 | 0.2: traceback, exit status 1 | 29: message of jax, abort |
+| 0, the coordinator | 0.5: message of jax, abort | 25: message of jax, abort |
 """
 
 import atexit
@@ -17,6 +16,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 import jax
@@ -54,7 +54,7 @@ def joined(address: dict[str, Any] | None) -> Iterator[None]:
         if not isinstance(error, UsageError):
             error.add_note(ANOTHER)
         # Before jax's own exit handler, which waits for the other processes.
-        atexit.register(_leave, 2 if isinstance(error, UsageError) else 1)
+        atexit.register(_leave, _status(error))
         raise
 
 
@@ -77,6 +77,10 @@ def barrier(name: str) -> None:
 
 
 def _join(address: dict[str, Any]) -> None:
+    # Shortly before jax would abort without saying why.
+    late = Timer(JOIN_S - 2, _give_up, [address])
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             **address,
@@ -91,10 +95,27 @@ def _join(address: dict[str, Any]) -> None:
             f"one, or nothing where jax finds them itself, got {given} ({error}). Run it as in "
             "`--distributed host0:1234 4 0`."
         ) from error
+    finally:
+        late.cancel()
     # jax's handler only takes a note.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def _give_up(address: dict[str, Any]) -> None:
+    where = address.get("coordinator_address", "the address that jax has found")
+    text = f"Not all processes of `--distributed` reached process 0 at {where} in {JOIN_S} s."
+    print(f"error: {text} Check the address, and start all of them again.", file=sys.stderr)
+    _leave(2)
+
+
+def _status(error: BaseException) -> int:
+    """Return the exit status that the command gives such an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UsageError) else 1
+
+
 def _leave(status: int) -> None:
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)

@@ -1,78 +1,94 @@
-"""The forms of the fine-tuning command: what they are made of, and what does not exist."""
+"""The methods of the command: forms, optimizers, regularizers, and what they compare."""
 
-from typing import Any
+import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from optax_dtnh.finetune import forms, methods, options
+from optax_dtnh import GradientPair, regularizers
+from optax_dtnh.finetune import forms, methods
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import FORMS
+from optax_dtnh.models import Basic, ResNet, ViT, resnet18, vit_tiny
 from tests.core.helpers import assert_close, assert_equal, cast, dot, minus, norm, random_tree
 from tests.core.loops import quickly
+from tests.finetune.runs import settings
 
 SHAPES = {"stem": {"kernel": (4, 3), "bias": (3,)}, "head": {"kernel": (3, 2)}}
 RATE, WEIGHT, DECAY = 0.01, 7.0, 0.5
-EXIST = [(form, name) for form, names in options.FORMS.items() for name in names]
+EXIST = [(form, name) for form, optimizers in FORMS.items() for name in optimizers]
 every_form = pytest.mark.parametrize(("form", "optimizer"), EXIST)
 of_both_kinds = pytest.mark.parametrize("method", ["l2_sp+dtnh", "bss+dtnh"])
 
 
-def settings_of(*argv):
-    given = ["--source", "s", "--data", "d", "--out", "o", *argv]
-    return options.parse(options.parser(None), given)[1]
-
-
-def transformation(form, optimizer, method, weight=WEIGHT):
-    argv = ["--form", form, "--optimizer", optimizer, "--method", method]
-    decay = ["--head-decay", str(DECAY)]
-    return methods.transformation(settings_of(*argv, *decay, "--weight", str(weight)))
-
-
-def own(optimizer):
-    """The optimizer of the command without a regularizer, its head decayed."""
-    tx = optax.adam(RATE) if optimizer == "adam" else optax.sgd(RATE, momentum=0.9)
-    return optax.chain(optax.add_decayed_weights(DECAY, mask=methods.head_mask), tx)
-
-
+@functools.cache
 def data():
     """Start, where a run is by now, and the conflicting pairs of three steps."""
     rng = np.random.default_rng(0)
     start, params, *trees = (cast(random_tree(SHAPES, rng), "float32") for _ in range(8))
-    pairs = list(zip(trees[:3], trees[3:], strict=True))
-    return start, params, [(g, jax.tree.map(jnp.subtract, r, g)) for g, r in pairs]
+    pairs = zip(trees[:3], trees[3:], strict=True)
+    return start, params, [GradientPair(g, jax.tree.map(jnp.subtract, r, g)) for g, r in pairs]
 
 
-def last(tx, pairs=None):
+def last(init, update, pairs=None):
     """The update of the last step."""
     start, params, drawn = data()
-    state, update = tx.init(start), quickly(tx.update)
-    updates: Any = None
-    for g, r in pairs or drawn:
-        updates, state = update(g, state, params, reg_grads=r)
+    state, updates = init(start), None
+    for pair in pairs or drawn:
+        updates, state = update(pair, state, params)
     return updates
+
+
+@functools.cache
+def compiled(*argv):
+    """The method of these arguments, and one program for any weight of its regularizer."""
+    base = settings(*argv, "--head-decay", str(DECAY))
+
+    def update(weight, pair, state, params):
+        tx = methods.transformation(replace(base, weight=weight))
+        return tx.update(pair, state, params)
+
+    return methods.transformation(base).init, quickly(update)
+
+
+def of_form(form, optimizer, method, weight=WEIGHT, pairs=None, more=()):
+    argv = ("--form", form, "--optimizer", optimizer, "--method", method, *more)
+    init, update = compiled(*argv)
+    return last(init, functools.partial(update, weight), pairs)
+
+
+@functools.cache
+def alone(optimizer):
+    """The update of the optimizer of the command without a regularizer, its head decayed."""
+    tx = optax.adam(RATE) if optimizer == "adam" else optax.sgd(RATE, momentum=0.9)
+    decay = optax.add_decayed_weights(DECAY, mask=methods.head_mask)
+    tx = forms.of_loss_grads(optax.chain(decay, tx))
+    return last(tx.init, quickly(tx.update))
+
+
+# --- forms
 
 
 @of_both_kinds
 @every_form
 def test_at_weight_zero_it_is_the_optimizer_and_the_head_never_notices(form, optimizer, method):
-    alone = last(optax.with_extra_args_support(own(optimizer)))
-    assert_close(last(transformation(form, optimizer, method, 0.0)), alone)
-    pulled = last(transformation(form, optimizer, method))
-    assert_close(pulled["head"], alone["head"])
-    assert norm(minus(pulled["stem"], alone["stem"])) > 0.1 * norm(alone["stem"])
+    assert_close(of_form(form, optimizer, method, 0.0), alone(optimizer))
+    pulled = of_form(form, optimizer, method)
+    assert_close(pulled["head"], alone(optimizer)["head"])
+    difference = minus(pulled["stem"], alone(optimizer)["stem"])
+    assert norm(difference) > 0.1 * norm(alone(optimizer)["stem"])
 
 
 @of_both_kinds
 @pytest.mark.parametrize(("form", "optimizer"), [case for case in EXIST if case[0] != "before"])
 def test_the_part_of_the_regularizer_never_raises_what_the_form_protects(form, optimizer, method):
-    pairs = data()[2]
-    part = minus(
-        last(transformation(form, optimizer, method)),
-        last(optax.with_extra_args_support(own(optimizer))),
-    )["stem"]
-    third, second, first = (g["stem"] for g, _ in reversed(pairs))
+    part = minus(of_form(form, optimizer, method), alone(optimizer))["stem"]
+    first, second, third = (pair.loss_grads["stem"] for pair in data()[2])
     if form == "momentum":
         third = jax.tree.map(lambda x, y, z: x + 0.9 * y + 0.81 * z, third, second, first)
     assert dot(part, third) <= 1e-5 * norm(part) * norm(third)
@@ -81,18 +97,20 @@ def test_the_part_of_the_regularizer_never_raises_what_the_form_protects(form, o
 @pytest.mark.parametrize("form", [name for name, form in forms.FORMS.items() if form.takes_pair])
 def test_l2_sp_as_a_pair_has_the_gradient_of_the_distance_to_the_start(form):
     start, params, pairs = data()
-    optimizer = options.FORMS[form][0]
+    optimizer = FORMS[form][0]
     distance = jax.tree.map(jnp.subtract, params, start)
-    given = last(transformation(form, optimizer, "bss+dtnh"), [(g, distance) for g, _ in pairs])
-    assert_close(last(transformation(form, optimizer, "l2_sp+dtnh")), given)
+    given = [pair._replace(reg_grads=distance) for pair in pairs]
+    expected = of_form(form, optimizer, "bss+dtnh", pairs=given)
+    assert_close(of_form(form, optimizer, "l2_sp+dtnh"), expected)
 
 
 def test_parameters_and_the_anchor_can_be_donated_together():
-    tx = transformation("momentum", "sgd", "l2_sp+dtnh")
-    start, _, ((g, r), *_) = data()
+    tx = methods.transformation(settings("--form", "momentum", "--method", "l2_sp+dtnh"))
+    start = jax.tree.map(jnp.copy, data()[0])
+    pair = data()[2][0]
 
     def step(params, state):
-        updates, state = tx.update(g, state, params, reg_grads=r)
+        updates, state = tx.update(pair, state, params)
         return optax.apply_updates(params, updates), state
 
     expected = jax.tree.map(np.array, start)
@@ -100,56 +118,122 @@ def test_parameters_and_the_anchor_can_be_donated_together():
     assert_equal(optax.tree.get(state, "anchor"), expected)
 
 
-def test_a_smoothed_reference_goes_into_every_form_that_has_one():
-    argv = ["--method", "bss+dtnh", "--weight", "7"]
-    for form in ("before", "momentum", "decoupled"):
-        given = [*argv, "--form", form]
-        smoothed = settings_of(*given, "--reference-decay", "0.9")
-        one, two = (last(methods.transformation(s)) for s in (settings_of(*given), smoothed))
-        assert norm(minus(one, two)) > 0
+@pytest.mark.parametrize("form", ["before", "momentum", "decoupled"])
+def test_a_smoothed_reference_goes_into_every_form_that_has_one(form):
+    smoothed = of_form(form, "sgd", "bss+dtnh", more=("--reference-decay", "0.9"))
+    assert norm(minus(of_form(form, "sgd", "bss+dtnh"), smoothed)) > 0
+
+
+def test_the_rule_is_that_of_the_settings():
+    other = of_form("before", "sgd", "bss+dtnh", more=("--rule", "drop"))
+    assert norm(minus(of_form("before", "sgd", "bss+dtnh"), other)) > 0
 
 
 @pytest.mark.parametrize("form", ["decoupled", "before"])
 def test_without_dtnh_a_form_keeps_the_whole_regularizer(form):
-    pairs = data()[2][:1]
-    update = last(transformation(form, "sgd", "bss"), pairs)
-    alone = last(optax.with_extra_args_support(own("sgd")), pairs)
-    expected = jax.tree.map(lambda r: -RATE * WEIGHT * r, pairs[0][1]["stem"])
-    np.testing.assert_allclose(
-        minus(update, alone)["stem"]["kernel"], expected["kernel"], rtol=1e-4, atol=1e-6
+    pairs = data()[2]
+    update = minus(of_form(form, "sgd", "bss"), alone("sgd"))["stem"]
+    grads = [pair.reg_grads["stem"] for pair in pairs]
+    kept = grads[2]
+    if form == "before":
+        kept = jax.tree.map(lambda x, y, z: x + 0.9 * y + 0.81 * z, *reversed(grads))
+    assert_close(update, jax.tree.map(lambda r: -RATE * WEIGHT * r, kept), scale=10.0)
+
+
+# --- the head, and methods without a regularizer
+
+
+def update_of_ones(*argv):
+    """The first update for a loss gradient of zero and a regularizer gradient of one."""
+    start, params, _ = data()
+    zeros, ones = (jax.tree.map(lambda x, v=v: jnp.full_like(x, v), start) for v in (0, 1))
+    tx = methods.transformation(settings(*argv))
+    return tx.update(GradientPair(zeros, ones), tx.init(start), params)[0]
+
+
+@pytest.mark.parametrize("method", ["l2_sp", "feature_distance+dtnh"])
+def test_the_head_is_not_regularized_but_decays(method):
+    start, params, _ = data()
+    updates = update_of_ones("--method", method, "--weight", "7", "--head-decay", "0.5")
+    r = (
+        minus(params, start)["stem"]
+        if method == "l2_sp"
+        else jax.tree.map(jnp.ones_like, start)["stem"]
     )
+    assert_close(updates["stem"], jax.tree.map(lambda r: -RATE * 7 * r, r))
+    assert_close(updates["head"], jax.tree.map(lambda w: -RATE * 0.5 * w, params["head"]))
 
 
-# --- the arguments
+def test_finetune_decays_everything_and_ignores_the_second_gradient():
+    updates = update_of_ones("--method", "finetune", "--weight-decay", "0.5")
+    assert_close(updates, jax.tree.map(lambda w: -RATE * 0.5 * w, data()[1]))
 
 
-def test_the_forms_are_those_that_the_arguments_know():
-    assert forms.FORMS.keys() == options.FORMS.keys()
+def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
+    rate = methods.learning_rate(settings("--steps", "90"))
+    np.testing.assert_allclose([rate(0), rate(59), rate(60), rate(89)], [0.01, 0.01, 1e-3, 1e-3])
+    rate = methods.learning_rate(settings("--steps", "90", "--schedule", "cosine"))
+    np.testing.assert_allclose([rate(0), rate(45), rate(90)], [0.01, 0.005, 0], atol=1e-9)
+    rate = methods.learning_rate(settings("--steps", "90", "--schedule", "constant"))
+    assert rate(0) == rate(89)
 
 
-def test_the_settings_say_which_form():
-    assert settings_of().form == "before"
-    assert settings_of("--form", "decoupled").form == "decoupled"
-    assert settings_of("--method", "finetune").form is None
+# --- regularizers
 
 
-REFUSED = {
-    "momentum with Adam": (["--form", "momentum", "--optimizer", "adam"], "--optimizer sgd, got"),
-    "metric with SGD": (["--form", "metric"], "`--form metric` should come with --optimizer adam"),
-    "no regularizer": (["--form", "before", "--method", "finetune"], "with a regularizer, got"),
-    "metric of an average": (
-        ["--form", "metric", "--optimizer", "adam", "--reference-decay", "0.9"],
-        "`--reference-decay` should come with another form",
-    ),
-    "unknown": (["--form", "after"], "invalid choice: 'after'"),
-}
+def jitted(name):
+    return quickly(methods.REGULARIZERS[name].function)
 
 
-@pytest.mark.parametrize(("argv", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_does_not_exist_costs_one_line(argv, message, capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        settings_of(*argv)
-    assert exit_info.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
+def test_the_published_reductions_are_those_of_the_page():
+    f, f_s = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
+    student, teacher = (methods.Outputs({"a": x}, x.mean((1, 2)), None) for x in (f, f_s))
+    equal = {"a": jnp.full(5, 1 / 5)}
+    distance = jitted("feature_distance")(student, teacher, None, 2.0)
+    np.testing.assert_allclose(distance, 0.5 * np.sum((f - f_s) ** 2), rtol=1e-5)
+    delta = jitted("delta")(student, teacher, equal, 2.0)
+    np.testing.assert_allclose(delta, 0.5 * np.sum((f - f_s) ** 2) / 9, rtol=1e-5)
+
+
+def test_distillation_has_the_temperature_of_the_settings():
+    student, teacher = jax.random.normal(jax.random.key(0), (2, 4, 5))
+    given = [methods.Outputs({}, x, x) for x in (student, teacher)]
+    for t in (1.0, 3.0):
+        value = jitted("distillation")(*given, None, t)
+        expected = regularizers.distillation(student, teacher, temperature=t)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+def test_bss_sees_the_pooled_features_and_needs_no_teacher():
+    pooled = jax.random.normal(jax.random.key(0), (4, 5))
+    value = methods.REGULARIZERS["bss"].function(methods.Outputs({}, pooled, None), None, None, 2.0)
+    np.testing.assert_allclose(value, jnp.linalg.svd(pooled)[1][-1] ** 2, rtol=1e-4)
+    teachers = {name for name, regularizer in methods.REGULARIZERS.items() if regularizer.teacher}
+    assert teachers == {"feature_distance", "distillation", "delta"}
+
+
+def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():
+    resnet = nnx.eval_shape(lambda: resnet18(rngs=nnx.Rngs(0)))
+    assert methods.layers(settings(), resnet) == ("stage1", "stage2", "stage3", "stage4")
+    asked = settings("--method", "delta", "--layers", "stage2", "stem")
+    assert methods.layers(asked, resnet) == ("stem", "stage2")
+    vit = nnx.eval_shape(lambda: vit_tiny(rngs=nnx.Rngs(0)))
+    assert methods.layers(settings(), vit) == ("block3", "block6", "block9", "block12")
+    with pytest.raises(UsageError, match="`--layers` should be among stem, stage1, .*got conv9"):
+        methods.layers(settings("--method", "delta", "--layers", "conv9"), resnet)
+    with pytest.raises(UsageError, match="another than delta for a ViT, got delta"):
+        methods.layers(settings("--method", "delta"), vit)
+
+
+@pytest.mark.slow
+def test_the_head_gets_the_mean_of_the_last_map_or_the_normalized_class_token():
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    for model in (
+        ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0)),
+        ViT(64, blocks=1, image_size=32, classes=3, rngs=nnx.Rngs(0)),
+    ):
+        model.eval()
+        logits, features = model(images)
+        np.testing.assert_allclose(
+            model.head(methods.pooled(model, features)), logits, rtol=1e-5, atol=1e-5
+        )

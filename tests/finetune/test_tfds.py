@@ -1,5 +1,6 @@
-"""Data sets of TFDS, really prepared and read without tensorflow, and what is said of others."""
+"""Data sets of TFDS, prepared and read without tensorflow, and what is refused."""
 
+import functools
 import io
 import json
 import pickle
@@ -7,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from optax_dtnh.finetune.batches import batches_from
-from optax_dtnh.finetune.images import Preprocessing, decode
 from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.images import decode
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
 
 COUNTS = {"train": 120, "test": 30}
@@ -31,6 +31,7 @@ def png(pixels):
     return buffer.getvalue()
 
 
+@functools.cache
 def digits():
     pixels, labels = load_digits(return_X_y=True)
     return np.uint8(pixels.reshape(-1, 8, 8) * 15), labels
@@ -120,15 +121,11 @@ def opened(name, data_dir, **options):
     return open_data(f"tfds:{name}", data_dir=data_dir and str(data_dir), **options)
 
 
-def refused(kind, match, name, data_dir, **options):
-    """Check that the data set is refused for this reason, in one sentence and within a second."""
-    start = time.perf_counter()
-    with pytest.raises(kind, match=match) as raised:
+def refused(match, name, data_dir, **options):
+    """Check that the data set is refused for this reason, in two sentences."""
+    with pytest.raises(UsageError, match=match) as raised:
         opened(name, data_dir, **options)
-    assert time.perf_counter() - start < 1
-    assert type(raised.value) is kind
     assert re.fullmatch(r"`--[a-z-]+` should [^\n]+, got [^\n]+\. [^\n]+\.", str(raised.value))
-    return str(raised.value)
 
 
 def all_of(source):
@@ -160,7 +157,7 @@ def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
     train, test, _, _, _ = opened("train_only", data_dir, train_per_class=4)
     assert (len(train), len(test)) == (40, 80)
     assert not {x["name"] for x in all_of(train)} & {x["name"] for x in all_of(test)}
-    refused(ValueError, "should have a split of its own", "train_only", data_dir)
+    refused("should have a split of its own", "train_only", data_dir)
 
 
 def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
@@ -168,6 +165,7 @@ def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
     assert test[0]["name"] == "contest validation[0]"
 
 
+@pytest.mark.slow
 def test_a_source_serves_another_process_that_knows_the_files_alone(prepared, tmp_path):
     source = opened("png_digits", prepared).train
     (tmp_path / "source.pkl").write_bytes(pickle.dumps(source))
@@ -182,23 +180,17 @@ def test_a_source_serves_another_process_that_knows_the_files_alone(prepared, tm
     assert json.loads(run.stdout or run.stderr) == [x["label"] for x in all_of(source)]
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     source = write_source(tmp_path / "resnet.safetensors")
     where = ["--data", "tfds:png_digits", "--data-dir", prepared]
     run("--source", source, *where, *SMALL, "--steps", "2", out=tmp_path / "run")
     assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 10
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
-    assert accuracy_in(run("--evaluate", out=tmp_path / "run")) == accuracy
+    assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == accuracy
 
 
-def test_it_makes_batches(prepared):
-    source = opened("png_digits", prepared).train
-    batches = batches_from(source, Preprocessing(8, 9), batch_size=16, seed=0)
-    assert next(batches)["image"].shape == (16, 8, 8, 3)
-    batches.close()
-
-
-# --- real data sets, with random content
+# --- a data set of TFDS, with random content
 
 
 def encode(self, image):
@@ -232,18 +224,18 @@ def test_a_data_set_of_tfds_is_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["no_such_set", "huggingface:mnist", "../mnist", "", "mnist/a/b"])
 def test_an_unknown_name(tmp_path, name):
     match = rf"that TFDS knows, got tfds:{re.escape(name)}, which"
-    refused(ValueError, match, name, tmp_path)
+    refused(match, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10/blue", "cifar10:9.9.9"])
 def test_an_unknown_config_or_version(tmp_path, name):
-    refused(ValueError, rf"got tfds:{name} \(.*\)\. Check its config and version", name, tmp_path)
+    refused(rf"got tfds:{name} \(.*\)\. Check its config and version", name, tmp_path)
 
 
 def test_a_data_set_that_is_not_prepared(tmp_path, caplog):
     command = f"`tfds build cifar10 --file_format=array_record --data_dir={tmp_path}`"
     match = rf"Prepare it with {re.escape(command)}, which downloads it and needs tensorflow"
-    refused(FileNotFoundError, match, "cifar10", tmp_path)
+    refused(match, "cifar10", tmp_path)
     assert not caplog.records
     assert not any(tmp_path.iterdir())
 
@@ -251,34 +243,34 @@ def test_a_data_set_that_is_not_prepared(tmp_path, caplog):
 def test_the_default_folder_of_data_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
     match = r"`tfds build cifar10 --file_format=array_record`"
-    refused(FileNotFoundError, match, "cifar10", None)
+    refused(match, "cifar10", None)
 
 
 def test_examples_without_an_image_and_a_label(tmp_path):
     data_dir = prepare(Numbers, tmp_path)
-    refused(ValueError, "got tfds:numbers with `image`, `label`", "numbers", data_dir)
+    refused("got tfds:numbers with `image`, `label`", "numbers", data_dir)
 
 
 def test_one_class_only(tmp_path):
     data_dir = prepare(OneClass, tmp_path)
-    refused(ValueError, "2 classes, got tfds:one_class with 1", "one_class", data_dir)
+    refused("2 classes, got tfds:one_class with 1", "one_class", data_dir)
 
 
 def test_no_training_split(tmp_path):
     data_dir = prepare(Untrained, tmp_path)
-    refused(ValueError, r"split `train` .* with `test`\.", "untrained", data_dir)
+    refused(r"split `train` .* with `test`\.", "untrained", data_dir)
 
 
 def test_too_few_images_of_a_class(prepared):
     match = r"99 or more readable images .* 'digit \d'"
-    refused(ValueError, match, "png_digits", prepared, train_per_class=99)
+    refused(match, "png_digits", prepared, train_per_class=99)
 
 
 def test_a_truncated_file_whose_examples_tfds_gives_as_none(copied):
     file = copied / RECORDS.format("train")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     match = r"train\[0\] is missing in its file\), the first of 120 .* among 150\. Prepare it again"
-    refused(ValueError, match, "png_digits", copied.parents[1])
+    refused(match, "png_digits", copied.parents[1])
 
 
 def test_a_damaged_file(copied):
@@ -287,31 +279,30 @@ def test_a_damaged_file(copied):
     content[400] ^= 255
     file.write_bytes(content)
     match = r"got 'png_digits test\[\d+\]' \(.*hash mismatch"
-    refused(ValueError, match, "png_digits", copied.parents[1])
+    refused(match, "png_digits", copied.parents[1])
     broken = opened("png_digits", copied.parents[1], skip_broken=True).broken
     assert len(broken) == 1
 
 
 def test_a_missing_file(copied):
     (copied / RECORDS.format("train")).unlink()
-    refused(ValueError, r"No such file .* first of 120", "png_digits", copied.parents[1])
+    refused(r"No such file .* first of 120", "png_digits", copied.parents[1])
 
 
 def test_another_format(copied):
     info = copied / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     match = r"File format array_record does not match .* prepare it again with `tfds .*--overwrite`"
-    refused(ValueError, match, "png_digits", copied.parents[1])
+    refused(match, "png_digits", copied.parents[1])
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
 def test_damaged_descriptions(copied, name):
     (copied / name).write_text((copied / name).read_text()[:100])
-    refused(
-        ValueError, r"that TFDS can open, got tfds:png_digits \(", "png_digits", copied.parents[1]
-    )
+    refused(r"that TFDS can open, got tfds:png_digits \(", "png_digits", copied.parents[1])
 
 
 def test_tfds_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    refused(ImportError, r"pip install 'optax-dtnh\[data\]'", "mnist", tmp_path)
+    with pytest.raises(UsageError, match=r"^`tensorflow_datasets` is not installed, so tfds:mnist"):
+        opened("mnist", tmp_path)

@@ -1,0 +1,133 @@
+"""Batches: a pure function of the step, for any number of processes and workers."""
+
+import pickle
+import re
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from optax_dtnh.finetune.batches import batches, evaluation_batches
+from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.pictures import AS_IS, encoded, folder, grays, names, photo
+
+
+@pytest.fixture
+def source(tmp_path):
+    return open_data(folder(tmp_path, ant=7, cat=6), train_per_class=5, seed=0).train
+
+
+def taken(source, count, **options):
+    iterator = batches(source, AS_IS, **{"batch_size": 4, "seed": 3} | options)
+    first = list(islice(iterator, count))
+    iterator.close()
+    return first
+
+
+def shown(some):
+    return np.concatenate([batch["image"][:, 0, 0, 0].round() for batch in some]).tolist()
+
+
+def joined(shares):
+    """The global batches of the shares of all processes."""
+    steps = zip(*shares, strict=True)
+    return [{k: np.concatenate([share[k] for share in step]) for k in step[0]} for step in steps]
+
+
+def assert_equal(some, others):
+    assert len(some) == len(others) > 0
+    for batch, other in zip(some, others, strict=True):
+        assert batch.keys() == other.keys()
+        assert all(np.array_equal(batch[key], other[key]) for key in batch)
+
+
+def test_a_training_batch_has_images_and_labels(source):
+    (batch,) = taken(source, 1)
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "image": ((4, 8, 8, 3), "float32"),
+        "label": ((4,), "int32"),
+    }
+
+
+def test_every_epoch_has_each_image_once_with_its_label_in_an_order_of_its_own(source):
+    labels = {gray: source[i]["label"] for i, gray in enumerate(grays(source))}
+    some = taken(source, 5)  # two epochs; the third batch has images of both
+    order = shown(some)
+    assert sorted(order[:10]) == sorted(order[10:]) == sorted(labels)
+    assert order[:10] != order[10:]
+    assert np.concatenate([b["label"] for b in some]).tolist() == [labels[g] for g in order]
+
+
+def test_a_source_smaller_than_a_batch_is_repeated_in_it(source):
+    (batch,) = taken(source, 1, batch_size=25)
+    counts = np.unique(batch["image"][:, 0, 0, 0].round(), return_counts=True)[1]
+    assert sorted(counts.tolist()) == [2] * 5 + [3] * 5
+
+
+def test_batches_depend_on_the_seed(source):
+    some = taken(source, 3)
+    assert_equal(taken(source, 3), some)
+    assert shown(taken(source, 3, seed=4)) != shown(some)
+
+
+def test_every_epoch_crops_an_image_anew(tmp_path):
+    root = tmp_path / "crops"
+    folder(root, ant=2, cat=2)
+    for file in root.glob("*/*.png"):
+        file.write_bytes(encoded(photo((40, 40), seed=1)))
+    source = open_data(str(root), train_per_class=1, seed=0).train
+    crops = {b["image"].tobytes() for b in taken(source, 12, batch_size=1)}
+    assert len(crops) > 6
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_batches_from_a_step_are_those_that_follow_it(source, workers):
+    straight = taken(source, 9)
+    assert_equal(taken(source, 5, start=4, workers=workers), straight[4:])
+
+
+@pytest.mark.parametrize(("processes", "start"), [(2, 0), (3, 4), (6, 1)])
+def test_the_global_batch_of_a_step_is_the_same_for_any_number_of_processes(
+    source, processes, start
+):
+    whole = taken(source, 8, batch_size=6)
+    options = {"batch_size": 6, "start": start}
+    parts = [(process, processes) for process in range(processes)]
+    shares = [taken(source, 8 - start, shard=part, **options) for part in parts]
+    assert all(len(batch["label"]) == 6 // processes for share in shares for batch in share)
+    assert_equal(joined(shares), whole[start:])
+
+
+def test_a_batch_that_cannot_be_divided_evenly_is_refused(source):
+    with pytest.raises(UsageError, match=r"`--batch-size` should be a multiple .* 3, got 4\. Ch"):
+        batches(source, AS_IS, batch_size=4, seed=0, shard=(0, 3))
+
+
+def test_an_image_damaged_after_the_check_is_named(source):
+    damaged = [source[i] for i in range(4)]
+    damaged[2]["image"] = damaged[2]["image"][:40]
+    name = re.escape(damaged[2]["name"])
+    with pytest.raises(UsageError, match=rf"can be read, got '{name}' \("):
+        taken(damaged, 1)
+    with pytest.raises(UsageError, match=rf"can be read, got '{name}' \("):
+        next(evaluation_batches(damaged, AS_IS, batch_size=4))
+    damaged[2]["image"] = b""
+    file = re.escape(damaged[2]["name"].rsplit("/")[-1])
+    with pytest.raises(UsageError, match=rf"'{name}' \(cannot identify image file '{file}'\)"):
+        next(evaluation_batches(damaged, AS_IS, batch_size=4))
+
+
+def test_evaluation_takes_each_image_once_in_order_and_fills_the_last_batch_up(source):
+    some = list(evaluation_batches(source, AS_IS, batch_size=4))
+    assert [b["valid"].tolist() for b in some] == [[True] * 4] * 2 + [[True] * 2 + [False] * 2]
+    assert all(b["image"].shape == (4, 8, 8, 3) for b in some)
+    assert some[2]["image"].dtype == np.float32
+    assert some[2]["label"].dtype == np.int32
+    assert shown(some)[:10] == grays(source)
+    assert some[2]["label"][:2].tolist() == [source[i]["label"] for i in (8, 9)]
+    assert not some[2]["image"][2:].any()
+
+
+def test_sources_are_picklable(source):
+    assert names(pickle.loads(pickle.dumps(source))) == names(source)
