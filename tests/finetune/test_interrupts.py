@@ -1,23 +1,17 @@
-"""Ctrl-C and missing packages: how the command ends, and what it says that can be done."""
+"""Ctrl-C and SIGTERM: the step in progress is saved, and the same command resumes the run."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from optax_dtnh.finetune import array_files, checkpoints, interrupts, options, step
-from tests.finetune.runs import ROOT, SMALL, run, write_digits, write_source
+from optax_dtnh.finetune import interrupts, step
+from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
 
-ANEW = (
-    "Stopped before the first checkpoint (every 2 steps, `--save-every`): the same command begins "
-    "anew."
-)
+slow = pytest.mark.slow
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=slow)]
 
 
 @pytest.fixture(autouse=True)
@@ -32,186 +26,114 @@ def _default_handler():
 def arguments(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    return ["--source", str(source), "--data", str(data), *SMALL]
+    return ["--source", str(source), "--data", str(data), *SMALL, "--steps", "9"]
 
 
-# --- a process that is interrupted while XLA compiles
+def send(monkeypatch, number, before_step):
+    """Send the signal to this process before a step."""
+    on_devices, calls = step.on_devices, []
+
+    def sending(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == before_step:
+            signal.raise_signal(number)
+        return on_devices(*args, **kwargs)
+
+    monkeypatch.setattr(step, "on_devices", sending)
 
 
-def interrupted_in_the_first_compilation(arguments, out):
-    """Return exit status and stderr, that of jax's log of compilations included."""
-    command = [sys.executable, "-m", "optax_dtnh.finetune", *arguments, "--out", str(out)]
-    environment = os.environ | {"JAX_LOG_COMPILES": "1"}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:
-        lines = iter(process.stderr.readline, "")
-        assert any("Compiling jit(step)" in line for line in lines), "it ended before the steps"
-        process.send_signal(signal.SIGINT)
-        return process.wait(timeout=120), process.stderr.read()
+def without_speed(out):
+    return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in log_of(out)]
 
 
-def check_the_end(arguments, out):
-    status, printed = interrupted_in_the_first_compilation(arguments, out)
-    assert status == interrupts.STATUS, printed
-    assert printed.splitlines()[-2:] == ["", ANEW]
-    assert "Traceback" not in printed
-
-
-def test_a_compilation_is_interrupted_without_a_crash(arguments, tmp_path):
-    check_the_end(arguments, tmp_path / "run")
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("time", range(3))
-def test_a_compilation_is_interrupted_without_a_crash_again(arguments, tmp_path, time):
-    check_the_end(arguments, tmp_path / f"run{time}")
-
-
-def test_an_interrupt_that_is_lost_in_between_stops_the_run_all_the_same(
-    arguments, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize("number", SIGNALS)
+def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
+    arguments, tmp_path, monkeypatch, capsys, number
 ):
-    on_devices = step.on_devices
-
-    def losing(*args):
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        return on_devices(*args)
-
-    monkeypatch.setattr(step, "on_devices", losing)
-    monkeypatch.setattr(os, "_exit", sys.exit)  # which would end the tests
-    with pytest.raises(SystemExit) as stop:
-        run(*arguments, out=tmp_path / "run")
+    argv = [*arguments, "--save-every", "4", "--log-every", "3"]
+    run(*argv, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        send(patch, number, before_step=5)
+        with pytest.raises(SystemExit) as stop:
+            run(*argv, out=tmp_path / "stopped")
     assert stop.value.code == interrupts.STATUS
-    assert capsys.readouterr().err == f"\n{ANEW}\n"
+    message = "Stopped after step 7, which is saved. Run the same command again to resume."
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1] == message
+    assert (tmp_path / "stopped/checkpoints/step_7/checksums.json").is_file()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "Resuming from step 7." in run(*argv, out=tmp_path / "stopped")
+    files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "stopped")
 
 
-def test_what_was_remembered_is_forgotten_with_the_command():
-    with interrupts.remembered():
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.raise_again()
-    interrupts.raise_again()
-
-
-# --- what waits for a save
-
-
-def state():
-    return {"w": jnp.arange(4.0)}
-
-
-def presses(monkeypatch, times):
-    """Let Ctrl-C be pressed before the next save has written an array."""
-    write = array_files.write
-
-    def pressed(*args):
-        for _ in range(times):
-            signal.raise_signal(signal.SIGINT)
-        write(*args)
-
-    monkeypatch.setattr(array_files, "write", pressed)
-
-
-def test_an_interrupt_waits_for_the_save_under_way(tmp_path, monkeypatch):
-    presses(monkeypatch, 1)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(tmp_path, 3, state(), {})
-    restored = checkpoints.restore_latest(tmp_path, state())
-    assert restored.step == 3
-    np.testing.assert_array_equal(restored.state["w"], np.arange(4.0))
-
-
-def test_a_second_interrupt_waits_for_nothing(tmp_path, monkeypatch):
-    presses(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoints.save(tmp_path, 3, state(), {})
-    assert checkpoints.restore_latest(tmp_path, state()) is None
-
-
-def test_after_the_block_an_interrupt_waits_no_more():
-    with interrupts.held_back():
-        pass
+def test_a_signal_is_noticed_and_the_handlers_come_back(capfd):
+    with interrupts.noticed() as noticed:
+        assert not noticed()
+        signal.raise_signal(signal.SIGTERM)
+        assert noticed()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert capfd.readouterr().err == f"\n{interrupts.STOPPING}\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_where_no_handler_can_be_set_nothing_waits():
-    entered = []
-
-    def enter():
-        with interrupts.held_back():
-            entered.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
+def test_a_signal_that_is_ignored_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    enter()
-    assert entered == [signal.default_int_handler, signal.SIG_IGN]
+    with interrupts.noticed() as noticed:
+        signal.raise_signal(signal.SIGINT)
+        assert not noticed()
 
 
-# --- what is said
-
-
-def test_only_a_whole_checkpoint_is_gone_on_from(tmp_path):
-    folder = tmp_path / "checkpoints"
-    (folder / "step-00000002" / "state").mkdir(parents=True)  # a save that did not end
-    assert interrupts.message(tmp_path, 2) == ANEW
-    checkpoints.save(folder, 2, state(), {})
-    goes_on = "Stopped. The same command goes on from the last checkpoint."
-    assert interrupts.message(tmp_path, 2) == goes_on
-
-
-def test_the_option_that_is_named_is_one():
-    given = "--source s --data d --out o --save-every 7".split()
-    _, settings = options.parse(options.parser(None), given)
-    assert settings.save_every == 7
-
-
-def test_one_of_several_processes_is_left_to_their_way_of_ending(capsys):
-    with pytest.raises(SystemExit) as stop:
-        interrupts.leave("Stopped.", several=True)
-    assert stop.value.code == interrupts.STATUS
-    assert capsys.readouterr().err == "\nStopped.\n"
-
-
-def test_nothing_printed_is_lost_and_nothing_is_torn_down():
-    code = (
-        "import atexit; from optax_dtnh.finetune import interrupts\n"
-        "atexit.register(print, 'torn down'); print('step 1')\n"
-        "interrupts.leave('Stopped.', several={})"
-    )
-    left, exited = (
-        subprocess.run([sys.executable, "-c", code.format(x)], cwd=ROOT, capture_output=True)
-        for x in (False, True)
-    )
-    assert left.returncode == exited.returncode == interrupts.STATUS
-    assert (left.stdout, left.stderr) == (b"step 1\n", b"\nStopped.\n")
-    assert b"torn down" in exited.stdout  # negative control
-
-
-# --- packages that are not installed
-
-WITHOUT = """
-import sys
-missing, *argv = sys.argv[1:]
-class Finder:
-    def find_spec(self, name, *rest):
-        if name.partition(".")[0] == missing:
-            return None
-        return next(filter(None, (finder.find_spec(name, *rest) for finder in finders)), None)
-finders, sys.meta_path = sys.meta_path, [Finder()]
-from benchmarks import finetune
-finetune.main(argv)
+TWICE = """
+import signal
+from optax_dtnh.finetune import interrupts
+with interrupts.noticed():
+    signal.raise_signal(signal.SIGINT)
+    print("goes on", flush=True)
+    signal.raise_signal(signal.{second})
+    print("too far")
 """
 
 
-@pytest.mark.parametrize("package", ["PIL", "grain", "tqdm"])
-def test_a_missing_package_says_how_to_get_it(arguments, tmp_path, package):
-    command = [sys.executable, "-c", WITHOUT, package, *arguments, "--out", tmp_path / "run"]
+@pytest.mark.parametrize("second", ["SIGINT", pytest.param("SIGTERM", marks=slow)])
+def test_a_second_signal_ends_the_process_at_once(second):
+    command = [sys.executable, "-c", TWICE.format(second=second)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    advice = "Install the extras: `pip install '.[benchmarks,data,models]'` in a clone."
-    assert done.stderr == f"error: No module named '{package}'. {advice}\n"
-    assert not list(tmp_path.iterdir())
+    assert (done.returncode, done.stdout) == (-getattr(signal, second), "goes on\n")
+
+
+# --- processes that are interrupted from outside
+
+
+def started(arguments, out, **options):
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *arguments, "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, **pipes, **options)
+
+
+@slow
+def test_in_the_first_compilation_the_first_steps_are_saved(arguments, tmp_path):
+    with started(
+        arguments, tmp_path / "run", env=os.environ | {"JAX_LOG_COMPILES": "1"}
+    ) as process:
+        lines = iter(process.stderr.readline, "")
+        assert any("Compiling jit(step)" in line for line in lines), "it ended before the steps"
+        process.send_signal(signal.SIGINT)
+        printed = process.stderr.read()
+        assert process.wait(timeout=120) == interrupts.STATUS, printed
+    assert printed.splitlines()[-1].startswith("Stopped after step 2, which is saved.")
+    assert "Traceback" not in printed
+
+
+@slow
+def test_a_terminal_that_interrupts_decoding_processes_too_changes_nothing(arguments, tmp_path):
+    argv = [*arguments, "--steps", "100000", "--workers", "2"]
+    with started(argv, tmp_path / "run", start_new_session=True) as process:
+        assert any(line.startswith("step 6/") for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        printed = process.stderr.read()
+        assert process.wait(timeout=120) == interrupts.STATUS, printed
+    assert printed.splitlines()[-1].startswith("Stopped after step "), printed
+    assert "Traceback" not in printed
