@@ -3,6 +3,7 @@
 import pickle
 import re
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,12 @@ def test_an_image_damaged_after_the_check_is_named(source):
     file = re.escape(damaged[2]["name"].rsplit("/")[-1])
     with pytest.raises(UsageError, match=rf"'{name}' \(cannot identify image file '{file}'\)"):
         next(evaluation_batches(damaged, AS_IS, batch_size=4))
+
+
+def test_an_image_removed_after_the_check_is_named(source):
+    Path(names(source)[2]).unlink()
+    with pytest.raises(UsageError, match="No such file .*png"):
+        taken(source, 3)
 
 
 def test_evaluation_takes_each_image_once_in_order_and_fills_the_last_batch_up(source):

@@ -305,7 +305,7 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     reasons = {
         "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
-        "missing.png": "which does not exist. Check the path.",
+        "missing.png": "Check the path.",
     }
     for name, reason in reasons.items():
         line = printed_error("--out", finished(), tmp_path / name, command="predict")
