@@ -2,9 +2,7 @@
 
 import functools
 import hashlib
-import math
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -16,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm import tqdm
 
 from optax_dtnh.models import ResNet, ViT, load_pretrained, replace_head
 from optax_dtnh.models._hub import hub_file
@@ -26,8 +23,9 @@ from .batches import batches
 from .dataset import Data, broken_ones, open_data
 from .errors import UsageError, usage_errors
 from .images import Preprocessing, preprocessing_of
+from .progress import Progress
 from .settings import Settings
-from .step import Metrics, State
+from .step import State
 
 CHECKPOINTS = "checkpoints"
 
@@ -269,7 +267,7 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
 
 def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
     settings, first = run.settings, int(state.step)
-    progress, stop = Progress(run, first), None
+    progress, stop = Progress(settings, run.out, first), None
     zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
     zeros = jax.device_put(zeros, _shardings(run, zeros))
     with progress.bar as bar, interrupts.noticed() as interrupted:
@@ -301,72 +299,6 @@ def _stop(done: int) -> None:
             file=sys.stderr,
         )
     sys.exit(interrupts.STATUS)
-
-
-class Progress:
-    """Shows and logs the means over the steps since the last line; only the main process does.
-
-    Args:
-      run: The run.
-      done: Steps made before.
-    """
-
-    def __init__(self, run: Run, done: int):
-        self.settings = run.settings
-        self.path = run.out / run_folder.LOG
-        # `disable=None`: only on a terminal.
-        off = None if processes.is_main() else True
-        options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
-        self.bar = tqdm(initial=done, total=run.settings.steps, **options)
-        self.learning_rate = methods.learning_rate(run.settings)
-        self.start(done)
-
-    def start(self, done: int) -> None:
-        """Start the clock, with `done` steps made."""
-        self.done = done
-        self.clock = time.perf_counter()
-
-    def add(self, done: int, sums: Metrics) -> None:
-        """Show and log the means.
-
-        Raises:
-          UsageError: The loss is no longer finite.
-        """
-        means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
-        if not math.isfinite(means["loss"]):
-            raise UsageError(
-                f"The training loss should stay finite, got {means['loss']} by step {done}. Lower "
-                "--learning-rate or --weight, in another --out."
-            )
-        entry = self._entry(done, means)
-        if processes.is_main():
-            run_folder.append(self.path, entry)
-            self.bar.set_postfix_str(_in_words(entry))
-            if self.bar.disable:
-                print(f"step {done}/{self.settings.steps}: {_in_words(entry)}", flush=True)
-        self.start(done)
-
-    def _entry(self, done: int, means: dict[str, float]) -> dict[str, Any]:
-        with_value = self.settings.regularizer in methods.REGULARIZERS
-        steps, seconds = done - self.done, time.perf_counter() - self.clock
-        return {
-            "step": done,
-            "loss": means["loss"],
-            "accuracy": means["accuracy"],
-            "regularizer": means["regularizer"] if with_value else None,
-            "conflict": None if self.settings.weight is None else means["conflict"],
-            "learning_rate": float(jnp.asarray(self.learning_rate(done - 1))),
-            "images_per_second": steps * self.settings.batch_size / seconds if steps else None,
-        }
-
-
-def _in_words(entry: dict[str, Any]) -> str:
-    parts = [f"loss {entry['loss']:.3g}", f"accuracy {entry['accuracy']:.1%}"]
-    if entry["conflict"] is not None:
-        parts.append(f"conflict {entry['conflict']:.0%}")
-    if entry["images_per_second"] is not None:
-        parts.append(f"{entry['images_per_second']:.1f} images/s")
-    return ", ".join(parts)
 
 
 # --- end

@@ -132,9 +132,7 @@ def check_the_end(process):
 
 @slow
 def test_in_the_first_compilation_the_first_steps_are_saved(arguments, tmp_path):
-    with started(
-        arguments, tmp_path / "run", env=os.environ | {"JAX_LOG_COMPILES": "1"}
-    ) as process:
+    with started(arguments, tmp_path / "run", JAX_LOG_COMPILES="1") as process:
         until(iter(process.stderr.readline, ""), "Compiling jit(step)")
         process.send_signal(signal.SIGINT)
         check_the_end(process)
