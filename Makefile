@@ -9,15 +9,18 @@ RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test long lint cost finetune parity peers docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity peers docs dist packages clean
 
-demo: $(installed)  ## the digits benchmark: what DTNH buys and what it costs, on real data
+demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
 
-test: $(installed)  ## the tests
+test: $(installed)  ## the tests that everybody runs
 	$(BIN)/python -m pytest
 
-long: $(installed)  ## the tests that take minutes, and a longer search for counterexamples
+slow: $(installed)  ## what CI runs on top: the benchmarks' own tests, whole matrices, several processes
+	$(BIN)/python -m pytest -m slow
+
+long: $(installed)  ## before a release: what takes minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/core/test_properties.py tests/core/test_value_properties.py
 
@@ -27,7 +30,7 @@ lint: $(installed)  ## format, lint and types
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
-	$(PARITY)/bin/python -m pytest tests/parity
+	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity
 	$(PARITY)/bin/python -m benchmarks.parity
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
@@ -80,4 +83,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PARITY) $(PEERS) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(PEERS) $(DOCS) $(RELEASE) site dist

@@ -146,12 +146,6 @@ def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     assert "tensorflow" not in sys.modules
 
 
-def test_images_per_class_are_drawn_from_the_training_split(prepared):
-    train, test, _, _, _ = opened("png_digits", prepared, train_per_class=4)
-    assert np.bincount([x["label"] for x in all_of(train)]).tolist() == [4] * 10
-    assert len(test) == 30
-
-
 def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
     data_dir = prepare(TrainOnly, tmp_path)
     train, test, _, _, _ = opened("train_only", data_dir, train_per_class=4)
@@ -259,11 +253,6 @@ def test_one_class_only(tmp_path):
 def test_no_training_split(tmp_path):
     data_dir = prepare(Untrained, tmp_path)
     refused(r"split `train` .* with `test`\.", "untrained", data_dir)
-
-
-def test_too_few_images_of_a_class(prepared):
-    match = r"99 or more readable images .* 'digit \d'"
-    refused(match, "png_digits", prepared, train_per_class=99)
 
 
 def test_a_truncated_file_whose_examples_tfds_gives_as_none(copied):
