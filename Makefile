@@ -9,7 +9,7 @@ RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity peers docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity peers pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -42,8 +42,13 @@ peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.paper.on_digits
 
-docs: $(DOCS)/installed  ## the site, in site/: python -m http.server -d site
+pages: $(installed)  ## the tables and figures on the pages, from the records
+	$(BIN)/python -m benchmarks.harness.pages
+
+docs: $(DOCS)/installed  ## the site, in site/
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "The site is in site/. Open site/index.html, or run this and open http://localhost:8000 for the search:"
+	@echo "  $(PYTHON) -m http.server -d site"
 
 dist: $(RELEASE)/installed  ## wheel and sdist, in dist/, with their contents checked
 	rm -rf dist

@@ -25,15 +25,14 @@ FRAME = """<!doctype html><style>body {{ margin: 0 }} iframe {{ border: 0 }}</st
 def main() -> int:
     """Take the pictures, and return 1 if a page is wider than its screen."""
     parser = argparse.ArgumentParser(description="Take pictures of the built site.")
-    parser.add_argument("pages", nargs="*", help="such as docs/forms.html; all without")
-    parser.add_argument("--out", type=Path, default=Path("out/screenshots"))
-    parser.add_argument("--height", type=int, default=4000, help="of a picture, in pixels")
+    parser.add_argument("pages", nargs="*", help="Pages such as docs/forms.html (default: all).")
+    parser.add_argument("--out", type=Path, default=Path("out/screenshots"), help="Folder.")
+    parser.add_argument("--height", type=int, default=4000, help="Height of a picture in pixels.")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html"))
-    pages = options.pages or [
-        page for page in found if page != "404.html"
-    ]  # that one wants a server
+    # The page 404 wants a server.
+    pages = options.pages or [page for page in found if page != "404.html"]
     wide = [
         f"{page} on a {name}"
         for page in pages

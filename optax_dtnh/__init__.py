@@ -1,15 +1,15 @@
 """Conflict-free regularized fine-tuning for JAX.
 
-Fine-tuning minimises a loss plus a regularizer that pulls towards a pretrained network. Where the
-two gradients conflict, the regularizer hurts. DTNH takes them separately at each step, removes the
-part of the regularizer's gradient that works against the loss's, and hands the sum to any optax
-optimizer::
+Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. If the two
+gradients conflict, the regularizer hurts. DTNH computes them separately in each step, removes the
+part of the regularizer's gradient that works against the loss's gradient, and passes the sum to any
+optax optimizer:
 
     g = gradient of the loss        r = gradient of the regularizer
     r' = r - min(<r, g>, 0) / <g, g> * g
     update = g + weight * r'        so that <update, g> >= <g, g>
 
-A linear model, anchored to its starting point, without a second backward pass:
+A linear model that is anchored to its starting point, without a second backward pass:
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from optax_dtnh import add_l2_sp
@@ -24,7 +24,7 @@ A linear model, anchored to its starting point, without a second backward pass:
 >>> bool(loss(w) < 0.01), float(optax.tree.get(state, "conflict"))
 (True, 1.0)
 
-Any other regularizer goes through `dtnh`, with both gradients from `value_and_grad_pair`.
+Any other regularizer uses `dtnh`, with both gradients from `value_and_grad_pair`.
 """
 
 from optax_dtnh import regularizers

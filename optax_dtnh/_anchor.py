@@ -19,8 +19,8 @@ class L2SPState(NamedTuple):
     """State of `add_l2_sp`.
 
     Attributes:
-      anchor: `w_s`, a copy of the parameters at `init`, with an `optax.MaskedNode` in place of
-        every leaf outside the mask.
+      anchor: `w_s`, a copy of the parameters at `init`. Leaves outside the mask are an
+        `optax.MaskedNode`.
       dtnh: State of the conflict-free sum, see `DTNHState`.
     """
 
@@ -41,49 +41,21 @@ def add_l2_sp(
     """Pull the parameters to their starting point, except where that conflicts with the loss.
 
     The conflict-free twin of `optax.add_decayed_weights`, for ordinary chains of one gradient. With
-    `g` the incoming gradient, `w` the parameters and `w_s` the anchor (the parameters at `init`)::
+    the incoming gradient `g`, the parameters `w` and the anchor `w_s`, the parameters at `init`:
 
         r = w - w_s                                    the gradient of |w - w_s|^2 / 2
         r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
         update = inner(g) + weight * r'
 
-    `r` is formed in place, without a second backward pass. The first update leaves `inner(g)`
-    unchanged, since `w = w_s`. Guarantee, zero and singular cases are those of `dtnh`.
+    `r` needs no second backward pass. If `weight >= 0` and `m = g`, the guarantee is that of
+    `dtnh`: `<update, g> >= <inner(g), g>`, see [docs/guarantee.md](guarantee.md).
 
-    The updates must still point uphill: place it before `optax.scale_by_learning_rate` or an
-    optimizer, and let `inner` be without one too. After one, the pull would push away from the
-    anchor, which cannot be detected. `rule=plain` gives ordinary L2-SP.
+    Put `add_l2_sp` before the learning rate. After it, the pull would push away from the anchor,
+    which cannot be detected. Call `init` with the pretrained parameters. To resume a run, restore
+    the state, because a second `init` would move the anchor: [docs/checkpoints.md](checkpoints.md).
+    `init` copies the anchor, so parameters and state can be donated together.
 
-    Call `init` with the pretrained parameters: they are the anchor. When a run is resumed, restore
-    the state with the parameters, since a second `init` would move the anchor. It is copied, so
-    that parameters and state can be donated together, and works under `jax.eval_shape` and
-    `optax.tree.map_params`.
-
-    Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule.
-      inner: The optimizer's direction on the loss's gradient alone, pointing uphill as in `dtnh`:
-        `optax.scale_by_adam()`, not `optax.adam(lr)`. Extra arguments go on to it.
-      mask: Tree of booleans or a function giving one, True = anchored. Mask a new head out: its
-        random starting point is no place to stay near. Leaves outside store no anchor.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
-      reference: Transformation of the gradient whose output is protected, `m`.
-      labels: Tree of labels or a function giving one: one decision per label.
-      anchor_dtype: Dtype to store the anchor in; None keeps each parameter's. A narrower one saves
-        memory and moves the anchor by its rounding, so that `r` is no longer 0 at the start; it
-        has to hold the parameters' range.
-
-    Returns:
-      A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`. With
-      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`.
-
-    Raises:
-      ValueError: `params` is missing; the updates are a pair; the updates, parameters and anchor
-        differ in structure or shape; a negative or non-finite number as `weight`; a `mask` without
-        any True.
-      TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; an
-        `anchor_dtype` that is not floating point.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import add_l2_sp
       >>> tx = optax.chain(add_l2_sp(0.5), optax.sgd(0.1))
@@ -92,9 +64,31 @@ def add_l2_sp(
       >>> tx.update(grads, state, params)[0]
       Array([-0.2, -0.1], dtype=float32)
 
-    Source: L2-SP is from Li et al., `Explicit Inductive Bias for Transfer Learning with
-    Convolutional Networks <https://arxiv.org/abs/1802.01483>`_, 2018, without their term for the
-    head; the rule is DTNH's, see `truncate`.
+    Args:
+      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      inner: Optimizer of the loss's gradient alone, without a learning rate, as in `dtnh`. All
+        extra arguments go to it.
+      mask: Tree of booleans, a prefix of one, or a function that returns one; True = anchored. Mask
+        a new head out, since it has no pretrained weights. Leaves outside store no anchor.
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`, and `plain` gives
+        ordinary L2-SP.
+      reference: Transformation of the gradient whose output `m` is protected.
+      labels: Tree of labels or a function that returns one: one decision for each label.
+      anchor_dtype: Dtype of the stored anchor; None keeps each parameter's. A narrower dtype saves
+        memory and moves the anchor by its rounding.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`. With
+      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`.
+
+    Raises:
+      ValueError: `params` is missing; the updates are a pair; updates, parameters and anchor differ
+        in structure or shape; a negative or non-finite `weight`; a `mask` without any True.
+      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type.
+
+    Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the
+    head. The rule is DTNH's, see `truncate`.
     """
     if anchor_dtype is not None and not jnp.issubdtype(anchor_dtype, jnp.floating):
         raise TypeError(

@@ -10,10 +10,16 @@ from optax_dtnh._sums import inner_product, parts_of
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
-    """Return `<g, r> / (|g| |r|)` over whole trees: negative when the two gradients conflict.
+    """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
 
-    A diagnostic for the user's own log: it needs the norm of `r`, one pass over the gradients more
-    than the update itself, so no state carries it.
+    Use it for your own log. It needs the norm of `r`, which is one pass over the gradients more
+    than an update, so no state stores it.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import cosine_similarity
+      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
+      Array(-1., dtype=float32)
 
     Args:
       g: Tree of real floating-point leaves.
@@ -25,12 +31,6 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
     Raises:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import cosine_similarity
-      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
-      Array(-1., dtype=float32)
     """
     check_like("r", r, "g", g)
     check_floating("g", g)
@@ -41,12 +41,16 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 
 
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
-    """Return `<updates, loss_grads>`, the change of a loss by a step, to first order.
+    """Return `<updates, loss_grads>`, the first-order change of a loss by a step.
 
-    `loss(params + updates) = loss(params) + first_order_change(updates, loss_grads)` up to second
-    order in what `optax.apply_updates` adds to the parameters: negative if the loss falls. To see
-    whether a regularizer works against the loss in the step that is taken, whatever optimizer takes
-    it, compare the step with that of the same optimizer without the regularizer.
+    It is negative if the loss falls. To see whether a regularizer works against the loss with some
+    optimizer, compare the step with that of the same optimizer without the regularizer.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import first_order_change
+      >>> first_order_change({"w": jnp.array([-0.5, 0.25])}, {"w": jnp.array([2.0, 2.0])})
+      Array(-0.5, dtype=float32)
 
     Args:
       updates: Tree of real floating-point leaves, as an optimizer returns it.
@@ -58,12 +62,6 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
     Raises:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import first_order_change
-      >>> first_order_change({"w": jnp.array([-0.5, 0.25])}, {"w": jnp.array([2.0, 2.0])})
-      Array(-0.5, dtype=float32)
     """
     check_like("loss_grads", loss_grads, "updates", updates)
     check_floating("updates", updates)

@@ -17,52 +17,11 @@ def value_and_grad_pair(
 ) -> Callable[..., tuple[Any, GradientPair]]:
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
-    One trace and one forward pass, so that dropout draws once and batch statistics move once; then
-    one backward pass for each of the two, with whatever the regularizer does not depend on (the
-    head, later layers) left out of the second.
+    It runs one forward pass, so dropout draws once and batch statistics move once. Then it runs one
+    backward pass for each value; that of `reg` skips whatever `reg` does not depend on.
+    [docs/training_loops.md](training_loops.md) has the steps for Flax, Equinox and Haiku.
 
-    With `micro_batches=k`, the batch is cut into `k` parts, evaluated one after the other in the
-    memory of one, and values and both gradients are averaged before anything is projected: for
-    values that are means over the batch, what the whole batch gives. (`optax.MultiSteps` would
-    average the loss's gradient and take the last regularizer's.)
-
-    A Flax NNX model is split inside the step, merged as a copy inside `fun`, and what moves in it
-    (batch statistics, random keys) handed back as auxiliary data::
-
-        graph, params, rest = nnx.split(model, nnx.Param, ...)
-
-        def fun(params):
-            copy = nnx.merge(graph, params, rest, copy=True)
-            ...
-            return (loss, reg), nnx.state(copy, nnx.Not(nnx.Param))
-
-        (values, moved), pair = value_and_grad_pair(fun, has_aux=True)(params)
-        nnx.update(model, moved)
-
-    An Equinox model likewise, with `eqx.partition(model, eqx.is_inexact_array)` and `eqx.combine`.
-
-    Args:
-      fun: `fun(params, *args, **kwargs) -> (loss, reg)`, or `((loss, reg), aux)` with `has_aux`.
-        `loss` and `reg` are real floating-point scalars; the weight of `reg` belongs in `dtnh`.
-        Differentiated with respect to its first argument, a tree of real floating-point leaves.
-      has_aux: Whether `fun` returns auxiliary data as well, any tree.
-      micro_batches: Number `k` of parts to cut the batch into, or None for no cut. Every array in
-        the other positional arguments has the batch as its leading axis, of `n` rows; keyword
-        arguments go to every part whole. Part `j` has the rows `j, j + k, ...`. The averages are
-        formed in float32.
-
-    Returns:
-      A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
-      `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients have the structure, shapes
-      and dtypes of `params`; zeros where a value does not depend on a leaf. With `micro_batches`,
-      the arrays of `aux` are stacked, with a leading axis of `k`.
-
-    Raises:
-      TypeError: A leaf of `params` is not real floating point, or `fun` returns something else than
-        it should, by name.
-      ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import value_and_grad_pair
       >>> fun = lambda w, x: (jnp.sum((w * x - 1.0) ** 2), 0.5 * jnp.sum(w**2))
@@ -70,6 +29,23 @@ def value_and_grad_pair(
       >>> (loss, reg), pair = value_and_grad_pair(fun)(w, x)
       >>> pair.loss_grads, pair.reg_grads
       (Array([12.,  0.], dtype=float32), Array([1., 2.], dtype=float32))
+
+    Args:
+      fun: `fun(params, *args, **kwargs) -> (loss, reg)`, or `((loss, reg), aux)` with `has_aux`.
+        `loss` and `reg` are real floating-point scalars; the weight of `reg` belongs in `dtnh`.
+      has_aux: Whether `fun` also returns auxiliary data, any tree.
+      micro_batches: Number `k` of parts to cut the batch into, or None. The positional arguments
+        after `params` are cut along their leading axis: [docs/accumulation.md](accumulation.md).
+
+    Returns:
+      A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
+      `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients are trees like `params`, in
+      its dtypes, with zeros where a value does not depend on a leaf. With `micro_batches`, values
+      and gradients are averages, and the arrays of `aux` get a leading axis of length `k`.
+
+    Raises:
+      TypeError: A leaf of `params` is not real floating point, or `fun` returns something else.
+      ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
     """
 
     def evaluate(params, *args, **kwargs):

@@ -33,37 +33,27 @@ def scale_by_adam_dtnh(
     """Rescale by Adam, and add the regularizer conflict-free in Adam's own metric.
 
     The twin of `optax.scale_by_adam` for a gradient pair. Adam's moments see the loss's gradient
-    `g` alone. Their second one gives the diagonal preconditioner `P`, and the regularizer's
-    gradient `r` is rescaled by it as `g` is, so that its weight means what it means in a loss
-    that Adam minimizes; what would make the step work against `g` is removed after that::
+    `g` alone. Their preconditioner `P` also rescales the regularizer's gradient `r`, so its weight
+    means what it means in a loss that Adam minimizes:
 
         u = scale_by_adam(g)            P = 1 / (sqrt(nu_hat + eps_root) + eps)
         r' = P r - min(<g, P r>, 0) / <g, P g> * P g
         update = u + weight * r'
 
-    `<r', g> >= 0`: to first order, the regularizer's part of the step itself never raises the loss
-    that `g` belongs to. (`dtnh` before `optax.adam` only says so of what Adam is given.) With
-    `inner=optax.scale_by_adam()` in `dtnh` the same holds, but `r` is not rescaled there.
+    If `weight >= 0`, `<r', g> >= 0`: to first order, the regularizer's part of the step never
+    raises this loss. But the run can diverge if `r` does not shrink with `g`, as in L2-SP, because
+    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md).
 
-    Where `g` has been zero `P` would be `1 / eps`. So `P` is capped, in both terms of `r'`, at
-    `bound` times its typical value, that at the root mean square of the gradient,
-    `sqrt(mean(nu_hat))` over all regularized elements: no element of it exceeds
-    `bound / sqrt(mean(nu_hat))`. As long as `g` has been zero in all of them, or so small that
-    its square is 0 in the moments' dtype, `r'` is 0.
+    Pass the pair as to `dtnh`. If `r = 0`, the update is exactly that of `scale_by_adam`.
 
-    `P` grows as the loss's gradient shrinks, and the regularizer's step with it: an `r` that does
-    not shrink as well, such as that of L2-SP, can make the run diverge. It is meant for
-    regularizers whose gradient is of the loss's size, such as feature distances.
-
-    The pair comes as to `dtnh`. `r = 0` gives `scale_by_adam` bit for bit, `P = 1` gives
-    `dtnh(weight)`. A scale that `g` and `r` share cancels, as in Adam; that of `g` alone divides
-    the regularizer's part. The guarantee holds up to a rounding of
-    `k eps (|g| |u| + weight |g|_P |r|_P)` with `|x|_P = sqrt(<x, P x>)` and `k` as in `dtnh`.
-    NaN, infinity and products beyond float32 show as there, a bad `g` under every label.
-
-    The state is Adam's; `P` lives for the length of an update. One sum more is needed than in
-    `dtnh`, of the second moment, and the inner products wait for it: on gradients sharded
-    over one axis there are two all-reduces of scalars instead of one.
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from optax_dtnh import GradientPair, scale_by_adam_dtnh
+      >>> tx = scale_by_adam_dtnh(0.5)
+      >>> pair = GradientPair(loss_grads=jnp.array([2.0, 1.0]), reg_grads=jnp.array([-3.0, 1.0]))
+      >>> update, state = tx.update(pair, tx.init(jnp.zeros(2)))
+      >>> print(*(f"{x:.3f}" for x in update))  # <update, g> = 3, as for Adam's [1, 1] alone
+      0.583 1.833
 
     Args:
       weight: The regularizer's weight, a number >= 0 or an optax schedule.
@@ -73,13 +63,13 @@ def scale_by_adam_dtnh(
       eps_root: Added to the second moment inside the root.
       mu_dtype: Dtype of the first moment; None keeps that of the parameters.
       nesterov: Whether the first moment is Nesterov's.
-      bound: How far beyond its typical value an element of `P` counts, a finite number > 0; not
-        checked where it is traced. A small one makes `P` uniform.
-      mask: Tree of booleans or a function giving one, True = regularized. Other leaves get Adam's
-        update bit for bit.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)` of the inner products in the metric `P`,
-        `dot = <r, P g>`; None means `truncate`.
-      labels: Tree of labels or a function giving one: one decision per label.
+      bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a finite number
+        > 0. A small one makes `P` uniform.
+      mask: Tree of booleans or a function that returns one, True = regularized. Other leaves get
+        exactly Adam's update.
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, with inner products in the metric `P`:
+        `dot = <r, P g>`. None means `truncate`.
+      labels: Tree of labels or a function that returns one: one decision for each label.
 
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With
@@ -89,17 +79,8 @@ def scale_by_adam_dtnh(
       ValueError: `bound` is not a finite number > 0; and as `dtnh`.
       TypeError: As `dtnh`.
 
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> from optax_dtnh import GradientPair, scale_by_adam_dtnh
-      >>> tx = scale_by_adam_dtnh(0.5)
-      >>> pair = GradientPair(loss_grads=jnp.array([2.0, 1.0]), reg_grads=jnp.array([-3.0, 1.0]))
-      >>> update, state = tx.update(pair, tx.init(jnp.zeros(2)))
-      >>> print(*(f"{x:.3f}" for x in update))  # <update, g> = 3, as for Adam's [1, 1] alone
-      0.583 1.833
-
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019, for the rule. The metric is not in it.
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
     """
     check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

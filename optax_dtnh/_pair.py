@@ -16,8 +16,8 @@ second `dtnh` finds none: sum what depends on the batch into one regularizer."""
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple in this order is accepted as well. Where the parameters are a 2-tuple
-    themselves, pass `params` to `update`, so that one gradient is not taken for a pair.
+    A plain 2-tuple in this order works as well. If the parameters themselves are a 2-tuple, pass
+    `params` to `update`, so that a single gradient is not mistaken for a pair.
     """
 
     loss_grads: Any
@@ -35,30 +35,29 @@ def transform_pair(
     loss: optax.GradientTransformation = optax.identity(),
     reg: optax.GradientTransformation = optax.identity(),
 ) -> optax.GradientTransformationExtraArgs:
-    """Send each member of a gradient pair through a transformation of its own.
+    """Transform each gradient of a pair separately: `(g, r) -> (loss(g), reg(r))`.
 
-    `(g, r) -> (loss(g), reg(r))`, for use before `dtnh` in a chain: separate momentum buffers, or
-    clipping one gradient without the other.
+    Use it before `dtnh` in a chain, for separate momentum buffers or to clip one gradient.
 
-    Args:
-      loss: Transformation of the loss's gradient.
-      reg: Transformation of the regularizer's gradient. Both see `params` and extra arguments.
-
-    Returns:
-      A `GradientTransformationExtraArgs` from a `GradientPair` (or 2-tuple) to a `GradientPair`,
-      with a `TransformPairState`.
-
-    Raises:
-      ValueError: The updates are no pair, or `reg_grads=` is given as well: a transformation cannot
-        change an extra argument, so only the pair spelling works here.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, dtnh, transform_pair
       >>> tx = optax.chain(transform_pair(reg=optax.clip_by_global_norm(1.0)), dtnh(0.5))
       >>> pair = GradientPair(jnp.array([1.0, 0.0]), jnp.array([0.0, 4.0]))
       >>> tx.update(pair, tx.init(jnp.zeros(2)))[0]
       Array([1. , 0.5], dtype=float32)
+
+    Args:
+      loss: Transformation of the loss's gradient.
+      reg: Transformation of the regularizer's gradient. Both get `params` and extra arguments.
+
+    Returns:
+      A `GradientTransformationExtraArgs` from a `GradientPair` (or 2-tuple) to a `GradientPair`,
+      with a `TransformPairState`.
+
+    Raises:
+      ValueError: The updates are no pair, or `reg_grads=` is given. A transformation cannot change
+        an extra argument, so only the pair works here.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 

@@ -33,21 +33,22 @@ Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
 
 def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
-    """Remove the component along `m` on conflict only: `r' = r - min(<r, m>, 0) / <m, m> * m`.
+    """Remove the component along `m` in a conflict only: `r' = r - min(<r, m>, 0) / <m, m> * m`.
 
-    The nearest point to `r` of the half-space `<x, m> >= 0`. The rule of DTNH and the default.
+    `r'` is the point of the half-space `<x, m> >= 0` that is closest to `r`. This is the rule of
+    DTNH and the default.
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019. The paper's full text was not available to us; the
-    same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019. The paper's full text was not available to us;
+    the same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
     """
     return 1.0, jnp.minimum(dot, 0.0)
 
 
 def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
-    """Remove the component along `m` always: `r' = r - <r, m> / <m, m> * m`.
+    """Always remove the component along `m`: `r' = r - <r, m> / <m, m> * m`.
 
-    Equal to `truncate` on conflict; without one it also throws the helpful part of `r` away.
+    It equals `truncate` in a conflict. Without a conflict, it also removes the helpful part of `r`.
 
     Source: the code released for GrOD (Xiong et al., ACM TKDD 2022), which applies it leaf by leaf.
     """
@@ -57,8 +58,8 @@ def orthogonal(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Sc
 def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Leave `r` out on conflict: `r' = r` if `<r, m> >= 0`, else `0`.
 
-    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
-    <https://arxiv.org/abs/1812.02224>`_, 2018, unweighted version.
+    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
+    Similarity](https://arxiv.org/abs/1812.02224), 2018, unweighted version.
     """
     return jnp.where(dot < 0, 0.0, 1.0), 0.0
 
@@ -66,8 +67,8 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, 
 def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
 
-    Source: Du et al., `Adapting Auxiliary Losses Using Gradient Similarity
-    <https://arxiv.org/abs/1812.02224>`_, 2018, weighted version.
+    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
+    Similarity](https://arxiv.org/abs/1812.02224), 2018, weighted version.
     """
     return over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
@@ -78,10 +79,16 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
 
 
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
-    """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` lets through.
+    """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
 
-    The whole method on a pair of trees, for reading and testing; `dtnh` applies the same arithmetic
-    inside one fused expression.
+    This is the whole method on a pair of trees, for reading and testing. `dtnh` uses the same
+    arithmetic in one fused expression.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import apply_rule, truncate
+      >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))
+      Array([0., 4.], dtype=float32)
 
     Args:
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, such as `truncate`.
@@ -89,18 +96,12 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes as `r`.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` for `m = 0`, and 0 for `r = 0`. For `truncate`, 0
-      up to rounding if opposed to `m`, and `r` if parallel. NaN or infinity reaches every leaf.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
+      reaches every leaf.
 
     Raises:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import apply_rule, truncate
-      >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))
-      Array([0., 4.], dtype=float32)
     """
     check_like("r", r, "m", m)
     check_floating("r", r)

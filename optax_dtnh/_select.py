@@ -16,22 +16,22 @@ TreeOrFn = Tree | Callable[[Tree], Tree] | None
 
 
 def per_leaf(tree: Tree) -> Tree:
-    """Label every leaf of `tree` apart: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
+    """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
 
-    Stricter than one decision for the whole tree (a sum of non-negative inner products is
-    non-negative), and noisier on small leaves.
+    This is stricter than one decision for the whole tree, because a sum of non-negative inner
+    products is non-negative. It is noisier on small leaves.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import per_leaf
+      >>> per_leaf({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
+      {'bias': 0, 'kernel': 1}
 
     Args:
       tree: Any tree, such as the updates.
 
     Returns:
-      A tree of the same structure, its leaves numbered from 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import per_leaf
-      >>> per_leaf({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
-      {'bias': 0, 'kernel': 1}
+      A tree of the same structure, with its leaves numbered from 0.
     """
     leaves, structure = jax.tree.flatten(tree)
     return jax.tree.unflatten(structure, range(len(leaves)))

@@ -21,11 +21,14 @@ LEAVE_OUT = (
 class DTNHState(NamedTuple):
     """State of `dtnh`.
 
+    `optax.tree.get(state, "conflict")` reads the diagnostic. If a chain has two members, name them
+    with `optax.named_chain` and read `optax.tree.get(state[name], "conflict")`.
+
     Attributes:
       inner: State of `inner`.
       reference: State of `reference`.
-      step: Updates made so far, an int32 scalar: what a schedule for `weight` is called with.
-      conflict: Diagnostic, a float32 scalar: 1 if `<r, m> < 0` in the last update, else 0; with
+      step: Number of updates so far, an int32 scalar: the argument of a schedule for `weight`.
+      conflict: Diagnostic, a float32 scalar: 1 if `<r, m> < 0` in the last update, else 0. With
         `labels`, the share of the labels in conflict. Nothing depends on it.
     """
 
@@ -46,80 +49,24 @@ def dtnh(
 ) -> optax.GradientTransformationExtraArgs:
     """Add the regularizer's gradient without the part that conflicts with the loss's gradient.
 
-    With `g` the loss's gradient, `r` the regularizer's and `m = reference(g)` the protected
-    direction (by default `g` itself)::
+    With the loss's gradient `g`, the regularizer's gradient `r` and the protected direction
+    `m = reference(g)`, which is `g` by default:
 
         r' = r - min(<r, m>, 0) / <m, m> * m
         update = inner(g) + weight * r'
 
-    A link of an optax chain, before the optimizer and its learning rate: behind it, the updates
-    point downhill and `r` uphill, which cannot be detected with `reg_grads=`.
+    If `weight >= 0` and `m = g`, `<update, g> >= <inner(g), g>`: to first order, the regularizer
+    never makes this loss fall more slowly than `inner` alone. An optimizer after `dtnh` does not
+    keep this; see [docs/guarantee.md](guarantee.md).
 
-    The pair comes in one of two spellings: as the updates, first in the chain,
-    `tx.update(GradientPair(g, r), state, params)` (or a plain 2-tuple, or the mapping that
-    `flax.nnx.Optimizer` makes of it); or as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`, which also passes through wrappers that expect a
-    gradient: `optax.apply_if_finite`, `optax.MultiSteps` (which keeps the last `r` only), and with
-    `mask_compatible_extra_args=True` `optax.masked` and `optax.partition`. Both trees have the
-    parameters' structure and shapes; so has the update, in the dtypes of `inner(g)`.
+    Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
+    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument,
+    `tx.update(g, state, params, reg_grads=r)`. Both trees have the structure of the parameters;
+    the update has the dtypes of `inner(g)`. Wrappers such as `optax.masked` are in
+    [docs/wrappers.md](wrappers.md), rounding and NaN in
+    [docs/mixed_precision.md](mixed_precision.md), sharding in [docs/scaling.md](scaling.md).
 
-    What is guaranteed, for `weight >= 0` and `reference` the identity, over the masked-in leaves:
-    `<update, g> >= <inner(g), g>`: to first order, the regularizer never slows the loss that `g`
-    belongs to below what `inner` does alone. It is a statement about that loss, not about test
-    accuracy, and about this update: an optimizer chained after it (momentum, Adam) does not keep
-    it, the same optimizer as `inner` does. It holds up to a rounding of `k eps |g| (|inner(g)| +
-    weight |r|)`, `eps` that of the coarsest dtype among gradients and update, k = 32 in float32 and
-    1 in bfloat16 and float16 (elements above 1e-5). So it means little where
-    `weight |r|` exceeds `|inner(g)|` by more than about 1e5 in float32 and 1e2 in bfloat16.
-
-    Singular cases: `g = 0` gives `inner(0) + weight * keep * r`, `r = 0` exactly `inner(g)`,
-    opposed gradients `inner(g)` up to rounding, parallel ones `inner(g) + weight * r`. NaN or
-    infinity in either gradient, and products beyond float32 (norms of about 1e19), make the update
-    NaN or infinite in every leaf that shares the decision: `optax.apply_if_finite` around the
-    optimizer that follows skips such a step, but what `inner` or `reference` keep has by then taken
-    it in. (Around `dtnh` itself it sees the loss's gradient alone, and keeps a bad one out.)
-    Elements below about 1e-19 count as 0 in the products.
-
-    `init` works under `jax.eval_shape`; `update` under `jit`, `vmap`, `scan` and `grad`. On sharded
-    gradients the inner products are those of the whole, under `jit` as inside `jax.shard_map`,
-    where a leaf's type says over which mesh axes its parts may differ: over those they are added
-    up. A leaf that is equal on all devices but not of such a type counts as often as it is held,
-    models of their own on every device share one decision, and with `check_vma=False` the types say
-    nothing, and every device decides by what it holds.
-
-    Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule; not checked where it is
-        traced.
-      inner: The optimizer's direction on the loss's gradient alone. The identity, followed by an
-        optimizer in the chain, is the paper's method; `optax.scale_by_adam()` is the decoupled
-        form, in which `r` never enters the moments, nor is normalized by them: the weight has to be
-        chosen anew. It has to point uphill (not `optax.adam(lr)`: the learning rate follows in the
-        chain), sees every leaf, and gets `params` and all extra arguments but `reg_grads`.
-      mask: Tree of booleans with the parameters' structure or a prefix of it, or a function of such
-        a tree giving one, True = regularized (as in `optax.add_decayed_weights`). Other leaves get
-        `inner(g)` bit for bit and stay out of every inner product: mask a new head out.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
-      reference: Transformation of the loss's gradient whose output is `m`. With
-        `optax.ema(0.99, accumulator_dtype=jnp.float32)` a smoothed gradient is protected: then only
-        `<r', m> >= 0` holds, but small batches no longer hide the conflict.
-      labels: Tree of labels with the parameters' structure or a prefix of it, or a function giving
-        one (as in `optax.partition`): one decision per label, instead of one for the whole tree.
-        `per_leaf` decides for every leaf apart.
-
-    Returns:
-      A `GradientTransformationExtraArgs` with a `DTNHState`. Read its diagnostic with
-      `optax.tree.get(state, "conflict")`; with two members in one chain, name them with
-      `optax.named_chain` and read `optax.tree.get(state[name], "conflict")`. With
-      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`: it would call any
-      function among them with the step count.
-
-    Raises:
-      ValueError: No pair and no `reg_grads`, or both; trees that differ in structure or shape; a
-        negative or non-finite number as `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; a `weight` that is no scalar; a `mask`
-        that holds no booleans, `labels` that cannot be compared.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, dtnh
       >>> tx = optax.chain(dtnh(0.5), optax.sgd(0.1))
@@ -129,8 +76,29 @@ def dtnh(
       >>> updates, optax.tree.get(state, "conflict")
       (Array([-0.2, -0.2], dtype=float32), Array(1., dtype=float32))
 
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019. `inner`, `reference` and `labels` are not in it.
+    Args:
+      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      inner: Optimizer of the loss's gradient alone, without a learning rate: for example
+        `optax.scale_by_adam()`. It gets all leaves and all extra arguments but `reg_grads`.
+      mask: Tree of booleans, a prefix of one, or a function that returns one; True = regularized.
+        Other leaves get exactly `inner(g)` and enter no inner product.
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
+      reference: Transformation of `g` whose output `m` is protected, for example
+        `optax.ema(0.99, accumulator_dtype=jnp.float32)`. Then `<r', m> >= 0` holds.
+      labels: Tree of labels, a prefix of one, or a function that returns one: one decision for
+        each label instead of one for the whole tree. `per_leaf` labels every leaf.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with a `DTNHState`. With `optax.inject_hyperparams`, pass
+      `static_args=("mask", "rule", "labels")`, because it calls any function with the step count.
+
+    Raises:
+      ValueError: No pair and no `reg_grads`, or both; trees of different structure or shape; a
+        negative or non-finite `weight`; a `mask` without any True.
+      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type.
+
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
     """
     init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
 

@@ -1,1 +1,1 @@
-"""What the benchmarks share, one concept per module."""
+"""Transfer between scikit-learn's digits: what DTNH repairs and costs, in four questions."""

@@ -4,7 +4,6 @@
 draws its own disjoint parts, and the test set does not depend on the number of shots.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -37,18 +36,6 @@ class Task(NamedTuple):
     test: Images
 
 
-class Source(NamedTuple):
-    """What the source network is trained on.
-
-    Attributes:
-      name: Its name in file names and results.
-      spoil: Function of the source pool and a random generator, to the pool trained on.
-    """
-
-    name: str
-    spoil: Callable[[Images, np.random.Generator], Images]
-
-
 def load() -> Images:
     """Return all 1797 digits."""
     pixels, labels = load_digits(return_X_y=True)
@@ -76,29 +63,6 @@ def task(digits: Images, seed: int, shots: int, test_size: int = TEST_SIZE) -> T
     _, test, rest = _parts(digits, seed, test_size)
     target = _first_of_each_class(digits.labels, rest, shots)
     return Task(_take(digits, target), _take(digits, test))
-
-
-def keep(pool: Images, rng: np.random.Generator) -> Images:
-    """Return the pool as it is: a source that suits the task."""
-    del rng
-    return pool
-
-
-def rotate(pool: Images, rng: np.random.Generator) -> Images:
-    """Turn every image by 90 degrees, with its own label: a source of other features."""
-    del rng
-    turned = np.rot90(pool.pixels.reshape(-1, SIDE, SIDE), axes=(1, 2))
-    return pool._replace(pixels=np.ascontiguousarray(turned.reshape(pool.pixels.shape)))
-
-
-def shuffle_labels(pool: Images, rng: np.random.Generator) -> Images:
-    """Permute the labels among the images: labels that say nothing about the image they are on."""
-    return pool._replace(labels=rng.permutation(pool.labels))
-
-
-def spoiled(source: Source, pool: Images, seed: int) -> Images:
-    """Return the pool that the source network of this seed is trained on."""
-    return source.spoil(pool, np.random.default_rng([seed, 1]))
 
 
 def redraw_labels(images: Images, share: float, seed: int) -> Images:

@@ -10,67 +10,49 @@ seeds and settings are those of `benchmarks.digits`.
 
 Expected (numbers: benchmarks/results/digits.head.json): left in, the training loss ends lower, and
 KnowDist keeps more of its gain with a good source; with an inappropriate source and with noisy
-labels both regularizers lose. It takes about a minute on two CPU cores.
+labels both regularizers lose. It takes about a minute on two idle CPU cores.
 """
 
-import functools
-from typing import Any
+import sys
+from collections.abc import Sequence
 
-import jax
-import optax
-
-from benchmarks.digits import __main__ as digits
-from benchmarks.digits import command, methods
-from benchmarks.digits.__main__ import RECIPE
-from benchmarks.digits.methods import Method, feature_pair, then_sgd
-from benchmarks.digits.network import BACKBONE, Params
-from optax_dtnh import GradientPair, dtnh, regularizers
+from benchmarks.digits import methods
+from benchmarks.digits.methods import PAIRS, SGD, Method, regularized
+from benchmarks.digits.question import question
+from benchmarks.harness.command import command
+from optax_dtnh.finetune.forms import FORMS
 
 
-def l2_sp_pair(
-    params: Params, source: Params, pixels: jax.Array, labels: jax.Array
-) -> GradientPair:
-    """Return the gradients of the loss and of L2-SP on the backbone, zero on the head."""
-
-    def distance(params):
-        w, w_s = ({k: tree[k] for k in BACKBONE if BACKBONE[k]} for tree in (params, source))
-        return regularizers.l2_sp(w, w_s)
-
-    g = methods.loss_gradient(params, source, pixels, labels)
-    return GradientPair(g, jax.grad(distance)(params))
-
-
-def left_out_and_left_in(name: str, gradients: Any) -> tuple[Method, Method]:
+def left_out_and_left_in(regularizer: str) -> tuple[Method, Method]:
     """Return DTNH with one regularizer, the head out of the decision and in it."""
-
-    def optimizer(weight, mask) -> optax.GradientTransformation:
-        return then_sgd(dtnh(weight, mask=mask), RECIPE)
-
-    out, left_in = f"{name} + DTNH", f"{name} + DTNH, head in"
-    return (
-        Method(out, functools.partial(optimizer, mask=BACKBONE), gradients, name),
-        Method(left_in, functools.partial(optimizer, mask=None), gradients, name, baseline=out),
-    )
+    form = FORMS["before"]._replace(takes_pair=True)
+    out = regularized(regularizer, SGD, form)._replace(name=f"{regularizer} + DTNH")
+    left_in = regularized(regularizer, SGD, form, mask=None)
+    return out, left_in._replace(name=f"{out.name}, head in", baseline=out.name)
 
 
-METHODS = (
-    methods.fine_tuning(RECIPE),
-    *left_out_and_left_in("L2-SP", l2_sp_pair),
-    *left_out_and_left_in("KnowDist", feature_pair),
+METHODS = (methods.fine_tuning(SGD), *(m for name in PAIRS for m in left_out_and_left_in(name)))
+QUESTION = question(
+    "digits.head",
+    __doc__,
+    "Should a new head take part in the decision about the backbone?",
+    METHODS,
+    {
+        "L2-SP + DTNH, head in": {"rot90": "loses", "permlab": "loses", "noisy": "loses"},
+        "KnowDist + DTNH, head in": {
+            "same": "gains",
+            "rot90": "loses",
+            "permlab": "loses",
+            "noisy": "loses",
+        },
+    },
 )
 
 
-BENCHMARK = digits.BENCHMARK._replace(
-    name="head",
-    question="Should a new head take part in the decision about the backbone?",
-    methods=METHODS,
-)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Run the benchmark, write the results and print them."""
-    command.main(BENCHMARK, __doc__, argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    return command(QUESTION, argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

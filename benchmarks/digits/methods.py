@@ -1,10 +1,9 @@
 """The methods under comparison, as data: a name, an optimizer for a weight, and its gradients.
 
-A benchmark is a list of methods. Each is built from the public names of `optax_dtnh` alone, the way
-a user would write it, and two methods of one regularizer differ by their rule and nothing else.
+Each is built from the public names of `optax_dtnh` alone, the way a user would write it, and from
+the forms of the command, which say where the regularizer meets the optimizer.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +14,8 @@ from jax.typing import ArrayLike
 
 from benchmarks.digits import network
 from benchmarks.digits.network import BACKBONE, HEAD, Params
-from optax_dtnh import GradientPair, Rule, plain, regularizers, value_and_grad_pair
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, regularizers, value_and_grad_pair
+from optax_dtnh.finetune.forms import Form
 
 
 class Method(NamedTuple):
@@ -31,14 +31,14 @@ class Method(NamedTuple):
     """
 
     name: str
-    optimizer: Callable[[ArrayLike], optax.GradientTransformation]
+    optimizer: Callable[[Any], optax.GradientTransformation]
     gradients: Callable[[Params, Params, jax.Array, jax.Array], Any]
     regularizer: str | None = None
     baseline: str | None = None
 
 
 class Recipe(NamedTuple):
-    """Settings of every method on the target: SGD with momentum and a cosine schedule."""
+    """Settings of every method on the target, besides the optimizer."""
 
     steps: int = 150
     learning_rate: float = 0.05
@@ -47,46 +47,95 @@ class Recipe(NamedTuple):
     backbone_decay: float = 1e-4
 
 
-def fine_tuning(recipe: Recipe) -> Method:
-    """Return fine-tuning with weight decay, the method without a regularizer towards the source."""
+class Optimizer(NamedTuple):
+    """What a form is combined with.
 
-    def optimizer(weight):
-        del weight
-        return then_sgd(optax.add_decayed_weights(recipe.backbone_decay, mask=BACKBONE), recipe)
-
-    return Method("fine-tuning", optimizer, loss_gradient)
-
-
-def without_and_with_dtnh(
-    name: str,
-    member: Callable[..., optax.GradientTransformation],
-    gradients: Callable[..., Any],
-    recipe: Recipe,
-) -> tuple[Method, Method]:
-    """Return a regularizer's plain method and its DTNH method.
-
-    Args:
-      name: The regularizer's name.
-      member: `optax_dtnh.add_l2_sp`, `optax_dtnh.dtnh`, or anything called in the same way.
-      gradients: What `member` takes as its updates, see `Method`.
-      recipe: Settings of the optimizer behind it.
+    Attributes:
+      name: Its name in results, tables and figures.
+      direction: Its direction on a gradient, without the learning rate.
+      rate: The learning rate and the sign, after everything else.
     """
 
-    def optimizer(weight: ArrayLike, rule: Rule | None) -> optax.GradientTransformation:
-        return then_sgd(member(weight, mask=BACKBONE, rule=rule), recipe)
+    name: str
+    direction: optax.GradientTransformation
+    rate: optax.GradientTransformation
 
-    without = functools.partial(optimizer, rule=plain)
-    with_dtnh = functools.partial(optimizer, rule=None)
+
+def optimizers(steps: int) -> tuple[Optimizer, Optimizer]:
+    """Return SGD with momentum and Adam, with cosine schedules over so many steps."""
+
+    def rate(learning_rate: float) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(learning_rate, steps)
+        return optax.scale_by_learning_rate(schedule)
+
     return (
-        Method(name, without, gradients, regularizer=name),
-        Method(f"{name} + DTNH", with_dtnh, gradients, regularizer=name, baseline=name),
+        Optimizer("SGD", optax.trace(RECIPE.momentum), rate(RECIPE.learning_rate)),
+        Optimizer("Adam", optax.scale_by_adam(), rate(0.01)),
     )
+
+
+RECIPE = Recipe()
+OPTIMIZERS = SGD, ADAM = optimizers(RECIPE.steps)
+FINE_TUNING = "fine-tuning"
+BACKBONE_DECAY = optax.add_decayed_weights(RECIPE.backbone_decay, mask=BACKBONE)
+HEAD_DECAY = optax.add_decayed_weights(RECIPE.head_decay, mask=HEAD)
+
+
+def fine_tuning(optimizer: Optimizer) -> Method:
+    """Return fine-tuning with weight decay, the method without a regularizer towards the source."""
+
+    def build(weight: Any) -> optax.GradientTransformation:
+        del weight
+        return optax.chain(BACKBONE_DECAY, HEAD_DECAY, optimizer.direction, optimizer.rate)
+
+    return Method(FINE_TUNING, build, loss_gradient)
+
+
+def regularized(
+    regularizer: str,
+    optimizer: Optimizer,
+    form: Form,
+    *,
+    decay: optax.GradientTransformation = HEAD_DECAY,
+    **options: Any,
+) -> Method:
+    """Return the method of one regularizer, one optimizer and one form.
+
+    Args:
+      regularizer: A name in `PAIRS`; the method gets this name.
+      optimizer: What the form is combined with.
+      form: Where the regularizer meets the optimizer.
+      decay: Added to the gradient of the loss.
+      **options: Of `dtnh` or `add_l2_sp`, where they are not the usual ones.
+    """
+    in_place = regularizer == "L2-SP" and not form.takes_pair
+    member, gradients = (add_l2_sp, loss_gradient) if in_place else (dtnh, PAIRS[regularizer])
+    options = {"mask": BACKBONE, **options}
+
+    def build(weight: ArrayLike) -> optax.GradientTransformation:
+        summed = form.build(member, optimizer.direction, decay, weight=weight, **options)
+        return optax.chain(summed, optimizer.rate)
+
+    return Method(regularizer, build, gradients, regularizer)
 
 
 def loss_gradient(params: Params, source: Params, pixels: jax.Array, labels: jax.Array) -> Params:
     """Return the gradient of the loss: all that a regularizer formed in place needs."""
     del source
     return jax.grad(lambda p: cross_entropy(p, batch_features(p, pixels), labels))(params)
+
+
+def l2_sp_pair(
+    params: Params, source: Params, pixels: jax.Array, labels: jax.Array
+) -> GradientPair:
+    """Return the gradients of the loss and of L2-SP on the backbone, zero on the head."""
+
+    def distance(params):
+        w, w_s = ({k: tree[k] for k in BACKBONE if BACKBONE[k]} for tree in (params, source))
+        return regularizers.l2_sp(w, w_s)
+
+    g = loss_gradient(params, source, pixels, labels)
+    return GradientPair(g, jax.grad(distance)(params))
 
 
 def feature_pair(
@@ -101,19 +150,20 @@ def feature_pair(
     return value_and_grad_pair(loss_and_reg)(params)[1]
 
 
+PAIRS = {"L2-SP": l2_sp_pair, "KnowDist": feature_pair}
+
+
 def batch_features(params: Params, pixels: jax.Array) -> jax.Array:
     """Return the features of a batch of images."""
     return jax.vmap(network.features, (None, 0))(params, pixels)
+
+
+def batch_logits(params: Params, pixels: jax.Array) -> jax.Array:
+    """Return the logits of a batch of images."""
+    return jax.vmap(network.classify, (None, 0))(params, batch_features(params, pixels))
 
 
 def cross_entropy(params: Params, features: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the mean cross-entropy of a batch, given its features."""
     logits = jax.vmap(network.classify, (None, 0))(params, features)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-
-
-def then_sgd(member: optax.GradientTransformation, recipe: Recipe) -> optax.GradientTransformation:
-    """Return `member` followed by the head's weight decay and SGD."""
-    schedule = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps)
-    head_decay = optax.add_decayed_weights(recipe.head_decay, mask=HEAD)
-    return optax.chain(member, head_decay, optax.sgd(schedule, momentum=recipe.momentum))

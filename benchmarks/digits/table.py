@@ -1,64 +1,55 @@
-"""Results as text: a full table for the terminal, a compact one in Markdown, and statements.
+"""Results as text: a table in Markdown, and what changes at the largest weight in words.
 
 Every number and every verb is computed from the results, so that no sentence outlives its numbers.
 """
 
-from typing import Any
-
 import numpy as np
 
-from benchmarks.harness.record import values
-from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
-
-Results = dict[str, Any]
-
-HEADER = (
-    "method",
-    "weight",
-    "accuracy, %",
-    "vs baseline",
-    "vs fine-tuning",
-    "loss",
-    "conflict",
-)
-ROW = "  {:25}{:>7}{:>14}{:>14}{:>16}{:>9}{:>10}".format
-
-
-def text(results: Results) -> str:
-    """Return the full table, one block per cell, for a terminal."""
-    blocks = []
-    for cell in results["cells"]:
-        rows = [ROW(*_row(results, cell["name"], *method)) for method in _weighted(results)]
-        blocks.append("\n".join([_heading(cell), ROW(*HEADER), *rows]))
-    return "\n\n".join(blocks)
+from benchmarks.harness import tables
+from benchmarks.harness.record import Results, values
+from benchmarks.harness.statistics import Interval, paired_difference
 
 
 def markdown(results: Results) -> str:
-    """Return the compact table: `baseline -> method (difference)` per method and weight.
+    """Return the table: `baseline -> method (difference)` per method and weight.
 
     A difference is bold where its interval excludes 0.
     """
-    titles = [cell["title"] for cell in results["cells"]]
-    name = results["reference"]
-    reference = [f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in results["cells"]]
-    rows = [["method, weight", *titles], ["---"] * (len(titles) + 1)]
-    rows.append([name, *reference])
+    cells, name = results["cells"], results["reference"]
+    means = {c["title"]: f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
+    rows = [{"method, weight": name, **means}]
     for method in _compared(results):
         for weight in results["weights"]:
-            cells = [_arrow(results, cell["name"], method, weight) for cell in results["cells"]]
-            rows.append([f"{method['name']}, {weight:g}", *cells])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            arrows = {c["title"]: _arrow(results, c["name"], method, weight) for c in cells}
+            rows.append({"method, weight": f"{method['name']}, {weight:g}", **arrows})
+    return tables.markdown(rows)
+
+
+def change(results: Results, cell: str, method: str) -> str:
+    """Return in words what a method changes against its baseline at the largest weight."""
+    (compared,) = [m for m in _compared(results) if m["name"] == method]
+    return verdict(_against_baseline(results, cell, compared, max(results["weights"])))
 
 
 def summary(results: Results) -> str:
     """Return in one line per cell and method what it changes at the largest weight."""
     weight = max(results["weights"])
-    lines = [f"Test accuracy against the baseline of the method, at weight {weight:g}:"]
-    for cell in results["cells"]:
-        for method in _compared(results):
-            statement = _statement(results, cell["name"], method, weight)
-            lines.append(f"  {cell['title']:34}{method['name']:26}{statement}")
-    return "\n".join(lines)
+    rows = [
+        {
+            "task": cell["title"],
+            "method": method["name"],
+            f"against its baseline at weight {weight:g}": change(
+                results, cell["name"], method["name"]
+            ),
+            "training loss": " -> ".join(
+                _loss(values(results, cell["name"], name, weight, "training_loss"))
+                for name in (method["baseline"], method["name"])
+            ),
+        }
+        for cell in results["cells"]
+        for method in _compared(results)
+    ]
+    return tables.aligned(rows)
 
 
 def note(results: Results) -> str:
@@ -72,45 +63,12 @@ def note(results: Results) -> str:
     )
 
 
-def _heading(cell: dict) -> str:
-    redrawn = f", {cell['noise']:.0%} of them with a random label" if cell["noise"] else ""
-    return f"{cell['title']}: {cell['shots']} target images per class{redrawn}"
-
-
-def _row(results: Results, cell: str, method: dict, weight: float | None) -> tuple[str, ...]:
-    name = method["name"]
-    x, loss, conflict = (
-        values(results, cell, name, weight, quantity)
-        for quantity in ("accuracy", "training_loss", "conflict")
-    )
-    fine_tuned = values(results, cell, results["reference"], weight, "accuracy")
-    is_reference = name == results["reference"]
-    return (
-        name,
-        "" if weight is None else f"{weight:g}",
-        str(mean_interval(x)),
-        _against_baseline(results, cell, method, weight).signed() if method["baseline"] else "",
-        "" if is_reference else paired_difference(x, fine_tuned).signed(),
-        _loss(loss),
-        "" if np.isnan(conflict).all() else f"{100 * np.mean(conflict):.0f} %",
-    )
-
-
 def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
     without = _mean_accuracy(results, cell, method["baseline"], weight)
     with_dtnh = _mean_accuracy(results, cell, method["name"], weight)
     difference = _against_baseline(results, cell, method, weight)
     shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
     return f"{without:.1f} → {with_dtnh:.1f} ({shown})"
-
-
-def _statement(results: Results, cell: str, method: dict, weight: float) -> str:
-    difference = _against_baseline(results, cell, method, weight)
-    before, after = (
-        _loss(values(results, cell, name, weight, "training_loss"))
-        for name in (method["baseline"], method["name"])
-    )
-    return f"{verdict(difference):<32} training loss {before} -> {after}"
 
 
 def verdict(difference: Interval) -> str:
@@ -142,11 +100,3 @@ def _loss(by_seed: np.ndarray) -> str:
 
 def _compared(results: Results) -> list[dict]:
     return [method for method in results["methods"] if method["baseline"]]
-
-
-def _weighted(results: Results) -> list[tuple[dict, float | None]]:
-    return [
-        (method, weight)
-        for method in results["methods"]
-        for weight in (results["weights"] if method["regularizer"] else [None])
-    ]

@@ -5,7 +5,8 @@ share the source network, the new head and the images, which is what makes their
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,14 @@ from jax.typing import ArrayLike
 
 from benchmarks.digits import network
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import Method, batch_features, cross_entropy
+from benchmarks.digits.methods import (
+    RECIPE,
+    Method,
+    batch_features,
+    batch_logits,
+    cross_entropy,
+    loss_gradient,
+)
 from benchmarks.digits.network import Params
 
 
@@ -25,6 +33,9 @@ class Pretraining(NamedTuple):
     steps: int = 300
     batch_size: int = 64
     learning_rate: float = 2e-3
+
+
+PRETRAINING = Pretraining()
 
 
 class Outcome(NamedTuple):
@@ -41,46 +52,42 @@ class Outcome(NamedTuple):
     conflict: jax.Array | None
 
 
-@functools.partial(jax.jit, static_argnames="settings")
-def pretrain_all(seeds: np.ndarray, pools: Images, settings: Pretraining) -> Params:
-    """Return one network per seed, stacked; `pools` are stacked likewise."""
-    return jax.vmap(lambda seed, pool: pretrain(seed, pool, settings))(seeds, pools)
+class Step(NamedTuple):
+    """One step of a training, before its updates are applied.
 
-
-@functools.partial(jax.jit, static_argnames=("method", "steps"))
-def fine_tune_all(
-    weights: np.ndarray,
-    seeds: np.ndarray,
-    sources: Params,
-    tasks: Task,
-    *,
-    method: Method,
-    steps: int,
-) -> Outcome:
-    """Return the outcomes of every weight and seed, of shape `[weights, seeds]`.
-
-    `sources` and `tasks` are stacked by seed. Called again with a method object, it compiles only
-    for new shapes.
+    Attributes:
+      flag: The caller's flag for this step.
+      params: The parameters.
+      grads: What the method's optimizer was given.
+      updates: What it made of that.
+      state: Its state, after the step.
     """
-    one = functools.partial(fine_tune, method, steps)
-    over_seeds = jax.vmap(one, (None, 0, 0, 0))
-    return jax.vmap(over_seeds, (0, None, None, None))(weights, seeds, sources, tasks)
+
+    flag: Any
+    params: Params
+    grads: Any
+    updates: Params
+    state: Any
 
 
-def pretrain(seed: ArrayLike, pool: Images, settings: Pretraining) -> Params:
+@jax.jit
+def pretrain_all(seeds: np.ndarray, pools: Images) -> Params:
+    """Return one network per seed, stacked; `pools` are stacked likewise."""
+    return jax.vmap(pretrain)(seeds, pools)
+
+
+def pretrain(seed: ArrayLike, pool: Images) -> Params:
     """Return a network trained on the source pool from scratch."""
     key_params, key_batches = jax.random.split(jax.random.key(seed))
     params = network.init(key_params)
-    schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
-    tx = optax.adam(schedule)
-    shape = (settings.steps, settings.batch_size)
+    tx = optax.adam(optax.cosine_decay_schedule(PRETRAINING.learning_rate, PRETRAINING.steps))
+    shape = (PRETRAINING.steps, PRETRAINING.batch_size)
     all_pixels, all_labels = map(jnp.asarray, pool)
     batches = jax.random.randint(key_batches, shape, 0, len(all_labels))
 
     def step(carry, batch):
         params, state = carry
-        pixels, labels = all_pixels[batch], all_labels[batch]
-        grads = jax.grad(lambda p: cross_entropy(p, batch_features(p, pixels), labels))(params)
+        grads = loss_gradient(params, params, all_pixels[batch], all_labels[batch])
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -88,26 +95,71 @@ def pretrain(seed: ArrayLike, pool: Images, settings: Pretraining) -> Params:
     return params
 
 
-def fine_tune(
-    method: Method, steps: int, weight: ArrayLike, seed: ArrayLike, source: Params, task: Task
+@functools.partial(jax.jit, static_argnames="method")
+def fine_tune_all(
+    weights: np.ndarray, seeds: np.ndarray, sources: Params, tasks: Task, *, method: Method
 ) -> Outcome:
-    """Return the outcome of one method: a new head on the source's backbone, full batches."""
-    params = with_new_head(seed, source)
-    tx = method.optimizer(weight)
-    pixels, labels = map(jnp.asarray, task.target)
+    """Return the outcomes of every weight and seed, of shape `[weights, seeds]`.
 
-    def step(carry, _):
-        params, state = carry
-        updates = method.gradients(params, source, pixels, labels)
-        updates, state = tx.update(updates, state, params)
-        return (optax.apply_updates(params, updates), state), optax.tree.get(state, "conflict")
+    `sources` and `tasks` are stacked by seed. Called again with a method object, it compiles only
+    for new shapes.
+    """
+    over_seeds = jax.vmap(functools.partial(outcome, method), (None, 0, 0, 0))
+    return jax.vmap(over_seeds, (0, None, None, None))(weights, seeds, sources, tasks)
 
-    (params, _), conflicts = jax.lax.scan(step, (params, tx.init(params)), length=steps)
+
+def outcome(
+    method: Method, weight: ArrayLike, seed: ArrayLike, source: Params, task: Task
+) -> Outcome:
+    """Return the outcome of one method with full batches."""
+
+    def conflict(step: Step) -> jax.Array | None:
+        return optax.tree.get(step.state, "conflict")
+
+    flags = jnp.ones(RECIPE.steps)
+    params, conflicts = fine_tune(method, weight, seed, source, task.target, flags, None, conflict)
     return Outcome(
-        accuracy(params, task.test),
-        cross_entropy(params, batch_features(params, pixels), labels),
+        100 * jnp.mean(correct(params, task.test)),
+        loss(params, task.target),
         None if conflicts is None else jnp.mean(conflicts),
     )
+
+
+def fine_tune(
+    method: Method,
+    weight: Any,
+    seed: ArrayLike,
+    source: Params,
+    target: Images,
+    flags: ArrayLike,
+    batches: ArrayLike | None,
+    observe: Callable[[Step], Any],
+) -> tuple[Params, Any]:
+    """Return the parameters after training from the source with a new head, and what was observed.
+
+    Args:
+      method: What to train with.
+      weight: Of the regularizer, or whatever else the method's optimizer is made from.
+      seed: Of the new head.
+      source: The source network.
+      target: The images to learn.
+      flags: One per step, for `observe`.
+      batches: The indices of every step's images, of shape `[steps, size]`; None for all of them.
+      observe: Gives what is returned of every step.
+    """
+    params, tx = with_new_head(seed, source), method.optimizer(weight)
+    pixels, labels = map(jnp.asarray, target)
+
+    def step(carry, now):
+        (params, state), (flag, batch) = carry, now
+        x, y = (pixels, labels) if batch is None else (pixels[batch], labels[batch])
+        grads = method.gradients(params, source, x, y)
+        updates, state = tx.update(grads, state, params)
+        observed = observe(Step(flag, params, grads, updates, state))
+        return (optax.apply_updates(params, updates), state), observed
+
+    (params, _), observed = jax.lax.scan(step, (params, tx.init(params)), (flags, batches))
+    return params, observed
 
 
 def with_new_head(seed: ArrayLike, source: Params) -> Params:
@@ -116,8 +168,13 @@ def with_new_head(seed: ArrayLike, source: Params) -> Params:
     return {**source, "head": network.init_head(key)}
 
 
-def accuracy(params: Params, images: Images) -> jax.Array:
-    """Return the share of images classified correctly, in %."""
-    features = batch_features(params, jnp.asarray(images.pixels))
-    logits = jax.vmap(network.classify, (None, 0))(params, features)
-    return 100 * jnp.mean(jnp.argmax(logits, axis=-1) == images.labels)
+def loss(params: Params, images: Images) -> jax.Array:
+    """Return the mean cross-entropy on images."""
+    pixels, labels = map(jnp.asarray, images)
+    return cross_entropy(params, batch_features(params, pixels), labels)
+
+
+def correct(params: Params, images: Images) -> jax.Array:
+    """Return which images are classified correctly."""
+    logits = batch_logits(params, jnp.asarray(images.pixels))
+    return jnp.argmax(logits, axis=-1) == jnp.asarray(images.labels)

@@ -40,17 +40,6 @@ def numbers(values: Any) -> list[float | None]:
     return [float(f"{x:.6g}") if np.isfinite(x) else None for x in np.asarray(values)]
 
 
-def by_weight(
-    cell: str, method: str, weights: Sequence[float | None], outcome: Any
-) -> list[dict[str, Any]]:
-    """Return one record per weight from a NamedTuple of arrays of shape `[weights, seeds]`."""
-    return [
-        {"cell": cell, "method": method, "weight": weight}
-        | {k: None if x is None else numbers(x[i]) for k, x in outcome._asdict().items()}
-        for i, weight in enumerate(weights)
-    ]
-
-
 def values(
     results: dict[str, Any], cell: str, method: str, weight: float | None, quantity: str
 ) -> np.ndarray:

@@ -21,14 +21,14 @@ class Table(NamedTuple):
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return `rows` as a table in Markdown under the names of their columns."""
+    """Return `rows`, at least one, as a table in Markdown under the names of their columns."""
     lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[cell(value) for value in row.values()] for row in rows]
+    lines += [[cell(value).replace("|", "\\|") for value in row.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def aligned(rows: Sequence[Row]) -> str:
-    """Return `rows` as aligned columns under their names."""
+    """Return `rows`, at least one, as aligned columns under their names."""
     lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -11,6 +11,8 @@ OWN = re.compile(r"<(?:script|link|img|source)\b[^>]*?\b(?:src|href)=[\"']?(?!/)
 STYLE = re.compile(r"(?:@import\s+|url\()[\"']?(?:https?:)?//[^)\"';]+")
 UNRENDERED = {
     "an RST link": re.compile(r"&gt;`_|&gt;</code>_"),
+    "an RST block": re.compile(r"<p>[^<]*::</p>"),
+    "an example without a section": re.compile(r"<p>Examples?:"),
     "a table": re.compile(r"<p>\|[^<]*\|---"),
     "a list": re.compile(r"<p>(?:(?!</p>).)*\n[-*] ", re.DOTALL),
     "a fence": re.compile(r"<p>```"),

@@ -12,27 +12,21 @@ from pathlib import Path
 from posixpath import join, normpath
 
 import results
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "benchmarks/README.md")
 LINK = re.compile(r"(\]\(|^\[[^\]]+\]: )(?!https?:|#|mailto:)([^)#\s]+)", re.MULTILINE)
-# The site's Markdown wants four spaces below a number, the repository's view is content with three.
-NUMBERED = re.compile(r"^\d+\. .*(?:\n(?: {3}.*|$))*", re.MULTILINE)
-CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^ *```.*?^ *```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+CODE_OR_LINK = re.compile(f"({CODE.pattern})|{LINK.pattern}", CODE.flags)
 
 
 def on_config(config):
     """Add to the navigation every record of a benchmark, and to the guide a page that it lacks."""
     section(config, "Benchmarks").extend({n: results.page(n)} for n in results.names(ROOT))
     listed = re.findall(r"[\w./]+\.md", str(config.nav))
-    section(config, "Guide").extend(path for path in pages(ROOT) if path not in listed)
+    section(config, "Guide").extend(path for path in pages() if path not in listed)
     return config
-
-
-def section(config, title):
-    """Return the pages of a section of the navigation."""
-    return next(item[title] for item in config.nav if title in item)
 
 
 def on_files(files, config):
@@ -43,28 +37,28 @@ def on_files(files, config):
     for name in results.names(ROOT):
         content = results.markdown(ROOT, name)
         files.append(File.generated(config, results.page(name), content=content))
-    styles = [
-        path for path in config.extra_css if (ROOT / path).is_file()
-    ]  # the others are plugins'
-    for path in [*pages(ROOT), *styles]:
-        _append(files, path, config)
+    for path in [*pages(), *(path for path in config.extra_css if (ROOT / path).is_file())]:
+        append(files, path, config)
     for file in list(files.documentation_pages()):
         for target in linked(file.content_string, file.src_uri):
             if not files.get_file_from_path(shown(target)) and (ROOT / target).is_file():
-                _append(files, target, config)
+                append(files, target, config)
     return files
 
 
 def on_page_markdown(markdown, **_):
-    """Point links to source files at the pages that show them, and indent what lists hold."""
-    markdown = NUMBERED.sub(lambda item: re.sub("^ {3}", " " * 4, item[0], flags=re.M), markdown)
-    return CODE_OR_LINK.sub(_to_shown, markdown)
+    """Point links to source files at the pages that show them."""
+    return CODE_OR_LINK.sub(lambda m: m[1] or m[2] + shown(m[3]), markdown)
 
 
-def pages(root):
+def section(config, title):
+    """Return the pages of a section of the navigation."""
+    return next(item[title] for item in config.nav if title in item)
+
+
+def pages():
     """Return the pages that are written by hand, as paths in the repository."""
-    written = sorted(path.relative_to(root).as_posix() for path in root.glob("docs/*.md"))
-    return [path for path in PAGES if (root / path).is_file()] + written
+    return [*PAGES, *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))]
 
 
 def linked(text, page):
@@ -78,17 +72,10 @@ def shown(path):
     return f"{path}.md" if path.endswith(".py") else path
 
 
-CODE_OR_LINK = re.compile(f"({CODE.pattern})|{LINK.pattern}", CODE.flags)
-
-
-def _to_shown(match):
-    return match[1] or match[2] + shown(match[3])
-
-
-def _append(files: Files, path, config):
+def append(files, path, config):
+    """Add a file of the repository to the site, source code as a page that shows it."""
     if path.endswith(".py"):
-        code = (ROOT / path).read_text()
-        content = f"# {path}\n\n```python\n{code}```\n"
+        content = f"# {path}\n\n```python\n{(ROOT / path).read_text()}```\n"
         files.append(File.generated(config, shown(path), content=content))
     else:
         files.append(File(path, ROOT.as_posix(), config.site_dir, config.use_directory_urls))

@@ -12,7 +12,7 @@ pretrained network. Every model returns `(logits, features)`, `features` a dict 
 Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 """
 
-from optax_dtnh.models import _extra  # noqa: F401, before what it speaks of
+from optax_dtnh.models import _extra  # noqa: F401, before the imports that need the extra
 from optax_dtnh.models._pretrained import load_pretrained
 from optax_dtnh.models._resnet import (
     Basic,

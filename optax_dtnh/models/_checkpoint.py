@@ -1,4 +1,4 @@
-"""A file of weights: names, shapes and dtypes before the data, one sentence for a bad file."""
+"""A file of weights: names, shapes and dtypes before the data, and one error for a bad file."""
 
 import functools
 import hashlib
@@ -29,7 +29,7 @@ MORE_THAN_TENSORS = (
 
 
 class Checkpoint(NamedTuple):
-    """A file of weights that has been found sound as far as its header goes.
+    """A file of weights with a valid header.
 
     Attributes:
       path: The file.
@@ -45,14 +45,14 @@ class Checkpoint(NamedTuple):
 
 
 def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Checkpoint:
-    """Return what the file of weights holds, without its data where the format allows it.
+    """Return what the file holds, without reading its data if the format allows it.
 
     Args:
       path: A `.safetensors` file, or a `.pth`, `.pt` or `.bin` file of torch, which needs torch.
         Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is
         unwrapped.
       sha256: The hexadecimal digest that the file should have, compared before anything is parsed.
-        The formats themselves do not notice a flipped bit.
+        The formats themselves do not detect a flipped bit.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -184,9 +184,9 @@ def _import_torch(path: Path) -> Any:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
-            f"`source` should be a .safetensors file where torch is not installed, got {path}. "
-            "Convert it where torch is: `safetensors.torch.save_file(torch.load('model.pth', "
-            "weights_only=True), 'model.safetensors')`."
+            f"torch is not installed, so {path} cannot be read. Convert it where torch is: "
+            "`safetensors.torch.save_file(torch.load('model.pth', weights_only=True), "
+            "'model.safetensors')`."
         ) from error
     return torch
 
@@ -194,8 +194,8 @@ def _import_torch(path: Path) -> Any:
 def _load_torch(torch: Any, path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    # Damage surfaces as any of a dozen kinds. The text is left to the cause: it advises to let
-    # the file run code.
+    # A damaged file raises one of a dozen classes. torch's own text stays in the cause, because it
+    # advises to let the file run code.
     except Exception as error:
         raise ValueError(
             f"`source` should be a torch file of tensors alone, got {path} "
@@ -231,7 +231,7 @@ def _to_numpy(torch: Any, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _array(torch: Any, tensor: Any) -> np.ndarray:
     if tensor.dtype != torch.bfloat16:
         return tensor.numpy()
-    # torch gives numpy no bfloat16: hand over the bits and say again what they are.
+    # torch cannot convert bfloat16 to numpy: pass the bits, and name their dtype again.
     return tensor.view(torch.int16).numpy().view("bfloat16")
 
 

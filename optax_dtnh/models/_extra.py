@@ -5,7 +5,7 @@ from importlib.util import find_spec
 for _name in ("flax", "safetensors"):
     if find_spec(_name) is None:
         raise ModuleNotFoundError(
-            f"`{_name}` should be installed for `optax_dtnh.models`, got none. Install the extra: "
+            f"`{_name}` is not installed, but `optax_dtnh.models` needs it. Run "
             "`pip install 'optax-dtnh[models]'`.",
             name=_name,
         )

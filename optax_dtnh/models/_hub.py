@@ -1,4 +1,4 @@
-"""A file of a hub repository: the cache first, the network only on demand, one sentence if not."""
+"""A file of a hub repository: the cache first, the network only on demand, one error if not."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DEFAULT_FILE = "model.safetensors"
-# A revision has no slash, but for the names under which the hub keeps pull requests.
+# A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
 CONNECT_S = 1.0  # without a network, this is what the user waits for
 
@@ -40,14 +40,14 @@ def hub_file(
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
 ) -> Path:
-    """Return the path of the file in the hub's cache, which it enters if it is to be downloaded.
+    """Return the path of the file in the hub's cache, and download it first if asked.
 
-    What is in the cache is returned without any request. A file that arrives in part only is never
-    returned, nor left in the cache.
+    A cached file is returned without any request. An incomplete download is neither returned nor
+    left in the cache.
 
     Args:
-      source: `hf:owner/name`, and possibly `@revision`, and possibly `/file/in/repo`. Without a
-        revision it is `main`, without a file `model.safetensors`.
+      source: `hf:owner/name[@revision][/file/in/repo]`. The default revision is `main`, the default
+        file `model.safetensors`.
       download: Whether to fetch a file that is not in the cache.
       cache_dir: Folder of the cache; None is the client's own choice.
       endpoint: Address of the hub that every request goes to; None is the client's own choice.
@@ -66,8 +66,8 @@ def hub_file(
         return cached
     if not download:
         raise FileNotFoundError(
-            f"`source` should be in the hub's cache, got {source!r}: {file} is not in "
-            f"{file.cache_dir}. {_ways_out(file, 'pass `download=True`')}"
+            f"{source!r} is not in the hub's cache: {file} is not in {file.cache_dir}. "
+            f"{_ways_out(file, 'pass `download=True`')}"
         )
     address = None if endpoint is None else endpoint.rstrip("/")
     with _discreet():
@@ -105,15 +105,15 @@ def _client() -> Any:
         import huggingface_hub.utils
     except ImportError as error:
         raise ImportError(
-            "`source` should be a local path where huggingface_hub is not installed, got one that "
-            'starts with hf:. Run `pip install "optax-dtnh[models]"`.'
+            "`huggingface_hub` is not installed, so `hf:...` cannot be fetched. Run "
+            "`pip install 'optax-dtnh[models]'`, or pass a local path."
         ) from error
     return huggingface_hub
 
 
 def _cached(file: HubFile) -> Path | None:
     # Not `hf_hub_download(local_files_only=True)`: that may ask the hub for a list of agents first.
-    # Where the cache knows that the hub has no such file, the answer is neither a path nor None.
+    # If the cache knows that the hub has no such file, it returns neither a path nor None.
     found = _client().try_to_load_from_cache(
         file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
     )
@@ -129,7 +129,7 @@ def _ways_out(file: HubFile, last: str) -> str:
 
 
 def _reach(source: str, file: HubFile, endpoint: str | None) -> None:
-    """Ask once, because the client itself tries for 23 s before it finds that there is no network.
+    """Ask once, because the client itself retries for 23 s if there is no network.
 
     Its own session and headers, so that its proxies and tokens count here as well.
     """
@@ -145,9 +145,8 @@ def _reach(source: str, file: HubFile, endpoint: str | None) -> None:
         )
     except Exception as error:  # whatever the client's HTTP library raises; it is chained
         raise ConnectionError(
-            "`source` should be in the hub's cache where the hub cannot be reached, got "
-            f"{source!r}: {file} is not in {file.cache_dir}, and asking "
-            f"{endpoint or hub.constants.ENDPOINT} failed ({_text(error)}). "
+            f"The hub at {endpoint or hub.constants.ENDPOINT} cannot be reached "
+            f"({_text(error)}), and for {source!r}, {file} is not in {file.cache_dir}. "
             + _ways_out(file, "run this again with network")
         ) from error
     try:
@@ -167,28 +166,27 @@ def _download(source: str, file: HubFile, endpoint: str | None) -> Path:
         raise _refusal(source, file, error.response) from error
     except Exception as error:  # a broken connection, a full disk, a page in place of the hub
         raise OSError(
-            f"`source` should be downloadable, got {source!r}: the download of {file} broke off "
-            f"({_text(error)}). Nothing of it was kept as a file in {file.cache_dir}: run it again."
+            f"The download of {file} for {source!r} failed ({_text(error)}). Nothing of it was "
+            f"kept as a file in {file.cache_dir}: run it again."
         ) from error
 
 
 def _refusal(source: str, file: HubFile, response: Any) -> OSError:
     status = response.status_code
     said = response.headers.get("X-Error-Message")
-    got = f"got {source!r}: for {file} it answered {status}" + (f" ({said})" if said else "")
+    answer = f"For {source!r}, the hub answered {status}" + (f" ({said})" if said else "")
     if status == 404:
         return FileNotFoundError(
-            f"`source` should name what the hub has, {got}, no such repository, revision or file. "
-            "Check the three on the hub's page of the repository."
+            f"{answer}: no such repository, revision or file as {file}. Check the three on the "
+            "hub's page of the repository."
         )
     if status in (401, 403):
         return PermissionError(
-            f"`source` should name what the hub lets you read, {got}. Check that the repository "
-            "exists, accept its conditions on the hub, and run `hf auth login` or set HF_TOKEN."
+            f"{answer}: you may not read {file}. Check that the repository exists, accept its "
+            "conditions on the hub, and run `hf auth login` or set HF_TOKEN."
         )
     return OSError(
-        f"`source` should name what the hub can deliver, {got}. Run it again later, or pass the "
-        "path of a local file."
+        f"{answer}: it cannot deliver {file}. Run it again later, or pass the path of a local file."
     )
 
 

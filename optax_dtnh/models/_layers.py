@@ -1,4 +1,4 @@
-"""The layers where Flax and torch differ, made to agree, and what both networks share."""
+"""Layers that compute what torch computes where Flax differs, and what both networks share."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ class BatchNorm(nnx.BatchNorm):
         super().__init__(features, **options, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the normalized `x`; in training mode move the running statistics."""
+        """Return the normalized `x`; in training mode update the running statistics."""
         if self.use_running_average:
             return super().__call__(x).astype(x.dtype)
         n = x.size // x.shape[-1]

@@ -1,4 +1,4 @@
-"""How a tensor lies in a checkpoint of torch's and how in our models, by the path of our leaf.
+"""The layout of a tensor in a torch checkpoint and in our models, by the path of our leaf.
 
 A kernel is `[height, width,] in, out` here and `out, in [, height, width]` there; everything else
 lies alike.
@@ -15,7 +15,7 @@ EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without roundin
 
 
 def dotted(path: Path) -> str:
-    """Return the path in one word."""
+    """Return the path as one string with dots."""
     return ".".join(map(str, path))
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from optax_dtnh.models._sizes import build_resnet, build_vit
 
 Row = tuple[str, ...]
-EPSILON = "layer_norm_epsilon"  # of a ViT, in the metadata of a file of ours: no tensor tells it
+EPSILON = "layer_norm_epsilon"  # our files store it in their metadata: no tensor tells it
 
 LEAVES = {
     "kernel": "weight",

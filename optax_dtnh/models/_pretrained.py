@@ -31,39 +31,14 @@ def load_pretrained(
 ) -> ResNet | ViT:
     """Load a ResNet or ViT from a checkpoint in the form of torchvision, timm or Hugging Face.
 
-    Architecture, size and naming scheme are recognized from the tensors' names and shapes. Every
-    tensor has to be used and every parameter and statistic filled; names, shapes and dtypes are
-    compared before any weight is read (in a safetensors file). The model is in training mode:
-    call `model.eval()`, or `teacher_view(model)`, for the pretrained network's own outputs.
+    The names and shapes of the tensors give the architecture, the size and the naming scheme. Every
+    tensor must be used, and every parameter and statistic filled. The model is in training mode:
+    call `model.eval()` or `teacher_view(model)` for the pretrained network's own outputs.
 
-    What no tensor tells is taken to be the usual: attention heads of width 64, and in a ResNet the
-    stride on the 3 x 3 convolution. Images are normalized as the checkpoint's authors say.
+    [docs/models.md](models.md#what-no-tensor-tells) lists what the file does not say, such as the
+    preprocessing of the images.
 
-    Args:
-      source: Path of a `.safetensors` file, or of a `.pth`, `.pt` or `.bin` file if torch is
-        installed (read with `weights_only=True`, so that nothing in it is executed); or
-        `hf:owner/name`, `hf:owner/name@revision`, `hf:owner/name/file`: a file in a repository of
-        the Hugging Face hub, `model.safetensors` unless named.
-      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are float32 in any case:
-        narrower ones in the file are widened, which is exact.
-      sha256: Digest that the file must have. A damaged file can load without an error otherwise.
-      ignore: Names of tensors in the file that may stay unused, such as a list.
-      download: Whether to fetch a file that is not in the hub's cache, with a progress bar. The
-        cache is asked first, and answers without the network.
-      cache_dir: Folder of the hub's cache; None is the hub's own choice.
-      endpoint: Address of the hub; None is the hub's own choice.
-
-    Returns:
-      A `ResNet` or `ViT` with float32 parameters.
-
-    Raises:
-      FileNotFoundError: No such file, or not in the cache and not to be downloaded.
-      TypeError: `ignore` is a string.
-      ValueError: The file is damaged, is no checkpoint, or holds other tensors than a model of ours
-        (all missing, unexpected and misshaped ones are listed) or values that are not finite.
-      OSError: The hub cannot be reached or refuses.
-
-    Example:
+    Examples:
       >>> import tempfile
       >>> from flax import nnx
       >>> from optax_dtnh.models import load_pretrained, resnet18, save_pretrained
@@ -71,6 +46,26 @@ def load_pretrained(
       >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
       >>> load_pretrained(path).head.out_features
       3
+
+    Args:
+      source: Path of a `.safetensors` file, or with torch installed of a `.pth`, `.pt` or `.bin`
+        file; or `hf:owner/name`, `hf:owner/name@revision`, `hf:owner/name/file` on the hub.
+      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are always float32.
+      sha256: Digest that the file must have. Without it, a damaged file can load without an error.
+      ignore: Names of tensors in the file that may stay unused, such as a list.
+      download: Whether to fetch a file that is not in the hub's cache.
+      cache_dir: Folder of the hub's cache; None is the client's own choice.
+      endpoint: Address of the hub; None is the client's own choice.
+
+    Returns:
+      A `ResNet` or `ViT` with float32 parameters.
+
+    Raises:
+      FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
+      TypeError: `ignore` is a string.
+      ValueError: The file is damaged, is no checkpoint, or does not hold exactly the tensors of
+        such a model (all differences are listed), or holds values that are not finite.
+      OSError: The hub cannot be reached or refuses.
     """
     if isinstance(ignore, str):
         raise TypeError(
@@ -140,7 +135,7 @@ def _check_tensors(
     names: Mapping[tuple[Any, ...], Names],
     ignore: Collection[str],
 ) -> None:
-    """Raise unless the file holds what the model needs, of its shapes, and nothing else."""
+    """Raise unless the file holds exactly the tensors of the model, in their shapes."""
     expected = {
         name: their_shape(path, leaf.shape, len(names[path]))
         for path, leaf in leaves.items()

@@ -1,4 +1,4 @@
-"""Residual networks that compute what torch's do, with named feature maps.
+"""Residual networks that equal torch's, with named feature maps.
 
 Version 1.5, the one whose weights people have: the stride of a bottleneck sits on its 3 x 3
 convolution. Padding is `k // 2` on both sides, where `SAME` would pad a strided convolution on one.
@@ -17,7 +17,7 @@ from optax_dtnh.models._layers import BatchNorm, check_images, convolution, resu
 
 
 class Basic(nnx.Module):
-    """Two 3 x 3 convolutions around a shortcut, the block of ResNet-18 and 34."""
+    """Two 3 x 3 convolutions with a shortcut: the block of ResNet-18 and 34."""
 
     expansion = 1
 
@@ -73,30 +73,19 @@ def shortcut(inputs: int, outputs: int, stride: int, **options) -> Projection | 
 
 
 class ResNet(nnx.Module):
-    """A residual network for images, He et al. 2015, in the form that torchvision trains (v1.5).
+    """A residual network for images, in the form that torchvision trains (version 1.5).
 
-    `model(images) -> (logits, features)`, `features` a dict of the maps after each part, each
-    rectified: `stem` (before the pooling), `stage1` to `stage4`. `model(images, gates)` multiplies
-    `gates[name]` into the map of that name where it is formed, for
-    `optax_dtnh.regularizers.channel_attention`.
+    `model(images) -> (logits, features)`. `features` is a dict of the maps after each part, after
+    the relu: `stem` (before the pooling), `stage1` to `stage4`. `model(images, gates)` multiplies
+    `gates[name]` into the map of that name, for `optax_dtnh.regularizers.channel_attention`.
 
-    In training mode, as it is made, batch normalization uses the batch and moves the running
-    statistics as torch does (momentum 0.9, the variance with `n / (n - 1)`), and at least two
-    values per channel are needed. `model.eval()` uses the running statistics.
+    A new model is in training mode: batch normalization uses the batch and updates the running
+    statistics as torch does, and needs at least two values per channel. `model.eval()` uses the
+    running statistics.
 
     `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152` are this class with their blocks.
 
-    Args:
-      blocks: Number of blocks in each stage; the stages after the first halve the resolution.
-      block: `Basic` or `Bottleneck`.
-      width: Channels of the stem and of the first stage; each stage has twice those of the one
-        before, a bottleneck four times as many outside.
-      classes: Number of logits.
-      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters and statistics are float32, and
-        statistics are computed in it. None computes in that of parameters and images.
-      rngs: Random keys for the initial parameters.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from optax_dtnh.models import resnet18
@@ -106,8 +95,19 @@ class ResNet(nnx.Module):
       >>> logits.shape, features["stage2"].shape
       ((2, 10), (2, 12, 12, 128))
 
-    Source: He et al., `Deep Residual Learning for Image Recognition
-    <https://arxiv.org/abs/1512.03385>`_, 2015; torchvision's models for padding and stride.
+    Args:
+      blocks: Number of blocks in each stage. Each stage after the first halves the resolution.
+      block: `Basic` or `Bottleneck`.
+      width: Channels of the stem and of the first stage. Each stage has twice those of the one
+        before; the output of a bottleneck has four times as many.
+      classes: Number of logits.
+      dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
+        Parameters and statistics are float32.
+      rngs: Random keys for the initial parameters.
+
+    Source: He et al., [Deep Residual Learning for Image
+    Recognition](https://arxiv.org/abs/1512.03385), 2015; torchvision's models for padding and
+    stride.
     """
 
     def __init__(
@@ -146,12 +146,12 @@ class ResNet(nnx.Module):
         return result(self.frozen, self.head(jnp.mean(x, axis=(1, 2))), features)
 
     def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients end here; called by `nnx.view`."""
+        """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
 
 
 def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:
-    """Return `x` times its gate, or `x` itself where it has none."""
+    """Return `x` times its gate, or `x` if it has none."""
     return x if gates is None or name not in gates else x * gates[name]
 
 

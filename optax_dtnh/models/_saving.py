@@ -16,20 +16,12 @@ from optax_dtnh.models._vit import ViT
 
 
 def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
-    """Write a model as a safetensors file that torch's own code loads, and `load_pretrained`.
+    """Write a model as a safetensors file for `load_pretrained` and for torch's own code.
 
-    A ResNet is written under torchvision's and timm's names, a ViT under timm's, in float32. What
-    is loaded back is the same bit for bit. The file appears whole or not at all.
+    A ResNet gets the names of torchvision and timm, a ViT those of timm, in float32. Loading it
+    again gives the same bits. The file is written completely or not at all.
 
-    Args:
-      model: A `ResNet` or `ViT`.
-      path: Where to write, ending in `.safetensors`; a file there is replaced.
-
-    Raises:
-      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
-      ValueError: `path` has another ending.
-
-    Example:
+    Examples:
       >>> import tempfile
       >>> from flax import nnx
       >>> from safetensors import safe_open
@@ -39,6 +31,14 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       >>> with safe_open(path, framework="numpy") as file:
       ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
       [64, 32, 1, 1]
+
+    Args:
+      model: A `ResNet` or `ViT`.
+      path: Where to write, ending in `.safetensors`. An existing file is replaced.
+
+    Raises:
+      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
+      ValueError: `path` has another ending.
     """
     path = Path(path)
     scheme = _scheme_to_save(model)

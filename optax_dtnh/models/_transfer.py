@@ -1,4 +1,4 @@
-"""What a transfer needs of a pretrained model: a new head, a mask of the old rest, a teacher."""
+"""What a transfer needs of a pretrained model: a new head, a mask of the backbone, a teacher."""
 
 from typing import Any, TypeVar
 
@@ -15,8 +15,16 @@ HEAD = "head"
 def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
     """Return a copy of `model` with a new, random head for another number of classes.
 
-    Nothing is shared with `model`, which stays as it is: the copy can be trained and donated while
-    the original serves as teacher.
+    The copy shares nothing with `model`, so you can train and donate it while `model` serves as the
+    teacher.
+
+    Examples:
+      >>> from flax import nnx
+      >>> from optax_dtnh.models import replace_head, resnet18
+      >>> source = resnet18(width=8, rngs=nnx.Rngs(0))
+      >>> model = replace_head(source, 67, rngs=nnx.Rngs(1))
+      >>> model.head.out_features, source.head.out_features
+      (67, 1000)
 
     Args:
       model: A `ResNet` or `ViT`, such as from `load_pretrained`.
@@ -24,18 +32,11 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
       rngs: Random keys for the head.
 
     Returns:
-      A model of the same class, in the same mode, but trainable if `model` is a `teacher_view`.
+      A model of the same class, in the same mode. It is trainable even if `model` is a
+      `teacher_view`.
 
     Raises:
       ValueError: `classes` is not positive.
-
-    Example:
-      >>> from flax import nnx
-      >>> from optax_dtnh.models import replace_head, resnet18
-      >>> source = resnet18(width=8, rngs=nnx.Rngs(0))
-      >>> model = replace_head(source, 67, rngs=nnx.Rngs(1))
-      >>> model.head.out_features, source.head.out_features
-      (67, 1000)
     """
     if classes < 1:
         raise ValueError(
@@ -50,24 +51,13 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
 
 
 def backbone_mask(tree: Any) -> Any:
-    """Return a tree of booleans, True for pretrained parameters and False for the head's.
+    """Return a tree of booleans, True for pretrained parameters and False for those of the head.
 
-    It is the mask of `add_l2_sp` and `dtnh` for these models: pass `mask=backbone_mask(model)`
-    where an `nnx.Optimizer(model, tx, wrt=nnx.Param)` updates the model, and
-    `mask=backbone_mask(params)` for parameters in other containers; `mask=backbone_mask` fits
-    both.
+    It is the `mask` of `add_l2_sp` and `dtnh` for these models. Pass `mask=backbone_mask(model)` if
+    `nnx.Optimizer(model, tx, wrt=nnx.Param)` updates the model, and `mask=backbone_mask(params)`
+    for other containers. `mask=backbone_mask` fits both.
 
-    Args:
-      tree: A `ResNet` or `ViT`, or a tree of its parameters: `nnx.state(model, nnx.Param)`, its
-        pure form, or nested dicts.
-
-    Returns:
-      For a model, the pure `nnx.State` of its parameters' structure, for a tree one like it.
-
-    Raises:
-      ValueError: The tree has no `head`, or nothing else.
-
-    Example:
+    Examples:
       >>> import jax
       >>> from flax import nnx
       >>> from optax_dtnh.models import backbone_mask, resnet18
@@ -75,6 +65,16 @@ def backbone_mask(tree: Any) -> Any:
       >>> mask = backbone_mask(model)
       >>> mask["head"]["kernel"], mask["stem"]["conv"]["kernel"]
       (False, True)
+
+    Args:
+      tree: A `ResNet` or `ViT`, or a tree of its parameters: `nnx.state(model, nnx.Param)`, its
+        pure form, or nested dicts.
+
+    Returns:
+      For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
+
+    Raises:
+      ValueError: The tree has no `head`, or nothing else.
     """
     if isinstance(tree, nnx.Module):
         tree = nnx.as_pure(nnx.state(tree, nnx.Param))
@@ -91,16 +91,10 @@ def backbone_mask(tree: Any) -> Any:
 def teacher_view(model: Model) -> Model:
     """Return a frozen view of `model`: evaluation mode, no gradients, the same variables.
 
-    It costs no memory, since variables are shared, and so it moves with `model`: train a copy, such
-    as `replace_head` or `nnx.clone(model, arrays=True)` give.
+    The view needs no memory. Because it shares the variables, it changes with `model`: train a copy
+    instead, from `replace_head` or `nnx.clone(model, arrays=True)`.
 
-    Args:
-      model: A `ResNet` or `ViT`. Its own mode stays as it is.
-
-    Returns:
-      A model of the same class whose outputs pass no gradient on to its parameters or its images.
-
-    Example:
+    Examples:
       >>> from flax import nnx
       >>> from optax_dtnh.models import resnet18, teacher_view
       >>> model = resnet18(width=8, rngs=nnx.Rngs(0))
@@ -109,6 +103,12 @@ def teacher_view(model: Model) -> Model:
       (True, False)
       >>> teacher.head.kernel is model.head.kernel
       True
+
+    Args:
+      model: A `ResNet` or `ViT`. Its own mode stays as it is.
+
+    Returns:
+      A model of the same class whose outputs pass no gradient to its parameters or images.
     """
     options = {"use_running_average": True, "frozen": True}
     return nnx.view(model, **options, raise_if_not_found=False)  # a ViT has no running average

@@ -1,4 +1,4 @@
-"""Vision transformers that compute what torch's do, with the tokens after every block."""
+"""Vision transformers that equal torch's, with the tokens after every block."""
 
 import functools
 
@@ -44,29 +44,15 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """A vision transformer, Dosovitskiy et al. 2020, classifying by its class token.
+    """A vision transformer that classifies by its class token.
 
-    `model(images) -> (logits, features)`, `features` a dict of the tokens [batch, 1 + patches,
-    width] after each block, `block1` to `block12`, the class token first. It has neither dropout
-    nor running statistics: training and evaluation mode are the same.
+    `model(images) -> (logits, features)`. `features` is a dict of the tokens [batch, 1 + patches,
+    width] after each block, `block1` to `block12`, the class token first. It has no dropout and no
+    running statistics, so training and evaluation mode are the same.
 
     `vit_tiny`, `vit_small` and `vit_base` are this class with widths of 192, 384 and 768.
 
-    Args:
-      width: Width of the tokens, a multiple of 64, the width of an attention head.
-      blocks: Number of blocks.
-      image_size: Height and width of the images, a multiple of `patch_size`.
-      patch_size: Height and width of a patch.
-      classes: Number of logits.
-      epsilon: Of the layer normalization: 1e-6 in torchvision and timm, 1e-12 in Hugging Face.
-      dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are float32. None computes in
-        that of parameters and images.
-      rngs: Random keys for the initial parameters.
-
-    Raises:
-      ValueError: `width` is no multiple of 64, or `image_size` none of `patch_size`.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from optax_dtnh.models import vit_tiny
@@ -76,8 +62,23 @@ class ViT(nnx.Module):
       >>> logits.shape, features["block12"].shape
       ((2, 10), (2, 197, 192))
 
-    Source: Dosovitskiy et al., `An Image is Worth 16x16 Words
-    <https://arxiv.org/abs/2010.11929>`_, 2020; timm's models for the layers' order.
+    Args:
+      width: Width of the tokens, a multiple of 64, the width of an attention head.
+      blocks: Number of blocks.
+      image_size: Height and width of the images, a multiple of `patch_size`.
+      patch_size: Height and width of a patch.
+      classes: Number of logits.
+      epsilon: Epsilon of the layer normalization: 1e-6 in torchvision and timm, 1e-12 in Hugging
+        Face.
+      dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
+        Parameters are float32.
+      rngs: Random keys for the initial parameters.
+
+    Raises:
+      ValueError: `width` is not a multiple of 64, or `image_size` not of `patch_size`.
+
+    Source: Dosovitskiy et al., [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929),
+    2020; timm's models for the order of the layers.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class ViT(nnx.Module):
         return result(self.frozen, self.head(self.norm(x[:, 0])), features)
 
     def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients end here; called by `nnx.view`."""
+        """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
 
 

@@ -1,4 +1,4 @@
-"""Regularizers of transfer learning: plain functions of trees to a float32 scalar.
+"""Regularizers of transfer learning: plain functions from trees to a float32 scalar.
 
 `w` are the parameters, `w_s` the pretrained ones; `f` the feature maps of the network being
 trained, `f_s` those of the pretrained one on the same batch, channels last.

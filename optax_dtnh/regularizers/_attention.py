@@ -1,4 +1,4 @@
-"""DELTA: the distance of feature maps, weighted by what each channel is worth to the new task."""
+"""DELTA: the distance of feature maps, weighted by the worth of each channel for the new task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,18 @@ from optax_dtnh.regularizers._distances import Reduction, reduced, squares, tota
 def attention_feature_distance(
     f: Any, f_s: Any, channel_weights: Any, *, reduction: Reduction = jnp.mean
 ) -> jax.Array:
-    """Return `sum over maps of mean(C * W * (f - f_s)^2)`, `W` weighting each of the `C` channels.
+    """Return the squared distance of feature maps, weighted by channel.
 
-    DELTA. With `W_j = 1 / C` it is `feature_distance`. By default a map counts by the sum over its
-    channels of `W_j` times the mean squared difference over batch and positions.
+    With `C` channels and their weights `W`, it is `sum over maps of mean(C * W * (f - f_s)^2)`.
+    This is DELTA. With `W = 1 / C` it equals `feature_distance`. The published reduction and
+    weights are in [docs/regularizers.md](regularizers.md).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import attention_feature_distance
+      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])
+      >>> attention_feature_distance(f, f_s, jnp.array([0.75, 0.25]))
+      Array(1.75, dtype=float32)
 
     Args:
       f: Array or tree (such as a dict by layer) of the trained network's feature maps, channels
@@ -33,19 +41,11 @@ def attention_feature_distance(
 
     Raises:
       ValueError: The trees differ in structure, shape or number of channels, a map has no axis, or
-        `reduction` gives no scalar.
+        `reduction` does not return a scalar.
       TypeError: A leaf is not real floating point.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh.regularizers import attention_feature_distance
-      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])
-      >>> attention_feature_distance(f, f_s, jnp.array([0.75, 0.25]))
-      Array(1.75, dtype=float32)
-
-    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
-    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019. Their code's form, for maps
-    [batch, H, W, C], is `reduction=lambda d: 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2)))`.
+    Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019.
     """
     check_pair("f", f, "f_s", f_s)
     check_last_axis("f", f, "channels")
@@ -61,7 +61,7 @@ def attention_feature_distance(
 
 
 def standardized_softmax(increase: jax.Array) -> jax.Array:
-    """Return `softmax(z / 5)` of the increases less their mean, over their standard deviation."""
+    """Return `softmax(z / 5)` of the standardized increases `z`."""
     spread = jnp.std(increase)
     return jax.nn.softmax((increase - increase.mean()) / jnp.where(spread == 0, 1.0, spread) / 5)
 
@@ -75,32 +75,13 @@ def channel_attention(
     """Return how much the loss increases without each channel, as weights that sum to 1.
 
     `increase_j = loss(gates with gate j closed) - loss(all gates open)`, normalized over the
-    channels of each map. For use before training: `loss` is that of the pretrained network on
-    target data, in evaluation mode, its new head fitted first with the rest frozen.
+    channels of each map. Use it before training, with the loss of the pretrained network on target
+    data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta).
 
-    Every channel of every map costs one evaluation of `loss`, and one more for all gates open. They
-    run one after the other, in the memory of one and without gradients.
+    Each channel of each map costs one evaluation of `loss`, and all open gates cost one more. They
+    run one after the other, without gradients.
 
-    Args:
-      loss: From gates to a scalar, in float32: increases are small. The gates are a tree like `f_s`
-        of ones and at most one zero, each to be multiplied into its map, of shape `(1, ..., 1, C)`
-        with as many axes and in its dtype.
-      f_s: Array or tree of the feature maps, channels last. Only shapes and dtypes matter, so that
-        `jax.eval_shape` serves as well.
-      normalize: From the increases of one map, a vector of length `C`, to its weights. By default
-        as in the published code, `softmax(z / 5)` with `z` the increases less their mean, over
-        their standard deviation. A plain `jax.nn.softmax` gives nearly equal weights where the
-        increases are far below 1.
-
-    Returns:
-      A tree like `f_s` of vectors of length `C`, float32 (float64 for a float64 loss): the
-      `channel_weights` of `attention_feature_distance`.
-
-    Raises:
-      ValueError: A map has no axis, or `loss` gives no scalar.
-      TypeError: A map is not real floating point.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import channel_attention
       >>> hidden, head = jnp.array([[1.0, 2.0]]), jnp.array([3.0, 1.0])
@@ -108,8 +89,24 @@ def channel_attention(
       >>> channel_attention(loss, hidden, normalize=lambda increase: increase)
       Array([9., 4.], dtype=float32)
 
-    Source: Li et al., `DELTA: Deep Learning Transfer using Feature Map with Attention for
-    Convolutional Networks <https://arxiv.org/abs/1901.09229>`_, 2019, and its published code.
+    Args:
+      loss: From gates to a float32 scalar. The gates are a tree like `f_s`, with ones and at most
+        one zero of shape `(1, ..., 1, C)`. Multiply each gate into its map.
+      f_s: Array or tree of the feature maps, channels last. Only shapes and dtypes matter, so
+        `jax.eval_shape` is enough.
+      normalize: From the increases of one map, a vector of length `C`, to its weights. The default
+        is that of the published code: standardize, divide by 5, softmax.
+
+    Returns:
+      A tree like `f_s` of vectors of length `C`, float32 (float64 for a float64 loss): the
+      `channel_weights` of `attention_feature_distance`.
+
+    Raises:
+      ValueError: A map has no axis, or `loss` does not return a scalar.
+      TypeError: A map is not real floating point.
+
+    Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
+    Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019, and its published code.
     """
     check_last_axis("f_s", f_s, "channels")
     check_floating("f_s", f_s)

@@ -17,8 +17,14 @@ REDUCE = "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
 def l2_sp(w: Any, w_s: Any) -> jax.Array:
     """Return half the squared distance to the starting point, `|w - w_s|^2 / 2`.
 
-    Its gradient is `w - w_s`, what `add_l2_sp` forms without a backward pass. Leave a new head out
-    by passing the backbone's subtree.
+    Its gradient is `w - w_s`, which `add_l2_sp` computes without a backward pass. To leave a new
+    head out, pass the backbone's subtree.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import l2_sp
+      >>> l2_sp({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])})
+      Array(2., dtype=float32)
 
     Args:
       w: Tree of parameters, real floating-point leaves.
@@ -31,14 +37,8 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh.regularizers import l2_sp
-      >>> l2_sp({"w": jnp.array([1.0, 3.0])}, {"w": jnp.array([1.0, 1.0])})
-      Array(2., dtype=float32)
-
-    Source: Li et al., `Explicit Inductive Bias for Transfer Learning with Convolutional Networks
-    <https://arxiv.org/abs/1802.01483>`_, 2018, without their separate term for the head.
+    Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
+    Networks](https://arxiv.org/abs/1802.01483), 2018, without their separate term for the head.
     """
     check_pair("w", w, "w_s", w_s)
     return 0.5 * total(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
@@ -47,11 +47,16 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
 def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> jax.Array:
     """Return the squared distance of feature maps, `sum over maps of mean((f - f_s)^2)`.
 
-    KnowDist, knowledge distillation by feature maps. By default every map counts by its mean, so
-    the weight does not depend on batch size or resolution. The sum over all elements with a factor
-    1/2, as in the code published with DELTA by the paper's lab, is
-    `0.5 * feature_distance(f, f_s, reduction=jnp.sum)`; its gradient grows with both and can swamp
-    the loss.
+    This is KnowDist, knowledge distillation by feature maps. With the default mean, the weight does
+    not depend on batch size or resolution. [docs/regularizers.md](regularizers.md#which-weight)
+    converts published weights, which belong to sums.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh.regularizers import feature_distance
+      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])
+      >>> feature_distance({"stage2": f}, {"stage2": f_s})
+      Array(2., dtype=float32)
 
     Args:
       f: Array or tree (such as a dict by layer) of the trained network's feature maps.
@@ -62,18 +67,11 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape, or `reduction` gives no scalar.
+      ValueError: The trees differ in structure or shape, or `reduction` does not return a scalar.
       TypeError: A leaf is not real floating point.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh.regularizers import feature_distance
-      >>> f, f_s = jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])
-      >>> feature_distance({"stage2": f}, {"stage2": f_s})
-      Array(2., dtype=float32)
-
-    Source: Wan et al., `Towards Making Deep Transfer Learning Never Hurt
-    <https://arxiv.org/abs/1911.07489>`_, 2019; which reduction the paper uses is not known to us.
+    Source: Wan et al., [Towards Making Deep Transfer Learning Never
+    Hurt](https://arxiv.org/abs/1911.07489), 2019. We do not know which reduction the paper uses.
     """
     check_pair("f", f, "f_s", f_s)
     f_s = jax.lax.stop_gradient(f_s)

@@ -15,38 +15,35 @@ from optax_dtnh.regularizers._distances import total
 def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.Array:
     """Return `T^2 * mean(KL(softmax(logits_s / T) || softmax(logits / T)))`, `T = temperature`.
 
-    The factor `T^2` makes up for gradients that shrink by it, so that one weight serves every `T`.
-    As `T` grows, the gradient becomes that of `mean(|z - z_s|^2) / (2 * classes)`, where `z` and
-    `z_s` are the logits less their mean over the classes.
+    The factor `T^2` compensates for gradients that shrink with `T`, so one weight serves every `T`.
+    Both networks must score the same classes: for a new task, keep the pretrained head next to the
+    new one, as in [docs/regularizers.md](regularizers.md#distillation).
 
-    Both must score the same classes: for a new task, those of the pretrained head, which is kept
-    next to the new one. Hinton's cross-entropy with soft targets differs by the entropy of the
-    targets, a constant.
-
-    Args:
-      logits: Array or tree (such as a dict by head) of the trained network's, classes last, finite.
-        The mean is over all other axes, the sum over the leaves.
-      logits_s: The pretrained network's, same structure and shapes. No gradient flows into them.
-      temperature: A number > 0, or a traced one. 1 compares the probabilities as they are.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves); 0 at `logits = logits_s`. Rounding grows with
-      `T`, in the value with `T^2`.
-
-    Raises:
-      ValueError: The trees differ in structure or shape, a leaf has no axis, or `temperature` is no
-        positive number.
-      TypeError: A leaf is not real floating point.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import distillation
       >>> logits, logits_s = jnp.array([[0.0, 0.0]]), jnp.array([[0.0, 2.0]])
       >>> print(f"{distillation(logits, logits_s, temperature=2.0):.3f}")
       0.444
 
-    Source: Hinton et al., `Distilling the Knowledge in a Neural Network
-    <https://arxiv.org/abs/1503.02531>`_, 2015, section 2.
+    Args:
+      logits: Array or tree (such as a dict by head) of the trained network's logits, classes last,
+        finite. The mean is over all other axes, the sum over the leaves.
+      logits_s: The pretrained network's, same structure and shapes. No gradient flows into them.
+      temperature: A number > 0, or a traced one. 1 compares the probabilities as they are.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves); 0 at `logits = logits_s`. The rounding of the
+      value grows with `T^2`.
+
+    Raises:
+      ValueError: The trees differ in structure or shape, a leaf has no axis, or `temperature` is
+        not a positive number.
+      TypeError: A leaf is not real floating point.
+
+    Source: Hinton et al., [Distilling the Knowledge in a Neural
+    Network](https://arxiv.org/abs/1503.02531), 2015, section 2. Their cross-entropy with soft
+    targets differs by the entropy of the targets, a constant.
     """
     check_pair("logits", logits, "logits_s", logits_s)
     check_last_axis("logits", logits, "classes")

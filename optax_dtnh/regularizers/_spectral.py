@@ -12,33 +12,30 @@ from optax_dtnh.regularizers._checks import check_matrix
 def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
     """Return the sum of the `k` smallest squared singular values of `f`, `sum |f v_i|^2`.
 
-    BSS: directions in which a batch's features vary least are held to transfer worst. `v_i` are the
-    right singular vectors (the left ones of a wide `f`). They count as constants, because their
-    derivative cancels from that of the sum: the gradient `2 f sum v_i v_i^T` is exact where the
-    `k`-th smallest singular value differs from the next, one of the generalized ones where they are
-    equal, and always finite. Second derivatives are not those of the sum.
+    This is BSS: the directions in which the features of a batch vary least may transfer worst. The
+    gradient `2 f sum v_i v_i^T` treats the singular vectors `v_i` as constants. It is exact if the
+    singular values differ, and always finite; second derivatives are not exact.
 
-    Args:
-      f: Matrix [batch, features], such as the pooled features before the head. A batch of one has
-        the singular value `|f|`, so that all of it shrinks.
-      k: Number of singular values, of the `min(batch, features)` there are.
-
-    Returns:
-      A float32 scalar (float64 for float64); 0 up to rounding where `k` singular values are 0. It
-      grows with the batch: divide by its size for a weight that does not depend on it.
-
-    Raises:
-      ValueError: `f` is no matrix, or `k` is not a whole number from 1 to `min(batch, features)`.
-      TypeError: `f` is not real floating point.
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh.regularizers import batch_spectral_shrinkage
       >>> batch_spectral_shrinkage(jnp.array([[3.0, 0.0], [0.0, 2.0], [0.0, 0.0]]))
       Array(4., dtype=float32)
 
-    Source: Chen et al., `Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
-    for Safe Transfer Learning <https://papers.nips.cc/paper/8466>`_, 2019.
+    Args:
+      f: Matrix [batch, features], such as the pooled features before the head.
+      k: Number of singular values, out of `min(batch, features)`.
+
+    Returns:
+      A float32 scalar (float64 for float64). It grows with the batch: divide by the batch size for
+      a weight that does not depend on it.
+
+    Raises:
+      ValueError: `f` is no matrix, or `k` is not a whole number from 1 to `min(batch, features)`.
+      TypeError: `f` is not real floating point.
+
+    Source: Chen et al., [Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
+    for Safe Transfer Learning](https://papers.nips.cc/paper/8466), 2019.
     """
     check_matrix("f", f)
     if not (isinstance(k, Integral) and 1 <= k <= min(f.shape)):

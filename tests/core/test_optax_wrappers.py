@@ -411,11 +411,11 @@ INSIDE = Raises(
 )
 BEHIND = Raises(
     ("Expected named tuple, got", OTHER_TYPES),
-    "Something with trees of its own meets the pair: put it after `dtnh`, or use `transform_pair`.",
+    "A transformation that keeps trees got the pair: put it after `dtnh`, or use `transform_pair`.",
 )
 BRANCHES = Raises(
     ("cond branch outputs must have the same pytree structure",),
-    "The wrapper hands its input on in some steps: put it after `dtnh`, or pass `reg_grads=`.",
+    "The wrapper skips `dtnh` in some steps: put it after `dtnh`, or pass `reg_grads=`.",
 )
 SCANNED = Raises(
     ("scan body function carry input and carry output must have the same pytree structure",),
@@ -423,7 +423,7 @@ SCANNED = Raises(
 )
 FLATTENED = Raises(
     ("`reg_grads` is missing",),
-    "The pair has been made one vector: put `flatten` after `dtnh`.",
+    "`flatten` made one vector of the pair: put it after `dtnh`.",
 )
 PART = Raises(
     ("`reg_grads` should have the tree structure of `loss_grads`",),
@@ -432,7 +432,7 @@ PART = Raises(
 )
 DEAF = Raises(
     ("got an unexpected keyword argument 'reg_grads'",),
-    "The wrapper takes no extra arguments: pass the pair, or use it in a step of its own.",
+    "The wrapper takes no extra arguments: pass the pair, or use the wrapper in a separate step.",
 )
 SEARCHED = Raises(
     ("These arguments were not consumed by `value_fn`: ['reg_grads']",),
@@ -440,7 +440,7 @@ SEARCHED = Raises(
 )
 SLOW = Raises(
     ("should have the tree structure of `params`",),
-    "`LookaheadParams` reach `dtnh`: put it inside `lookahead`.",
+    "`dtnh` got `LookaheadParams`: put it inside `lookahead`.",
 )
 CALLED = Raises(
     ("`mask` should be a tree or a function, got True for every leaf",),
@@ -459,7 +459,7 @@ RATE = Trap("rate", "A learning rate before `dtnh` turns the pull into a push")
 RESET = Trap("reset", "`lookahead` with `reset_state` moves the anchor")
 SEARCH = Trap("search", "A line search looks at the loss alone")
 UNPROTECTED = Trap("decay", "Weight decay after `dtnh` is not protected")
-UNSEEN = Trap("unseen", "What stands before `dtnh` does not see `reg_grads`")
+UNSEEN = Trap("unseen", "A transformation before `dtnh` does not see `reg_grads`")
 TRAPS = [ACCUMULATION, FINITE, FLAT, FROZEN, JOINT, MISSING, RATE, RESET, SEARCH]
 TRAPS += [UNPROTECTED, UNSEEN]
 

@@ -17,6 +17,10 @@ MODELS = {
     "transformer": functools.partial(ViT, 64, blocks=2, image_size=32, classes=3),
 }
 every_model = pytest.mark.parametrize("kind", MODELS)
+# Where the model is compiled; a bottleneck is a residual block like the basic one.
+each_network = pytest.mark.parametrize(
+    "kind", ["basic", pytest.param("bottleneck", marks=pytest.mark.slow), "transformer"]
+)
 LABELS = jnp.array([0, 1, 2, 1])
 run = nnx.jit(lambda model, images: model(images))
 

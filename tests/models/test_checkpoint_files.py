@@ -45,7 +45,9 @@ def refused(path, **options):
     with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
         open_checkpoint(path, **options).read()
     assert type(raised.value) is ValueError
-    assert re.fullmatch(r"`(source|sha256)` should .+, got .+\. .+\.", str(raised.value))
+    assert re.fullmatch(
+        r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\.", str(raised.value)
+    )
     return raised.value
 
 
@@ -57,6 +59,9 @@ def test_names_shapes_dtypes_and_metadata_come_before_the_data(path):
     assert file.path == path
     assert file.metadata == {"format": "pt"}
     assert file.tensors == {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in ARRAYS.items()}
+    save_file(ARRAYS, path)
+    capitals = path.rename(path.with_suffix(".SAFETENSORS"))
+    assert open_checkpoint(str(capitals)).metadata == {}
 
 
 def test_the_data_is_read_only_on_demand(path):
@@ -64,16 +69,6 @@ def test_the_data_is_read_only_on_demand(path):
     path.unlink()
     with pytest.raises(ValueError, match=r"`source` should be a whole safetensors file, got .*wei"):
         file.read()
-
-
-def test_a_path_may_be_a_string_and_the_suffix_in_capitals(path):
-    capitals = path.rename(path.with_suffix(".SAFETENSORS"))
-    assert open_checkpoint(str(capitals)).path == capitals
-
-
-def test_a_file_without_metadata_has_none(tmp_path):
-    save_file(ARRAYS, tmp_path / "plain.safetensors")
-    assert open_checkpoint(tmp_path / "plain.safetensors").metadata == {}
 
 
 def test_arrays_are_read_bit_for_bit(path):
@@ -180,11 +175,6 @@ def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what,
     assert what in str(refused(path))
 
 
-def test_the_way_out_of_a_git_lfs_pointer_is_given(path):
-    path.write_bytes(LFS_POINTER)
-    assert str(refused(path)).endswith("Fetch the real file, as with `git lfs pull`.")
-
-
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
 def test_a_dtype_that_numpy_lacks_is_refused_before_the_data(dtype, path):
     header = {"fc.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
@@ -208,12 +198,10 @@ def test_a_flipped_bit_is_found_by_the_digest_alone(path):
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     assert open_checkpoint(path).tensors.keys() == ARRAYS.keys()
     text = str(refused(path, sha256=digest))
+    path.write_bytes(b"garbage")  # compared before anything is parsed
+    assert str(refused(path, sha256=digest)).startswith("`sha256` should be the digest of")
+    path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got {digest}." in text
-
-
-def test_the_digest_is_compared_before_anything_is_parsed(path):
-    path.write_bytes(b"garbage")
-    assert str(refused(path, sha256="0" * 64)).startswith("`sha256` should be the digest of")
 
 
 @pytest.mark.parametrize("sha256", ["", "abc", "g" * 64, "0" * 65, "sha256:" + "0" * 64, 0, b"0"])
@@ -225,15 +213,11 @@ def test_a_malformed_digest_is_an_error_of_its_own(sha256, path):
 # --- the values
 
 
-def test_finite_weights_pass(path):
-    check_finite(path, open_checkpoint(path).read())
-    check_finite(path, {"x": np.array([3e38]).astype("bfloat16"), "n": np.array(True)})
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_single_bad_weight_is_found(value, dtype, path):
-    bad = np.zeros((2, 3), dtype)
+    bad = np.full((2, 3), 3e38, dtype)
+    check_finite(path, ARRAYS | {"fc": bad, "flag": np.array(True)})
     bad[1, 2] = value
     with pytest.raises(ValueError, match=f"NaN or infinity in fc of {re.escape(str(path))}. Take"):
         check_finite(path, ARRAYS | {"fc": bad})
@@ -259,6 +243,6 @@ def test_without_torch_a_file_of_torch_is_answered_with_how_to_convert_it(
     path = (tmp_path / "model").with_suffix(suffix)
     path.write_bytes(b"PK\3\4 and so on")
     error = refused(path)
-    assert "should be a .safetensors file where torch is not installed, got" in str(error)
+    assert str(error).startswith(f"torch is not installed, so {path} cannot be read.")
     assert "safetensors.torch.save_file(torch.load(" in str(error)
     assert isinstance(error.__cause__, ImportError)

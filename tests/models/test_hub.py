@@ -123,12 +123,12 @@ def files_in(folder):
 
 @contextmanager
 def answered_with(error, *parts):
-    """Expect exactly this error, in the form of every error here, with all parts in its text."""
+    """Expect exactly this error: the cause, then what to do, with all parts in its text."""
     with pytest.raises(error) as raised:
         yield raised
     text = str(raised.value)
     assert type(raised.value) is error
-    assert re.fullmatch(r"`source` should .+, got .+\. .+\.", text), text
+    assert re.fullmatch(r".+\. .+\.", text), text
     assert [part for part in parts if part not in text] == [], text
 
 
@@ -162,30 +162,15 @@ def test_a_file_is_downloaded_whole(source, which, commit, fetch, tmp_path):
 
 
 def test_a_cached_file_is_returned_without_a_request(server, fetch):
-    path = fetch()
-    assert server.requests
+    path = fetch(endpoint=server.endpoint + "/")
+    assert {"//" in request for request in server.requests} == {False}
     server.requests.clear()
     assert fetch() == fetch("hf:owner/name@main/model.safetensors", download=False) == path
     assert fetch(f"hf:owner/name@{MAIN}", download=False) == path
     assert server.requests == []
 
 
-def test_a_cached_file_is_returned_without_a_server(tmp_path):
-    with serving() as server:
-        options = {"cache_dir": tmp_path, "endpoint": server.endpoint}
-        path = hub_file("hf:owner/name", download=True, **options)
-    huggingface_hub.close_session()
-    assert hub_file("hf:owner/name", **options) == path
-    assert hub_file("hf:owner/name", download=True, **options) == path
-    with answered_with(ConnectionError, "model.safetensors of owner/name at revision v1.0"):
-        hub_file("hf:owner/name@v1.0", download=True, **options)
-
-
-def test_a_slash_at_the_end_of_the_endpoint_does_no_harm(server, fetch):
-    assert fetch(endpoint=server.endpoint + "/").read_bytes() == WEIGHTS["a"]
-    assert [request for request in server.requests if "//" in request] == []
-
-
+@pytest.mark.slow
 def test_every_request_goes_to_the_endpoint(server, tmp_path):
     """The client's own way is to ask a hub named in the environment for more than the file."""
     script = (
@@ -212,16 +197,12 @@ def test_every_request_goes_to_the_endpoint(server, tmp_path):
 # --- what is printed
 
 
-def test_without_a_terminal_nothing_is_printed(server, fetch, printed):
-    server.said = "Log in for higher limits"
-    fetch()
-    assert printed() == ("", "")
-
-
-def test_the_progress_bar_is_all_that_is_printed(server, fetch, printed, monkeypatch):
-    monkeypatch.setenv("TQDM_POSITION", "-1")  # the client's switch for a bar without a terminal
+def test_the_progress_bar_of_a_terminal_is_all_that_is_printed(server, fetch, printed, monkeypatch):
     server.said = "You can go faster"
     fetch()
+    assert printed() == ("", "")
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # the client's switch for a bar without a terminal
+    fetch("hf:owner/name@v1.0")
     out, err = printed()
     assert out == ""
     lines = [line for line in re.split(r"[\r\n]+", err) if line]
@@ -286,7 +267,7 @@ def test_what_needs_a_token_says_so(status, server, fetch, tmp_path):
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_any_other_refusal_is_named_at_once(status, server, fetch):
     server.status = status
-    with answered_with(OSError, f"of owner/name at revision main it answered {status}. Run"):
+    with answered_with(OSError, f"the hub answered {status}: it cannot deliver"):
         fetch()
     assert len(server.requests) == 1
 
@@ -301,12 +282,13 @@ def test_a_token_goes_to_the_hub_but_not_to_where_it_stores_its_files(server, fe
     assert storage.requests == ["GET /owner/name/resolve/main/model.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_dropped_connection_leaves_nothing_that_loads(server, fetch, tmp_path, printed):
     """Takes the 5 s in which the client tries again, which nothing public shortens."""
     server.drops = True
     with answered_with(
         OSError,
-        "the download of model.safetensors of owner/name at revision main broke off",
+        "The download of model.safetensors of owner/name at revision main",
         f"Nothing of it was kept as a file in {tmp_path / 'cache'}",
     ) as raised:
         fetch()
@@ -321,25 +303,11 @@ def test_a_dropped_connection_leaves_nothing_that_loads(server, fetch, tmp_path,
     assert fetch().read_bytes() == WEIGHTS["a"]
 
 
-def test_a_page_in_place_of_weights_is_a_file_that_is_refused_on_opening(fetch):
-    path = fetch("hf:owner/name/page.safetensors")
-    assert path.read_bytes() == PAGE
-    with pytest.raises(ValueError, match=re.escape(f"got {path}, an HTML page")):
-        open_checkpoint(path)
-
-
 def test_a_server_that_is_no_hub_is_named(server, fetch, monkeypatch):
     """As behind the page of a hotel's network, which answers everything with 200."""
     monkeypatch.setattr(Handler, "do_HEAD", lambda self: Handler.answer(self, 200, PAGE, {}))
-    with answered_with(OSError, "broke off (LocalEntryNotFoundError: Response from", "X-Repo-Com"):
+    with answered_with(OSError, "failed (LocalEntryNotFoundError: Response from", "X-Repo-Com"):
         fetch()
-
-
-def test_the_digest_tells_another_file_from_the_right_one(fetch):
-    sha256 = hashlib.sha256(WEIGHTS["a"]).hexdigest()
-    assert open_checkpoint(fetch(), sha256).tensors.keys() == {"w"}
-    with pytest.raises(ValueError, match="`sha256` should be the digest of .*model.safetensors"):
-        open_checkpoint(fetch("hf:owner/name@v1.0"), sha256)
 
 
 @contextmanager
@@ -370,7 +338,7 @@ def test_without_network_the_answer_comes_at_once(nothing, tmp_path, printed, mo
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with nothing() as port:
         endpoint = f"http://127.0.0.1:{port}"
-        failed = f"is not in {tmp_path}, and asking {endpoint} failed (Connect"
+        failed = f"The hub at {endpoint} cannot be reached (Connect"
         started = time.perf_counter()
         with answered_with(
             ConnectionError, failed, *WAYS_OUT, "or run this again with network."
@@ -386,28 +354,13 @@ def test_without_network_the_answer_comes_at_once(nothing, tmp_path, printed, mo
 # --- what is not asked for
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "hf:",
-        "hf:name",
-        "hf:/name",
-        "hf:owner/",
-        "hf://owner/name",
-        "hf:owner/name/",
-        "hf:owner/name@",
-        "hf:owner/name@/model.safetensors",
-        "hf:owner/name//model.safetensors",
-        "hf:owner/name/../model.safetensors",
-        "hf:owner/name/in/./model.safetensors",
-        "hf:owner/name/C:\\model.safetensors",
-        "hf:own er/name",
-        "hf:owner/na--me",
-        "hf:owner/..",
-        "hf:owner/name.git",
-        "owner/name",
-    ],
-)
+MALFORMED = """hf: hf:name hf:/name hf:owner/ hf://owner/name hf:owner/name/ hf:owner/name@
+    hf:owner/name@/model.safetensors hf:owner/name//model.safetensors
+    hf:owner/name/../model.safetensors hf:owner/name/in/./model.safetensors
+    hf:owner/name/C:\\model.safetensors hf:owner/na--me hf:owner/.. hf:owner/name.git owner/name"""
+
+
+@pytest.mark.parametrize("source", [*MALFORMED.split(), "hf:own er/name"])
 def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
     form = "have the form hf:owner/name[@revision][/file/in/repo], got"
     with answered_with(ValueError, form, repr(source)):
@@ -417,6 +370,6 @@ def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
 
 def test_without_the_client_the_way_to_install_it_is_given(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with answered_with(ImportError, 'Run `pip install "optax-dtnh[models]"`.') as raised:
+    with answered_with(ImportError, "Run `pip install 'optax-dtnh[models]'`, or pass") as raised:
         hub_file("hf:owner/name")
     assert isinstance(raised.value.__cause__, ImportError)

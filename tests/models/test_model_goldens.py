@@ -1,16 +1,13 @@
-"""The models against what torch gave for the same weights, and what of torch would go unnoticed."""
+"""The models against what torch gave for the same weights."""
 
-import functools
 import types
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from benchmarks.parity.compare import EVAL, TRAIN, relative
 from benchmarks.parity.outputs import of_model
-from optax_dtnh.models._layers import BatchNorm, LayerNorm
 from optax_dtnh.models._names import SCHEMES
 from optax_dtnh.models._resnet import max_pool
 from tests.models import goldens
@@ -18,9 +15,14 @@ from tests.models.checkpoints import SAMPLES
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-OUTPUTS = [name for name in goldens.NAMES if name.endswith("eval")]
-RESNET, VIT = "resnet18-hugging-face.eval", "vit-hugging-face.eval"
 STEP = "resnet18-hugging-face.train"
+# One of each block; the other depths and naming schemes are alike.
+FIRST = [f"{sample}-hugging-face.eval" for sample in ("resnet18", "resnet50", "vit")]
+OUTPUTS = [
+    pytest.param(name, marks=() if name in FIRST else pytest.mark.slow)
+    for name in goldens.NAMES
+    if name.endswith("eval")
+]
 
 
 def forward(model, name):
@@ -31,18 +33,6 @@ def forward(model, name):
     return types.SimpleNamespace(logits=logits, features=features)
 
 
-def step(model):
-    """Everything that a step of training gives, in float64."""
-    return of_model(model, goldens.batch_of(STEP), train=True, dtype="float64")
-
-
-def is_rejected(outputs, name, kind, mode):
-    """Whether the comparison notices by at least ten times its bar; the error is printed."""
-    error = goldens.differences(outputs, name)[kind]
-    print(f"{kind} of {name} differ by {error:.1e}")
-    return error > 10 * mode.bars[kind]
-
-
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_logits_and_feature_maps_are_those_of_torch(name, tmp_path):
     found = goldens.differences(forward(goldens.load_sample(name, tmp_path), name), name)
@@ -51,89 +41,29 @@ def test_logits_and_feature_maps_are_those_of_torch(name, tmp_path):
         assert difference <= EVAL.bars[kind], kind
 
 
+@pytest.mark.slow
 def test_running_statistics_and_gradients_of_a_training_step_are_those_of_torch(tmp_path):
-    found = goldens.differences(step(goldens.load_sample(STEP, tmp_path)), STEP)
+    model = goldens.load_sample(STEP, tmp_path)
+    outputs = of_model(model, goldens.batch_of(STEP), train=True, dtype="float64")
+    found = goldens.differences(outputs, STEP)
     assert found.keys() == TRAIN.bars.keys()
     for kind, difference in found.items():
         assert difference <= 1e-8, kind  # the golden output has 9 digits
 
 
+def test_a_forgotten_statistic_and_a_transposed_square_matrix_would_be_noticed(tmp_path):
+    """The bars are far below what a fault in the weights makes of the logits."""
+    resnet, vit = (goldens.load_sample(name, tmp_path) for name in (FIRST[0], FIRST[2]))
+    mean, kernel = resnet.stage4[1].norm2.mean, vit.blocks[11].attention.out.kernel
+    mean[...] = 0 * mean[...]
+    kernel[...] = kernel[...].T
+    for model, name in ((resnet, FIRST[0]), (vit, FIRST[2])):
+        assert goldens.differences(forward(model, name), name)["logits"] > 10 * EVAL.bars["logits"]
+
+
 def test_the_golden_outputs_have_every_naming_scheme():
     known = {s.name for s in SCHEMES for shapes in SAMPLES.values() if s.known_by in shapes}
     assert known == {scheme.name for scheme in SCHEMES}
-
-
-def test_the_golden_outputs_take_no_more_than_50_kilobytes():
-    assert sum(path.stat().st_size for path in goldens.FOLDER.glob("*.json")) < 50_000
-
-
-# What would be wrong is noticed
-
-
-def modules_of(model, kind):
-    return [module for _, module in nnx.iter_modules(model) if isinstance(module, kind)]
-
-
-@pytest.fixture
-def resnet(tmp_path):
-    return goldens.load_sample(RESNET, tmp_path)
-
-
-@pytest.fixture
-def vit(tmp_path):
-    return goldens.load_sample(VIT, tmp_path)
-
-
-def test_same_padding_would_be_noticed(resnet):
-    for convolution in modules_of(resnet, nnx.Conv):
-        convolution.padding = "SAME"
-    assert is_rejected(forward(resnet, RESNET), RESNET, "logits", EVAL)
-
-
-def test_same_padding_of_the_stem_alone_would_be_noticed(resnet):
-    resnet.stem.conv.padding = "SAME"
-    assert is_rejected(forward(resnet, RESNET), RESNET, "features", EVAL)
-
-
-def test_another_epsilon_of_batch_normalization_would_be_noticed(resnet):
-    for norm in modules_of(resnet, BatchNorm):
-        norm.epsilon = 1e-3
-    assert is_rejected(forward(resnet, RESNET), RESNET, "logits", EVAL)
-
-
-def test_another_epsilon_of_layer_normalization_would_be_noticed(vit):
-    for norm in modules_of(vit, LayerNorm):
-        norm.epsilon = 1e-6
-    assert is_rejected(forward(vit, VIT), VIT, "features", EVAL)
-
-
-def test_the_tanh_form_of_gelu_would_be_noticed(vit, monkeypatch):
-    tanh = functools.partial(jax.nn.gelu, approximate=True)
-    monkeypatch.setattr(nnx, "gelu", lambda x, approximate: tanh(x))
-    assert is_rejected(forward(vit, VIT), VIT, "logits", EVAL)
-
-
-def test_a_biased_running_variance_would_be_noticed(resnet, monkeypatch):
-    monkeypatch.setattr(BatchNorm, "__call__", nnx.BatchNorm.__call__)
-    assert is_rejected(step(resnet), STEP, "statistics", TRAIN)
-
-
-def test_another_momentum_would_be_noticed(resnet):
-    for norm in modules_of(resnet, BatchNorm):
-        norm.momentum = 0.99
-    assert is_rejected(step(resnet), STEP, "statistics", TRAIN)
-
-
-def test_a_transposed_square_matrix_would_be_noticed(vit):
-    kernel = vit.blocks[11].attention.out.kernel
-    kernel[...] = kernel[...].T
-    assert is_rejected(forward(vit, VIT), VIT, "logits", EVAL)
-
-
-def test_a_forgotten_statistic_would_be_noticed(resnet):
-    mean = resnet.stage4[1].norm2.mean
-    mean[...] = 0 * mean[...]
-    assert is_rejected(forward(resnet, RESNET), RESNET, "logits", EVAL)
 
 
 # The pool: after a relu, its padding is invisible

@@ -10,8 +10,16 @@ from flax import nnx
 
 from optax_dtnh import add_l2_sp
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
-from tests.core.helpers import assert_equal, minus, norm
-from tests.models.small_models import build, every_model, images, loss_fn, run, variables
+from tests.core.helpers import assert_equal, norm
+from tests.models.small_models import (
+    build,
+    each_network,
+    every_model,
+    images,
+    loss_fn,
+    run,
+    variables,
+)
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -23,16 +31,21 @@ def sum_of_outputs(model, images):
 # --- the teacher
 
 
-@every_model
+@each_network
 def test_a_teacher_is_the_model_in_evaluation_mode(kind):
     model = build(kind)
-    run(model, images())
-    teacher = teacher_view(model)
+    for mean in statistics_of(model, "mean"):
+        mean[...] = mean[...] + 0.1
     before = variables(model)
-    found = run(teacher, images())
+    found = run(teacher_view(model), images())
     assert_equal(variables(model), before)
     model.eval()
     assert_equal(found, run(model, images()))
+
+
+def statistics_of(model, name):
+    leaves = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
+    return [leaf for path, leaf in leaves if path[-1] == name]
 
 
 @every_model
@@ -46,14 +59,11 @@ def test_a_teacher_shares_every_variable_and_so_moves_with_the_model(kind):
     assert_equal(teacher.head.bias[...], jnp.ones(3))
 
 
-@every_model
+@each_network
 def test_no_gradient_passes_through_a_teacher(kind):
-    model = build(kind)
     gradients = nnx.jit(nnx.grad(sum_of_outputs, argnums=(0, 1)))
-    for m, is_zero in [(teacher_view(model), True), (model, False)]:
-        of_params, of_images = gradients(m, images())
-        assert (norm(of_params) == 0) is is_zero
-        assert (norm(of_images) == 0) is is_zero
+    for of_parts in gradients(teacher_view(build(kind)), images()):
+        assert norm(of_parts) == 0
 
 
 def test_a_teacher_leaves_the_mode_of_the_model_alone():
@@ -78,7 +88,7 @@ def test_a_new_head_has_its_classes_and_the_rest_its_values(kind):
     after = variables(model)
     assert after.pop("head")["kernel"].shape == (before["head"]["kernel"].shape[0], 7)
     assert_equal(after, {name: tree for name, tree in before.items() if name != "head"})
-    logits, _ = run(model, images())
+    logits, _ = nnx.eval_shape(run, model, images())
     assert (logits.shape, logits.dtype) == ((4, 7), jnp.bfloat16)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables(model)))
 
@@ -126,67 +136,40 @@ def anchored(mask=None):
     return optax.chain(add_l2_sp(0.5, mask=mask), optax.sgd(0.01, momentum=0.9))
 
 
+SIGNS = (1.0, -1.0)  # away and back: the pull of the second step agrees with its gradient
+
+
 def start():
     return build("basic", blocks=(1,))
 
 
 @functools.cache
-def walk(form, graph=True):
-    """The parameters of `nnx.Optimizer` after three steps, and its anchor."""
+def step(form, graph=True):
+    """The parameters of `nnx.Optimizer` after two updates, and its anchor."""
     model = start()
     masks = {"model": backbone_mask(model), "function": backbone_mask, "none": None}
     optimizer = nnx.Optimizer(model, anchored(masks[form]), wrt=nnx.Param, graph=graph)
 
     @nnx.jit(donate_argnums=(0, 1))
-    def step(model, optimizer, x):
-        optimizer.update(model, nnx.grad(loss_fn)(model, x))
+    def update(model, optimizer, sign):
+        grads = jax.tree.map(lambda w: sign * w, nnx.state(model, nnx.Param))
+        optimizer.update(model, grads)
 
-    for _ in range(3):
-        step(model, optimizer, images())
+    for sign in SIGNS:
+        update(model, optimizer, sign)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return params, jax.tree.leaves(optax.tree.get(optimizer.opt_state, "anchor"))
 
 
-def walk_of_plain_trees(form):
-    """The same with nested dicts of parameters."""
-    graph, params, rest = nnx.split(start(), nnx.Param, ...)
-    params = nnx.to_pure_dict(params)
-    tx = anchored({"tree": backbone_mask(params), "function": backbone_mask}[form])
-    state = tx.init(params)
-
-    @jax.jit
-    def step(params, rest, state, x):
-        def loss(params):
-            model = nnx.merge(graph, nnx.State(params), rest, copy=True)
-            return loss_fn(model, x), nnx.state(model, nnx.Not(nnx.Param))
-
-        grads, rest = jax.grad(loss, has_aux=True)(params)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), rest, state
-
-    for _ in range(3):
-        params, rest, state = step(params, rest, state, images())
-    return params, jax.tree.leaves(optax.tree.get(state, "anchor"))
-
-
-def test_in_an_optimizer_the_mask_of_the_model_and_the_function_give_the_same_walk():
-    params, anchor = walk("model")
-    for other in (walk("function"), walk("function", graph=False)):
+def test_in_an_optimizer_the_mask_of_the_model_and_the_function_give_the_same_step():
+    params, anchor = step("model")
+    for other in (step("function"), step("function", graph=False)):
         assert_equal(other, (params, anchor))
     assert len(anchor) == len(jax.tree.leaves(params)) - 2
 
 
-@pytest.mark.parametrize("form", ["tree", "function"])
-def test_plain_trees_take_the_mask_as_a_tree_or_as_a_function(form):
-    params, anchor = walk_of_plain_trees(form)
-    expected, kept = walk("function")
-    way = minus(expected, nnx.to_pure_dict(nnx.state(start(), nnx.Param)))
-    assert norm(minus(params, expected)) <= 1e-4 * norm(way)
-    assert len(anchor) == len(kept)
-
-
 def test_without_the_mask_the_head_would_be_anchored():
-    (masked, anchor), (whole, larger) = walk("function"), walk("none")
+    (masked, anchor), (whole, larger) = step("function"), step("none")
     assert len(larger) == len(anchor) + 2
     assert norm(masked["head"]["kernel"] - whole["head"]["kernel"]) > 0
 

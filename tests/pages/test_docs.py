@@ -1,4 +1,4 @@
-"""Every page: its code runs, its links resolve, and no page or public name is left out."""
+"""Every page: its code runs, its links resolve, and no page, record or public name is left out."""
 
 import importlib.util
 import inspect
@@ -12,18 +12,6 @@ from tests.pages.pages import ROOT, blocks, broken_links, execute, links, pages
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# What the tests of the page itself run, in more ways than one; they fail if a block goes missing.
-RUN_ELSEWHERE = {
-    "README.md": "test_readme",
-    "docs/accumulation.md": "test_micro_batches",
-    "docs/forms.md": "test_first_order",
-    "docs/mixed_precision.md": "test_mixed_precision",
-    "docs/models.md": "test_models_page",
-    "docs/regularizers.md": "test_regularizers",
-    "docs/training_loops.md": "test_training_loops",
-    "docs/wrappers.md": "test_optax_wrappers",
-}
-
 
 def hook(name):
     """One of the files that the site is built with."""
@@ -36,15 +24,18 @@ def hook(name):
 # --- the code
 
 
+def runs_elsewhere(page):
+    """Whether another test takes the page's program from it, to do more than run it."""
+    others = [path for path in ROOT.glob("tests/**/test_*.py") if path.name != "test_docs.py"]
+    texts = [path.read_text() for path in others]
+    return any(f'"{page}"' in text and '"python")' in text for text in texts)
+
+
 @pytest.mark.parametrize("page", pages())
 def test_every_block_of_python_on_the_page_runs(page, tmp_path, monkeypatch):
-    if page in RUN_ELSEWHERE:
-        test = (ROOT / f"tests/{RUN_ELSEWHERE[page]}.py").read_text()
-        assert page in test
-        assert re.search(r"blocks\((PAGE|\"README.md\"), \"python\"\)", test)
-        return
-    monkeypatch.chdir(tmp_path)
-    execute("\n".join(blocks(page, "python")), page)
+    if not runs_elsewhere(page):
+        monkeypatch.chdir(tmp_path)
+        execute("\n".join(blocks(page, "python")), page)
 
 
 def test_no_block_hides_from_the_tests():
@@ -73,6 +64,21 @@ def test_links_that_lead_nowhere_are_found():
     assert len(links((ROOT / "docs/wrappers.md").read_text())) > 10
 
 
+def test_the_page_of_the_benchmarks_names_every_question_and_every_record():
+    text = (ROOT / "benchmarks/README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"`make (\w+)`", text)
+    commands = text + "".join(
+        re.findall(rf"^{t}:.*\n(?:\t.*\n)+", makefile, re.M)[0] for t in targets
+    )
+    for main in ROOT.glob("benchmarks/**/__main__.py"):
+        module = main.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        assert re.search(rf"-m {module}(?![.\w])", commands), module
+    for record in ROOT.glob("benchmarks/results/*"):
+        stem = record.name.removesuffix(record.suffix)
+        assert f"(results/{record.name})" in text or f"(results/{stem}.md)" in text, record.name
+
+
 # --- the site
 
 
@@ -95,16 +101,13 @@ def test_the_api_pages_show_every_public_name_once():
     assert sorted(re.findall(r"^::: (\S+)$", text, re.MULTILINE)) == sorted(public())
 
 
-def test_docstrings_become_markdown():
-    as_markdown = hook("rst").as_markdown
-    text = "Of::\n\n    a = b\n\nSource: `A\nB <https://x.org/1>`_, 2.\n\nExample:\n  >>> 1\n"
-    expected = text.replace("::", ":").replace("Example", "Examples")
-    assert as_markdown(text) == expected.replace(
-        "`A\nB <https://x.org/1>`_", "[A B](https://x.org/1)"
-    )
-    assert as_markdown("Text:\n\n>>> 1\n1\n\nMore") == "Text:\n\n```pycon\n>>> 1\n1\n```\n\nMore"
-    shown = [as_markdown(inspect.getdoc(value) or "") for value in vars(optax_dtnh).values()]
-    assert not [text for text in shown if ">`_" in text]
+def test_docstrings_of_public_names_are_markdown():
+    """The site shows them as they are written."""
+    for package in (optax_dtnh, regularizers, models):
+        for name in package.__all__:
+            text = inspect.getdoc(getattr(package, name)) or ""
+            rst = re.findall(r">`_|::$|^Example:", text, re.MULTILINE)
+            assert inspect.ismodule(getattr(package, name)) or not rst, name
 
 
 def test_a_site_that_loads_something_or_shows_markup_is_refused(tmp_path):
@@ -128,38 +131,28 @@ def test_a_site_that_loads_something_or_shows_markup_is_refused(tmp_path):
     assert len(faults(style)) == 1
 
 
-# --- the pages of the records
-
-
-def test_every_record_has_a_page_with_its_command_script_machine_versions_and_json():
+def test_every_record_has_a_page_that_says_where_it_is_from():
     results = hook("results")
     names = results.names(ROOT)
-    assert {"digits", "guarantee", "step_cost", "variants"} <= set(names)
+    assert {"cost.many_devices.tpu", "digits", "guarantee", "tried"} <= set(names)
     for name in names:
         shown = results.markdown(ROOT, name)
-        assert shown.startswith("# "), name
-        rows = dict(
-            re.findall(r"^\| ([\w ]+) \| (\S.*) \|$", shown.split("\n## ")[0], re.MULTILINE)
-        )
-        assert {"command", "script", "machine", "versions", "every number"} <= set(rows), name
-        assert rows["command"].startswith(("`python -m benchmarks", "`make ")), name
-        assert rows["every number"] == f"[{name}.json]({name}.json)"
+        rows = dict(re.findall(r"^\| ([\w ]+) \| (\S.*) \|$", shown, re.MULTILINE))
+        assert {"machine", "versions", "every number"} <= set(rows), name
+        script, _ = results.script_of(ROOT, name)
+        assert script is None or rows["command"].startswith("`python -m benchmarks"), name
 
 
 def test_the_page_of_a_record_says_what_the_record_says(tmp_path):
     results = hook("results")
     (tmp_path / "benchmarks/results").mkdir(parents=True)
-    (tmp_path / "benchmarks/a.py").write_text('"""Is it?\n\n    make a  # or so\n\nYes.\n"""')
-    (tmp_path / "benchmarks/results/a.json").write_text(
-        '{"environment": {"jax": "9", "device": "abacus", "cpu_count": 3, "commit": "12ab",'
-        ' "dirty": true}, "runs": [{"seed": 4}, {"seed": 2}]}'
+    (tmp_path / "benchmarks/a.py").write_text('"""Is it?\n\n    python -m benchmarks.a\n\nYes."""')
+    (tmp_path / "benchmarks/results/a.b.json").write_text(
+        '{"environment": {"jax": "9", "device": "abacus", "cpu_count": 3, "platform": "P",'
+        ' "commit": "12ab"}, "tables": [{"title": "of it", "rows": [{"n": 1, "x": 0.123456}]}]}'
     )
-    page = results.markdown(tmp_path, "a")
-    for row in ("command | `make a`", "machine | device abacus, 3 cores", "drawn | seeds 2 to 4"):
-        assert f"| {row} |" in page
-    assert "| commit | `12ab`, with changes |" in page
-    tables = '{"tables": [{"title": "of it", "rows": [{"n": 1, "x": 0.123456}, {"n": null}]}]}'
-    (tmp_path / "benchmarks/results/a.json").write_text(tables)
-    expected = "## Of it\n\n| n | x |\n| --- | --- |\n| 1 | 0.1235 |\n| – | – |"
-    assert expected in results.markdown(tmp_path, "a")
+    page = results.markdown(tmp_path, "a.b")
     assert page.startswith("# Is it?\n")
+    for row in ("machine | abacus, 3 cores, P", "versions | jax 9", "commit | `12ab`"):
+        assert f"| {row} |" in page
+    assert "## Of it\n\n| n | x |\n| --- | --- |\n| 1 | 0.1235 |" in page

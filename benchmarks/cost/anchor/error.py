@@ -1,9 +1,6 @@
 """What a bfloat16 anchor changes in training on the digits: the pull, and the accuracy."""
 
-import functools
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,16 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.cost.tables import Table
-from benchmarks.digits import __main__ as digits
 from benchmarks.digits import data, experiment, methods
-from benchmarks.digits.__main__ import BENCHMARK, CELLS, RECIPE
-from benchmarks.digits.methods import loss_gradient, then_sgd
+from benchmarks.digits.methods import SGD, loss_gradient, regularized
 from benchmarks.digits.network import BACKBONE
+from benchmarks.digits.tasks import CELLS
 from benchmarks.digits.training import with_new_head
 from benchmarks.harness import record
 from benchmarks.harness.statistics import paired_difference
-from optax_dtnh import add_l2_sp
+from benchmarks.harness.tables import Table
+from optax_dtnh.finetune.forms import FORMS
 
 WEIGHTS = (0.1, 1.0, 10.0)
 STEPS = (0, 1, 10, 150)
@@ -30,23 +26,14 @@ POINTS = 0.5  # of accuracy
 
 
 def tables(seeds: int) -> list[Table]:
-    """Return the table of the pull and that of the accuracy, from the same source networks."""
-    with tempfile.TemporaryDirectory() as folder:
-        accuracies = accuracy_table(seeds, Path(folder))
-        return [pull_table(seeds, Path(folder)), accuracies]
+    """Return the table of the pull and that of the accuracy."""
+    return [pull_table(seeds), accuracy_table(seeds)]
 
 
-def accuracy_table(seeds: int, folder: Path) -> Table:
+def accuracy_table(seeds: int) -> Table:
     """Fine-tune on the digits with the anchor in float32 and in bfloat16, seed by seed."""
-    results = experiment.run(
-        CELLS,
-        [methods.fine_tuning(RECIPE), *with_anchors()],
-        weights=WEIGHTS,
-        seeds=seeds,
-        folder=folder,
-        pretraining=BENCHMARK.pretraining,
-        recipe=RECIPE,
-    )
+    compared = [methods.fine_tuning(SGD), *with_anchors()]
+    results = experiment.run(CELLS, compared, weights=WEIGHTS, seeds=seeds)
     rows = [
         {"cell": cell.name, "weight": weight, **_difference(results, cell.name, weight)}
         for cell in CELLS
@@ -73,17 +60,17 @@ def with_anchors() -> list[methods.Method]:
     """Return L2-SP with DTNH, its anchor in float32 and in bfloat16."""
     found = []
     for dtype, baseline in ((None, None), (jnp.bfloat16, "float32")):
-        member = functools.partial(add_l2_sp, anchor_dtype=dtype)
-        method = methods.without_and_with_dtnh("L2-SP", member, loss_gradient, RECIPE)[1]
+        method = regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)
         name = jnp.dtype(dtype or jnp.float32).name
         found.append(method._replace(name=name, baseline=baseline))
     return found
 
 
-def pull_table(seeds: int, folder: Path) -> Table:
+def pull_table(seeds: int) -> Table:
     """Compare the pull `r` towards both anchors, in the run of the float32 one."""
-    networks = experiment.read_sources(digits.SAME, seeds, folder)
-    tasks = experiment.stacked_tasks(CELLS[0], data.load(), seeds)
+    digits, cell = data.load(), CELLS[0]
+    networks = experiment.source_networks([cell.source], digits, seeds)[cell.source.name]
+    tasks = experiment.stacked_tasks(digits, seeds, cell.shots, cell.noise)
     found = jax.jit(jax.vmap(pulls))(np.arange(seeds), networks, tasks.target)
     moved, length, size = (np.asarray(x, np.float64) for x in found)
     rows: list[dict[str, Any]] = [
@@ -102,7 +89,7 @@ def pull_table(seeds: int, folder: Path) -> Table:
 def pulls(seed: Any, source: Any, target: data.Images) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `|w_s - bfloat16(w_s)|`, `|w - w_s|` after each of `STEPS`, and `|w_s|`."""
     params = start = with_new_head(seed, source)
-    tx = then_sgd(add_l2_sp(PAIR_WEIGHT, mask=BACKBONE), RECIPE)
+    tx = regularized("L2-SP", SGD, FORMS["before"]).optimizer(PAIR_WEIGHT)
     pixels, labels = map(jnp.asarray, target)
 
     def step(carry, _):

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.digits.gate`: candidates, folds, scores, choices, regret."""
+"""Whether to use a regularizer at all, decided before training."""

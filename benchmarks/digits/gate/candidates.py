@@ -10,13 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.digits.methods import Method, feature_pair, loss_gradient
+from benchmarks.digits.methods import (
+    FINE_TUNING,
+    HEAD_DECAY,
+    RECIPE,
+    Method,
+    Optimizer,
+    regularized,
+)
 from benchmarks.digits.network import BACKBONE
-from benchmarks.digits.variants import forms
-from benchmarks.digits.variants.forms import FINE_TUNING, HEAD_DECAY, RECIPE, Optimizer
-from optax_dtnh import add_l2_sp, dtnh
-
-FORMS = ("plain", "DTNH")
+from benchmarks.digits.variants.forms import name_of
+from optax_dtnh.finetune.forms import FORMS
 
 
 class Candidate(NamedTuple):
@@ -41,23 +45,21 @@ def candidates(weights: Sequence[float]) -> Candidate:
 
 
 def names(regularizer: str, weights: Sequence[float]) -> list[tuple[str, float | None]]:
-    """Return method and weight of the candidates, as in the records of `benchmarks.digits.variants`."""
-    methods = [forms.name_of(regularizer, form) for form in FORMS]
+    """Return method and weight of the candidates, as in the record of the variants."""
+    methods = [name_of(regularizer, form) for form in ("plain", "before")]
     return [(FINE_TUNING, None), *((m, weight) for weight in weights for m in methods)]
 
 
 def method(optimizer: Optimizer, regularizer: str) -> Method:
     """Return what trains any candidate, its optimizer a function of a `Candidate`."""
-    in_place = regularizer == "L2-SP"
-    member, gradients = (add_l2_sp, loss_gradient) if in_place else (dtnh, feature_pair)
 
-    def build(one: Any) -> optax.GradientTransformation:
+    def of(one: Any) -> Method:
         def rule(dot, ref_sq, reg_sq):
             del ref_sq, reg_sq
             return 1.0, one.removed * jnp.minimum(dot, 0.0)
 
-        summed = member(one.weight, mask=BACKBONE, rule=rule)
-        decay = optax.add_decayed_weights(one.decay, mask=BACKBONE)
-        return optax.chain(summed, decay, HEAD_DECAY, optimizer.direction(), optimizer.rate)
+        decay = optax.chain(optax.add_decayed_weights(one.decay, mask=BACKBONE), HEAD_DECAY)
+        return regularized(regularizer, optimizer, FORMS["before"], decay=decay, rule=rule)
 
-    return Method(f"candidates of {regularizer}", build, gradients, regularizer)
+    gradients = regularized(regularizer, optimizer, FORMS["before"]).gradients
+    return Method(regularizer, lambda one: of(one).optimizer(one.weight), gradients, regularizer)

@@ -1,7 +1,7 @@
 """What a decision costs in accuracy: its regret against the better of the methods without DTNH.
 
-Two questions are asked of a decision. With the weight given, it chooses among fine-tuning, the
-plain regularizer and DTNH at this weight. With the weight open, among all of these at all weights.
+A decision has two kinds of choices. With the weight given, it chooses among fine-tuning, the plain
+regularizer and DTNH at this weight; with the weight open, among all of these at all weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ class Place(NamedTuple):
     scores: Scores
 
 
-class Question(NamedTuple):
+class Choice(NamedTuple):
     """Candidates to choose among, in one place.
 
     Attributes:
@@ -57,7 +57,7 @@ class Question(NamedTuple):
         return without[:, np.argmax(without.mean(axis=0))]
 
 
-Decision = Callable[[Question], np.ndarray]  # to the accuracy of what it chooses, by seed
+Decision = Callable[[Choice], np.ndarray]  # to the accuracy of what it chooses, by seed
 
 
 def is_dtnh(candidate: int) -> bool:
@@ -76,19 +76,19 @@ def accuracy_of(results: dict[str, Any], case: str, regularizer: str) -> np.ndar
     return 100 * np.array(correct).T / results["test_images"]
 
 
-def questions(place: Place, weights: Sequence[float]) -> list[Question]:
-    """Return one question per weight, and the one in which it is open."""
-    given = [Question(place, (0, 2 * i + 1, 2 * i + 2), w) for i, w in enumerate(weights)]
-    return [*given, Question(place, tuple(range(place.accuracy.shape[1])), None)]
+def choices(place: Place, weights: Sequence[float]) -> list[Choice]:
+    """Return one choice per weight, and the one in which it is open."""
+    given = [Choice(place, (0, 2 * i + 1, 2 * i + 2), w) for i, w in enumerate(weights)]
+    return [*given, Choice(place, tuple(range(place.accuracy.shape[1])), None)]
 
 
 def always(kind: str) -> Decision:
     """Return no decision at all: fine-tuning, plain or DTNH, at the largest weight if open."""
     offset = ["fine-tuning", "plain", "DTNH"].index(kind)
 
-    def decide(question: Question) -> np.ndarray:
-        column = 0 if offset == 0 else question.accuracy.shape[1] - 3 + offset
-        return question.accuracy[:, column]
+    def decide(choice: Choice) -> np.ndarray:
+        column = 0 if offset == 0 else choice.accuracy.shape[1] - 3 + offset
+        return choice.accuracy[:, column]
 
     return decide
 
@@ -96,15 +96,15 @@ def always(kind: str) -> Decision:
 def lowest(kind: str, with_dtnh: bool = True) -> Decision:
     """Return the choice of the candidate with the lowest score of a kind, seed by seed."""
 
-    def decide(question: Question) -> np.ndarray:
-        allowed = [i for i, c in enumerate(question.columns) if with_dtnh or not is_dtnh(c)]
-        scores = question.place.scores[kind][:, question.columns][:, allowed]
+    def decide(choice: Choice) -> np.ndarray:
+        allowed = [i for i, c in enumerate(choice.columns) if with_dtnh or not is_dtnh(c)]
+        scores = choice.place.scores[kind][:, choice.columns][:, allowed]
         chosen = np.array(allowed)[np.argmin(scores, axis=1)]
-        return np.take_along_axis(question.accuracy, chosen[:, None], axis=1)[:, 0]
+        return np.take_along_axis(choice.accuracy, chosen[:, None], axis=1)[:, 0]
 
     return decide
 
 
-def regret(question: Question, decision: Decision) -> Interval:
+def regret(choice: Choice, decision: Decision) -> Interval:
     """Return what a decision loses against the best candidate without DTNH, in points."""
-    return paired_difference(question.better, decision(question))
+    return paired_difference(choice.better, decision(choice))

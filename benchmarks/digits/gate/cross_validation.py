@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.digits import mini_batches, network
+from benchmarks.digits import mini_batches
 from benchmarks.digits.data import Images
 from benchmarks.digits.gate.candidates import Candidate
-from benchmarks.digits.methods import Method, batch_features
+from benchmarks.digits.methods import Method, batch_logits
 from benchmarks.digits.network import Params
-from benchmarks.digits.variants import training
+from benchmarks.digits.training import fine_tune
+from benchmarks.digits.variants.training import COMPILER_OPTIONS
 
 
 class Folds(NamedTuple):
@@ -60,7 +61,7 @@ def stacked_folds(labels: np.ndarray, folds: int, steps: int, batch: int | None)
 @functools.partial(
     jax.jit,
     static_argnames=("method", "steps"),
-    compiler_options=training.COMPILER_OPTIONS,
+    compiler_options=COMPILER_OPTIONS,
 )
 def held_out_logits(
     candidates: Candidate,
@@ -80,11 +81,11 @@ def held_out_logits(
 
     def logits(candidate, seed, source, target, fold):
         learned = jax.tree.map(lambda x: jnp.asarray(x)[fold.learned], target)
-        params, _ = training.fine_tune(
-            method, steps, candidate, seed, source, learned, fold.batches, asked=steps
+        flags = jnp.ones(steps)
+        params, _ = fine_tune(
+            method, candidate, seed, source, learned, flags, fold.batches, lambda _: None
         )
-        features = batch_features(params, jnp.asarray(target.pixels)[fold.held_out])
-        return jax.vmap(network.classify, (None, 0))(params, features)
+        return batch_logits(params, jnp.asarray(target.pixels)[fold.held_out])
 
     over_folds = jax.vmap(logits, (None, None, None, None, 0))
     over_candidates = jax.vmap(over_folds, (0, None, None, None, None))

@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.digits import network
 from benchmarks.digits.data import CLASSES, Images
+from benchmarks.digits.methods import RECIPE
 from benchmarks.digits.network import BACKBONE, Params
-from benchmarks.digits.variants.forms import RECIPE
 
 # The sum of a cosine schedule, each step once more for every one that momentum repeats.
 HOLD = 2 * (1 - RECIPE.momentum) / (RECIPE.learning_rate * RECIPE.steps)

@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.digits.gate import choice
-from benchmarks.digits.gate.choice import Decision, Place, Question
+from benchmarks.digits.gate.choice import Choice, Decision, Place
 from benchmarks.digits.gate.scoring import SETTINGS
-from benchmarks.digits.variants.forms import RECIPE
-from benchmarks.digits.variants.table import TITLES, grouped, table
+from benchmarks.digits.methods import RECIPE
+from benchmarks.digits.variants.analysis import grouped
+from benchmarks.digits.variants.table import TITLES
+from benchmarks.harness import tables
+from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval
 
-Results = dict[str, Any]
 DESIGN_SEEDS = 10
 SEEN = ("same", "rot90")
 
@@ -30,51 +32,47 @@ PARTS = (
     Part("new seeds, sources of the design", slice(DESIGN_SEEDS, None), SEEN),
     Part("seeds and sources of the design", slice(DESIGN_SEEDS), SEEN),
 )
-HEAD = (
-    *("mean regret", "worst regret", "cells over a point"),
-    *("cells beyond chance", "worst cell"),
-)
 MAIN = "cross-validation, Brier score"
+SAFER = f"{MAIN}, without DTNH"
 DECISIONS: dict[str, Decision] = {
     "always fine-tuning": choice.always("fine-tuning"),
     "always plain": choice.always("plain"),
     "always DTNH": choice.always("DTNH"),
     MAIN: choice.lowest("brier"),
-    "cross-validation, Brier score, without DTNH": choice.lowest("brier", with_dtnh=False),
+    SAFER: choice.lowest("brier", with_dtnh=False),
     "cross-validation, cross-entropy": choice.lowest("cross_entropy"),
     "leave-one-out, linearised, without DTNH": choice.lowest("leave_one_out", with_dtnh=False),
 }
 
 
 def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
-    """Return one record per part, question and decision."""
+    """Return one record per part, kind of choice and decision."""
     records = []
     for part in PARTS:
-        asked = questions_of(variants, results, part)
-        for is_open in (False, True):
-            chosen = [q for q in asked if (q.weight is None) == is_open]
+        by_kind = grouped(choices_of(variants, results, part), kind_of)
+        for kind in sorted(by_kind):
             for name, decision in DECISIONS.items():
-                if chosen:
-                    what = {"part": part.name, "weight": "open" if is_open else "given"}
-                    records.append({**what, "decision": name, **summary(chosen, decision)})
+                what = {"part": part.name, "weight": kind, "decision": name}
+                records.append({**what, **summary(by_kind[kind], decision)})
     return records
 
 
-def questions_of(variants: Results, results: Results, part: Part) -> list[Question]:
-    """Return the questions of a part."""
+def kind_of(one: Choice) -> str:
+    """Return whether the weight is given or open."""
+    return "open" if one.weight is None else "given"
+
+
+def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
+    """Return the choices of a part."""
     cases = {c["name"]: c for c in variants["cases"] if c["source"] in part.sources}
-    asked = []
+    found = []
     for record in results["scores"]:
         if record["case"] in cases:
             case, regularizer = cases[record["case"]], record["regularizer"]
-            accuracy = choice.accuracy_of(variants, case["name"], regularizer)
-            place = Place(case, regularizer, accuracy[part.seeds], scores_of(record, part.seeds))
-            asked += (
-                choice.questions(place, results["settings"]["weights"])
-                if len(place.accuracy)
-                else []
-            )
-    return asked
+            accuracy = choice.accuracy_of(variants, case["name"], regularizer)[part.seeds]
+            place = Place(case, regularizer, accuracy, scores_of(record, part.seeds))
+            found += choice.choices(place, results["settings"]["weights"])
+    return found
 
 
 def scores_of(record: Results, seeds: slice) -> choice.Scores:
@@ -88,95 +86,113 @@ def scores_of(record: Results, seeds: slice) -> choice.Scores:
     return {kind: np.nan_to_num(scores[seeds], nan=np.inf) for kind, scores in by_kind.items()}
 
 
-def summary(asked: Sequence[Question], decision: Decision) -> dict[str, Any]:
+def summary(choices: Sequence[Choice], decision: Decision) -> dict[str, Any]:
     """Return mean and worst regret, and in how many cells it is beyond a point or chance."""
-    intervals = [choice.regret(question, decision) for question in asked]
-    worst = max(range(len(asked)), key=lambda i: intervals[i].mean)
+    intervals = [choice.regret(one, decision) for one in choices]
+    worst = max(range(len(choices)), key=lambda i: intervals[i].mean)
     return {
-        "cells": len(asked),
+        "cells": len(choices),
         "mean_regret": round(float(np.mean([interval.mean for interval in intervals])), 2),
         "worst_regret": [x and round(x, 2) for x in intervals[worst]],
-        "worst_cell": cell_name(asked[worst]),
+        "worst_cell": cell_name(choices[worst]),
         "over_a_point": sum(interval.mean > 1 for interval in intervals),
         "beyond_chance": sum(i.excludes_zero() and i.mean > 0 for i in intervals),
     }
 
 
-def cell_name(question: Question) -> str:
-    """Return case, regularizer and weight of a question."""
-    weight = "" if question.weight is None else f" {question.weight:g}"
-    return f"{question.place.case['name']}, {question.place.regularizer}{weight}"
+def failures(results: Results) -> list[str]:
+    """Return a message for every claim that does not hold."""
+    new = {
+        (r["part"], r["decision"]): r
+        for r in results["regrets"]
+        if r["weight"] == "given" and r["part"].startswith("new")
+    }
+    wrong = []
+    for part in {part: None for part, _ in new}:
+        best = new[part, SAFER]["mean_regret"]
+        for name in ("always plain", "always DTNH"):
+            if new[part, name]["mean_regret"] <= best:
+                wrong.append(f"{part}: {name} loses no more than {SAFER}")
+    if not any(new[key]["beyond_chance"] for key in new if key[1] == MAIN):
+        wrong.append(f"{MAIN} loses in no cell: accuracy is made safe")
+    return wrong
 
 
-def cost(decision: str, weight: str, weights: int) -> float | None:
-    """Return what a decision costs, in trainings of full length; None for no test at all."""
-    if decision.startswith("cross-validation"):
-        forms = 1 if "without" in decision else 2
-        candidates = 1 + forms * (weights if weight == "open" else 1)
-        return candidates * SETTINGS.folds * SETTINGS.steps / RECIPE.steps
-    return 0.0
+def cell_name(one: Choice) -> str:
+    """Return case, regularizer and weight of a choice."""
+    weight = "" if one.weight is None else f" {one.weight:g}"
+    return f"{one.place.case['name']}, {one.place.regularizer}{weight}"
+
+
+def cost(decision: str, weight: str, weights: int) -> float:
+    """Return what a decision costs, in trainings of full length."""
+    if not decision.startswith("cross-validation"):
+        return 0.0
+    forms = 1 if "without" in decision else 2
+    candidates = 1 + forms * (weights if weight == "open" else 1)
+    return candidates * SETTINGS.folds * SETTINGS.steps / RECIPE.steps
 
 
 def markdown(variants: Results, results: Results) -> str:
     """Return the regret of every decision, and where cross-validation fails."""
     blocks = [note(results)]
     for part in PARTS:
-        rows = [["weight", "decision", "extra trainings", *HEAD]]
-        rows += [row(r, results) for r in results["regrets"] if r["part"] == part.name]
-        if len(rows) > 1:
-            seeds = "10 to 19" if part.seeds.start else "0 to 9"
-            sources = ", ".join(TITLES[source] for source in part.sources)
-            blocks += [f"## {part.name.capitalize()}", f"Seeds {seeds}; {sources}.", table(rows)]
-    later = "The weight given, all sources; of the same run, but this table was chosen after it."
-    blocks += ["## By label noise and images per class, new seeds", later]
-    blocks.append(by_task(variants, results))
-    return "\n\n".join([*blocks, "## Where cross-validation fails", failures(variants, results)])
+        rows = [row(r, results) for r in results["regrets"] if r["part"] == part.name]
+        seeds = "10 to 19" if part.seeds.start else "0 to 9"
+        what = f"Seeds {seeds}; {', '.join(TITLES[source] for source in part.sources)}."
+        blocks += [f"## {part.name.capitalize()}", what, tables.markdown(rows)]
+    return "\n\n".join(
+        [
+            *blocks,
+            "## By label noise and images per class, new seeds",
+            "The weight given, all sources; of the same run, but this table was chosen after it.",
+            by_task(variants, results),
+            "## Where cross-validation fails",
+            where_it_fails(variants, results),
+        ]
+    )
 
 
 def by_task(variants: Results, results: Results) -> str:
     """Return the regret by label noise and images per class, new seeds, all sources."""
-    asked = [q for part in PARTS[:2] for q in questions_of(variants, results, part)]
-    groups = grouped(
-        [q for q in asked if q.weight is not None],
-        lambda q: (f"{q.place.case['noise']:.0%}", str(q.place.case["shots"])),
-    )
-    rows = [["label noise", "images per class", "decision", *HEAD]]
-    for key, group in groups.items():
-        rows += [[*key, name, *figures(summary(group, DECISIONS[name]))] for name in DECISIONS]
-    return table(rows)
+    choices = [c for part in PARTS[:2] for c in choices_of(variants, results, part) if c.weight]
+    groups = grouped(choices, lambda c: (c.place.case["noise"], c.place.case["shots"]))
+    rows = []
+    for (noise, shots), group in groups.items():
+        for name, decision in DECISIONS.items():
+            what = {"label noise": f"{noise:.0%}", "images per class": shots, "decision": name}
+            rows.append({**what, **figures(summary(group, decision))})
+    return tables.markdown(rows)
 
 
-def row(record: dict[str, Any], results: Results) -> list[str]:
+def row(record: dict[str, Any], results: Results) -> dict[str, str]:
     """Return a record of `regrets` for the table."""
     extra = cost(record["decision"], record["weight"], len(results["settings"]["weights"]))
-    return [record["weight"], record["decision"], f"{extra:.1f}", *figures(record)]
+    what = {key: record[key] for key in ("weight", "decision")}
+    return {**what, "extra trainings": f"{extra:.1f}", **figures(record)}
 
 
-def figures(record: dict[str, Any]) -> list[str]:
-    """Return the figures of a summary in the order of `HEAD`."""
+def figures(record: dict[str, Any]) -> dict[str, str]:
+    """Return the figures of a summary for the table."""
     of_all = f"of {record['cells']}"
-    return [
-        f"{record['mean_regret']:.1f}",
-        str(Interval(*record["worst_regret"])),
-        f"{record['over_a_point']} {of_all}",
-        f"{record['beyond_chance']} {of_all}",
-        record["worst_cell"],
-    ]
+    return {
+        "mean regret": f"{record['mean_regret']:.1f}",
+        "worst regret": str(Interval(*record["worst_regret"])),
+        "cells over a point": f"{record['over_a_point']} {of_all}",
+        "cells beyond chance": f"{record['beyond_chance']} {of_all}",
+        "worst cell": record["worst_cell"],
+    }
 
 
-def failures(variants: Results, results: Results, most: int = 20) -> str:
+def where_it_fails(variants: Results, results: Results, most: int = 20) -> str:
     """Return the cells of new seeds in which cross-validation loses beyond chance."""
-    decision, found = DECISIONS[MAIN], []
-    for part in PARTS[:2]:
-        for question in questions_of(variants, results, part):
-            lost = choice.regret(question, decision)
-            if lost.excludes_zero() and lost.mean > 0:
-                found.append((lost, cell_name(question), question.weight is None))
+    choices = [one for part in PARTS[:2] for one in choices_of(variants, results, part)]
+    lost = [(choice.regret(one, DECISIONS[MAIN]), one) for one in choices]
+    found = [(x, one) for x, one in lost if x.excludes_zero() and x.mean > 0]
     found.sort(key=lambda failure: -failure[0].mean)
-    rows = [["cell", "weight", "regret"]]
-    rows += [[name, "open" if is_open else "given", str(lost)] for lost, name, is_open in found]
+    rows = [{"cell": cell_name(one), "weight": kind_of(one), "regret": str(x)} for x, one in found]
     count = f"By {MAIN}: beyond chance in {len(found)} cells of seeds 10 to 19"
-    return f"{count}; the worst:\n\n{table(rows[: most + 1])}" if found else f"{count}."
+    return f"{count}; the worst:\n\n{tables.markdown(rows[:most])}" if rows else f"{count}."
 
 
 def note(results: Results) -> str:

@@ -10,12 +10,11 @@ from tqdm import tqdm
 
 from benchmarks.digits import data, experiment
 from benchmarks.digits.gate import candidates, cross_validation, leave_one_out
-from benchmarks.digits.methods import Method
-from benchmarks.digits.training import Pretraining
+from benchmarks.digits.methods import PAIRS, Method, optimizers
 from benchmarks.digits.variants import cases
 from benchmarks.digits.variants.cases import Case, Grid
-from benchmarks.digits.variants.forms import PAIRS, optimizers
 from benchmarks.harness import record
+from benchmarks.harness.record import Results
 
 
 class Settings(NamedTuple):
@@ -28,7 +27,7 @@ class Settings(NamedTuple):
 SETTINGS = Settings()
 
 
-def scored(grid: Grid, out: Path) -> dict[str, Any]:
+def scored(grid: Grid, out: Path) -> Results:
     """Return the settings and the scores of a grid, from a file in `out` if they are there."""
     file = out / "scores.json"
     settings = {
@@ -39,23 +38,17 @@ def scored(grid: Grid, out: Path) -> dict[str, Any]:
     }
     if file.exists() and json.loads(file.read_text())["settings"] == settings:
         return json.loads(file.read_text())
-    scores = run(grid, out / "sources")
+    scores = run(grid)
     found = {"environment": record.environment(), "settings": settings, "scores": scores}
     record.write(file, found)
     return found
 
 
-def run(grid: Grid, folder: Path) -> list[dict[str, Any]]:
-    """Return the scores by case and regularizer, lower is better.
-
-    Args:
-      grid: For its cases, weights and seeds.
-      folder: For the source networks; it exists.
-    """
-    digits, networks, tasks = data.load(), {}, cases.tasks_of(grid)
-    for source in tqdm(list({case.source: None for case in grid.cases}), desc="sources"):
-        experiment.write_sources(source, digits, grid.seeds, folder, Pretraining())
-        networks[source.name] = experiment.read_sources(source, grid.seeds, folder)
+def run(grid: Grid) -> list[dict[str, Any]]:
+    """Return the scores by case and regularizer of a grid, lower is better."""
+    digits = data.load()
+    tasks = cases.tasks_of(grid, digits)
+    networks = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
     methods = {
         (optimizer.name, regularizer): candidates.method(optimizer, regularizer)
         for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks.digits.variants`: forms, cases, training, resumable runs and what they say."""
+"""Which form of the method for which case, under momentum, Adam and small batches."""

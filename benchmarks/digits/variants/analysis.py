@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.digits.variants.forms import FINE_TUNING, GRADIENTS_PER_STEP, name_of
+from benchmarks.digits.methods import FINE_TUNING
+from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP, name_of
+from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 
-Results = dict[str, Any]
+WHOLE_CASES = 72
 PLAIN, CONTROL = "plain", "plain, decoupled"  # not forms of the method, but what they improve on
 
 
@@ -65,29 +67,26 @@ def cells(results: Results) -> list[Cell]:
         for method in results["methods"][case["optimizer"]]:
             if method != FINE_TUNING:
                 regularizer, form = method.split(", ", 1)
-                found += _cells(results, runs, case, regularizer, form, method)
+                found += _cells(results, runs, case, regularizer, form)
         for regularizer in regularizers(results):
-            found += _cells(results, runs, case, regularizer, FINE_TUNING, FINE_TUNING)
+            found += _cells(results, runs, case, regularizer, FINE_TUNING)
     return found
 
 
-def _cells(
-    results: Results, runs: dict, case: dict, regularizer: str, form: str, method: str
-) -> list[Cell]:
-    def of(name: str, quantity: str, i: int) -> Any:
-        values = runs[case["name"], name][quantity]
+def _cells(results: Results, runs: dict, case: dict, regularizer: str, form: str) -> list[Cell]:
+    def of(form: str, quantity: str, i: int) -> Any:
+        values = runs[case["name"], name_of(regularizer, form)][quantity]
         return values[min(i, len(values) - 1)]  # fine-tuning has no weight
 
-    def accuracy(name: str, i: int) -> np.ndarray:
-        return 100 * np.array(of(name, "correct", i)) / results["test_images"]
-
     def cell(i: int, weight: float) -> Cell:
-        names = (method, name_of(regularizer, PLAIN), FINE_TUNING)
-        treated, plain, fine_tuned = (accuracy(name, i) for name in names)
-        loss = of(method, "training_loss", i)
+        treated, plain, fine_tuned = (
+            100 * np.array(of(name, "correct", i)) / results["test_images"]
+            for name in (form, PLAIN, FINE_TUNING)
+        )
+        loss = of(form, "training_loss", i)
         loss = np.nan if loss is None else loss
         what = (case, regularizer, weight, form)
-        return Cell(*what, treated, plain, fine_tuned, loss, of(method, "descent", i))
+        return Cell(*what, treated, plain, fine_tuned, loss, of(form, "descent", i))
 
     return [cell(i, weight) for i, weight in enumerate(results["weights"])]
 
@@ -130,11 +129,36 @@ def is_form(cell: Cell) -> bool:
 
 def hurt_by_all(cells: Iterable[Cell]) -> list[Cell]:
     """Return, for each cell in which every form of the method hurts, the one that hurts least."""
-    by_cell: dict[tuple, list[Cell]] = {}
-    for cell in filter(is_form, cells):
-        by_cell.setdefault((cell.case["name"], cell.regularizer, cell.weight), []).append(cell)
-    hurt = [group for group in by_cell.values() if all(cell.hurts for cell in group)]
+    groups = grouped(filter(is_form, cells), lambda c: (c.case["name"], c.regularizer, c.weight))
+    hurt = [group for group in groups.values() if all(cell.hurts for cell in group)]
     return [min(group, key=lambda cell: cell.regret.mean) for group in hurt]
+
+
+def failures(results: Results) -> list[str]:
+    """Return a message for every claim that does not hold; a corner of the grid is no test."""
+    if len(results["cases"]) < WHOLE_CASES:
+        return []
+    found = cells(results)
+    wrong = [] if hurt_by_all(found) else ["in no cell every form hurts"]
+    for optimizer in results["methods"]:
+        here = [c for c in found if c.case["optimizer"] == optimizer and c.case["batch"]]
+        by_run = grouped(here, lambda c: name_of(c.regularizer, c.form))
+        gains = {name: over(group, to_plain) for name, group in by_run.items()}
+        inert, strong = gains["L2-SP, before"], gains["L2-SP, smoothed 0.99"]
+        if strong.mean - (strong.half_width or 0) <= inert.mean + (inert.half_width or 0):
+            wrong.append(f"{optimizer}: L2-SP smoothed {strong.signed()}, before {inert.signed()}")
+        for name in ("KnowDist, before", "KnowDist, smoothed 0.9"):
+            if not (gains[name].mean > 0 and gains[name].excludes_zero()):
+                wrong.append(f"{optimizer}: {name} {gains[name].signed()}")
+    return wrong
+
+
+def grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
+    """Return the items by key, in the order in which the keys first occur."""
+    groups: dict[Any, list[Any]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def with_intervals(results: Results) -> Results:
@@ -142,12 +166,10 @@ def with_intervals(results: Results) -> Results:
 
     A difference is a mean and the half width of its interval.
     """
-    by_run: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells(results):
-        name = FINE_TUNING if cell.form == FINE_TUNING else name_of(cell.regularizer, cell.form)
-        by_run.setdefault((cell.case["name"], name), []).append(cell)
+    by_run = grouped(cells(results), lambda c: (c.case["name"], name_of(c.regularizer, c.form)))
     runs = [{**r, **_intervals(by_run[r["case"], r["method"]])} for r in results["runs"]]
-    return {**results, "gradients_per_step": _gradients_per_step(results), "runs": runs}
+    gradients = {r: GRADIENTS_PER_STEP[r] for r in regularizers(results)}
+    return {**results, "gradients_per_step": gradients, "runs": runs}
 
 
 def _intervals(of_run: list[Cell]) -> dict[str, Any]:
@@ -166,7 +188,3 @@ def _accuracy(cell: Cell) -> float:
 
 def _short(interval: Interval) -> list[float | None]:
     return [None if x is None else round(x, 2) for x in interval]
-
-
-def _gradients_per_step(results: Results) -> dict[str, int]:
-    return {r: GRADIENTS_PER_STEP[r] for r in regularizers(results)}

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.digits import data, experiment, mini_batches
-from benchmarks.digits.__main__ import ROTATED, SAME, SHUFFLED
-from benchmarks.digits.data import Source, Task
-from benchmarks.digits.methods import Method
-from benchmarks.digits.variants.forms import FORMS, OPTIMIZERS, RECIPE, Form, methods_of
+from benchmarks.digits.data import Images, Task
+from benchmarks.digits.methods import OPTIMIZERS, RECIPE, Method
+from benchmarks.digits.tasks import ROTATED, SAME, SHUFFLED, Source
+from benchmarks.digits.variants.forms import VARIANTS, methods_of
 
 TEST_SIZE = 600  # leaves 20 images of every class for the target, which the 700 of digits do not
-SOURCES = (SAME, ROTATED, SHUFFLED)
 
 
 class Case(NamedTuple):
@@ -66,36 +65,39 @@ def grid(
     noises: Iterable[float],
     weights: Sequence[float],
     seeds: int,
-    forms: Sequence[Form] = FORMS,
+    variants: Iterable[str] = VARIANTS,
 ) -> Grid:
     """Return all combinations."""
     chosen = [o for o in OPTIMIZERS if o.name in optimizers]
     names = [o.name for o in chosen]
     cases = [Case(*c) for c in itertools.product(names, batches, sources, shots, noises)]
-    methods = {o.name: methods_of(o, forms) for o in chosen}
+    methods = {o.name: methods_of(o, variants) for o in chosen}
     return Grid(cases, methods, weights, seeds, max(shots))
 
 
-def tasks_of(grid: Grid) -> dict[tuple[int, float], Task]:
+WEIGHTS = (0.1, 1.0, 10.0)
+BOTH = ("SGD", "Adam")
+WHOLE = grid(BOTH, (16, None), (SAME, ROTATED, SHUFFLED), (5, 10, 20), (0.0, 0.4), WEIGHTS, 20)
+SOME = ("plain", "before", "smoothed 0.99", "momentum", "decoupled", "metric")
+QUICK = grid(BOTH, (16,), (SAME, ROTATED), (5,), (0.0,), WEIGHTS, 3, SOME)
+
+
+def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
     """Return the tasks of all seeds, stacked, by the number of shots and the label noise."""
-    digits = data.load()
     return {
-        key: experiment.stacked_noisy_tasks(digits, grid.seeds, *key, TEST_SIZE)
+        key: experiment.stacked_tasks(digits, grid.seeds, *key, TEST_SIZE)
         for key in {(case.shots, case.noise): None for case in grid.cases}
     }
 
 
-def inputs(
-    grid: Grid, case: Case, sources: dict[str, Any], tasks: dict[tuple[int, float], Task]
-) -> tuple[Any, Task, np.ndarray | None]:
-    """Return source networks, tasks and batches, all stacked by seed, None for full batches."""
-    networks, task = sources[case.source.name], tasks[case.shots, case.noise]
+def batches_of(grid: Grid, case: Case, task: Task) -> tuple[Task, np.ndarray | None]:
+    """Return the task and the batches to train on, stacked by seed; None for full batches."""
     if case.batch is None:
-        return networks, task, None
+        return task, None
     size = data.CLASSES * case.shots
     batches = mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)
     more = mini_batches.repeated(task.target, grid.most_shots // case.shots)
-    return networks, task._replace(target=more), batches
+    return task._replace(target=more), batches
 
 
 def described(case: Case) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis, table
-from benchmarks.digits.variants.analysis import CONTROL, Cell, Results
-from benchmarks.digits.variants.forms import FINE_TUNING
+from benchmarks.digits.variants.analysis import CONTROL, Cell
+from benchmarks.harness.record import Results
 
 # By setting: the shape tells the optimizer, filled or hollow the batch; readable in gray.
 MARKERS: tuple[dict[str, Any], ...] = (

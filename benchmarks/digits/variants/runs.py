@@ -12,20 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.digits import data, experiment
-from benchmarks.digits.methods import Method
-from benchmarks.digits.training import Pretraining
-from benchmarks.digits.variants import cases as grids
-from benchmarks.digits.variants import training
+from benchmarks.digits.methods import RECIPE, Method
+from benchmarks.digits.training import PRETRAINING
+from benchmarks.digits.variants import cases, training
 from benchmarks.digits.variants.cases import Case, Grid
-from benchmarks.digits.variants.forms import RECIPE
 from benchmarks.harness import record
+from benchmarks.harness.record import Results
+from optax_dtnh.finetune.errors import UsageError
 
 Run = tuple[Case, Method]
 WORKERS = 2
-
-
-class OtherSettingsError(ValueError):
-    """The folder holds runs of other settings."""
 
 
 def settings(grid: Grid) -> dict[str, Any]:
@@ -33,10 +29,10 @@ def settings(grid: Grid) -> dict[str, Any]:
     return {
         "weights": list(grid.weights),
         "seeds": list(range(grid.seeds)),
-        "test_images": grids.TEST_SIZE,
+        "test_images": cases.TEST_SIZE,
         "fine_tuning": RECIPE._asdict(),
-        "pretraining": Pretraining()._asdict(),
-        "cases": [grids.described(case) for case in grid.cases],
+        "pretraining": PRETRAINING._asdict(),
+        "cases": [cases.described(case) for case in grid.cases],
         "methods": {name: [m.name for m in methods] for name, methods in grid.methods.items()},
     }
 
@@ -47,7 +43,7 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     The first line is `expected` with the environment of the run that created it.
 
     Raises:
-      OtherSettingsError: The file was made with other settings.
+      UsageError: The file was made with other settings.
     """
     whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
     lines = [json.loads(line) for line in whole.splitlines()]
@@ -57,12 +53,12 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def run(grid: Grid, out: Path, name: str) -> dict[str, Any]:
+def run(grid: Grid, file: Path) -> Results:
     """Run what is not in the file yet, and return the settings with all records.
 
-    Every finished run is one line of `NAME.jsonl`; killed, it loses what its workers are at.
+    Every finished run is one line of `file`; a killed one loses what its workers are at.
     """
-    file, common = out / f"{name}.jsonl", settings(grid)
+    common = settings(grid)
     first, *records = finished(file, common)
     done = {(r["case"], r["method"]) for r in records}
     everything = [(case, m) for case in grid.cases for m in grid.methods[case.optimizer]]
@@ -71,7 +67,7 @@ def run(grid: Grid, out: Path, name: str) -> dict[str, Any]:
         _refuse_others(file, first, {**first, "environment": record.environment()})
         bar = tqdm(total=len(everything), initial=len(done), desc="runs", smoothing=0)
         with bar, file.open("a") as lines:
-            run_all(pending, outcomes_of(grid, out), lines, bar)
+            run_all(pending, outcomes_of(grid), lines, bar)
     order = {(case.name, m.name): i for i, (case, m) in enumerate(everything)}
     first, *records = finished(file, common)
     return {**first, "runs": sorted(records, key=lambda r: order[r["case"], r["method"]])}
@@ -82,7 +78,7 @@ def run_all(runs: list[Run], outcome: Callable[..., dict[str, Any]], lines: Any,
     lock, stop = threading.Lock(), threading.Event()
 
     def work(group: list[Run]) -> None:
-        compiled = training.program(group[0][1], RECIPE.steps)
+        compiled = training.program(group[0][1])
         for run in itertools.takewhile(lambda _: not stop.is_set(), group):
             line = json.dumps(outcome(run, compiled), allow_nan=False) + "\n"
             with lock:
@@ -105,19 +101,17 @@ def program(run: Run) -> tuple[str, str, int, str]:
     return case.optimizer, str(case.batch), 0 if case.batch else case.shots, method.name
 
 
-def outcomes_of(grid: Grid, out: Path) -> Callable[..., dict[str, Any]]:
+def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
     """Return a function from a run and its program to the record, the source networks trained."""
-    digits, tasks = data.load(), grids.tasks_of(grid)
-    folder, sources = out / "sources", {}
-    for source in tqdm(list({case.source: None for case in grid.cases}), desc="sources"):
-        experiment.write_sources(source, digits, grid.seeds, folder, Pretraining())
-        sources[source.name] = experiment.read_sources(source, grid.seeds, folder)
+    digits = data.load()
+    tasks = cases.tasks_of(grid, digits)
+    sources = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
 
     def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
-        networks, task, batches = grids.inputs(grid, case, sources, tasks)
+        task, batches = cases.batches_of(grid, case, tasks[case.shots, case.noise])
         weights = np.array(grid.weights if method.regularizer else [0], np.float32)
-        seeds = np.arange(grid.seeds)
+        seeds, networks = np.arange(grid.seeds), sources[case.source.name]
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}
 
@@ -137,7 +131,7 @@ def numbers(outcome: training.Outcome) -> dict[str, Any]:
 def _refuse_others(file: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     differing = sorted(key for key in expected if found.get(key) != expected[key])
     if differing:
-        raise OtherSettingsError(
+        raise UsageError(
             "`--out` should be a new folder or one of a run with these settings, got one with "
             f"other {', '.join(differing)}. Name another folder, or remove {file.name} from it."
         )

@@ -1,19 +1,16 @@
 """The results in Markdown: which form for which case, every form by setting, and where all hurt."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis
-from benchmarks.digits.variants.analysis import Cell, Results
-from benchmarks.digits.variants.forms import FINE_TUNING, GRADIENTS_PER_STEP
+from benchmarks.digits.variants.analysis import Cell, grouped
+from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP
+from benchmarks.harness import tables
+from benchmarks.harness.record import Results
 
-COLUMNS = (
-    *("setting", "regularizer", "form", "to plain", "to fine-tuning", "mean regret"),
-    *("worst regret", "cells hurt", "training loss", "steps that descend", "gradients per step"),
-)
 TITLES = {"same": "good source", "rot90": "rotated source", "permlab": "shuffled labels"}
 
 
@@ -36,12 +33,11 @@ def markdown(results: Results) -> str:
 
 def which_form(cells: Sequence[Cell]) -> str:
     """Return the form of the highest mean accuracy, by situation, in all of them, and setting."""
-    settings = list(dict.fromkeys(map(setting, cells)))
-    rows = [["situation", "regularizer", *settings]]
+    rows = []
     for (situation, regularizer), here in situations(cells).items():
-        bests = [best([c for c in here if setting(c) == s]) for s in settings]
-        rows.append([situation, regularizer, *map(_best, bests)])
-    return table(rows)
+        bests = {where: _best(best(group)) for where, group in grouped(here, setting).items()}
+        rows.append({"situation": situation, "regularizer": regularizer, **bests})
+    return tables.markdown(rows)
 
 
 def situations(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
@@ -59,14 +55,15 @@ def best(cells: Sequence[Cell]) -> list[Cell]:
 
 def by_setting(cells: Sequence[Cell]) -> str:
     """Return one row per setting, regularizer and form, over all tasks and weights."""
-    rows = [list(COLUMNS)]
+    rows = []
     for (where, regularizer), group in grouped(
         cells, lambda c: (setting(c), c.regularizer)
     ).items():
         by_form = grouped(group, lambda c: c.form)
         for form in sorted(by_form, key=FINE_TUNING.__eq__):  # last
-            rows.append([where, regularizer, form, *_figures(by_form[form])])
-    return table(rows)
+            what = {"setting": where, "regularizer": regularizer, "form": form}
+            rows.append({**what, **_figures(by_form[form])})
+    return tables.markdown(rows)
 
 
 def every_form_hurts(cells: Sequence[Cell]) -> str:
@@ -74,17 +71,15 @@ def every_form_hurts(cells: Sequence[Cell]) -> str:
     hurt = analysis.hurt_by_all(cells)
     number = len({(c.case["name"], c.regularizer, c.weight) for c in cells})
     text = f"In {len(hurt)} of {number} cells every form of the method hurts, beyond chance."
-    if not hurt:
-        return text
-    keys = [(situation_of(c), c.regularizer, f"{c.weight:g}") for c in hurt]
-    least = grouped(hurt, lambda c: (situation_of(c), c.regularizer, f"{c.weight:g}"))
-    rows = [
-        ["situation", "regularizer", "weight", "cells", "regret at the worst", "of the best form"]
-    ]
-    for key, count in Counter(keys).most_common():
-        hardest = analysis.worst(least[key])
-        rows.append([*key, str(count), str(hardest.regret), hardest.form])
-    return f"{text}\n\n{table(rows)}"
+    groups = grouped(hurt, lambda c: (situation_of(c), c.regularizer, f"{c.weight:g}"))
+    rows = []
+    for (situation, regularizer, weight), group in groups.items():
+        worst = analysis.worst(group)
+        what = {"situation": situation, "regularizer": regularizer, "weight": weight}
+        least = {"regret at the worst": str(worst.regret), "of the best form": worst.form}
+        rows.append({**what, "cells": len(group), **least})
+    rows.sort(key=lambda row: -row["cells"])
+    return f"{text}\n\n{tables.markdown(rows)}" if rows else text
 
 
 def setting(cell: Cell) -> str:
@@ -99,20 +94,6 @@ def situation_of(cell: Cell) -> str:
     return TITLES[cell.case["source"]] + noise
 
 
-def grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
-    """Return the items by key, in the order in which the keys first occur."""
-    groups: dict[Any, list[Any]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a Markdown table, the first as its head."""
-    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
-
-
 def _best(group: list[Cell]) -> str:
     plain, fine = (
         analysis.over(group, d).signed() for d in (analysis.to_plain, analysis.to_fine_tuning)
@@ -120,22 +101,24 @@ def _best(group: list[Cell]) -> str:
     return f"{group[0].form}: {plain}; {fine}"
 
 
-def _figures(group: list[Cell]) -> list[str]:
+def _figures(group: list[Cell]) -> dict[str, str]:
     losses = np.array([cell.training_loss for cell in group])
     finite = f"{np.nanmean(losses):.2f}" if np.isfinite(losses).any() else "none"
     diverged = int(np.isnan(losses).sum())
     descents = [cell.descent for cell in group]
     regularizer = None if group[0].form == FINE_TUNING else group[0].regularizer
-    return [
-        analysis.over(group, analysis.to_plain).signed(),
-        analysis.over(group, analysis.to_fine_tuning).signed(),
-        f"{np.mean([cell.regret.mean for cell in group]):.1f}",
-        str(analysis.worst(group).regret),
-        f"{sum(cell.hurts for cell in group)} of {len(group)}",
-        f"{finite} ({diverged} diverged)" if diverged else finite,
-        f"{100 * np.mean(descents):.0f} %, at least {100 * np.min(descents):.0f} %",
-        str(GRADIENTS_PER_STEP[regularizer]),
-    ]
+    return {
+        "to plain": analysis.over(group, analysis.to_plain).signed(),
+        "to fine-tuning": analysis.over(group, analysis.to_fine_tuning).signed(),
+        "mean regret": f"{np.mean([cell.regret.mean for cell in group]):.1f}",
+        "worst regret": str(analysis.worst(group).regret),
+        "cells hurt": f"{sum(cell.hurts for cell in group)} of {len(group)}",
+        "training loss": f"{finite} ({diverged} diverged)" if diverged else finite,
+        "steps that descend": (
+            f"{100 * np.mean(descents):.0f} %, at least {100 * np.min(descents):.0f} %"
+        ),
+        "gradients per step": str(GRADIENTS_PER_STEP[regularizer]),
+    }
 
 
 def _which_note() -> str:

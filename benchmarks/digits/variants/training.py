@@ -7,17 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax.typing import ArrayLike
 
-from benchmarks.digits import network
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import Method, batch_features, cross_entropy, loss_gradient
+from benchmarks.digits.methods import RECIPE, Method, loss_gradient
 from benchmarks.digits.network import Params
-from benchmarks.digits.training import with_new_head
+from benchmarks.digits.training import Step, correct, fine_tune, loss
 from optax_dtnh import GradientPair, first_order_change
 
-# Of the steps, one in so many is asked: with mini-batches it costs the gradient of all images.
+# One step in so many is asked: with mini-batches it costs the gradient of all images.
 ASKED = 5
 
 
@@ -39,10 +36,10 @@ class Outcome(NamedTuple):
 COMPILER_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 
 
-def program(method: Method, steps: int) -> Callable[..., Outcome]:
+def program(method: Method, steps: int = RECIPE.steps) -> Callable[..., Outcome]:
     """Return `fine_tune_all` of a method, to be compiled for the shapes that it is called with.
 
-    The compiled programs go when it goes: one process cannot hold those of a whole grid, each
+    The compiled programs are dropped with it: one process cannot hold those of a whole grid, each
     takes some hundreds of the memory mappings that the system allows it.
     """
     fun = functools.partial(fine_tune_all, method, steps)
@@ -63,67 +60,31 @@ def fine_tune_all(
     All but the weights are stacked by seed. One weight after the other: the states of all seeds
     at one weight just fit into a core's cache, which made it twice as fast as all at once.
     """
+    asked = jnp.arange(steps) % ASKED == 0
 
     def outcome(weight, seed, source, task, batches):
-        params, descent = fine_tune(method, steps, weight, seed, source, task.target, batches)
-        pixels, labels = map(jnp.asarray, task.target)
-        loss = cross_entropy(params, batch_features(params, pixels), labels)
-        return Outcome(correct(params, task.test), loss, descent)
+        observe = functools.partial(descends, source, task.target, batches is None)
+        params, found = fine_tune(
+            method, weight, seed, source, task.target, asked, batches, observe
+        )
+        right = jnp.sum(correct(params, task.test))
+        return Outcome(right, loss(params, task.target), jnp.sum(found) / jnp.sum(asked))
 
     over_seeds = jax.vmap(outcome, (None, 0, 0, 0, 0))
     return jax.lax.map(lambda w: over_seeds(w, seeds, sources, tasks, batches), weights)
 
 
-def fine_tune(
-    method: Method,
-    steps: int,
-    weight: Any,
-    seed: ArrayLike,
-    source: Params,
-    target: Images,
-    batches: ArrayLike | None,
-    asked: int = ASKED,
-) -> tuple[Params, jax.Array]:
-    """Return the parameters after so many steps, and the share of the steps that descend.
+def descends(source: Params, target: Images, full_batch: bool, step: Step) -> jax.Array:
+    """Return whether a step that is asked lowers the loss on the target to first order."""
 
-    Args:
-      method: What to train with.
-      steps: How many.
-      weight: Of the regularizer, or whatever else the method's optimizer is made from.
-      seed: Of the new head.
-      source: The source network.
-      target: The images to learn.
-      batches: Their indices in every step, of shape `[steps, size]`; None for all of them.
-      asked: One step in so many is asked whether it descends.
-    """
-    params, tx = with_new_head(seed, source), method.optimizer(weight)
-    pixels, labels = map(jnp.asarray, target)
-    steps_asked = jnp.arange(steps) % asked == 0
+    def change():
+        if full_batch:
+            return first_order_change(step.updates, _of_loss(step.grads))
+        pixels, labels = map(jnp.asarray, target)
+        g = loss_gradient(step.params, source, pixels, labels)
+        return first_order_change(step.updates, g)
 
-    def step(carry, now):
-        (params, state), (ask, batch) = carry, now
-        x, y = (pixels, labels) if batch is None else (pixels[batch], labels[batch])
-        grads = method.gradients(params, source, x, y)
-        updates, state = tx.update(grads, state, params)
-
-        def change():
-            if batch is None:
-                return first_order_change(updates, _of_loss(grads))
-            return first_order_change(updates, loss_gradient(params, source, pixels, labels))
-
-        descends = jax.lax.cond(ask, change, lambda: jnp.zeros([])) < 0
-        return (optax.apply_updates(params, updates), state), descends
-
-    start = (params, tx.init(params))
-    (params, _), descends = jax.lax.scan(step, start, (steps_asked, batches))
-    return params, jnp.sum(descends) / jnp.sum(steps_asked)
-
-
-def correct(params: Params, images: Images) -> jax.Array:
-    """Return the number of images classified correctly."""
-    features = batch_features(params, jnp.asarray(images.pixels))
-    logits = jax.vmap(network.classify, (None, 0))(params, features)
-    return jnp.sum(jnp.argmax(logits, axis=-1) == images.labels)
+    return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
 
 
 def _of_loss(grads: Any) -> Params:

@@ -1,8 +1,8 @@
-"""What torch computes with the checkpoints of tests/models/checkpoints.py, small enough to be committed.
+"""What torch computes with the checkpoints of checkpoints.py, small enough to be committed.
 
-Every file is written by `python -m tests.models.parity.write_goldens`, which needs torch, in float64, to 9
-digits. Logits are there in full, of other arrays a summary: mean, standard deviation, largest
-magnitude, and 8 elements evenly spaced over the array, channels last.
+Every file is written by `python -m tests.models.parity.write_goldens`, which needs torch, in
+float64, to 9 digits. Logits are there in full, of other arrays a summary: mean, standard deviation,
+largest magnitude, and 8 elements evenly spaced over the array, channels last.
 """
 
 import json

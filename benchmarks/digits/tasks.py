@@ -1,0 +1,72 @@
+"""The transfer tasks: what the source network saw, how many target images, how reliable labels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.digits.data import SIDE, Images
+
+
+class Source(NamedTuple):
+    """What the source network is trained on.
+
+    Attributes:
+      name: Its name in file names and results.
+      spoil: Function of the source pool and a random generator, to the pool trained on.
+    """
+
+    name: str
+    spoil: Callable[[Images, np.random.Generator], Images]
+
+
+class Cell(NamedTuple):
+    """One transfer task.
+
+    Attributes:
+      name: Its name in the record.
+      title: Its name in tables and figures.
+      source: What the source network is trained on.
+      shots: Target images per class.
+      noise: Share of the target labels that are redrawn at random.
+    """
+
+    name: str
+    title: str
+    source: Source
+    shots: int
+    noise: float
+
+
+def keep(pool: Images, rng: np.random.Generator) -> Images:
+    """Return the pool as it is: a source that suits the task."""
+    del rng
+    return pool
+
+
+def rotate(pool: Images, rng: np.random.Generator) -> Images:
+    """Turn every image by 90 degrees, with its own label: a source of other features."""
+    del rng
+    turned = np.rot90(pool.pixels.reshape(-1, SIDE, SIDE), axes=(1, 2))
+    return pool._replace(pixels=np.ascontiguousarray(turned.reshape(pool.pixels.shape)))
+
+
+def shuffle_labels(pool: Images, rng: np.random.Generator) -> Images:
+    """Permute the labels among the images: labels that say nothing about the image they are on."""
+    return pool._replace(labels=rng.permutation(pool.labels))
+
+
+def spoiled(source: Source, pool: Images, seed: int) -> Images:
+    """Return the pool that the source network of this seed is trained on."""
+    return source.spoil(pool, np.random.default_rng([seed, 1]))
+
+
+SAME = Source("same", keep)
+ROTATED = Source("rot90", rotate)
+SHUFFLED = Source("permlab", shuffle_labels)
+CELLS = (
+    Cell("same", "good source", SAME, shots=5, noise=0.0),
+    Cell("rot90", "source rotated by 90°", ROTATED, shots=5, noise=0.0),
+    Cell("permlab", "source with shuffled labels", SHUFFLED, shots=5, noise=0.0),
+    Cell("noisy", "good source, noisy target labels", SAME, shots=10, noise=0.4),
+)

@@ -1,0 +1,68 @@
+"""What the pages quote from the record of the variants."""
+
+from benchmarks.digits.variants import analysis
+from benchmarks.digits.variants.analysis import Cell
+from benchmarks.digits.variants.table import grouped, setting
+from benchmarks.harness import tables
+from benchmarks.harness.record import Results
+
+SETTINGS = ("SGD batch 16", "SGD full batch", "Adam batch 16", "Adam full batch")
+REGULARIZERS = ("L2-SP", "KnowDist")
+FORMS = (
+    *("before", "smoothed 0.9", "smoothed 0.99", "per leaf", "momentum", "decoupled"),
+    *("plain, decoupled", "metric", "drop", "fine-tuning"),
+)
+
+
+def table(results: Results) -> str:
+    """Return the points of every form against the plain regularizer, by setting."""
+    found = _gains(analysis.cells(results))
+    columns = [(regularizer, where) for regularizer in REGULARIZERS for where in SETTINGS]
+    return tables.markdown(
+        [
+            {"form": form}
+            | {
+                f"{regularizer}, {where}": found.get((regularizer, where, form))
+                for regularizer, where in columns
+            }
+            for form in FORMS
+        ]
+    )
+
+
+def gain_before(results: Results) -> str:
+    """Return the points that the paper's form gains with L2-SP, SGD and small batches."""
+    return _small_batches(results, "before")
+
+
+def gain_smoothed(results: Results) -> str:
+    """Return the same with the reference smoothed at 0.99."""
+    return _small_batches(results, "smoothed 0.99")
+
+
+def hurt(results: Results) -> str:
+    """Return in how many cells every form hurts."""
+    cells = analysis.cells(results)
+    number = len({(cell.case["name"], cell.regularizer, cell.weight) for cell in cells})
+    return f"{len(analysis.hurt_by_all(cells))} of {number}"
+
+
+def diverged(results: Results) -> str:
+    """Return in how many cells L2-SP in Adam's metric diverged."""
+    cells = [
+        cell
+        for cell in analysis.cells(results)
+        if (cell.regularizer, cell.form) == ("L2-SP", "metric")
+    ]
+    # The training loss of a cell in which a seed diverged is NaN.
+    return f"{sum(cell.training_loss != cell.training_loss for cell in cells)} of {len(cells)}"
+
+
+def _small_batches(results: Results, form: str) -> str:
+    gain = _gains(analysis.cells(results))["L2-SP", "SGD batch 16", form]
+    return gain.removeprefix("+")
+
+
+def _gains(cells: list[Cell]) -> dict[tuple[str, str, str], str]:
+    groups = grouped(cells, lambda cell: (cell.regularizer, setting(cell), cell.form))
+    return {key: analysis.over(group, analysis.to_plain).signed() for key, group in groups.items()}

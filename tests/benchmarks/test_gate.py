@@ -1,0 +1,203 @@
+"""The decision before training: folds, candidates, the closed form, choices and their regret."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks.digits import data, network
+from benchmarks.digits.gate import (
+    candidates,
+    choice,
+    cross_validation,
+    leave_one_out,
+    report,
+    scoring,
+)
+from benchmarks.digits.gate.choice import Choice, Place
+from benchmarks.digits.methods import OPTIMIZERS, RECIPE, feature_pair, loss_gradient
+from benchmarks.digits.tasks import SAME
+from benchmarks.digits.training import with_new_head
+from benchmarks.digits.variants import cases, forms
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
+DIGITS = data.load()
+TARGET = data.task(DIGITS, 0, shots=5).target
+
+
+@pytest.fixture(scope="module")
+def source():
+    return network.init(jax.random.key(5))
+
+
+# Folds
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_every_image_is_held_out_once_and_never_learned_in_the_same_fold(noise):
+    labels = data.redraw_labels(TARGET, noise, 0).labels
+    folds = cross_validation.folds_of(labels, 0, folds=5, steps=10, batch=16)
+    np.testing.assert_array_equal(np.sort(folds.held_out.ravel()), np.arange(50))
+    for learned, held_out in zip(folds.learned, folds.held_out, strict=True):
+        assert sorted([*learned, *held_out]) == list(range(50))
+    assert folds.batches is not None
+    assert folds.batches.shape == (5, 10, 16)
+    assert (folds.batches.min() >= 0) & (folds.batches.max() < 40)
+
+
+def test_folds_hold_out_every_label_equally_and_come_from_the_seed():
+    one, other = (cross_validation.folds_of(TARGET.labels, s, 5, 10, None) for s in (0, 1))
+    for held_out in one.held_out:
+        np.testing.assert_array_equal(np.bincount(TARGET.labels[held_out]), np.ones(10))
+    assert not np.array_equal(one.held_out, other.held_out)
+    with pytest.raises(ValueError, match="should divide the number of images, 50, got 7"):
+        cross_validation.folds_of(TARGET.labels, 0, folds=7, steps=10, batch=None)
+
+
+def test_scores_by_hand():
+    logits = np.log([[[[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]]]])  # one seed, candidate and fold
+    labels = np.array([[[0, 2]]])
+    by_loss = cross_validation.cross_entropy(logits, labels)
+    np.testing.assert_allclose(by_loss, [[-(np.log(0.5) + np.log(0.1)) / 2]])
+    brier = (0.5**2 + 2 * 0.25**2 + 0.1**2 + 0.8**2 + 0.9**2) / 2
+    np.testing.assert_allclose(cross_validation.brier_score(logits, labels), [[brier]])
+
+
+# Candidates
+
+
+@pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer, source):
+    batch = jnp.asarray(TARGET.pixels), jnp.asarray(TARGET.labels)
+    start, weights = with_new_head(0, source), (0.5, 2.0)
+    g = jax.jit(loss_gradient)(start, source, *batch)
+    params = jax.tree.map(lambda w, d: w - d, start, g)
+    pair = jax.jit(feature_pair)(params, source, *batch)
+    gradients = {feature_pair: pair, loss_gradient: pair.loss_grads}
+    all_candidates, one = candidates.candidates(weights), candidates.method(optimizer, regularizer)
+    methods = {m.name: m for m in forms.methods_of(optimizer, ("plain", "before"))}
+    for i, (name, weight) in enumerate(candidates.names(regularizer, weights)):
+        candidate = jax.tree.map(lambda leaf, i=i: leaf[i], all_candidates)
+        updates = [
+            tx.update(gradients[method.gradients], tx.init(start), params)[0]
+            for method, tx in (
+                (one, one.optimizer(candidate)),
+                (methods[name], methods[name].optimizer(weight or 0.0)),
+            )
+        ]
+        for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+# The closed form
+
+
+@pytest.fixture(scope="module")
+def kernel_and_labels():
+    x = np.random.default_rng(0).normal(size=(12, 4))
+    return x @ x.T, np.eye(3)[np.arange(12) % 3]
+
+
+def test_leave_one_out_is_that_of_twelve_regressions(kernel_and_labels):
+    k, y = kernel_and_labels
+    residuals = []
+    for i in range(12):
+        rest = np.delete(np.arange(12), i)
+        dual = np.linalg.solve(k[np.ix_(rest, rest)] + 12 * np.eye(11), y[rest])
+        residuals.append(y[i] - k[i, rest] @ dual)
+    expected = np.mean(np.sum(np.square(residuals), axis=1))
+    found = leave_one_out.leave_one_out(jnp.asarray(k), jnp.asarray(y))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    in_sample = np.linalg.solve(k + 12 * np.eye(12), y) * 12
+    assert np.mean(np.sum(in_sample**2, axis=1)) < 0.95 * expected  # else the test says nothing
+
+
+def test_held_features_are_conditioned_on_not_moving(kernel_and_labels):
+    products, n, features, weight = kernel_and_labels[0], 12, 16, 3.0
+    k, v = products / (features * leave_one_out.HOLD), n * features / (2 * weight)
+    expected = features * (k - k @ np.linalg.solve(k + v * np.eye(n), k))
+    found = leave_one_out.held_features(jnp.asarray(products), jnp.asarray(weight), features)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    for held in (leave_one_out.held_weights, leave_one_out.held_features):  # 0 is fine-tuning
+        free = held(jnp.asarray(products), jnp.zeros([]), features)
+        np.testing.assert_allclose(free, products / leave_one_out.HOLD, rtol=1e-5)
+
+
+def test_the_products_are_those_of_the_whole_jacobian(source):
+    pixels = jnp.asarray(TARGET.pixels[:3])
+    backbone = {name: source[name] for name in ("fc1", "fc2")}
+    jacobian = jax.jit(jax.vmap(jax.jacrev(network.features), (None, 0)))(backbone, pixels)
+    flat = np.concatenate([leaf.reshape(3, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    _, products = jax.jit(leave_one_out.features_and_products)(source, pixels)
+    np.testing.assert_allclose(products, flat @ flat.T, rtol=1e-4)
+
+
+def test_hold_is_one_over_the_sum_of_the_learning_rates():
+    schedule = optax.cosine_decay_schedule(RECIPE.learning_rate, RECIPE.steps)
+    total = sum(float(schedule(i)) for i in range(RECIPE.steps)) / (1 - RECIPE.momentum)
+    assert pytest.approx(1 / total, rel=0.01) == leave_one_out.HOLD
+
+
+# Choices
+
+
+def place(accuracy, brier):
+    case = {"name": "c", "source": "permlab"}
+    return Place(case, "L2-SP", np.array(accuracy, float), {"brier": np.array(brier, float)})
+
+
+def test_the_lowest_score_is_chosen_and_regret_is_against_the_better_without_dtnh():
+    # Two seeds; fine-tuning, plain and DTNH. On average plain is better by a point.
+    one = place([[80, 86, 84], [82, 78, 80]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
+    given, _ = choice.choices(one, [1.0])
+    np.testing.assert_array_equal(given.better, [86, 78])
+    always = [choice.always(kind) for kind in ("fine-tuning", "plain", "DTNH")]
+    assert [choice.regret(given, decision).mean for decision in always] == [1, 0, 0]
+    np.testing.assert_array_equal(choice.lowest("brier")(given), [84, 82])
+    without = choice.lowest("brier", with_dtnh=False)
+    np.testing.assert_array_equal(without(given), [86, 82])
+    assert choice.regret(given, without).mean == -2
+
+
+def test_with_the_weight_open_all_candidates_are_chosen_among():
+    two = place([[80, 86, 84, 90, 70]] * 2, [[0.5, 0.4, 0.3, 0.2, 0.1]] * 2)
+    *given, is_open = choice.choices(two, [1.0, 10.0])
+    assert [tuple(c.columns) for c in given] == [(0, 1, 2), (0, 3, 4)]
+    np.testing.assert_array_equal(is_open.better, [90, 90])
+    np.testing.assert_array_equal(choice.lowest("brier")(is_open), [70, 70])
+    np.testing.assert_array_equal(choice.lowest("brier", with_dtnh=False)(is_open), [90, 90])
+
+
+def test_a_candidate_that_diverged_is_not_chosen():
+    entry = {
+        "brier": [[0.2, None, 0.3]],
+        "cross_entropy": [[1.0, None, 2.0]],
+        "leave_one_out": [[0.5, 0.4]],
+    }
+    scores = report.scores_of(entry, slice(None))
+    asked = Choice(place([[1, 2, 3]], [[0, 0, 0]])._replace(scores=scores), (0, 1, 2), 1.0)
+    np.testing.assert_array_equal(choice.lowest("brier")(asked), [1])
+    np.testing.assert_array_equal(choice.lowest("leave_one_out", with_dtnh=False)(asked), [2])
+
+
+# The scores of a small grid
+
+
+def test_every_candidate_of_every_seed_is_scored_once(tmp_path, monkeypatch):
+    tiny = cases.grid(("SGD",), (16,), (SAME,), (5,), (0.0,), (1.0,), 2, ("plain", "before"))
+    whole = cross_validation.held_out_logits.__wrapped__
+    unoptimized = jax.jit(whole, static_argnames=("method", "steps"))
+    monkeypatch.setattr(cross_validation, "held_out_logits", unoptimized)
+    found = scoring.scored(tiny, tmp_path)
+    assert [s["regularizer"] for s in found["scores"]] == ["L2-SP", "KnowDist"]
+    for entry in found["scores"]:
+        assert np.shape(entry["brier"]) == np.shape(entry["cross_entropy"]) == (2, 3)
+        assert np.shape(entry["leave_one_out"]) == (2, 2)
+        assert 0 < np.min(entry["brier"]) < np.max(entry["brier"]) < 0.9  # 0.9: knowing nothing
+    l2_sp, knowdist = (np.array(s["brier"]) for s in found["scores"])
+    np.testing.assert_allclose(l2_sp[:, 0], knowdist[:, 0], rtol=2e-3)  # both fine-tuning
+    assert np.abs(l2_sp[:, 1:] - knowdist[:, 1:]).min() > 1e-4
+    monkeypatch.setattr(scoring, "run", lambda *_: pytest.fail("scored again"))
+    assert scoring.scored(tiny, tmp_path)["scores"] == found["scores"]

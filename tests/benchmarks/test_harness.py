@@ -1,0 +1,190 @@
+"""The command, records, tables, timing and pages that every benchmark shares."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks.harness import command, pages, record, tables, timing
+from benchmarks.harness.command import Question
+from optax_dtnh.finetune.errors import UsageError
+
+
+def measure(options):
+    (options.out / "beside").touch()
+    return {"answer": 42, "rows": [{"x": 1.5}]}
+
+
+QUESTION = Question("deep.thought", "What is it?", measure, lambda r: f"It is {r['answer']}.")
+
+
+def git(root, *arguments):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A clean clone with a folder of results, where commands are run."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / ".gitignore").write_text("out\nresults\n")
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "start")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    return tmp_path
+
+
+def refused(question, *argv):
+    with pytest.raises(SystemExit) as exit_:
+        command.command(question, argv)
+    assert exit_.value.code == 2
+
+
+# Commands
+
+
+def test_a_question_writes_its_record_and_tables_to_a_folder_of_its_name(clone):
+    assert command.command(QUESTION, []) == 0
+    found = record.read(clone / "out/deep.thought/deep.thought.json")
+    assert (found["answer"], found["rows"]) == (42, [{"x": 1.5}])
+    assert (len(found["environment"]["commit"]), found["environment"]["dirty"]) == (40, False)
+    assert str(clone) not in str(found)
+    assert (clone / "out/deep.thought/deep.thought.md").read_text() == "It is 42.\n"
+
+
+def test_a_record_lies_with_the_results_and_other_files_do_not(clone):
+    assert command.command(QUESTION, ["--record"]) == 0
+    assert sorted(p.name for p in (clone / "results").iterdir()) == [
+        "deep.thought.json",
+        "deep.thought.md",
+    ]
+    assert (clone / "out/deep.thought/beside").exists()
+
+
+def test_changes_in_the_working_tree_forbid_a_record_and_nothing_else(clone, capsys):
+    (clone / "changed").touch()
+    refused(QUESTION, "--record")
+    assert "the working tree has changes" in capsys.readouterr().err
+    assert list((clone / "results").iterdir()) == []
+    assert command.command(QUESTION, ["--out", "here"]) == 0
+    assert record.read(clone / "here/deep.thought.json")["environment"]["dirty"] is True
+
+
+def test_a_claim_that_fails_is_printed_recorded_and_the_exit_code(clone, capsys):
+    wrong = QUESTION._replace(failures=lambda r: [f"{r['answer']} is not 41"])
+    assert command.command(wrong, ["--out", "here"]) == 1
+    assert "Claims that do not hold:\n42 is not 41" in capsys.readouterr().out
+    assert record.read(clone / "here/deep.thought.json")["failures"] == ["42 is not 41"]
+
+
+def test_tables_are_redrawn_from_the_record_alone(clone):
+    results = {"answer": 7, "seconds": 1.0}
+    record.write(clone / "results/deep.thought.json", results)
+    assert command.command(QUESTION._replace(measure=pytest.fail), ["--redraw"]) == 0
+    assert (clone / "results/deep.thought.md").read_text() == "It is 7.\n"
+    assert record.read(clone / "results/deep.thought.json") == results
+
+
+def test_what_the_user_can_mend_is_one_line_and_a_bug_is_not(clone, capsys):
+    def failing(error):
+        def measure(options):
+            raise error
+
+        return QUESTION._replace(measure=measure)
+
+    refused(failing(UsageError("`x` should be 1,\ngot 2.")))
+    err = "python -m benchmarks.deep.thought: error: `x` should be 1, got 2.\n"
+    assert capsys.readouterr().err == err
+    with pytest.raises(ValueError, match="a bug"):
+        command.command(failing(ValueError("a bug")), [])
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(clone, capsys):
+    (clone / "file").touch()
+    refused(QUESTION, "--out", "file")
+    assert "`--out` should be a folder that can be written to" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_in_a_record_is_asked_for_by_name():
+    run = {"cell": "rot90", "method": "L2-SP", "weight": 10, "accuracy": [80.0, None]}
+    results = {"runs": [run], "seeds": [0, 1]}
+    found = record.values(results, "rot90", "L2-SP", 10, "accuracy")
+    np.testing.assert_array_equal(found, [80.0, np.nan])
+    with pytest.raises(KeyError, match="should hold a run of 'L2-SP' on 'rot90' at weight 1, got"):
+        record.values(results, "rot90", "L2-SP", 1, "accuracy")
+
+
+def test_a_copy_inside_another_repository_has_no_commit(clone):
+    (clone / "copy").mkdir()
+    assert record.git_state(clone / "copy") == {"commit": None, "dirty": None}
+
+
+def test_the_command_needs_none_of_the_packages_of_single_benchmarks():
+    absent = ("scipy", "sklearn", "matplotlib", "flax", "safetensors", "tqdm")
+    script = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in absent)
+    script += "from benchmarks.harness import command, pages, record, tables, timing"
+    subprocess.run([sys.executable, "-c", script], cwd=record.ROOT, check=True)
+
+
+# Tables and times
+
+
+def test_a_table_keeps_its_columns_whatever_stands_in_a_cell():
+    rows = [{"|x|": 1 / 3, "y": None}, {"|x|": "|a|", "y": True}]
+    assert tables.markdown(rows).splitlines()[2:] == ["| 0.3333 | – |", r"| \|a\| | yes |"]
+    assert tables.aligned(rows).splitlines()[1:] == ["0.3333  –", "|a|     yes"]
+
+
+def test_contenders_take_turns_in_both_orders_and_are_compared_round_by_round():
+    calls = []
+
+    def contender(name, seconds):
+        return lambda: calls.append(name) or seconds.pop(0)
+
+    runs = {"a": contender("a", [9, 2.0, 6.0]), "b": contender("b", [9, 1.0, 2.0])}
+    times = timing.in_turns(runs, rounds=2)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert times == {"a": [2.0, 6.0], "b": [1.0, 2.0]}
+    assert timing.paired(times, "a", "b") == (2.5, 2.25, 2.75)  # of 2 and 3, not 8 / 3
+    with pytest.raises(ValueError, match="as many rounds of 'a' as of 'b', got 1 and 2"):
+        timing.paired({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
+
+
+# Pages
+
+
+@pytest.fixture
+def deep(tmp_path, monkeypatch):
+    """A record, and a module that writes about it."""
+
+    class Module:
+        figure = staticmethod(lambda results: str(results["answer"]))
+        table = staticmethod(lambda results: tables.markdown([results]))
+
+    record.write(tmp_path / "deep.thought.json", {"answer": 42})
+    monkeypatch.setattr(pages, "RESULTS", tmp_path)
+    monkeypatch.setitem(sys.modules, "benchmarks.deep.pages", Module)
+    return Module
+
+
+def test_a_marked_place_is_filled_and_what_surrounds_it_kept(deep):
+    text = "It is <!--deep.thought:figure-->41<!--/--> points.\n\n<!--deep.thought:table--><!--/-->"
+    filled = pages.filled(text)
+    assert filled.startswith("It is <!--deep.thought:figure-->42<!--/--> points.\n\n<!--deep")
+    assert filled.endswith("-->\n\n| answer |\n| --- |\n| 42 |\n\n<!--/-->")
+    assert pages.filled(filled) == filled
+
+
+@pytest.mark.parametrize("name", ["deep.thought:none", "deep.none:figure", "none.at_all:figure"])
+def test_a_marker_that_names_nothing_is_an_error(deep, name):
+    with pytest.raises(ValueError, match=f"`<!--{name}-->` should name a function"):
+        pages.filled(f"<!--{name}--><!--/-->")
+
+
+def test_a_marked_place_without_an_end_does_not_swallow_the_next(deep):
+    with pytest.raises(ValueError, match="got 2 markers and 1 closed ones"):
+        pages.filled("<!--deep.thought:figure-->42 <!--deep.thought:figure-->42<!--/-->")

@@ -1,0 +1,94 @@
+"""Faults in the reference models, and in what loads and saves them."""
+
+from tests.mutants import Mutant
+
+MODELS = "optax_dtnh/models/"
+GOLDENS = "tests/models/test_model_goldens.py"
+NETWORKS = "tests/models/test_models.py"
+TRANSFER = "tests/models/test_model_transfer.py"
+PRETRAINED = "tests/models/test_pretrained.py"
+REFUSED = "tests/models/test_refused_checkpoints.py"
+FILES = "tests/models/test_checkpoint_files.py"
+HUB = "tests/models/test_hub.py"
+
+MUTANTS = [
+    # The networks
+    Mutant(MODELS + "_layers.py", "padding=size // 2", 'padding="SAME"', GOLDENS),
+    Mutant(MODELS + "_layers.py", '"epsilon": 1e-5', '"epsilon": 1e-3', GOLDENS),
+    Mutant(MODELS + "_layers.py", '"momentum": 0.9', '"momentum": 0.99', NETWORKS),
+    Mutant(MODELS + "_layers.py", "(n / (n - 1))", "1", NETWORKS),
+    Mutant(
+        MODELS + "_layers.py", '"use_fast_variance": False', '"use_fast_variance": True', NETWORKS
+    ),
+    Mutant(
+        MODELS + "_layers.py",
+        "super().__call__(x).astype(x.dtype)\n        n",
+        "super().__call__(x)\n        n",
+        NETWORKS,
+    ),
+    Mutant(MODELS + "_layers.py", "if frozen else", "if not frozen else", TRANSFER),
+    Mutant(
+        MODELS + "_resnet.py", "padding: Any = ((1, 1), (1, 1))", 'padding: Any = "SAME"', GOLDENS
+    ),
+    Mutant(
+        MODELS + "_resnet.py",
+        "y = nnx.relu(self.norm2(self.conv2(y)))",
+        "y = self.norm2(self.conv2(y))",
+        GOLDENS,
+    ),
+    Mutant(MODELS + "_resnet.py", "2 if i and not j else 1", "1 if i and not j else 1", GOLDENS),
+    Mutant(MODELS + "_vit.py", "approximate=False", "approximate=True", GOLDENS),
+    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
+    # The transfer
+    Mutant(MODELS + "_transfer.py", "arrays=True)\n    old", "arrays=False)\n    old", TRANSFER),
+    Mutant(MODELS + "_transfer.py", "    copy.frozen = False\n", "", TRANSFER),
+    Mutant(MODELS + "_transfer.py", "not _of_head(path)", "not _of_head(path[1:])", TRANSFER),
+    Mutant(
+        MODELS + "_transfer.py",
+        '{"use_running_average": True, "frozen": True}',
+        '{"frozen": True}',
+        TRANSFER,
+    ),
+    # Loading and saving
+    Mutant(
+        MODELS + "_layout.py",
+        "transpose(*range(2, array.ndim), 1, 0)",
+        "transpose(*range(2, array.ndim), 0, 1)",
+        PRETRAINED,
+    ),
+    Mutant(
+        MODELS + "_names.py",
+        'HF_BLOCK + "layer.{i0}.normalization."',
+        'HF_BLOCK + "layer.{i}.normalization."',
+        PRETRAINED,
+    ),
+    Mutant(MODELS + "_names.py", 'TV_BLOCK + "mlp.3."', 'TV_BLOCK + "mlp.2."', PRETRAINED),
+    Mutant(MODELS + "_names.py", 'options={"epsilon": 1e-12}', "options={}", PRETRAINED),
+    Mutant(MODELS + "_pretrained.py", " - scheme.excused", "", REFUSED),
+    Mutant(
+        MODELS + "_pretrained.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
+    ),
+    Mutant(
+        MODELS + "_pretrained.py",
+        "{name: arrays[name] for ours in names.values() for name in ours}",
+        "{}",
+        REFUSED,
+    ),
+    Mutant(
+        MODELS + "_saving.py",
+        "        metadata[EPSILON] = repr(model.epsilon)\n",
+        "        pass\n",
+        PRETRAINED,
+    ),
+    Mutant(MODELS + "_checkpoint.py", "digest != sha256.lower()", "digest != sha256", FILES),
+    Mutant(
+        MODELS + "_checkpoint.py",
+        "    if sha256 is not None:\n        _check_digest(path, sha256)\n",
+        "",
+        FILES,
+    ),
+    Mutant(MODELS + "_hub.py", "follow_redirects=False", "follow_redirects=True", HUB),
+    Mutant(MODELS + "_hub.py", "constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off", "pass", HUB),
+    Mutant(MODELS + "_hub.py", 'endpoint.rstrip("/")', "endpoint", HUB),
+    Mutant(MODELS + "_hub.py", '{"", ".", ".."}', '{"", "."}', HUB),
+]
