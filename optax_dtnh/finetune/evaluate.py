@@ -167,8 +167,7 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
         return evaluation_image(path.read_bytes(), how)
     except FileNotFoundError as error:
         raise UsageError(
-            f"`IMAGE` should be an existing file, got '{path}', which does not exist. Check the "
-            "path."
+            f"`IMAGE` should be an existing file, got '{path}'. Check the path."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
         raise UsageError(
