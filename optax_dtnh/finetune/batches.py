@@ -1,10 +1,13 @@
 """Batches of images with grain: decoded beside the training, and divided among the processes."""
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -88,7 +91,20 @@ def _prefetched(parts: grain.MapDataset, workers: int) -> grain.IterDataset:
         # Grain reads its own flags when it starts a process, which needs them parsed.
         flags.FLAGS.mark_as_parsed()
     one_by_one = parts.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
-    return one_by_one.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=1))
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=1)
+    return one_by_one.mp_prefetch(options, _follow_parent)
+
+
+def _follow_parent(*_: int) -> None:
+    """Let a decoding process outlive Ctrl-C, which a terminal sends it, but not its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = cast(Any, multiprocessing.parent_process())
+
+    def follow():
+        parent.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
 
 
 def _training_example(

@@ -1,37 +1,180 @@
-"""The commands `evaluate` and `predict`, by way of the modules that they are made of today."""
+"""The model that people keep: its files, its accuracy on test images, its predictions.
 
-from collections.abc import Sequence
+It is read from the files and tested on one device in batches of one size, so that a fresh process
+anywhere gets the accuracy that the run has printed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from optax_dtnh.finetune import export
-from optax_dtnh.finetune.dataset import open_data
-from optax_dtnh.finetune.errors import usage_errors
-from optax_dtnh.finetune.train import _result
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from safetensors import SafetensorError
+
+from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
+
+from . import run_folder
+from .batches import evaluation_batches
+from .dataset import open_data
+from .errors import UsageError
+from .examples import Source
+from .images import Preprocessing, evaluation_image, preprocessing_of, reason
+
+MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 
 
-def evaluate(out: Path, data: str | None) -> None:
+class Trained(NamedTuple):
+    """The result of a finished run.
+
+    Attributes:
+      model: The network, in evaluation mode.
+      classes: Names of the classes, in the order of the logits.
+      preprocessing: Preprocessing of its images.
+      settings: Settings of the run, as in its `settings.json`.
+    """
+
+    model: ResNet | ViT
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    settings: dict[str, Any]
+
+
+class Prediction(NamedTuple):
+    """The class that a network finds most probable for an image, and how probable."""
+
+    label: str
+    probability: float
+
+
+def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preprocessing) -> None:
+    """Write the model, its labels and its preprocessing."""
+    run_folder.write_json(out / PREPROCESSING, how._asdict())
+    run_folder.write_json(out / LABELS, list(classes))
+    with run_folder.writing(out / MODEL):
+        try:
+            save_pretrained(model, out / MODEL)
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(str(error)) from error
+
+
+def evaluate(out: Path, data: str | None = None) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`.
 
-    They are split as the run's were, so that none it was trained on is among them.
+    They are drawn as those of the run, so that the model was trained on none of them.
+
+    Raises:
+      UsageError: There is no finished run, or the data do not exist or do not fit.
     """
-    with usage_errors():
-        trained = export.read(out)
-        settings = trained.settings
-        opened = open_data(
-            data or settings["data"],
-            train_per_class=settings["train_per_class"],
-            seed=settings["seed"],
-            skip_broken=settings["skip_broken"],
-            data_dir=settings["data_dir"],
-        )
-        export.check_classes(trained, opened.classes, data or settings["data"])
-        print(_result({"test_accuracy": export.accuracy(trained, opened.test)}, len(opened.test)))
+    trained = _read(out)
+    settings = trained.settings
+    opened = open_data(
+        data or settings["data"],
+        train_per_class=settings["train_per_class"],
+        seed=settings["seed"],
+        skip_broken=settings["skip_broken"],
+        data_dir=settings["data_dir"],
+    )
+    _check_classes(trained, opened.classes, data or settings["data"])
+    print(in_words({"test_accuracy": accuracy(trained, opened.test)}, len(opened.test)))
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
-    """Print the most probable class of each image, and how probable it is."""
-    with usage_errors():
-        trained = export.read(out)
-        results = export.predictions(trained, images)
-        for path, (label, probability) in zip(images, results, strict=True):
-            print(f"{path}\t{label}\t{probability:.4f}")
+    """Print the most probable class of each image, and its probability.
+
+    Raises:
+      UsageError: There is no finished run, or an image does not exist or cannot be read.
+    """
+    for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
+        print(f"{path}\t{label}\t{probability:.4f}")
+
+
+def in_words(summary: dict[str, Any], images: int | None = None) -> str:
+    """Return the accuracy as a sentence."""
+    of = "" if images is None else f" of {images} images"
+    return f"Test accuracy {summary['test_accuracy']:.2%}{of} ({summary['test_accuracy']!r})."
+
+
+def _read(out: Path) -> Trained:
+    for name in (run_folder.SETTINGS, run_folder.SUMMARY):
+        if not (out / name).is_file():
+            raise UsageError(
+                f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
+                "Name another one, or repeat the run's own command to finish it."
+            )
+    return read_model(out, json.loads((out / run_folder.SETTINGS).read_text())["settings"])
+
+
+def read_model(out: Path, settings: dict[str, Any]) -> Trained:
+    """Return the model in `out`, that of a run with these settings."""
+    classes = tuple(json.loads((out / LABELS).read_text()))
+    model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    model.eval()
+    return Trained(model, classes, preprocessing_of(out), settings)
+
+
+def accuracy(trained: Trained, source: Source) -> float:
+    """Return the share of images that are classified right."""
+    size = trained.settings["batch_size"]
+    right = count = 0
+    batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
+    for batch, logits in _with_logits(trained.model, batches):
+        hits = (logits.argmax(-1) == batch["label"]) & batch["valid"]
+        right, count = right + int(hits.sum()), count + int(batch["valid"].sum())
+    return right / count
+
+
+def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]:
+    """Yield the most probable class of each image, computed as in `accuracy`.
+
+    Raises:
+      UsageError: An image does not exist, or cannot be read.
+    """
+    images = [_image(path, trained.preprocessing) for path in paths]
+    size = trained.settings["batch_size"]
+    chunks = [images[i : i + size] for i in range(0, len(images), size)]
+    batches = ({"image": _fill(np.stack(chunk), size)} for chunk in chunks)
+    results = _with_logits(trained.model, batches)
+    for chunk, (_, logits) in zip(chunks, results, strict=True):
+        for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
+            yield Prediction(trained.classes[int(row.argmax())], float(row.max()))
+
+
+def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
+    different = sorted(set(classes) ^ set(trained.classes))
+    if different:
+        raise UsageError(
+            f"`--data` should have the classes of the model, got '{data}', where they differ "
+            f"in {', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Take the data "
+            "that the model was trained for."
+        )
+
+
+def _with_logits(
+    model: ResNet | ViT, batches: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    graph, arrays = nnx.split(model)
+    logits = jax.jit(lambda arrays, images: nnx.merge(graph, arrays)(images)[0])
+    for batch in batches:
+        yield batch, np.asarray(logits(arrays, jnp.asarray(batch["image"])))
+
+
+def _image(path: Path, how: Preprocessing) -> np.ndarray:
+    try:
+        return evaluation_image(path.read_bytes(), how)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"`IMAGE` should be an existing file, got '{path}'. Check the path."
+        ) from error
+    except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
+        raise UsageError(
+            f"`IMAGE` should be an image that can be read, got '{path}' "
+            f"({reason(error, path.name)}). Leave it out."
+        ) from error
+
+
+def _fill(images: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])

@@ -1,33 +1,33 @@
-"""What is seen of the training while it goes on: a bar on a terminal, a line in the log."""
+"""What a training shows: a bar on a terminal, and a line in the log every so many steps."""
 
 import math
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 from tqdm import tqdm
 
-from optax_dtnh.finetune import methods, report
-from optax_dtnh.finetune.settings import Settings
-from optax_dtnh.finetune.step import Metrics
+from . import methods, processes, run_folder
+from .errors import UsageError
+from .settings import Settings
+from .step import Metrics
 
 
 class Progress:
-    """Shows and logs the means over the steps since the last line; only the first process does.
+    """Shows and logs the means over the steps since the last line; only the main process does.
 
     Args:
-      settings: Of the run.
+      settings: Settings of the run.
       out: Its folder.
       done: Steps made before.
     """
 
     def __init__(self, settings: Settings, out: Path, done: int):
         self.settings = settings
-        self.path = out / report.LOG
-        self.first = jax.process_index() == 0
+        self.path = out / run_folder.LOG
         # `disable=None`: only on a terminal.
-        off = None if self.first else True
+        off = None if processes.is_main() else True
         options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
         self.bar = tqdm(initial=done, total=settings.steps, **options)
         self.learning_rate = methods.learning_rate(settings)
@@ -39,20 +39,20 @@ class Progress:
         self.clock = time.perf_counter()
 
     def add(self, done: int, sums: Metrics) -> None:
-        """Show and log what the sums say.
+        """Show and log the means.
 
         Raises:
-          ValueError: The loss is no longer finite.
+          UsageError: The loss is no longer finite.
         """
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if not math.isfinite(means["loss"]):
-            raise ValueError(
+            raise UsageError(
                 f"The training loss should stay finite, got {means['loss']} by step {done}. Lower "
                 "--learning-rate or --weight, in another --out."
             )
         entry = self._entry(done, means)
-        if self.first:
-            report.append(self.path, entry)
+        if processes.is_main():
+            run_folder.append(self.path, entry)
             self.bar.set_postfix_str(_in_words(entry))
             if self.bar.disable:
                 print(f"step {done}/{self.settings.steps}: {_in_words(entry)}", flush=True)
@@ -67,7 +67,7 @@ class Progress:
             "accuracy": means["accuracy"],
             "regularizer": means["regularizer"] if with_value else None,
             "conflict": None if self.settings.weight is None else means["conflict"],
-            "learning_rate": float(jax.numpy.asarray(self.learning_rate(done - 1))),
+            "learning_rate": float(jnp.asarray(self.learning_rate(done - 1))),
             "images_per_second": steps * self.settings.batch_size / seconds if steps else None,
         }
 

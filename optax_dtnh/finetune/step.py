@@ -16,10 +16,12 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_dtnh import value_and_grad_pair
-from optax_dtnh.finetune import methods
-from optax_dtnh.finetune.methods import Outputs
-from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.models import ResNet, ViT, teacher_view
+
+from . import methods
+from .errors import UsageError
+from .methods import Outputs
+from .settings import Settings
 
 AXIS = "batch"
 SMALLEST = 1024  # elements of an array that is worth dividing
@@ -90,12 +92,12 @@ def mesh(devices: int | None) -> Mesh:
     """Return the first `devices` devices, or all, as one axis.
 
     Raises:
-      ValueError: There are fewer, or several processes are not to use all they have.
+      UsageError: There are fewer, or several processes are not to use all they have.
     """
     found = jax.devices()
     count = len(found) if devices is None else devices
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
-        raise ValueError(
+        raise UsageError(
             f"`--devices` should be at most {len(found)}, the devices found, and all of them with "
             f"several processes, got {devices}. Leave it out."
         )
@@ -119,9 +121,15 @@ def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
     return jax.tree.map(sharding, tree)
 
 
-def on_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Return a global batch, divided among the devices, from this process's rows."""
+def on_devices(
+    batch: dict[str, np.ndarray], mesh: Mesh, *, stop: bool = False
+) -> dict[str, jax.Array]:
+    """Return a global batch, divided among the devices, from this process's rows.
+
+    `stop` becomes a part of the batch, so that all processes learn of it after the same step.
+    """
     rows = NamedSharding(mesh, PartitionSpec(AXIS))
+    batch = batch | {"stop": np.full(len(batch["label"]), stop)}
     return {k: jax.make_array_from_process_local_data(rows, x) for k, x in batch.items()}
 
 
@@ -144,34 +152,35 @@ def train_step(
     settings: Settings,
     layers: tuple[str, ...],
 ) -> Callable[..., tuple[State, jax.Array]]:
-    """Return `step(state, pretrained, batch) -> (state, loss)`, to be jitted.
+    """Return `step(state, pretrained, batch) -> (state, stop)`, to be jitted.
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
-    and statistics, None for methods without a teacher.
+    and statistics, None for methods without a teacher. `stop` is whether any process asked for it.
 
     Args:
       student: Definition of the network that is trained.
       teacher: Definition of the pretrained network.
-      tx: The method.
+      tx: The method, a transformation of a `GradientPair`.
       settings: Of the run.
       layers: Names of the feature maps that are compared.
     """
     regularizer = methods.REGULARIZERS.get(settings.regularizer)
 
     def step(state: State, pretrained: Any, batch: dict[str, jax.Array]) -> tuple[State, jax.Array]:
-        frozen = theirs = None
+        frozen = teacher_outputs = None
         if pretrained is not None:
             frozen = teacher_view(nnx.merge(teacher, *pretrained))
-            _, theirs = outputs(frozen, frozen, batch["image"], layers)
+            _, teacher_outputs = outputs(frozen, frozen, batch["image"], layers)
 
         def losses(params):
             model = nnx.merge(student, params, state.stats)
-            logits, ours = outputs(model, frozen, batch["image"], layers)
+            logits, student_outputs = outputs(model, frozen, batch["image"], layers)
             loss = jnp.mean(cross_entropy(logits, batch["label"]))
             reg = jnp.zeros_like(loss)
             if regularizer:
-                weights = state.channel_weights
-                reg = regularizer.function(ours, theirs, weights, settings.temperature)
+                reg = regularizer.function(
+                    student_outputs, teacher_outputs, state.channel_weights, settings.temperature
+                )
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
             return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
@@ -182,7 +191,7 @@ def train_step(
         sums = jax.tree.map(jnp.add, state.sums, seen)
         params = optax.apply_updates(state.params, updates)
         new = State(params, stats, opt_state, state.channel_weights, sums, state.step + 1)
-        return new, loss
+        return new, jnp.any(batch["stop"])
 
     return step
 

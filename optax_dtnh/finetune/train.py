@@ -1,78 +1,325 @@
-"""The command `train`, by way of the modules that it is made of today."""
+"""The training of a run: open it, start or resume it, take its steps, and end it."""
 
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from optax_dtnh.finetune import export, identity, interrupts, loop, opening, processes, report
-from optax_dtnh.finetune.dataset import broken_ones
-from optax_dtnh.finetune.errors import usage_errors
-from optax_dtnh.finetune.settings import Settings
+from optax_dtnh.models import ResNet, ViT, load_pretrained, replace_head
+from optax_dtnh.models._hub import hub_file
 
+from . import checkpoints, delta, evaluate, interrupts, methods, processes, run_folder, step
+from .batches import batches
+from .dataset import Data, broken_ones, open_data
+from .errors import UsageError, usage_errors
+from .images import Preprocessing, preprocessing_of
+from .progress import Progress
+from .settings import Settings
+from .step import State
 
-def train(settings: Settings, out: Path, distributed: dict[str, Any] | None) -> None:
-    """Train, write what people keep and test it: whatever of that has not been done yet."""
-    try:
-        with interrupts.remembered(), usage_errors(ValueError, OSError, ImportError):
-            if distributed is not None:
-                processes.join(distributed)
-            with processes.together():
-                if identity.check(out, settings):
-                    print(f"The run in {out} is finished. {_result(report.summary(out))}")
-                else:
-                    _run(settings, out)
-    except KeyboardInterrupt:
-        text = interrupts.message(out, settings.save_every)
-        interrupts.leave(text, several=distributed is not None)
+CHECKPOINTS = "checkpoints"
 
 
-def _run(settings: Settings, out: Path) -> None:
-    opened = opening.open_run(settings)
-    first = jax.process_index() == 0
-    processes.everywhere(lambda: identity.claim(out, settings, opened.found) if first else None)
-    identity.claim(out, settings, opened.found)  # by now it is there, for every process
-    with identity.alone(out) if first else nullcontext():
-        _announce(opened)
-        model = loop.train(opened, out)
-        if first:
-            export.write(out, model, opened.data.classes, opened.preprocessing)
-            summary = _summed_up(opened, out)
-            print(f"{_result(summary)} Wrote {export.MODEL}, {report.SUMMARY} and more to {out}")
+class Run(NamedTuple):
+    """Everything that a run needs.
+
+    Attributes:
+      settings: Settings of the run.
+      out: Its folder.
+      source: The pretrained network.
+      layers: Names of the feature maps that are compared.
+      data: Images to train on and to test on.
+      preprocessing: Preprocessing of the images.
+      mesh: The devices.
+      facts: Facts about source and data that belong to the identity of the run.
+    """
+
+    settings: Settings
+    out: Path
+    source: ResNet | ViT
+    layers: tuple[str, ...]
+    data: Data
+    preprocessing: Preprocessing
+    mesh: Mesh
+    facts: dict[str, Any]
 
 
-def _announce(opened: opening.Run) -> None:
-    if jax.process_index() == 0:
-        data, settings = opened.data, opened.settings
+def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = None) -> None:
+    """Train, write the results and test them: whatever of that is not yet done.
+
+    Args:
+      settings: Settings of the run.
+      out: Its folder.
+      distributed: Arguments of `jax.distributed.initialize` for one of several processes.
+
+    Raises:
+      UsageError: Settings, source, data or folder are unfit.
+      SystemExit: A signal has stopped the training, after a checkpoint.
+    """
+    with processes.joined(distributed):
+        recorded = run_folder.check(out, settings)
+        if run_folder.is_finished(out):
+            if processes.is_main():
+                result = evaluate.in_words(run_folder.summary(out))
+                print(f"The run in {out} is finished. {result}")
+            return
+        run = open_run(settings, out)
+        _claim(run, recorded)
+        with run_folder.locked(out) if processes.is_main() else nullcontext():
+            _announce(run)
+            model = _fit(run)
+            if processes.is_main():
+                _end(run, model)
+
+
+# --- open
+
+
+def open_run(settings: Settings, out: Path) -> Run:
+    """Open source and data, and check that they fit together.
+
+    Raises:
+      UsageError: They do not exist, or they or the settings are unfit.
+    """
+    mesh = step.mesh(settings.devices)
+    _check_batch(settings, mesh)
+    with usage_errors():
+        path = _source_file(settings)
+        source = load_pretrained(path, dtype=settings.dtype)
+        layers = methods.layers(settings, source)
+        sizes = {"image_size": settings.image_size, "resize": settings.resize}
+        preprocessing = preprocessing_of(path, **sizes)
+    _check_size(source, preprocessing)
+    data = open_data(
+        settings.data,
+        train_per_class=settings.train_per_class,
+        seed=settings.seed,
+        skip_broken=settings.skip_broken,
+        data_dir=settings.data_dir,
+    )
+    facts = _facts(source, preprocessing, data)
+    return Run(settings, out, source, layers, data, preprocessing, mesh, facts)
+
+
+def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
+        digest.update(np.asarray(leaf).data)
+    return {
+        "source_sha256": digest.hexdigest(),
+        "preprocessing": preprocessing._asdict(),
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+        "classes": len(data.classes),
+        "broken_images": data.broken,
+        "data_sha256": data.sha256,
+    }
+
+
+def _source_file(settings: Settings) -> Path:
+    if settings.source.startswith("hf:"):
+        return hub_file(settings.source, download=settings.download)
+    return Path(settings.source)
+
+
+def _check_batch(settings: Settings, mesh: Mesh) -> None:
+    if settings.batch_size % mesh.size:
+        raise UsageError(
+            f"`--batch-size` should be a multiple of the number of devices, {mesh.size}, got "
+            f"{settings.batch_size}. Change it, or use fewer with --devices."
+        )
+
+
+def _check_size(source: ResNet | ViT, preprocessing: Preprocessing) -> None:
+    if isinstance(source, ViT) and source.image_size != preprocessing.image_size:
+        raise UsageError(
+            f"`--image-size` should be that of the ViT in --source, {source.image_size}, got "
+            f"{preprocessing.image_size}. Pass --image-size {source.image_size}."
+        )
+
+
+def _claim(run: Run, recorded: dict[str, Any] | None) -> None:
+    if processes.is_main():
+        run_folder.claim(run.out, run.settings, run.facts, recorded)
+    processes.barrier("the folder is claimed")
+    if not processes.is_main():
+        recorded = run_folder.check(run.out, run.settings)
+        run_folder.claim(run.out, run.settings, run.facts, recorded)
+
+
+def _announce(run: Run) -> None:
+    if processes.is_main():
+        data = run.data
         left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
         print(
-            f"{settings.method}: {len(data.train)} training and {len(data.test)} test images of "
-            f"{len(data.classes)} classes{left_out}; {opened.mesh.size} x "
+            f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
+            f"of {len(data.classes)} classes{left_out}; {run.mesh.size} x "
             f"{jax.devices()[0].device_kind}",
             flush=True,
         )
 
 
-def _summed_up(opened: opening.Run, out: Path) -> dict[str, Any]:
-    """Test the model that was written, draw the figure, and end the run with its summary."""
-    log = report.entries(out / report.LOG)
-    settings = opened.settings
-    result = {"test_accuracy": export.accuracy(export.read_model(out), opened.data.test)}
+# --- start or resume
+
+
+def _fit(run: Run) -> ResNet | ViT:
+    """Return the trained network, whole on every process."""
+    settings = run.settings
+    student, tx = step.split(with_new_head(run)), methods.transformation(settings)
+    graph = student.graph
+    with checkpoints.opened(run.out / CHECKPOINTS) as saved:
+        state, placed = _start(run, student, tx, saved)
+        del student  # its arrays are donated with the state
+        teacher = teacher_of(run)
+        teacher_graph, *pretrained = teacher or (None,)
+        function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
+        advance = functools.partial(step.jitted(function, placed), pretrained=pretrained or None)
+        images = batches(
+            run.data.train,
+            run.preprocessing,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            start=int(state.step),
+            workers=settings.workers,
+            shard=(jax.process_index(), jax.process_count()),
+        )
+        try:
+            state = _steps(run, state, advance, images, saved)
+        finally:
+            images.close()
+    whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
+    arrays = jax.tree.map(np.asarray, whole((state.params, state.stats)))
+    return nnx.merge(graph, *arrays)
+
+
+def with_new_head(run: Run) -> ResNet | ViT:
+    """Return a copy of the pretrained network with a random head for the classes of the data."""
+    source: Any = run.source  # of either class, and so is what is returned
+    return replace_head(source, len(run.data.classes), rngs=nnx.Rngs(run.settings.seed))
+
+
+def teacher_of(run: Run) -> step.Network | None:
+    """Return the pretrained network on the devices, None for methods that need none."""
+    regularizer = methods.REGULARIZERS.get(run.settings.regularizer)
+    if not (regularizer and regularizer.teacher):
+        return None
+    graph, *arrays = step.split(run.source)
+    return step.Network(graph, *jax.device_put(arrays, _shardings(run, arrays)))
+
+
+def _shardings(run: Run, tree: Any) -> Any:
+    return step.shardings(tree, run.mesh, fsdp=run.settings.fsdp)
+
+
+def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
+    """Return the state of the newest checkpoint, or the first one, and its shardings."""
+    init = functools.partial(step.init, tx=tx)
+    attends = run.settings.regularizer == "delta"
+    size = run.preprocessing.image_size
+    weights = delta.shapes(run.source, run.layers, size) if attends else {}
+    abstract = jax.eval_shape(init, student.params, student.stats, weights)
+    placed = _shardings(run, abstract)
+    state = checkpoints.restore_latest(saved, jax.tree.map(_abstract, abstract, placed))
+    if processes.is_main():
+        run_folder.truncate(run.out / run_folder.LOG, int(state.step) if state else 0)
+    if state:
+        if processes.is_main():
+            print(f"Resuming from step {int(state.step)}.", flush=True)
+        return state, placed
+    weights = _channel_weights(run) if attends else {}
+    state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
+    if attends:  # the weights of channels take long to compute
+        checkpoints.save(saved, 0, state)
+    return state, placed
+
+
+def _abstract(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def _channel_weights(run: Run) -> dict[str, jax.Array]:
+    if processes.is_main():
+        print(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.", flush=True)
+    return delta.channel_weights(
+        cast(ResNet, run.source),
+        run.layers,
+        run.data.train,
+        run.preprocessing,
+        classes=len(run.data.classes),
+        batch_size=run.settings.batch_size,
+        seed=run.settings.seed,
+        mesh=run.mesh,
+    )
+
+
+# --- steps
+
+
+def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
+    settings, first = run.settings, int(state.step)
+    progress, stop = Progress(settings, run.out, first), None
+    zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
+    zeros = jax.device_put(zeros, _shardings(run, zeros))
+    with progress.bar as bar, interrupts.noticed() as interrupted:
+        for done in range(first + 1, settings.steps + 1):
+            batch = step.on_devices(next(images), run.mesh, stop=interrupted())
+            # The flag of the step before, which has to end for it: at most two are under way.
+            before, (state, stop) = stop, advance(state, batch=batch)
+            stopping, last = before is not None and bool(before), done == settings.steps
+            bar.update()
+            if done == first + 1:
+                jax.block_until_ready(stop)
+                progress.start(done)  # without the compilation
+            if done % settings.log_every == 0 or last:
+                progress.add(done, jax.device_get(state.sums))
+                # A copy: the sums are donated with the state.
+                state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
+            if done % settings.save_every == 0 or last or stopping:
+                checkpoints.save(saved, done, state)
+                progress.start(done)
+            if stopping:
+                _stop(done)
+    return state
+
+
+def _stop(done: int) -> None:
+    if processes.is_main():
+        print(
+            f"Stopped after step {done}, which is saved. Run the same command again to resume.",
+            file=sys.stderr,
+        )
+    sys.exit(interrupts.STATUS)
+
+
+# --- end
+
+
+def _end(run: Run, model: ResNet | ViT) -> None:
+    """Write the model, test the file, draw the figure, and end the run with its summary."""
+    out, settings = run.out, run.settings
+    evaluate.write(out, model, run.data.classes, run.preprocessing)
+    log = run_folder.entries(out / run_folder.LOG)
+    trained = evaluate.read_model(out, asdict(settings))
+    result = {"test_accuracy": evaluate.accuracy(trained, run.data.test)}
     title = f"{settings.method}: test accuracy {result['test_accuracy']:.1%}"
-    report.draw(out / report.FIGURE, log, title)
+    run_folder.draw(out / run_folder.FIGURE, log, title)
     summary = {
         **result,
-        **report.summed_up(log),
+        **run_folder.summed_up(log),
         "settings": asdict(settings),
-        "found": opened.found,
-        "environment": report.environment(),
+        "found": run.facts,
+        "environment": run_folder.environment(),
     }
-    report.write_json(out / report.SUMMARY, summary)
-    return summary
-
-
-def _result(summary: dict[str, Any], images: int | None = None) -> str:
-    of = "" if images is None else f" of {images} images"
-    return f"Test accuracy {summary['test_accuracy']:.2%}{of} ({summary['test_accuracy']!r})."
+    run_folder.write_json(out / run_folder.SUMMARY, summary)
+    wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"
+    print(f"{evaluate.in_words(summary)} {wrote}")

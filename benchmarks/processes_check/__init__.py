@@ -1,1 +1,0 @@
-"""Parts of `benchmarks.multi_process`, one concept each."""

@@ -1,0 +1,251 @@
+"""The folder of a run: whose it is, and what people read in it.
+
+The settings are the identity of a run. No other run may write into its folder.
+"""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .settings import FREE, Settings
+
+SETTINGS, LOG, SUMMARY, FIGURE = "settings.json", "log.jsonl", "summary.json", "figure.png"
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "numpy"),
+    *("safetensors", "grain", "orbax-checkpoint", "pillow"),
+)
+PARTIAL = ".partial-"  # prefix of a file that is being written
+CURVES = {
+    "loss": "training loss",
+    "accuracy": "training accuracy",
+    "conflict": "share of steps in conflict",
+}
+
+# --- writing
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise a `UsageError` that names the file where the system refuses to write it."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"`--out` should be a folder that can be written to, got '{path.parent}', which does "
+            f"not take {path.name} ({error.strerror or error}). Make room and run the same command "
+            "again to resume, or name another folder."
+        ) from error
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` write another file, and move it to `path` once it is whole.
+
+    Raises:
+      UsageError: That cannot be done. Nothing of the file is left.
+    """
+    partial = path.with_name(PARTIAL + path.name)
+    with writing(path):
+        try:
+            write(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write the value as a JSON file, atomically."""
+    atomically(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
+
+
+# --- whose the folder is
+
+
+def is_finished(out: Path) -> bool:
+    """Return whether a run has come to its end in the folder."""
+    return (out / SUMMARY).is_file()
+
+
+def check(out: Path, settings: Settings) -> dict[str, Any] | None:
+    """Return the facts that this run has recorded in the folder, None if it has not begun.
+
+    Raises:
+      UsageError: `out` is no folder, or another run's, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
+    if not (out / SETTINGS).is_file():
+        _check_free(out)
+        return None
+    try:
+        recorded = json.loads((out / SETTINGS).read_text())
+        before, facts = dict(recorded["settings"]), dict(recorded["found"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"`--out` should hold the {SETTINGS} that a run has written, got a damaged one in "
+            f"'{out}'. Name another folder."
+        ) from error
+    _check_same(out, "settings", _plain(asdict(settings)), before)
+    return facts
+
+
+def claim(
+    out: Path, settings: Settings, facts: dict[str, Any], recorded: dict[str, Any] | None
+) -> None:
+    """Record the run in the folder, or compare the facts with the recorded ones.
+
+    Args:
+      out: Folder of the run, made if it does not exist.
+      settings: Settings of the run.
+      facts: Facts about its source and data.
+      recorded: Result of `check`.
+
+    Raises:
+      UsageError: Source or data have changed, or the folder cannot be written to.
+    """
+    if recorded is not None:
+        return _check_same(out, "source and data", _plain(facts), recorded)
+    with writing(out / SETTINGS):
+        out.mkdir(parents=True, exist_ok=True)
+    return write_json(out / SETTINGS, {"settings": asdict(settings), "found": facts})
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep the folder for this process, until it ends or is killed.
+
+    Raises:
+      UsageError: Another process has it.
+    """
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            _lock(folder, out)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, out: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"`--out` should be a folder that no other process is running in, got '{out}'. Wait "
+            "for that process to end, or stop it."
+        ) from error
+
+
+def _check_free(out: Path) -> None:
+    names = sorted(os.listdir(out)) if out.is_dir() else []
+    names = [name for name in names if not name.startswith(PARTIAL)]
+    if names:
+        raise UsageError(
+            f"`--out` should be a new folder or that of this run, got '{out}', which holds "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}. Name another one."
+        )
+
+
+def _check_same(out: Path, what: str, now: dict[str, Any], before: dict[str, Any]) -> None:
+    names = sorted((now.keys() | before.keys()) - set(FREE))
+    different = [
+        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
+        for name in names
+        if now.get(name) != before.get(name)
+    ]
+    if different:
+        raise UsageError(
+            f"`--out` should be a new folder or that of a run with the same {what}, got '{out}', "
+            f"where {'; '.join(different)}. Name another one, or repeat that run's command."
+        )
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))  # as it is read back: tuples are lists
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- the log, and what it comes to
+
+
+def append(path: Path, entry: dict[str, Any]) -> None:
+    """Add a line to the log."""
+    with writing(path), path.open("a") as file:
+        file.write(json.dumps(entry, allow_nan=False) + "\n")
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the log, without one that a killed process has not finished."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drop the lines after `step`, which the resumed run writes again."""
+    kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
+    atomically(path, lambda partial: partial.write_text("".join(kept)))
+
+
+def summary(out: Path) -> dict[str, Any]:
+    """Return the summary of a finished run."""
+    return json.loads((out / SUMMARY).read_text())
+
+
+def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last values of a log, the mean conflict and the median speed."""
+    speeds = sorted(x["images_per_second"] for x in log if x["images_per_second"] is not None)
+    steps = [0, *(x["step"] for x in log)]
+    lengths = [after - before for before, after in pairwise(steps)]
+    conflicts = [x["conflict"] for x in log]
+    total = sum(n * c for n, c in zip(lengths, conflicts, strict=True) if c is not None)
+    return {
+        "training_loss": log[-1]["loss"],
+        "training_accuracy": log[-1]["accuracy"],
+        "conflict": None if None in conflicts else total / log[-1]["step"],
+        "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return versions and the kind of machine, without names or paths."""
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": jax.devices()[0].device_kind,
+        "device_count": jax.device_count(),
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
+    """Draw loss and accuracy over the steps, and the conflict where there is a regularizer."""
+    from matplotlib.figure import Figure
+
+    curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
+    figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+        steps, values = [x["step"] for x in log], [x[name] for x in log]
+        marker = "o" if len(steps) < 30 else ""
+        axes.plot(steps, values, color="#0072B2", marker=marker, markersize=3)
+        axes.set_xlabel("step")
+        axes.set_title(label, fontsize=10)
+        axes.set_ylim(*((0, None) if name == "loss" else (-0.03, 1.03)))
+        axes.grid(axis="y", color="0.92")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))

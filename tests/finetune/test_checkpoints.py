@@ -1,0 +1,388 @@
+"""Checkpoints: whatever happens to process, disk or file, what is restored is what was saved."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optax_dtnh.finetune import checkpoints, run_folder
+from optax_dtnh.finetune.checkpoints import CHECKSUMS, opened
+from optax_dtnh.finetune.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+SEED = 2
+KILLS = 6
+STAGES = {
+    "before a file is written": (checkpoints, "_reserve"),
+    "before Orbax's metadata": (checkpoints.ocp.StandardCheckpointHandler, "finalize"),
+    "before Orbax's commit": (
+        checkpoints.ocp.path.atomicity.AtomicRenameTemporaryPath,
+        "finalize",
+    ),
+    "before old ones are removed": (checkpoints.ocp.CheckpointManager, "_finalize"),
+    "before the checksums": (checkpoints, "_checksums"),
+    "before the checksums have their name": (run_folder.os, "replace"),
+}
+
+
+class Killed(BaseException):
+    """As good as a SIGKILL, which no handler sees either."""
+
+
+def mesh(shape=(4,), names=("d",)):
+    return jax.make_mesh(shape, names)
+
+
+def over(*axes, on=None):
+    return NamedSharding(on or mesh(), P(*axes))
+
+
+def simple(step):
+    rng = np.random.default_rng(step)
+    return {"w": jnp.asarray(rng.normal(size=(40, 30)), jnp.float32), "n": jnp.asarray(step)}
+
+
+def abstract(tree, sharding=None):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
+    )
+
+
+def assert_same(found, expected):
+    """Structure with its types, dtypes, shapes and every bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def save(folder, *steps, state=simple):
+    with opened(folder) as manager:
+        for step in steps:
+            checkpoints.save(manager, step, state(step))
+
+
+def restored(folder, like=None):
+    with opened(folder) as manager:
+        return checkpoints.restore_latest(manager, abstract(simple(0) if like is None else like))
+
+
+def assert_step(folder, step):
+    """The newest checkpoint is the one of this step, bit for bit."""
+    assert_same(restored(folder), simple(step))
+
+
+def resume(folder, step):
+    """Restore the checkpoint of this step, and save step 4, as a run does that is started again."""
+    with opened(folder) as manager:
+        state = checkpoints.restore_latest(manager, abstract(simple(0)))
+        assert_same(state, simple(step))
+        checkpoints.save(manager, 4, simple(4))
+    assert names(folder) == [f"step_{step}", "step_4"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "run" / "checkpoints"
+
+
+@pytest.fixture
+def two(folder):
+    """A folder with checkpoints of the steps 1 and 2."""
+    save(folder, 1, 2)
+    return folder
+
+
+def test_a_folder_without_checkpoints_restores_nothing(folder):
+    assert restored(folder) is None
+    (folder / "step_notes.txt").write_text("not ours")
+    assert restored(folder) is None
+
+
+def test_a_training_state_comes_back_with_its_types_and_bits(folder):
+    import optax
+
+    from optax_dtnh import add_l2_sp
+
+    tx = optax.chain(add_l2_sp(0.1, reference=optax.ema(0.9)), optax.trace(0.9), optax.sgd(0.1))
+    params = {"a.b": jnp.ones((3, 2)), "a": {"b": jnp.full(2, 1 / 3, jnp.bfloat16)}}
+    state = tx.update(params, tx.init(params), params)[1], params, (None, {}, optax.EmptyState())
+    save(folder, 7, state=lambda _: state)
+    assert_same(restored(folder, (tx.init(params), params, state[2])), state)
+
+
+def test_a_sharded_state_comes_back_in_another_sharding(folder):
+    values = jnp.arange(32, dtype=jnp.float32).reshape(8, 4)
+    state = {"a": jax.device_put(values, over("d")), "b": jax.device_put(values, over())}
+    save(folder, 1, state=lambda _: state)
+    square = mesh((2, 2), ("x", "y"))
+    shardings = {"a": over("y", "x", on=square), "b": over(None, "d")}
+    found = restored(folder, {name: abstract(state[name], shardings[name]) for name in state})
+    assert_same(found, state)
+    assert {name: x.sharding for name, x in found.items()} == shardings
+
+
+def test_the_two_newest_are_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("here"), 0, 5, 10, 15)
+    assert names(tmp_path / "here") == ["step_10", "step_15"]
+    assert_step(Path("here"), 15)
+
+
+# --- damage
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[random.Random(SEED).randrange(len(content))] ^= 4
+    path.write_bytes(content)
+
+
+def problem(path):
+    return checkpoints._problem(path, simple(0))
+
+
+def test_every_kind_of_damage_in_every_file_is_found(two):
+    newest = two / "step_2"
+    files = [path for path in newest.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    assert problem(newest) is None
+    for path in files:
+        content = path.read_bytes()
+        for damage in (halve, empty, flip, *([] if path.name == CHECKSUMS else [Path.unlink])):
+            damage(path)
+            assert problem(newest), (path, damage)
+            path.write_bytes(content)
+    (newest / "new").write_text("")
+    assert problem(newest) == "new has changed"
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_word_and_replaced(two, capsys):
+    flip(two / "step_2" / "default" / "_METADATA")
+    assert_step(two, 1)
+    text = "Skipped the damaged checkpoint of step 2 (default/_METADATA has changed)."
+    assert text in capsys.readouterr().err
+    assert names(two) == ["step_1"]
+    save(two, 2, 3)
+    assert_step(two, 3)
+
+
+def test_without_the_checksums_a_flipped_byte_is_restored(two, monkeypatch):
+    """Negative control: this is why there are checksums."""
+    path = max((two / "step_2").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(checkpoints, "_problem", lambda path, like: None)
+    assert not np.array_equal(restored(two)["w"], simple(2)["w"])
+
+
+def test_all_damaged_is_an_error_and_nothing_is_removed(two):
+    for path in two.rglob("_METADATA"):
+        halve(path)
+    before = {path: path.read_bytes() for path in two.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="can be restored, got only damaged ones in .*step 2 .*st"):
+        restored(two)
+    assert {path: path.read_bytes() for path in two.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("like", "difference"),
+    [
+        (
+            {"w": jnp.ones((3, 2), "bfloat16"), "n": None},
+            r"float32\[3, 2\] at \['w'\] instead of b",
+        ),
+        ({"w": jnp.ones((2, 3)), "n": None}, r"\['w'\] instead of float32\[2, 3\]"),
+        ({"n": None}, r"float32\[3, 2\] at \['w'\] instead of None"),
+        ({"w": jnp.ones((3, 2)), "v": jnp.ones(1)}, r"None at \['v'\] instead of float32\[1\]"),
+    ],
+)
+def test_other_leaves_are_an_error_that_names_them(folder, like, difference):
+    save(folder, 1, state=lambda _: {"w": jnp.ones((3, 2)), "n": None})
+    with pytest.raises(UsageError, match=difference):
+        restored(folder, like)
+
+
+def test_leaves_in_another_order_are_an_error(folder):
+    class AB(NamedTuple):
+        a: Any
+        b: Any
+
+    class BA(NamedTuple):
+        b: Any
+        a: Any
+
+    save(folder, 1, state=lambda _: AB(jnp.ones(1), jnp.zeros(1)))
+    with pytest.raises(UsageError, match="the leaves in another order"):
+        restored(folder, BA(jnp.ones(1), jnp.zeros(1)))
+
+
+# --- a kill
+
+
+@pytest.mark.parametrize("leftover", ["empty", "no checksums", "Orbax's"])
+def test_unfinished_checkpoints_are_skipped_silently_and_removed(two, leftover, capsys):
+    path = two / "step_3"
+    if leftover == "empty":
+        path.mkdir()
+    else:
+        shutil.copytree(two / "step_2", path)
+        (path / CHECKSUMS).unlink()
+    if leftover == "Orbax's":
+        path.rename(two / "step_3.orbax-checkpoint-tmp")
+    resume(two, 2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_stage_of_a_save_the_one_before_is_restored(two, stage, monkeypatch):
+    def kill(*args, **kwargs):
+        raise Killed
+
+    module, name = STAGES[stage]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, kill)
+        with pytest.raises(Killed):
+            save(two, 3)
+    resume(two, 2)
+
+
+SAVING = """
+import sys
+from pathlib import Path
+from tests.finetune.test_checkpoints import abstract, checkpoints, opened, simple
+input()
+with opened(Path(sys.argv[1])) as manager:
+    restored = checkpoints.restore_latest(manager, abstract(simple(0)))
+    step = int(restored["n"]) if restored else 0
+    while True:
+        step += 1
+        print("saving", step, flush=True)
+        checkpoints.save(manager, step, simple(step))
+        print("saved", step, flush=True)
+"""
+
+
+@pytest.fixture
+def child():
+    """Start Python with a piece of code; whatever still runs after the test is killed."""
+    children = []
+
+    def start(code, *args):
+        command = [sys.executable, "-W", "error", "-c", code, *map(str, args)]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        children.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+        return children[-1]
+
+    yield start
+    for process in children:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_leaves_a_whole_checkpoint(folder, child):
+    rng, step, unfinished = random.Random(SEED), 0, 0
+    waiting = child(SAVING, folder)  # the next one starts while this one runs
+    for kill in range(KILLS):
+        running, waiting = waiting, child(SAVING, folder) if kill < KILLS - 1 else None
+        saved, saving = kill_at_random(running, rng)
+        unfinished += any(not (path / CHECKSUMS).is_file() for path in folder.iterdir())
+        state = restored(folder)
+        found = int(state["n"]) if state else 0
+        assert max(saved, step) <= found <= saving
+        if found:
+            assert_step(folder, found)
+        step = found
+    assert step > KILLS
+    assert unfinished > 0  # at least one kill was inside a save
+
+
+def kill_at_random(process, rng):
+    """Kill a child some time after it wrote some lines; return the last step saved, and begun."""
+    process.stdin.write("go on\n")
+    process.stdin.flush()
+    head = [process.stdout.readline() for _ in range(rng.randrange(1, 8))]
+    time.sleep(rng.random() * 0.1)
+    process.kill()
+    steps = {"saved": 0}
+    for line in head + process.stdout.readlines():
+        word, step = line.split()
+        steps[word] = int(step)
+    assert process.wait() == -9
+    return steps["saved"], steps["saving"]
+
+
+# --- a disk that does not take it
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from tests.finetune.test_checkpoints import UsageError, assert_step, checkpoints, names, save
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+folder = Path(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+if sys.argv[2] == "Orbax":
+    checkpoints._reserve = lambda folder, leaves: None
+save(folder, 1)
+for size in (0, 300, 3000):
+    limit(size)
+    try:
+        save(folder, 2)
+    except UsageError as error:
+        print(error)
+    limit(resource.RLIM_INFINITY)
+    assert_step(folder, 1)
+save(folder, 2)
+assert_step(folder, 2)
+assert names(folder) == ["step_1", "step_2"]
+"""
+
+
+@pytest.mark.parametrize("noticed_by", ["reserve", pytest.param("Orbax", marks=pytest.mark.slow)])
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(folder, child, noticed_by):
+    """Noticed before anything is written or, if the disk has filled up since, by Orbax."""
+    output, errors = child(FULL, folder, noticed_by).communicate()
+    sentence = (
+        f"`--out` should be a folder that can be written to, got '{folder}', which does not take "
+        "step_2 (File too large). Make room and run the same command again to resume, or name "
+        "another folder."
+    )
+    assert output.splitlines() == [sentence] * 3, errors
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"which does not take folder \(Not a directory\)"):
+        save(tmp_path / "file" / "folder", 1)
+
+
+def test_what_is_compared_is_what_is_recorded(two):
+    content = json.loads((two / "step_2" / CHECKSUMS).read_text())
+    assert content["leaves"] == {"['n']": "int32[]", "['w']": "float32[40, 30]"}
+    assert "default/_METADATA" in content["files"]

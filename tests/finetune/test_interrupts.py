@@ -1,0 +1,165 @@
+"""Ctrl-C and SIGTERM: the step in progress is saved, and the same command resumes the run."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from optax_dtnh.finetune import interrupts, step
+from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
+
+slow = pytest.mark.slow
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=slow)]
+
+
+@pytest.fixture(autouse=True)
+def _default_handler():
+    """Let SIGINT raise, also where the tests are started in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
+    return ["--source", str(source), "--data", str(data), *SMALL, "--steps", "9"]
+
+
+def send(monkeypatch, number, before_step):
+    """Send the signal to this process before a step."""
+    on_devices, calls = step.on_devices, []
+
+    def sending(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == before_step:
+            signal.raise_signal(number)
+        return on_devices(*args, **kwargs)
+
+    monkeypatch.setattr(step, "on_devices", sending)
+
+
+def without_speed(out):
+    return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in log_of(out)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
+    arguments, tmp_path, monkeypatch, capsys, number
+):
+    argv = [*arguments, "--save-every", "4", "--log-every", "3"]
+    run(*argv, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        send(patch, number, before_step=5)
+        with pytest.raises(SystemExit) as stop:
+            run(*argv, out=tmp_path / "stopped")
+    assert stop.value.code == interrupts.STATUS
+    message = "Stopped after step 7, which is saved. Run the same command again to resume."
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1] == message
+    assert (tmp_path / "stopped/checkpoints/step_7/checksums.json").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert "Resuming from step 7." in run(*argv, out=tmp_path / "stopped")
+    files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "stopped")
+
+
+def test_a_signal_is_noticed_and_the_handlers_come_back(capfd):
+    with interrupts.noticed() as noticed:
+        assert not noticed()
+        signal.raise_signal(signal.SIGTERM)
+        assert noticed()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert capfd.readouterr().err == f"\n{interrupts.STOPPING}\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupts.noticed() as noticed:
+        signal.raise_signal(signal.SIGINT)
+        assert not noticed()
+
+
+TWICE = """
+import signal
+from optax_dtnh.finetune import interrupts
+with interrupts.noticed():
+    signal.raise_signal(signal.SIGINT)
+    print("goes on", flush=True)
+    signal.raise_signal(signal.{second})
+    print("too far")
+"""
+
+
+@pytest.mark.parametrize("second", ["SIGINT", pytest.param("SIGTERM", marks=slow)])
+def test_a_second_signal_ends_the_process_at_once(second):
+    command = [sys.executable, "-c", TWICE.format(second=second)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-getattr(signal, second), "goes on\n")
+
+
+# --- processes that are interrupted from outside
+
+
+def started(arguments, out, **variables):
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *arguments, "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Else XLA fills the pipe with warnings about the cache of compiled programs.
+    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
+    return subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **pipes)
+
+
+def until(lines, text):
+    assert any(text in line for line in lines), f"it ended before {text}"
+
+
+def check_the_end(process):
+    printed = process.communicate(timeout=60)[1]
+    assert process.returncode == interrupts.STATUS, printed
+    assert re.search(r"\nStopped after step \d+, which is saved. Run the same comm", printed), (
+        printed
+    )
+    assert "Traceback" not in printed
+
+
+@slow
+def test_in_the_first_compilation_the_first_steps_are_saved(arguments, tmp_path):
+    with started(arguments, tmp_path / "run", JAX_LOG_COMPILES="1") as process:
+        until(iter(process.stderr.readline, ""), "Compiling jit(step)")
+        process.send_signal(signal.SIGINT)
+        check_the_end(process)
+
+
+@slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_decoding_processes_leave_a_signal_of_the_terminal_to_the_run_and_end_with_it(
+    arguments, tmp_path, number
+):
+    argv = [*arguments, "--steps", "100000", "--workers", "2"]
+    with started(argv, tmp_path / "run") as process:
+        until(iter(process.stdout.readline, ""), "step 6/")
+        if number == signal.SIGINT:  # a terminal sends it to all processes
+            os.killpg(process.pid, number)
+            check_the_end(process)
+        process.kill()
+        process.communicate(timeout=60)
+        assert ends(process.pid)
+
+
+def ends(group):
+    """Whether all processes of the group end soon."""
+    for _ in range(200):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False

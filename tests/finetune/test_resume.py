@@ -1,0 +1,99 @@
+"""Runs of the command in processes of their own: killed at random, and short of disk."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
+    return ["--source", source, "--data", data, *SMALL]
+
+
+def started(argv, out):
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *map(str, argv)]
+    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=env, **pipes)
+
+
+def wait_for_a_save(process, folder):
+    """Wait until the process has begun to write checkpoints."""
+    before = sorted(folder.glob("*"))
+    deadline = time.monotonic() + 300
+    while sorted(folder.glob("*")) == before:
+        assert process.poll() is None, "the process ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def check_kills(arguments, folder, moments, steps):
+    """A run killed so many times ends in the same bits, and each line of its log is there once."""
+    argv = [*arguments, "--method", "feature_distance+dtnh", "--reference-decay", "0.9"]
+    argv += ["--steps", steps, "--save-every", "2", "--log-every", "3"]
+    whole, killed, rng = folder / "whole", folder / "killed", random.Random(0)
+    assert started(argv, whole).wait(timeout=300) == 0
+    for _ in range(moments):
+        process = started(argv, killed)
+        wait_for_a_save(process, killed / "checkpoints")
+        time.sleep(rng.uniform(0, 1))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the process ended before it was killed"
+    assert started(argv, killed).wait(timeout=300) == 0
+    files = [out / "model.safetensors" for out in (whole, killed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert [x["loss"] for x in log_of(whole)] == [x["loss"] for x in log_of(killed)]
+
+
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path):
+    check_kills(arguments, tmp_path, moments=3, steps=100)
+
+
+@pytest.mark.long
+def test_a_run_killed_at_twenty_moments_ends_in_the_same_bits(arguments, tmp_path):
+    check_kills(arguments, tmp_path, moments=20, steps=600)
+
+
+WITH_A_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from optax_dtnh.finetune.__main__ import main
+main(["train", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "missing"),
+    [(100, "settings.json"), (9000, "model.safetensors"), (16000, "figure.png")],
+)
+def test_a_full_disk_costs_one_line_and_no_result(arguments, tmp_path, limit, missing):
+    run(*arguments, out=tmp_path / "whole")
+    out = tmp_path / "full"
+    if limit > 100:  # where a checkpoint no longer fits: the last step is there
+        shutil.copytree(tmp_path / "whole", out)
+        for name in ("model.safetensors", "figure.png", "summary.json"):
+            (out / name).unlink()
+    command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), *map(str, arguments), "--out", out]
+    # A compiled program no longer fits into the cache, either.
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: `--out` should be .* does not take {missing}", line)
+    assert not list(out.glob(".*"))
+    run(*arguments, out=out)
+    files = [folder / "model.safetensors" for folder in (out, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()

@@ -1,0 +1,143 @@
+"""The folder of a run: whose it is, and what is written into it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from optax_dtnh.finetune import run_folder
+from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.runs import ROOT, settings
+
+FACTS = {"classes": 3, "broken_images": ("a.png",)}
+HOLD = """
+import pathlib, sys, time
+from optax_dtnh.finetune import run_folder
+with run_folder.locked(pathlib.Path(sys.argv[1])):
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def out(tmp_path):
+    """The folder of a run that has begun."""
+    run_folder.claim(tmp_path / "run", settings(), FACTS, None)
+    return tmp_path / "run"
+
+
+# --- whose it is
+
+
+def test_a_run_finds_its_own_folder_again(out):
+    recorded = run_folder.check(out, settings("--workers", "3"))  # which changes no weight
+    run_folder.claim(out, settings(), FACTS, recorded)
+    assert not run_folder.is_finished(out)
+
+
+def test_other_settings_and_other_data_are_refused(out):
+    with pytest.raises(
+        UsageError, match="same settings, got .* where seed was 0 and is 1; steps w"
+    ):
+        run_folder.check(out, settings("--seed", "1", "--steps", "7"))
+    recorded = run_folder.check(out, settings())
+    with pytest.raises(UsageError, match="same source and data, got .* where classes was 3 and is"):
+        run_folder.claim(out, settings(), FACTS | {"classes": 4}, recorded)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": 1, "found": {}}'])
+def test_a_damaged_record_is_refused(out, text):
+    (out / run_folder.SETTINGS).write_text(text)
+    with pytest.raises(UsageError, match="got a damaged one"):
+        run_folder.check(out, settings())
+
+
+def test_what_a_killed_claim_has_left_does_not_count(tmp_path):
+    (tmp_path / f"{run_folder.PARTIAL}settings.json").write_text("{")
+    assert run_folder.check(tmp_path, settings()) is None
+
+
+def test_a_folder_is_of_one_process_until_that_ends(tmp_path):
+    with run_folder.locked(tmp_path):
+        with (
+            pytest.raises(UsageError, match="`--out` should be a folder that no other process"),
+            run_folder.locked(tmp_path),
+        ):
+            pass
+    with run_folder.locked(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_process_no_longer_has_the_folder(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout.readline() == b"begun\n"
+        with pytest.raises(UsageError, match="no other process"), run_folder.locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+    with run_folder.locked(tmp_path):
+        pass
+
+
+# --- what is written
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    run_folder.write_json(path, 1)
+
+    def fail(partial):
+        partial.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UsageError, match=r"does not take a.json \(No space left on device\). Make"):
+        run_folder.atomically(path, fail)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("1\n", [path])
+
+
+def test_the_log_is_cut_to_a_step_and_passes_over_half_a_line(tmp_path):
+    log = tmp_path / "log.jsonl"
+    assert run_folder.entries(log) == []
+    for step in (2, 4, 6):
+        run_folder.append(log, {"step": step})
+    log.write_text(log.read_text() + '{"step": 8, "lo')
+    run_folder.truncate(log, 4)
+    assert run_folder.entries(log) == [{"step": 2}, {"step": 4}]
+    assert log.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def entry(step, conflict, speed):
+    return dict(step=step, loss=1.0, accuracy=0.5, conflict=conflict, images_per_second=speed)
+
+
+def test_a_summary_weighs_conflicts_by_steps_and_takes_the_median_speed():
+    log = [entry(2, 1.0, None), entry(4, 0.5, 9.0), entry(10, 0.0, 3.0), entry(11, 0.0, 5.0)]
+    found = run_folder.summed_up(log)
+    assert found["conflict"] == pytest.approx(3 / 11)
+    assert found["images_per_second"] == 5.0
+    assert run_folder.summed_up([entry(2, None, None)])["conflict"] is None
+
+
+@pytest.mark.parametrize(("conflict", "panels"), [(0.5, 3), (None, 2)])
+def test_without_a_regularizer_the_figure_has_no_panel_of_conflicts(
+    tmp_path, monkeypatch, conflict, panels
+):
+    from matplotlib.figure import Figure
+
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda f, *a, **k: (drawn.append(f), savefig(f, *a, **k))
+    )
+    run_folder.draw(tmp_path / "f.png", [entry(1, conflict, None), entry(2, conflict, None)], "t")
+    assert [len(figure.axes) for figure in drawn] == [panels]
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_record_is_json_that_people_can_read(out):
+    recorded = json.loads((out / run_folder.SETTINGS).read_text())
+    assert recorded["settings"]["method"] == "l2_sp+dtnh"
+    assert recorded["found"] == {"classes": 3, "broken_images": ["a.png"]}
