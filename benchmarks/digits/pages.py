@@ -4,9 +4,9 @@ from benchmarks.digits.table import markdown
 from benchmarks.harness.record import Results, values
 
 
-def table(results: Results) -> str:
-    """Return the compact table of the README."""
-    return markdown(results)
+def largest_weight(results: Results) -> str:
+    """Return the table at the largest weight alone, beside a figure of all of them."""
+    return markdown(results | {"weights": [max(results["weights"])]})
 
 
 def seeds(results: Results) -> str:
