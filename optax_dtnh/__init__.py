@@ -29,19 +29,12 @@ Any other regularizer uses `dtnh`, with both gradients from `value_and_grad_pair
 
 from optax_dtnh import regularizers
 from optax_dtnh._anchor import L2SPState, add_l2_sp
+from optax_dtnh._combine import Rule
 from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
-from optax_dtnh._rules import (
-    Rule,
-    apply_rule,
-    cosine,
-    drop,
-    orthogonal,
-    plain,
-    truncate,
-)
+from optax_dtnh._rules import apply_rule, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._select import per_leaf
 from optax_dtnh._transform import DTNHState, dtnh
 

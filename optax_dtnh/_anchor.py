@@ -8,11 +8,14 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._pair import is_pair_of
-from optax_dtnh._rules import Rule
-from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
+from optax_dtnh._combine import Rule, combine, decide
+from optax_dtnh._pair import THESE_PARAMS, is_pair_of
+from optax_dtnh._rules import direction
+from optax_dtnh._select import LEAVE_OUT, TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen
-from optax_dtnh._transform import LEAVE_OUT, DTNHState, init_and_combine
+from optax_dtnh._transform import DTNHState, as_rule, conflict_free
+
+START = "Call `init` with these parameters and this `mask`, or restore the state saved then."
 
 
 class L2SPState(NamedTuple):
@@ -95,8 +98,8 @@ def add_l2_sp(
             f"`anchor_dtype` should be a floating-point dtype, got {anchor_dtype!r}. "
             "Pass one that holds the parameters' range, such as `jnp.bfloat16`."
         )
-    init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
-    in_mask = resolve_mask(mask)
+    rule, in_mask = as_rule(rule), resolve_mask(mask)
+    init, prepare = conflict_free(weight, inner, in_mask, reference, labels)
     # optax.masked rather than mask_out: it understands the placeholder of `optax.tree.map_params`.
     copy = optax.identity()._replace(init=lambda params: _copy(params, anchor_dtype))
     keep_anchor = optax.masked(copy, in_mask)
@@ -116,14 +119,19 @@ def add_l2_sp(
                 "`updates` should be the gradient of the loss, got a pair. `add_l2_sp` forms its "
                 "own regularizer's; for an `inner` that takes one, pass `reg_grads=`."
             )
-        check_like("updates", updates, "params", params)
+        check_like("updates", updates, "params", params, THESE_PARAMS)
         w, w_s = mask_out(in_mask(params), params), state.anchor
-        check_like("params", w, "anchor", w_s)
-        r = jax.tree.map(lambda x, x_s: widen(x) - widen(x_s), w, w_s)
-        # The same difference, written so that XLA does not store it to share it.
-        r_again = jax.tree.map(lambda x, x_s: -(widen(x_s) - widen(x)), w, w_s)
-        updates, dtnh_state = combine(updates, r, r_again, state.dtnh, params, extra_args)
-        return updates, L2SPState(w_s, dtnh_state)
+        check_like("params", w, "anchor", w_s, START)
+        u, m, lam, groups, after = prepare(updates, state.dtnh, params, extra_args)
+        r = jax.tree.map(lambda w, w_s: widen(w) - widen(w_s), w, w_s)
+        keep, c, conflict = decide(rule, (r, m), r, m, groups)
+
+        def add(keep, c, u, w, w_s, m):
+            r = -(w_s - w)  # "spelled twice": the difference again, and never stored
+            return u + lam * direction(keep, c, r, m)
+
+        updates = combine(add, keep, c, u, w, w_s, m)
+        return updates, L2SPState(w_s, after._replace(conflict=conflict))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

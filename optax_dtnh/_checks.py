@@ -10,18 +10,12 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 SPLIT = "Split other leaves off first, as with `nnx.split` or `eqx.partition`."
 CONVERT = "Give both the same keys and containers (`flax.core.unfreeze`, `nnx.to_pure_dict`)."
-ADVICE = {  # on another tree structure, by the tree that it should be like
-    "params": "Give the gradient with respect to these very `params`.",
-    "loss_grads": "Take both with `value_and_grad_pair`: zeros fill a head, `mask` keeps it out.",
-    "anchor": "Call `init` with these parameters and this `mask`, or restore the state saved then.",
-}
 
 
 def check_weight(weight: Any) -> None:
     """Raise unless `weight` is a traced scalar or a finite number >= 0."""
-    value = weight if isinstance(weight, Tracer) else np.asarray(weight)
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    if value.ndim or not real:
+    value = _real_scalar(weight)
+    if value is None:
         raise TypeError(
             f"`weight` should be a number or an optax schedule, got {weight!r:.60}. "
             "Pass a float such as 0.1, or a function from the step count to one."
@@ -35,11 +29,16 @@ def check_weight(weight: Any) -> None:
 
 def check_positive(name: str, number: Any, advice: str) -> None:
     """Raise unless `number` is a traced scalar or a finite number > 0."""
-    value = number if isinstance(number, Tracer) else np.asarray(number)
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    checkable = real and not value.ndim and not isinstance(value, Tracer)
-    if value.ndim or not real or (checkable and not (np.isfinite(value) and value > 0)):
+    value = _real_scalar(number)
+    if value is None or not (isinstance(value, Tracer) or 0 < value < np.inf):
         raise ValueError(f"`{name}` should be a finite number > 0, got {number!r:.60}. {advice}")
+
+
+def _real_scalar(x: Any) -> Any:
+    """Return `x` as a scalar array or tracer, or None if it is not a real scalar."""
+    value = x if isinstance(x, Tracer) else np.asarray(x)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    return value if real and not value.ndim else None
 
 
 def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
@@ -63,16 +62,14 @@ def check_floating(name: str, tree: Any, advice: str = SPLIT) -> None:
             )
 
 
-def check_like(name: str, tree: Any, other_name: str, other: Any) -> None:
+def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = CONVERT) -> None:
     """Raise unless both trees have the same structure and shapes: nothing is ever broadcast."""
     leaves, structure = tree_flatten_with_path(tree)
     others, other_structure = tree_flatten_with_path(other)
     if structure != other_structure:
-        got, advice = _difference(tree, other), ADVICE.get(other_name, CONVERT)
+        got = _difference(tree, other)
         if isinstance(tree, (tuple, list)) and other_structure in structure.children():
             got, advice = f"{described(tree)} with such a tree inside", "Pass that member alone."
-        elif other_name == "loss_grads" and "MaskedNode" in str(other_structure):
-            advice = "`optax.masked` and `partition` need `mask_compatible_extra_args=True`."
         raise ValueError(
             f"`{name}` should have the tree structure of `{other_name}`, got {got}. {advice}"
         )

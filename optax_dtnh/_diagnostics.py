@@ -5,8 +5,7 @@ from typing import Any
 import jax
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._rules import over_norms
-from optax_dtnh._sums import inner_product, parts_of
+from optax_dtnh._sums import inner_product, over_norms, parts_of
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:

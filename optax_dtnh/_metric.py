@@ -1,7 +1,6 @@
 """The method in the metric of Adam: conflict-free in the step that Adam takes."""
 
-import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +8,12 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from optax_dtnh._checks import check_positive
+from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule
-from optax_dtnh._select import TreeOrFn, mask_out
+from optax_dtnh._rules import direction
+from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
-from optax_dtnh._transform import init_and_combine
+from optax_dtnh._transform import as_rule, conflict_free
 
 
 def scale_by_adam_dtnh(
@@ -84,34 +84,37 @@ def scale_by_adam_dtnh(
     """
     check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
-    metric = functools.partial(_capped_p, b2=b2, eps=eps, eps_root=eps_root, bound=bound)
-    init, combine = init_and_combine(weight, adam, mask, rule, optax.identity(), labels, metric)
+    rule, in_mask = as_rule(rule), resolve_mask(mask)
+    init, prepare = conflict_free(weight, adam, in_mask, optax.identity(), labels)
 
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         g, r = as_pair(updates, reg_grads, params)
-        return combine(g, r, r, state, params, extra_args)
+        u, m, lam, groups, state = prepare(g, state, params, extra_args)
+        r = floating_part("reg_grads", in_mask(g), r)
+        moments = cast(optax.ScaleByAdamState, state.inner)
+        p = _capped_p(mask_out(in_mask(g), moments.nu), moments.count, b2, eps, eps_root, bound)
+        left = tuple(jax.tree.map(lambda p, x: p * widen(x), p, tree) for tree in (r, m))
+        keep, c, conflict = decide(rule, left, r, m, groups)
+
+        def add(keep, c, u, r, m, p):
+            return u + p * (lam * direction(keep, c, r, m))
+
+        return combine(add, keep, c, u, r, m, p), state._replace(conflict=conflict)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _capped_p(
-    state: Any,
-    in_mask: Any,
-    *,
-    b2: ArrayLike,
-    eps: ArrayLike,
-    eps_root: ArrayLike,
-    bound: ArrayLike,
+    nu: Any, count: ArrayLike, b2: ArrayLike, eps: ArrayLike, eps_root: ArrayLike, bound: ArrayLike
 ) -> Any:
-    """Return `P`, capped, from Adam's state, over the leaves inside the mask."""
-    nu = mask_out(in_mask, state.nu)
-    # Times the reciprocal: written as Adam has it, XLA would store the root to share it with Adam.
-    correct = optax.tree.bias_correction(jnp.ones([]), b2, state.count)
+    """Return `P`, capped, from the second moment `nu` of the leaves inside the mask."""
+    # "Spelled otherwise than Adam": times the reciprocal of the bias correction.
+    correct = optax.tree.bias_correction(jnp.ones([]), b2, count)
     mean = inner_product(nu, jax.tree.map(jnp.ones_like, nu)) / max(size(nu), 1.0) * correct
-    # 0 as long as there was no gradient, then 1. A quotient of small constants: XLA turns
-    # `x / y / z` into `x / (y z)`, and that of two means would overflow.
+    # 0 as long as there was no gradient, then 1. "End in a division", of small constants: XLA turns
+    # `x / y / z` into `x / (y z)`, and that of two means would overflow. So does the next line.
     some = jnp.where(mean == 0, 0.0, 2.0) / jnp.where(mean == 0, 1.0, 2.0)
-    floor = (jnp.sqrt(mean + eps_root) + eps) / bound  # both end in one, see `_rules.coefficients`
+    floor = (jnp.sqrt(mean + eps_root) + eps) / bound
 
     def p(nu):
         nu = widen(nu)

@@ -11,6 +11,9 @@ from optax_dtnh._checks import as_transformation, check_like, described
 AS_UPDATES = "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params)`"
 EITHER = f"""{AS_UPDATES} or `tx.update(loss_grads, state, params, reg_grads=reg_grads)`. A \
 second `dtnh` finds none: sum what depends on the batch into one regularizer."""
+THESE_PARAMS = "Give the gradient with respect to these very `params`."
+TAKE_BOTH = "Take both with `value_and_grad_pair`: zeros fill a head, `mask` keeps it out."
+MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=True`."
 
 
 class GradientPair(NamedTuple):
@@ -90,8 +93,10 @@ def as_pair(updates: Any, reg_grads: Any, params: Any, spelling: str = EITHER) -
     else:
         pair = GradientPair(updates, reg_grads)
     if params is not None:
-        check_like("loss_grads", pair.loss_grads, "params", params)
-    check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads)
+        check_like("loss_grads", pair.loss_grads, "params", params, THESE_PARAMS)
+    masked = "MaskedNode" in str(jax.tree.structure(pair.loss_grads))
+    advice = MASK_BOTH if masked else TAKE_BOTH
+    check_like("reg_grads", pair.reg_grads, "loss_grads", pair.loss_grads, advice)
     return pair
 
 

@@ -12,24 +12,20 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     keep, along = rule(dot, ref_sq, reg_sq)
     r' = keep * r - (along / ref_sq) * m
 
-The division and its zero case live here, once: where `ref_sq` is 0 there is nothing to protect and
-`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for
-float64 leaves) whatever the leaves' dtype. Products leave float32 at norms above 1e19, where what
-the rule uses becomes NaN, and at elements below 1e-19, where `ref_sq = 0` acts as `m = 0`.
+Where `ref_sq` is 0 there is nothing to protect, and `r' = keep * r`. No epsilon is added anywhere.
+Everything is computed in float32 (float64 for float64 leaves) whatever the leaves' dtype. Products
+leave float32 at norms above 1e19, where what the rule uses becomes NaN, and at elements below
+1e-19, where `ref_sq = 0` acts as `m = 0`.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._sums import inner_product, parts_of, widen
-
-Scalar = jax.Array | float
-Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
+from optax_dtnh._combine import Rule, Scalar, combine, decide
+from optax_dtnh._sums import over_norms
 
 
 def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
@@ -106,85 +102,10 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     check_like("r", r, "m", m)
     check_floating("r", r)
     check_floating("m", m)
-    keep, c, _ = coefficients(rule, r, m)
-    return jax.tree.map(lambda x, y: direction(keep, c, x, y).astype(jnp.result_type(x)), r, m)
+    keep, c, _ = decide(rule, (r, m), r, m, [range(len(jax.tree.leaves(r)))])
+    return combine(direction, keep, c, r, m)
 
 
-def add_conflict_free(
-    rule: Rule,
-    weight: ArrayLike,
-    u: list,
-    m: list,
-    r: list,
-    r_again: list,
-    metric: list | None = None,
-) -> tuple[list, jax.Array]:
-    """Return `u + weight * r'`, every leaf rounded once to the dtype of `u`, and `<r, m> < 0`.
-
-    `r` is given twice, for the inner products and for the sum: a caller that forms it in place
-    spells it in two ways, or XLA would store it. With a `metric`, positive leaves `p`, inner
-    products are `<p x, y>`, and `r'` is `p * (keep * r - c * m)`.
-    """
-    p = metric or [None] * len(u)
-    # What `p` multiplies differs between the products: XLA would store what they share.
-    keep, c, dot = coefficients(rule, r, m, [list(map(scaled, p, x)) for x in (r, m)])
-
-    def add(u, r, m, p):
-        part = scaled(p, weight * direction(keep, c, r, m))
-        return (widen(u) + part).astype(jnp.result_type(u))
-
-    return list(map(add, u, r_again, m, p)), dot < 0
-
-
-def coefficients(
-    rule: Rule, r: Any, m: Any, left: Sequence[Any] | None = None
-) -> tuple[Scalar, Scalar | None, jax.Array]:
-    """Return `keep` and `c = along / <m, m>` (None if it is a constant 0) and `dot = <r, m>`.
-
-    `left` holds what stands for `r` and `m` on the left of an inner product, where it differs.
-    """
-    (r_left, m_left), parts = left or (r, m), parts_of(r, m, *(left or ()))
-    dot, ref_sq = inner_product(r_left, m, parts), inner_product(m_left, m, parts)
-    nonzero = ref_sq != 0
-    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(r_left, r, parts))
-    # Both end in a division: XLA copies any cheaper last operation, with all the sums before it,
-    # into the update of every leaf, and the program grows with the square of their number. And
-    # both depend on `dot`: a rule that ignores it would leave it to be read, by the diagnostic
-    # alone, after donated parameters are overwritten, for which XLA copies them all.
-    s = jax.lax.stop_gradient(jnp.maximum(jnp.abs(dot), 1.0))
-    keep = keep * s / s
-    if isinstance(along, (int, float)) and along == 0:
-        return keep, None, dot
-    return keep, _quotient(widen(along), jnp.where(nonzero, ref_sq, 1.0)), dot
-
-
-def direction(keep: Scalar, c: Scalar | None, r: ArrayLike, m: ArrayLike) -> jax.Array:
-    """Return one leaf of `r' = keep * r - c * m`, widened."""
-    kept = keep * widen(r)
-    return kept if c is None else kept - c * widen(m)
-
-
-def scaled(s: jax.Array | None, x: ArrayLike) -> jax.Array:
-    """Return `s * x`, widened, or `x` alone for no `s`."""
-    return widen(x) if s is None else s * widen(x)
-
-
-@jax.custom_jvp
-def _quotient(x: ArrayLike, y: jax.Array) -> jax.Array:
-    return jnp.divide(x, y)
-
-
-@_quotient.defjvp
-def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # The ordinary rule divides by y^2, the fourth power of a norm, which leaves float32 at 1e+-10.
-    (x, y), (dx, dy) = primals, tangents
-    quotient = x / y
-    return quotient, dx / y - quotient * (dy / y)
-
-
-def over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
-    """Return `dot / sqrt(ref_sq) / sqrt(reg_sq)`, a cosine, 0 where a norm is 0."""
-    nonzero = (ref_sq != 0) & (reg_sq != 0)
-    # The roots apart: their product's square leaves float32 first. The root of 0 has no derivative.
-    a, b = jnp.sqrt(jnp.where(nonzero, ref_sq, 1.0)), jnp.sqrt(jnp.where(nonzero, reg_sq, 1.0))
-    return _quotient(jnp.where(nonzero, dot, 0.0), a * b)
+def direction(keep: Scalar, c: Scalar | None, r: jax.Array, m: jax.Array) -> jax.Array:
+    """Return one leaf of `r' = keep * r - c * m`; without a `c`, nothing of `m` is taken away."""
+    return keep * r if c is None else keep * r - c * m

@@ -1,5 +1,6 @@
 """Which leaves are regularized, and which of them share one decision."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from typing import Any, cast
@@ -9,10 +10,14 @@ import numpy as np
 import optax
 from jax.tree_util import all_leaves
 
-from optax_dtnh._checks import described, differing
+from optax_dtnh._checks import check_floating, described, differing
 
 Tree = Any
 TreeOrFn = Tree | Callable[[Tree], Tree] | None
+LEAVE_OUT = (
+    "Leave this leaf out with `mask`, or split it off, as with `nnx.split` or `eqx.partition`; "
+    "for complex ones there is `optax.contrib.split_real_and_imaginary`."
+)
 
 
 def per_leaf(tree: Tree) -> Tree:
@@ -42,6 +47,13 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, tree)
 
 
+def floating_part(name: str, mask: Tree, tree: Tree) -> Tree:
+    """Return the part of `tree` inside the mask, checked to be real floating point."""
+    part = mask_out(mask, tree)
+    check_floating(name, part, LEAVE_OUT)
+    return part
+
+
 def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
     """Return a function from a tree to one boolean per leaf of it, all True for no mask."""
     if mask is not None and not _is_function(mask):
@@ -58,19 +70,19 @@ def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
 
 
 def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
-    """Return the indices of the regularized leaves of `tree`, one list per label."""
+    """Return indices into the regularized leaves of `tree`, one list per label."""
     one = jax.tree.map(lambda _: 0, tree)
     per_leaf_labels = one if labels is None else _one_per_leaf("labels", labels, tree)
     groups = defaultdict(list)
-    leaves = zip(jax.tree.leaves(in_mask), jax.tree.leaves(per_leaf_labels), strict=True)
-    for i, (regularized, label) in enumerate(leaves):
+    found = jax.tree.leaves(per_leaf_labels)
+    for label in found:
         if not isinstance(label, Hashable):
             raise TypeError(
                 f"`labels` should hold strings, integers or other hashable values, got "
                 f"{label!r:.60}. Give equal labels to the leaves that share one decision."
             )
-        if regularized:
-            groups[label].append(i)
+    for i, label in enumerate(itertools.compress(found, jax.tree.leaves(in_mask))):
+        groups[label].append(i)
     return list(groups.values())
 
 

@@ -51,6 +51,28 @@ def widen(x: ArrayLike) -> jax.Array:
     return jax.lax.convert_element_type(x, wide)
 
 
+@jax.custom_jvp
+def quotient(x: ArrayLike, y: jax.Array) -> jax.Array:
+    """Return `x / y` of scalars as large as squared norms, and its derivative without overflow."""
+    return jnp.divide(x, y)
+
+
+@quotient.defjvp
+def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # The ordinary rule divides by y^2, the fourth power of a norm, which leaves float32 at 1e+-10.
+    (x, y), (dx, dy) = primals, tangents
+    result = x / y
+    return result, dx / y - result * (dy / y)
+
+
+def over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Array:
+    """Return `dot / sqrt(ref_sq) / sqrt(reg_sq)`, a cosine, 0 where a norm is 0."""
+    nonzero = (ref_sq != 0) & (reg_sq != 0)
+    # The roots apart: their product's square leaves float32 first. The root of 0 has no derivative.
+    a, b = jnp.sqrt(jnp.where(nonzero, ref_sq, 1.0)), jnp.sqrt(jnp.where(nonzero, reg_sq, 1.0))
+    return quotient(jnp.where(nonzero, dot, 0.0), a * b)
+
+
 def _varying(x: ArrayLike) -> frozenset[str]:
     return jax.typeof(x).mat.varying
 

@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import optax
 
 from optax_dtnh._checks import as_transformation, check_floating, check_weight
+from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, add_conflict_free, truncate
-from optax_dtnh._select import TreeOrFn, groups_of, mask_out, resolve_mask
-
-LEAVE_OUT = (
-    "Leave this leaf out with `mask`, or split it off, as with `nnx.split` or `eqx.partition`; "
-    "for complex ones there is `optax.contrib.split_real_and_imaginary`."
+from optax_dtnh._rules import direction, truncate
+from optax_dtnh._select import (
+    LEAVE_OUT,
+    TreeOrFn,
+    floating_part,
+    groups_of,
+    mask_out,
+    resolve_mask,
 )
 
 
@@ -100,39 +103,50 @@ def dtnh(
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
     """
-    init, combine = init_and_combine(weight, inner, mask, rule, reference, labels)
+    rule, in_mask = as_rule(rule), resolve_mask(mask)
+    init, prepare = conflict_free(weight, inner, in_mask, reference, labels)
 
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         g, r = as_pair(updates, reg_grads, params)
-        return combine(g, r, r, state, params, extra_args)
+        u, m, lam, groups, state = prepare(g, state, params, extra_args)
+        r = floating_part("reg_grads", in_mask(g), r)
+        keep, c, conflict = decide(rule, (r, m), r, m, groups)
+
+        def add(keep, c, u, r, m):
+            return u + lam * direction(keep, c, r, m)
+
+        return combine(add, keep, c, u, r, m), state._replace(conflict=conflict)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def init_and_combine(
-    weight: optax.ScalarOrSchedule,
-    inner: optax.GradientTransformation,
-    mask: TreeOrFn,
-    rule: Rule | None,
-    reference: optax.GradientTransformation,
-    labels: TreeOrFn,
-    metric: Callable[[Any, Any], Any] | None = None,
-) -> tuple[optax.TransformInitFn, Callable[..., tuple[optax.Updates, DTNHState]]]:
-    """Return `init` and `combine`, the method itself for any source of the gradient `r`.
-
-    `combine(g, r, r_again, state, params, extra_args)` takes `r` twice, see `add_conflict_free`.
-    `metric(inner_state, in_mask)` is a diagonal metric, None the ordinary one.
-    """
-    if not callable(weight):
-        check_weight(weight)
+def as_rule(rule: Rule | None) -> Rule:
+    """Return `rule`, or `truncate` for None."""
     if rule is not None and not callable(rule):
         raise TypeError(
             f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
             "Import the rule and pass it without calling it."
         )
+    return rule or truncate
+
+
+def conflict_free(
+    weight: optax.ScalarOrSchedule,
+    inner: optax.GradientTransformation,
+    in_mask: Callable[[Any], Any],
+    reference: optax.GradientTransformation,
+    labels: TreeOrFn,
+) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list, DTNHState]]]:
+    """Return `init`, and `prepare`, which returns all that a conflict-free sum needs but `r`.
+
+    `prepare(g, state, params, extra_args)` returns `u = inner(g)`, `m = reference(g)` of the
+    regularized leaves, the weight of this step, the groups of leaves that share a decision, and
+    the next state but for its `conflict`.
+    """
+    if not callable(weight):
+        check_weight(weight)
     inner = as_transformation("inner", inner)
     # optax.masked keeps buffers for masked-in leaves only and understands `optax.tree.map_params`.
-    in_mask = resolve_mask(mask)
     masked = optax.masked(as_transformation("reference", reference), in_mask)
     reference = optax.with_extra_args_support(masked)
 
@@ -140,33 +154,15 @@ def init_and_combine(
         zero = jnp.zeros([], jnp.int32)
         return DTNHState(inner.init(params), reference.init(params), zero, zero.astype(jnp.float32))
 
-    def picked(group: list[int], leaves: list) -> list:
-        return [leaves[i] for i in group]
-
-    def combine(g, r, r_again, state, params, extra_args):
+    def prepare(g, state, params, extra_args):
         regularized = in_mask(g)
         check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
-        check_floating("reg_grads", mask_out(regularized, r), LEAVE_OUT)
-        updates, inner_state = inner.update(g, state.inner, params, **extra_args)
+        u, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight
         check_weight(lam)
-
-        structure = jax.tree.structure(g)
-        out, m, r, r_again = map(structure.flatten_up_to, (updates, m, r, r_again))
-        p = metric and structure.flatten_up_to(metric(inner_state, regularized))
-        groups = groups_of(regularized, labels, g)
-        conflicts = jnp.zeros([], jnp.float32)
-        for group in groups:
-            parts = (picked(group, leaves) for leaves in (out, m, r, r_again))
-            chosen = p and picked(group, p)
-            summed, conflict = add_conflict_free(rule or truncate, lam, *parts, metric=chosen)
-            for i, leaf in zip(group, summed, strict=True):
-                out[i] = leaf
-            conflicts += conflict.astype(jnp.float32)
-
-        share = conflicts / max(len(groups), 1)
         step = jnp.asarray(optax.safe_increment(state.step))
-        return structure.unflatten(out), DTNHState(inner_state, reference_state, step, share)
+        after = DTNHState(inner_state, reference_state, step, state.conflict)
+        return u, mask_out(regularized, m), lam, groups_of(regularized, labels, g), after
 
-    return init, combine
+    return init, prepare

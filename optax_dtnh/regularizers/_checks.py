@@ -3,8 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from optax_dtnh._checks import check_floating, check_like, described
@@ -31,18 +29,6 @@ def check_scalar(name: str, value: Any, advice: str) -> None:
     """Raise unless `value`, which the function `name` has returned, is a scalar."""
     if jnp.shape(value) != ():
         raise ValueError(f"`{name}` should return a scalar, got shape {jnp.shape(value)}. {advice}")
-
-
-def check_temperature(temperature: Any) -> None:
-    """Raise unless `temperature` is a traced scalar or a finite number > 0."""
-    value = temperature if isinstance(temperature, Tracer) else np.asarray(temperature)
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    known = real and value.shape == () and not isinstance(value, Tracer)
-    if value.shape != () or not real or (known and not 0 < value < np.inf):
-        raise ValueError(
-            f"`temperature` should be a finite number > 0, got {temperature!r:.60}. Pass one such "
-            "as 2.0: the larger, the more the improbable classes count."
-        )
 
 
 def check_matrix(name: str, x: Any) -> None:

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from optax_dtnh._checks import check_positive
 from optax_dtnh._sums import widen
-from optax_dtnh.regularizers._checks import check_last_axis, check_pair, check_temperature
+from optax_dtnh.regularizers._checks import check_last_axis, check_pair
 from optax_dtnh.regularizers._distances import total
+
+LARGER = "Pass one such as 2.0: the larger, the more the improbable classes count."
 
 
 def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.Array:
@@ -47,7 +50,7 @@ def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.A
     """
     check_pair("logits", logits, "logits_s", logits_s)
     check_last_axis("logits", logits, "classes")
-    check_temperature(temperature)
+    check_positive("temperature", temperature, LARGER)
 
     def divergence(z, z_s):
         z, z_s = widen(z), widen(z_s)
