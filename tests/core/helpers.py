@@ -71,7 +71,6 @@ def regime(name, shapes, seed=0, **norms):
 
 
 REGIMES = [*COSINES, "loss gradient zero", "regularizer gradient zero"]
-by_regime = pytest.mark.parametrize("name", REGIMES)
 
 
 def tolerance(dtype, *trees):

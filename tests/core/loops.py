@@ -52,10 +52,6 @@ def poisoned(t, params):
     return (g | bad if t == 1 else g), (r | bad if t == 2 else r)
 
 
-def poisoned_loss(t, params):
-    return poisoned(t, params)[0], gradients(t, params)[1]
-
-
 def with_complex_kernel(t, params):
     g, r = gradients(t, params)
     return tuple(tree | {"kernel": tree["kernel"] * (1 + 2j)} for tree in (g, r))

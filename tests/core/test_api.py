@@ -1,99 +1,137 @@
-"""The public surface: what is exported, documented and imported."""
+"""The public surface: what is exported, documented, tested and imported."""
 
+import ast
 import functools
 import inspect
 import subprocess
 import sys
+import typing
 from importlib.metadata import requires, version
+
+import optax
+import pytest
 
 import optax_dtnh
 from optax_dtnh import models, regularizers
+from tests.core.uses import USES
+from tests.pages.pages import ROOT
 
 # The core is jax and optax; these belong to the extras.
 EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "huggingface_hub"]
 EXTRAS += ["torch", "sklearn", "matplotlib"]
+# Properties: searched by Hypothesis in these files. What no property belongs to, and why:
+PROPERTIES = ("tests/core/test_properties.py", "tests/core/test_value_properties.py")
+WITHOUT_PROPERTY = {
+    "DTNHState": "a container; the contract suite checks its structure and dtypes",
+    "L2SPState": "a container; the contract suite checks its structure and dtypes",
+    "TransformPairState": "a container; the contract suite checks its structure and dtypes",
+    "Rule": "a type",
+    "regularizers": "a module; its functions are checked against float64 in test_regularizers",
+}
 
 
 def public(module):
     return {name: getattr(module, name) for name in dir(module) if not name.startswith("_")}
 
 
-def test_all_lists_what_the_package_exports_and_nothing_else():
-    exported = {
-        name for name, value in public(optax_dtnh).items() if not inspect.ismodule(value)
-    } | {"regularizers"}
-    assert sorted(exported) == sorted(optax_dtnh.__all__) == optax_dtnh.__all__
-
-
-def documented():
-    """Every public name and the functions of `regularizers`."""
-    names = {name: getattr(optax_dtnh, name) for name in optax_dtnh.__all__}
-    of_module = {
-        name: value
-        for name, value in public(regularizers).items()
-        if getattr(value, "__module__", None) == regularizers.__name__
-    }
-    return names | of_module
-
-
-def functions():
-    return {name: value for name, value in documented().items() if inspect.isfunction(value)}
-
-
 def is_rule(function):
     return list(inspect.signature(function).parameters) == ["dot", "ref_sq", "reg_sq"]
 
 
-def test_every_public_name_has_a_docstring():
-    assert {"l2_sp", "feature_distance", "dtnh", "truncate"} <= set(functions())
-    for name, value in documented().items():
-        assert name == "Rule" or inspect.getdoc(value), name
+PARTS = {n: x for n, x in public(models).items() if n in models.__all__}  # networks, functions
+SIZES = {n: x for n, x in PARTS.items() if isinstance(x, functools.partial)}
+BLOCKS = {"Basic", "Bottleneck"}  # have no use of their own
+DOCUMENTED = {name: getattr(optax_dtnh, name) for name in optax_dtnh.__all__}
+DOCUMENTED |= {name: getattr(regularizers, name) for name in regularizers.__all__}
+FUNCTIONS = {name: x for name, x in DOCUMENTED.items() if inspect.isfunction(x)}
+EXPLAINED = FUNCTIONS | {n: x for n, x in PARTS.items() if n not in BLOCKS | SIZES.keys()}
 
 
-def test_every_public_function_has_an_example_and_every_rule_its_formula():
-    for name, function in functions().items():
-        doc = inspect.getdoc(function) or ""
-        assert ("r' = " in doc) if is_rule(function) else (">>>" in doc), name
+@pytest.mark.parametrize("module", [optax_dtnh, regularizers, models])
+def test_all_lists_what_the_package_exports_and_nothing_else(module):
+    exported = {name for name, value in public(module).items() if not inspect.ismodule(value)}
+    exported |= {"regularizers"} & set(public(module))
+    assert sorted(exported) == sorted(module.__all__)
 
 
-def test_every_argument_of_a_public_function_is_annotated_and_documented():
-    for name, function in functions().items():
-        doc = inspect.getdoc(function) or ""
-        for argument in inspect.signature(function).parameters.values():
-            assert argument.annotation is not inspect.Parameter.empty, (name, argument)
-            assert is_rule(function) or f"\n  {argument.name}: " in doc, name
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_public_name_has_a_docstring(name):
+    assert name == "Rule" or inspect.getdoc(DOCUMENTED[name])
 
 
-def test_all_of_the_models_is_what_their_package_exports():
-    exported = {name for name, value in public(models).items() if not inspect.ismodule(value)}
-    assert exported == set(models.__all__)
-
-
-def parts_of_models():
-    """The functions and the two networks; a block has no use of its own."""
-    names = set(models.__all__) - {"Basic", "Bottleneck"}
-    values = {name: getattr(models, name) for name in names}
-    return {n: x for n, x in values.items() if not isinstance(x, functools.partial)}
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_every_function_has_an_example_and_annotated_documented_arguments(name):
+    value = EXPLAINED[name]
+    doc = inspect.getdoc(value) or ""
+    assert ("r' = " in doc) if is_rule(value) else (">>>" in doc)
+    arguments = inspect.signature(value.__init__ if inspect.isclass(value) else value).parameters
+    for argument in arguments.values():
+        if argument.name != "self":
+            assert argument.annotation is not inspect.Parameter.empty, argument
+            assert is_rule(value) or f"\n  {argument.name}: " in doc, argument
 
 
 def test_every_size_of_a_network_is_named_in_its_docstring():
-    sizes = {n: x for n in models.__all__ if isinstance(x := getattr(models, n), functools.partial)}
-    assert len(sizes) == 8
-    for name, size in sizes.items():
+    assert len(SIZES) == 8
+    for name, size in SIZES.items():
         assert f"`{name}`" in (inspect.getdoc(size.func) or ""), name
 
 
-def test_every_part_of_the_models_has_an_example_and_annotated_documented_arguments():
-    assert len(parts_of_models()) == 7
-    for name, value in parts_of_models().items():
-        doc = inspect.getdoc(value) or ""
-        assert ">>>" in doc, name
-        of = value.__init__ if inspect.isclass(value) else value
-        arguments = [a for a in inspect.signature(of).parameters.values() if a.name != "self"]
-        assert arguments
-        for argument in arguments:
-            assert argument.annotation is not inspect.Parameter.empty, (name, argument)
-            assert f"\n  {argument.name}: " in doc, (name, argument)
+def used(path):
+    """The names that a file of tests uses."""
+    return {n.id for n in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(n, ast.Name)}
+
+
+@pytest.mark.parametrize("name", optax_dtnh.__all__)
+def test_every_public_name_has_a_property(name):
+    searched = set.union(*map(used, PROPERTIES))
+    assert (name in searched) != (name in WITHOUT_PROPERTY), "or list it with a reason"
+
+
+def test_every_transformation_has_rows_in_the_contract_suite():
+    returned = {name: typing.get_type_hints(x).get("return") for name, x in FUNCTIONS.items()}
+    found = {n for n, x in returned.items() if x is optax.GradientTransformationExtraArgs}
+    assert found == {"add_l2_sp", "dtnh", "scale_by_adam_dtnh", "transform_pair"}
+    suite = (ROOT / "tests/core/test_optax_contract.py").read_text()
+    assert suite.count("\n@every_use\n") >= 9
+    assert {row.split(",")[0] for row in USES} == found
+
+
+@pytest.mark.parametrize("name", regularizers.__all__)
+def test_every_regularizer_has_a_section_and_tests(name):
+    assert f"| `{name}` |" in (ROOT / "docs/regularizers.md").read_text()
+    assert name in used("tests/regularizers/test_regularizers.py")
+
+
+# --- the imports
+
+
+def imports():
+    """From each part of the package to the parts that it imports, sub-packages as one part."""
+    found = {}
+    for path in (ROOT / "optax_dtnh").rglob("*.py"):
+        part = path.relative_to(ROOT / "optax_dtnh").with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("optax_dtnh"):
+                bare = node.module == "optax_dtnh"
+                names = [alias.name for alias in node.names] if bare else [node.module[11:]]
+                found.setdefault(part, set()).update(name.split(".")[0] for name in names)
+    return {part: targets - {part} for part, targets in found.items()}
+
+
+def test_imports_point_one_way():
+    reached = imports()
+    for _ in reached:
+        reached = {
+            part: targets.union(*(reached.get(via, set()) for via in targets))
+            for part, targets in reached.items()
+        }
+    assert not [part for part, targets in reached.items() if part in targets]
+    factories = {"_transform", "_anchor", "_metric"}
+    assert not factories & reached["regularizers"]
+    assert not factories & reached["models"]
+    extras = {"models", "finetune"}
+    assert not [part for part in reached.keys() - extras if extras & reached[part]]
 
 
 def test_importing_the_core_imports_none_of_the_extras():

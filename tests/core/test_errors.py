@@ -285,6 +285,16 @@ MISTAKES = {
             TypeError,
             "`loss_grads['n']` should be real floating point, got [('float0', 'V')]. Leave ...",
         ),
+        "integers in the regularizer's gradient": (
+            lambda: both(G, R | {"head": jnp.ones((4, 2), int)}),
+            TypeError,
+            "`reg_grads['head']` should be real floating point, got int32. Leave this leaf out ...",
+        ),
+        "complex numbers": (
+            lambda: both(G, R | {"head": jnp.ones((4, 2), complex)}),
+            TypeError,
+            "`reg_grads['head']` should be real floating point, got complex64. Leave ....",
+        ),
         # the options
         "a weight in quotes": (lambda: dtnh("0.1"), TypeError, f"{WEIGHT} '0.1'. {A_FLOAT}"),
         "no weight": (lambda: dtnh(None), TypeError, f"{WEIGHT} None. {A_FLOAT}"),
@@ -472,6 +482,12 @@ MISTAKES = {
             ValueError,
             "`params` should be the current parameters, got None. `add_l2_sp` needs them: call "
             "`tx.update(grads, state, params)`.",
+        ),
+        "parameters of another shape than at init": (
+            lambda: anchored(start=PARAMS | {"head": jnp.ones((4, 3))}),
+            ValueError,
+            "`params['head']` should have shape (4, 3) as in `anchor`, got (4, 2). Nothing is "
+            "broadcast: pass equal shapes.",
         ),
         "a pair": (
             lambda: anchored((G, R)),

@@ -136,13 +136,6 @@ def test_vmap_equals_a_loop():
         assert_close(one, value_and_grad_pair(losses)(params, x[i]))
 
 
-def test_integer_parameters_are_refused_by_name():
-    with pytest.raises(
-        TypeError, match=r"`params\['n'\]` should be real floating point, got int32"
-    ):
-        value_and_grad_pair(losses)({"n": jnp.arange(3)}, None)
-
-
 @pytest.mark.parametrize(
     ("returned", "has_aux", "message"),
     [

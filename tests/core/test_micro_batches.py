@@ -161,12 +161,6 @@ def test_a_batch_sharded_over_devices_stays_where_it_is(kind):
     assert "all-reduce(" in program
 
 
-@pytest.mark.parametrize("count", [0, -2, 2.0, "4", True])
-def test_a_number_of_parts_that_is_none_is_refused(count):
-    with pytest.raises(ValueError, match=f"`micro_batches` should be a whole .* got {count!r}. Pa"):
-        value_and_grad_pair(losses, micro_batches=count)
-
-
 def test_a_batch_that_cannot_be_cut_is_refused_with_its_lengths():
     params, x, y = params_and_batch()
     advice = "Pass by keyword what all micro-batches share"

@@ -1,5 +1,7 @@
 """Every public factory under what jax and optax do to a transformation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,21 @@ def data(dtype="float32"):
     start, params = (cast(random_tree(SHAPES, rng), dtype) for _ in range(2))
     pairs = [tuple(cast(random_tree(SHAPES, rng), dtype) for _ in range(2)) for _ in range(4)]
     return start, params, pairs
+
+
+@functools.cache
+def compiled(use):
+    """One step, compiled once for each use: weight, gradients, state and parameters are data."""
+
+    def step(weight, g, r, state, params):
+        return use.update(use.factory(weight), g, r, state, params)
+
+    return jax.jit(step)
+
+
+def shared(use, weight=0.5):
+    """The update of a use with that weight, to be called as the transformation's own."""
+    return lambda tx, g, r, state, params: compiled(use)(weight, g, r, state, params)
 
 
 def run(tx, update, dtype="float32", **extra):
@@ -61,12 +78,14 @@ def test_the_weight_can_be_set_in_the_state_of_inject_hyperparams(use):
     state = injected.init(start)
     state.hyperparams["weight"] = jnp.float32(2.0)
     updates, _ = use.update(injected, g, r, state, params)
-    assert_close(updates, use.update(tx, g, r, tx.init(start), params)[0])
+    assert_close(updates, compiled(use)(2.0, g, r, tx.init(start), params)[0])
 
 
 @every_use
 def test_unknown_extra_arguments_are_ignored(use):
-    assert_equal(run(use.factory(0.5), use.update, value=1.0), run(use.factory(0.5), use.update))
+    tx, (start, params, ((g, r), *_)) = use.factory(0.5), data()
+    updates, _ = use.update(tx, g, r, tx.init(start), params, value=1.0)
+    assert_close(updates, compiled(use)(0.5, g, r, tx.init(start), params)[0])
 
 
 def test_parameters_and_extra_arguments_but_reg_grads_reach_the_transformations_inside():
@@ -88,21 +107,11 @@ def test_parameters_and_extra_arguments_but_reg_grads_reach_the_transformations_
 @every_use
 def test_jit_equals_eager_with_one_compilation(use):
     tx = use.factory(0.5)
-    traces = []
-
-    @jax.jit
-    def update(g, r, state, params):
-        traces.append(1)
-        return use.update(tx, g, r, state, params)
-
-    def compiled(tx, g, r, state, params):
-        return update(g, r, state, params)
-
-    updates, state = run(tx, compiled)
+    updates, state = run(tx, shared(use))
     eager, eager_state = run(tx, use.update)
     assert_close(updates, eager)
     assert_close(state, eager_state)
-    assert len(traces) == 1
+    assert compiled(use)._cache_size() == 1
 
 
 @every_use
@@ -117,9 +126,9 @@ def test_scan_and_vmap_equal_a_loop(use):
 
     scanned = jax.lax.scan(body, tx.init(start), (g, r))[1]
     batched = jax.vmap(lambda g, r: use.update(tx, g, r, tx.init(start), params)[0])(g, r)
-    for i, updates in enumerate(run(tx, use.update)[0]):
+    for i, updates in enumerate(run(tx, shared(use))[0]):
         assert_close(jax.tree.map(lambda x, i=i: x[i], scanned), updates)
-        first = use.update(tx, *pairs[i], tx.init(start), params)[0]
+        first = compiled(use)(0.5, *pairs[i], tx.init(start), params)[0]
         assert_close(jax.tree.map(lambda x, i=i: x[i], batched), first)
 
 
@@ -132,7 +141,8 @@ def test_the_weight_may_be_traced(use):
         return use.update(tx, g, r, tx.init(start), params)[0]
 
     batched = jax.vmap(updates)(jnp.array([0.1, 10.0]))
-    assert_close(jax.tree.map(lambda x: x[1], batched), updates(10.0))
+    alone = compiled(use)(10.0, g, r, use.factory(10.0).init(start), params)[0]
+    assert_close(jax.tree.map(lambda x: x[1], batched), alone)
 
 
 @every_use
@@ -160,9 +170,13 @@ def types(tree):
 def test_the_state_keeps_its_structure_and_types_and_the_update_those_of_the_gradient(use, dtype):
     tx = use.factory(0.5)
     start, _, pairs = data(dtype)
-    updates, state = run(tx, use.update, dtype)
-    assert types(state) == types(tx.init(start)) == types(jax.eval_shape(tx.init, start))
-    assert types(updates[-1]) == types(pairs[-1][0])
+    state = tx.init(start)
+    assert types(state) == types(jax.eval_shape(tx.init, start))
+    for g, r in pairs[:2]:
+        step = functools.partial(use.update, tx)
+        updates, after = jax.eval_shape(step, g, r, state, start)
+        assert types(after) == types(state)
+        assert types(updates) == types(g)
 
 
 @every_use

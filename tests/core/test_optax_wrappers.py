@@ -601,7 +601,7 @@ def test_every_cell_has_an_outcome():
     assert all(list(row) == list(USES) for row in OUTCOMES.values())
 
 
-@pytest.mark.parametrize("column", USES)
+@pytest.mark.parametrize("column", COLUMNS)
 def test_the_loop_meets_conflict_and_agreement(column):
     loop = bare(USES[column])
     _, states = trajectory(loop, Row(half, bare))
@@ -610,7 +610,9 @@ def test_the_loop_meets_conflict_and_agreement(column):
     assert min(rates) < 1
 
 
-@pytest.mark.parametrize("column", USES)
+@pytest.mark.parametrize(
+    "column", [pytest.param(use, marks=[] if use in COLUMNS else pytest.mark.slow) for use in USES]
+)
 @pytest.mark.parametrize("name", ROWS)
 def test_a_wrapper_does_what_the_table_says(name, column):
     row, use, outcome = ROWS[name], USES[column], OUTCOMES[name][column]

@@ -117,13 +117,16 @@ def differ(after, others):
     return np.linalg.norm(end - other) > 1e-2 * np.linalg.norm(other - START["kernel"])
 
 
-by_optimizer = pytest.mark.parametrize(
-    "name", sorted(OPTIMIZERS.keys() - NOT_FOR_PLAIN_GRADIENTS.keys())
-)
+def by_name(names, *shown):
+    """One case for each of optax's; those that are not shown are for CI."""
+    rows = [pytest.param(n, marks=() if n in shown else pytest.mark.slow) for n in sorted(names)]
+    return pytest.mark.parametrize("name", rows)
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:`optimistic_adam` is deprecated:DeprecationWarning")
 
 
-@by_optimizer
+@by_name(OPTIMIZERS.keys() - NOT_FOR_PLAIN_GRADIENTS.keys(), "adamw", "lbfgs", "sgd")
 def test_a_chained_optimizer_keeps_its_own_trajectory_without_a_pull(name):
     optimizer = make(name, OPTIMIZERS[name])
     own = training(name, optimizer, alone)(NO_REG)
@@ -133,7 +136,7 @@ def test_a_chained_optimizer_keeps_its_own_trajectory_without_a_pull(name):
     assert differ(train(REG), own)
 
 
-@by_optimizer
+@by_name(OPTIMIZERS.keys() - NOT_FOR_PLAIN_GRADIENTS.keys(), "adamw", "lbfgs", "sgd")
 def test_the_pair_makes_the_program_that_reg_grads_makes(name):
     tx = optax.chain(dtnh(0.5), make(name, OPTIMIZERS[name]))
     arguments = (START, START, tx.init(START), START)
@@ -144,7 +147,7 @@ def test_the_pair_makes_the_program_that_reg_grads_makes(name):
     assert programs[0] == programs[1]
 
 
-@pytest.mark.parametrize("name", sorted(DIRECTIONS.keys() - NOT_INNER.keys()))
+@by_name(DIRECTIONS.keys() - NOT_INNER.keys(), "scale_by_adam", "scale_by_muon")
 def test_an_inner_direction_keeps_its_own_trajectory_without_a_pull(name):
     inner = make(name, DIRECTIONS[name])
     own = training(name, inner, alone)(NO_REG)

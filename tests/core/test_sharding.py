@@ -1,5 +1,6 @@
 """Every public factory on eight devices: in parts or whole, by the compiler or by hand."""
 
+import itertools
 import math
 import re
 
@@ -36,9 +37,22 @@ LAYOUTS = {
 }
 AXIS_SETS = {"replicated": 0, "fsdp": 1, "mixed": 3}
 
-every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
-every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+
+
+def pairwise(names, *others, shift=0):
+    """Every use with every one of the others; those that are not met in turn are for CI."""
+    rows = []
+    for i, (name, use) in enumerate(USES.items()):
+        for j, other in enumerate(others):
+            marks = () if j == (i + shift) % len(others) else pytest.mark.slow
+            label = "-".join(map(str, (name, *other)))
+            rows.append(pytest.param(use, *other, marks=marks, id=label))
+    return pytest.mark.parametrize(f"use, {names}", rows)
+
+
+LAYOUTS_AND_KINDS = [*itertools.product(LAYOUTS, [AxisType.Auto, AxisType.Explicit])]
+ONE_LAYOUT = [*itertools.product(LAYOUTS)]
 
 
 def trees():
@@ -94,9 +108,7 @@ def collectives(step, *arguments):
     )
 
 
-@every_kind
-@every_layout
-@every_use
+@pairwise("layout, kind", *LAYOUTS_AND_KINDS)
 def test_parts_give_what_one_device_gives(use, layout, kind):
     tx = use.factory(0.5)
     start, params, g, r = trees()
@@ -126,8 +138,7 @@ def without_the_library(use):
     return step
 
 
-@every_layout
-@every_use
+@pairwise("layout", *ONE_LAYOUT, shift=1)
 def test_one_all_reduce_more_for_every_set_of_axes_and_no_gather(use, layout):
     arguments = [placed(tree, layout) for tree in trees()]
     before = collectives(without_the_library(use), *arguments)
@@ -160,8 +171,7 @@ def by_hand(step, layout, state, *, check_vma=True):
     )
 
 
-@every_layout
-@every_use
+@pairwise("layout", *ONE_LAYOUT, shift=2)
 def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
     tx = use.factory(0.5)
     expected = steps(use, tx)(*trees())
@@ -218,7 +228,7 @@ def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held(
     assert_close(parts(g, r), step(whole_g, whole_r))
 
 
-@every_use
+@pytest.mark.parametrize("use", [USES["add_l2_sp"], USES["scale_by_adam_dtnh, pair"]])
 def test_the_decision_is_one_where_the_state_alone_may_differ(use):
     tx, (start, params, g, r) = use.factory(0.5), trees()
     expected, state = steps(use, tx)(start, params, g, r)
@@ -257,7 +267,7 @@ def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_a
     assert float(updates(check_vma=False)[0, 0]) != float(updates(check_vma=True)[0, 0])
 
 
-@every_layout
+@pytest.mark.parametrize("layout", ["fsdp", "mixed"])
 def test_the_diagnostics_inside_shard_map_are_of_the_whole(layout):
     def both(g, r):
         return cosine_similarity(g, r), first_order_change(r, g)

@@ -302,7 +302,11 @@ def direction(end):
     return jax.tree.map(lambda w, v: (np.float64(w) - np.float64(v)) / 0.05, weights(), end)
 
 
-@every_client
+@pytest.mark.parametrize(
+    "client",
+    [plain, flax_nnx, *(pytest.param(c, marks=pytest.mark.slow) for c in [*CLIENTS][2:])],
+    ids=lambda client: client.__name__,
+)
 def test_dropout_draws_once_and_both_gradients_see_the_same_draw(client):
     one = {"steps": 1, "rate": 0.5}
     tx = IGNORES_REG_GRADS if client is flax_nnx_in_tree_mode else SGD

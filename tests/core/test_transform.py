@@ -1,5 +1,6 @@
 """`dtnh` and `transform_pair`: the update, its guarantee, its options, its errors."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,6 @@ import pytest
 
 from optax_dtnh import (
     GradientPair,
-    apply_rule,
     cosine,
     drop,
     dtnh,
@@ -20,24 +20,18 @@ from optax_dtnh import (
     transform_pair,
     truncate,
 )
+from optax_dtnh._sums import inner_product
 from tests.core.helpers import (
     SHAPES,
     assert_close,
     assert_equal,
     assert_never_opposes,
-    at_angle,
-    by_regime,
-    by_tree,
     cast,
     dot,
     minus,
     norm,
     random_tree,
     regime,
-)
-
-by_rule = pytest.mark.parametrize(
-    "rule", [truncate, orthogonal, drop, cosine, plain], ids=lambda rule: rule.__name__
 )
 
 TREE = {"head": jnp.array([1.0, -2.0]), "backbone": {"a": jnp.array([2.0, 1.0]), "b": jnp.ones(3)}}
@@ -52,16 +46,6 @@ BACKBONE = {"head": False, "backbone": True}
 def step(tx, g, r, params=None, state=None):
     params = g if params is None else params
     return tx.update(g, tx.init(params) if state is None else state, params, reg_grads=r)
-
-
-@by_rule
-@by_tree
-@by_regime
-def test_the_update_is_the_loss_gradient_plus_what_the_rule_lets_through(rule, shapes, name):
-    g, r = (cast(t, "float32") for t in regime(name, shapes))
-    updates, _ = step(dtnh(0.3, rule=rule), g, r)
-    expected = jax.tree.map(lambda x, y: x + 0.3 * y, g, apply_rule(rule, r, g))
-    assert_close(updates, expected, scale=jax.tree.map(lambda x, y: abs(x) + abs(y), g, r))
 
 
 def test_truncate_is_the_default():
@@ -94,29 +78,14 @@ def test_parameters_that_are_a_tuple_themselves_are_not_taken_for_a_pair():
 # --- the guarantee
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e5), ("bfloat16", 1e2)])
-@pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine])
-@by_tree
-def test_the_regularizer_never_raises_the_loss_to_first_order(dtype, limit, rule, shapes):
-    for seed, ratio in enumerate(np.geomspace(1e-3, limit, 9)):
-        for angle in (-1.0, -0.7, -1e-3, 0.0, 0.7):
-            g, r = at_angle(shapes, angle, np.random.default_rng(seed), r_norm=ratio)
-            g, r = cast(g, dtype), cast(r, dtype)
-            d, _ = step(dtnh(1.0, rule=rule), g, r)
-            assert_never_opposes(minus(d, g), g, dtype, scale=sizes(g, r))
-
-
 EVEN = np.float32(1.8764843), np.float32(1.058568)  # whose products round the same way each time
+EPS = float(np.finfo(np.float32).eps)
 
 
-@pytest.mark.parametrize("leaves", [1, 200])
-@pytest.mark.parametrize("size", [1, 1024])
+@pytest.mark.parametrize(("leaves", "size"), [(200, 1), (1, 1024)])
 def test_rounding_stays_bounded_for_many_and_for_large_leaves(leaves, size):
-    g = [jnp.full(size, EVEN[0])] * leaves
-    r = [jnp.full(size, -EVEN[1])] * leaves
-    d, _ = jax.jit(lambda g, r: step(dtnh(100.0), g, r))(g, r)
-    slack = 32 * np.finfo(np.float32).eps * norm(g) * (norm(g) + 100 * norm(r))
-    assert dot(minus(d, g), g) >= -slack
+    g, r = ([jnp.full(size, value)] * leaves for value in EVEN)
+    assert float(inner_product(g, r)) == pytest.approx(dot(g, r), rel=8 * EPS)
 
 
 @pytest.mark.parametrize("inner", [optax.scale_by_adam(), optax.scale_by_lion()])
@@ -135,13 +104,6 @@ def sizes(*trees):
     return np.array(sum(norm(tree) for tree in trees))
 
 
-def test_plain_raises_it_so_the_guarantee_can_fail():
-    g, r = (cast(t, "float32") for t in regime("conflict", SHAPES["dict"]))
-    d, _ = step(dtnh(1.0, rule=plain), g, r)
-    with pytest.raises(AssertionError):
-        assert_never_opposes(minus(d, g), g, "float32", scale=sizes(g, r))
-
-
 def test_adam_after_the_projection_raises_the_loss_and_adam_inside_it_does_not():
     g, r = jnp.array([1.0, 0.1]), jnp.array([-3.1, 10.8])
     after = optax.chain(dtnh(1.0), optax.scale_by_adam())
@@ -152,8 +114,8 @@ def test_adam_after_the_projection_raises_the_loss_and_adam_inside_it_does_not()
     assert dot(step(inside, g, r)[0], g) >= dot(alone, g) == pytest.approx(1.1, rel=1e-4)
 
 
-@pytest.mark.parametrize("inner", [optax.scale_by_adam(), optax.trace(0.9), optax.scale_by_lion()])
-def test_an_inner_optimizer_keeps_the_guarantee_along_a_whole_trajectory(inner):
+def test_an_inner_optimizer_keeps_the_guarantee_along_a_whole_trajectory():
+    inner = optax.scale_by_adam()
     tx = dtnh(3.0, inner=inner)
     shapes = SHAPES["dict"]
     rng = np.random.default_rng(0)
@@ -164,7 +126,7 @@ def test_an_inner_optimizer_keeps_the_guarantee_along_a_whole_trajectory(inner):
     def both(g, r, state, alone):
         return step(tx, g, r, params, state), inner.update(g, alone, params)
 
-    for _ in range(300):
+    for _ in range(100):
         g, r = cast(random_tree(shapes, rng), "float32"), cast(random_tree(shapes, rng), "float32")
         (d, state), (u, alone) = both(g, r, state, alone)
         assert_never_opposes(minus(d, u), g, "float32", scale=sizes(u, r, r, r))
@@ -316,16 +278,6 @@ def test_two_members_of_one_chain_are_reached_by_their_names():
     assert optax.tree.get(state["two"], "conflict") == 1
 
 
-@by_tree
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_keeps_structure_shapes_and_dtypes(shapes, dtype):
-    g, r = (cast(t, dtype) for t in regime("conflict", shapes))
-    tx = dtnh(0.3, reference=optax.ema(0.9))
-    updates, state = step(tx, g, r)
-    like = jax.tree.map(lambda x: (x.shape, x.dtype), (g, tx.init(g)))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), (updates, state)) == like
-
-
 def test_the_sum_is_rounded_once():
     g, r = jnp.array([1.0], jnp.bfloat16), jnp.array([0.921875], jnp.bfloat16)
     d, _ = step(dtnh(0.3), g, r)
@@ -336,14 +288,20 @@ def whole_numbers(dot, ref_sq, reg_sq):
     return 1, 8
 
 
-# r' written without the library, to be differentiated in float64.
+# r' written without the library, in float64.
 FORMULAS = {
-    truncate: lambda g, r: r - jnp.minimum(r @ g, 0) / (g @ g) * g,
+    truncate: lambda g, r: r - min(r @ g, 0) / (g @ g) * g,
     orthogonal: lambda g, r: r - (r @ g) / (g @ g) * g,
-    drop: lambda g, r: jnp.where(r @ g >= 0, 1.0, 0.0) * r,
-    cosine: lambda g, r: jnp.maximum(r @ g, 0) / jnp.sqrt((g @ g) * (r @ r)) * r,
+    drop: lambda g, r: r if r @ g >= 0 else 0 * r,
+    cosine: lambda g, r: max(r @ g, 0) / np.sqrt((g @ g) * (r @ r)) * r,
     plain: lambda g, r: r,
 }
+
+
+def slopes(function, x):
+    """The gradient by central differences."""
+    steps = 1e-5 * np.eye(x.size)
+    return np.array([(function(x + h) - function(x - h)) / 2e-5 for h in steps])
 
 
 def test_a_rule_of_whole_numbers_can_be_differentiated():
@@ -354,31 +312,27 @@ def test_a_rule_of_whole_numbers_can_be_differentiated():
 
 
 @pytest.mark.parametrize("rule", FORMULAS)
-@pytest.mark.parametrize("scale", [1e-15, 1e-9, 1.0, 1e9, 1e15])
-def test_the_update_can_be_differentiated_at_every_scale(rule, scale):
+def test_the_update_can_be_differentiated_at_every_scale(rule):
     v = np.array([0.3, -1.0, 0.7])
     g, r = np.array([1.0, 0.3, -0.2]), -np.array([1.0, 0.5, 0.9])
     r = -r if rule is cosine else r  # cosine is flat in conflict
 
-    def output(g, r, weight):
-        return jnp.asarray(v, g.dtype) @ step(dtnh(weight, rule=rule), g, r)[0]
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1, 2))
+    def grads(g, r, weight):
+        return jnp.float32(v) @ step(dtnh(weight, rule=rule), g, r)[0]
 
-    arguments = (jnp.float32(scale * g), jnp.float32(scale * r), jnp.float32(0.5))
-    grads = jax.grad(output, argnums=(0, 1, 2))(*arguments)
-    with jax.enable_x64(True):  # homogeneous: the derivatives at scale 1 are the same
-        formula = jax.grad(lambda g, r, w: v @ (g + w * FORMULAS[rule](g, r)), argnums=(0, 1, 2))
-        exact = jax.tree.map(np.asarray, formula(jnp.array(g), jnp.array(r), jnp.array(0.5)))
-    np.testing.assert_allclose(grads[0], exact[0], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(grads[1], exact[1], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(grads[2], scale * exact[2], rtol=1e-4)
-
-
-@pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine, plain])
-def test_derivatives_are_finite_where_a_gradient_is_zero(rule):
-    x, zero = jnp.array([1.0, -2.0]), jnp.zeros(2)
-    for g, r in ((x, zero), (zero, x), (zero, zero)):
-        grads = jax.grad(lambda g, r: step(dtnh(0.5, rule=rule), g, r)[0].sum(), (0, 1))(g, r)
-        assert all(jnp.isfinite(leaf).all() for leaf in grads)
+    formula = FORMULAS[rule]
+    for scale in (1e-15, 1e-9, 1.0, 1e9, 1e15):  # homogeneous: the derivatives are the same
+        of_g, of_r, of_weight = grads(jnp.float32(scale * g), jnp.float32(scale * r), 0.5)
+        exact = slopes(lambda x: v @ (x + 0.5 * formula(x, r)), g)
+        np.testing.assert_allclose(of_g, exact, rtol=1e-4, atol=1e-6)
+        exact = slopes(lambda x: v @ (0.5 * formula(g, x)), r)
+        np.testing.assert_allclose(of_r, exact, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(of_weight, scale * (v @ formula(g, r)), rtol=1e-4)
+    zero = 0 * g
+    for pair in ((g, zero), (zero, r), (zero, zero)):
+        assert all(np.isfinite(x).all() for x in grads(*map(jnp.float32, pair), 0.5))
 
 
 def test_an_8_bit_float_takes_part_in_the_decision():
@@ -390,13 +344,6 @@ def test_an_8_bit_float_takes_part_in_the_decision():
 # --- singular cases
 
 
-@pytest.mark.parametrize("inner", [optax.identity(), optax.scale_by_adam()])
-@by_tree
-def test_a_zero_regularizer_gradient_gives_the_inner_update_exactly(inner, shapes):
-    g, r = (cast(t, "float32") for t in regime("regularizer gradient zero", shapes))
-    assert_equal(step(dtnh(0.3, inner=inner), g, r)[0], inner.update(g, inner.init(g))[0])
-
-
 def test_a_zero_loss_gradient_gives_the_weighted_regularizer_gradient():
     assert_equal(step(dtnh(0.5), jnp.zeros(2), jnp.array([-3.0, 4.0]))[0], jnp.array([-1.5, 2.0]))
 
@@ -404,34 +351,6 @@ def test_a_zero_loss_gradient_gives_the_weighted_regularizer_gradient():
 def test_opposed_gradients_give_the_inner_update_up_to_rounding():
     g, r = (cast(t, "float32") for t in regime("opposed", SHAPES["dict"], r_norm=100.0))
     assert_close(step(dtnh(1.0), g, r)[0], g, scale=r)
-
-
-BAD = {"head": jnp.array([jnp.nan, 1.0])}
-
-
-@pytest.mark.parametrize("pair", [(GRADS | BAD, REG), (GRADS, REG | BAD)])
-def test_a_bad_gradient_is_visible_in_every_regularized_leaf(pair):
-    updates, _ = step(dtnh(1.0), *pair)
-    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(updates))
-
-
-@pytest.mark.parametrize("pair", [(GRADS | BAD, REG), (GRADS, REG | BAD)])
-def test_apply_if_finite_around_the_optimizer_skips_a_bad_step_of_either_gradient(pair):
-    tx = optax.chain(dtnh(1.0), optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), 3))
-    before = tx.init(TREE)
-    updates, after = step(tx, *pair, state=before)
-    assert_equal(updates, optax.tree.zeros_like(TREE))
-    assert_equal(after[1].inner_state, before[1].inner_state)
-
-
-def test_apply_if_finite_around_dtnh_keeps_a_bad_loss_gradient_out_of_the_reference():
-    tx = optax.apply_if_finite(dtnh(1.0, reference=optax.ema(0.9)), 3)
-    before = tx.init(TREE)
-    updates, after = step(tx, GRADS | BAD, REG, state=before)
-    assert_equal(updates, optax.tree.zeros_like(TREE))
-    assert_equal(after.inner_state, before.inner_state)
-    updates, _ = step(tx, GRADS, REG | BAD, state=before)
-    assert jnp.isnan(updates["head"]).all()  # it looks at the updates alone: nothing hides the NaN
 
 
 # --- transform_pair
@@ -458,98 +377,9 @@ def test_clipping_before_the_pair_clips_the_joint_norm():
     np.testing.assert_allclose(tx.update((g, r), tx.init(g))[0], [0.6, 0.8], rtol=1e-6)
 
 
-# --- errors
-
-
-@pytest.mark.parametrize("weight", [-0.1, float("nan"), float("inf"), jnp.array(-1.0)])
-def test_a_bad_weight_is_refused_at_construction(weight):
-    with pytest.raises(ValueError, match="`weight` should be finite and non-negative, got .*push"):
-        dtnh(weight)
-
-
-@pytest.mark.parametrize("weight", ["0.1", None, [0.1, 0.2]])
-def test_a_weight_that_is_no_number_is_refused(weight):
-    with pytest.raises(TypeError, match="`weight` should be a number or an optax schedule, got"):
-        dtnh(weight)
-
-
-def test_a_schedule_or_traced_weight_that_is_no_scalar_is_refused():
-    with pytest.raises(TypeError, match="`weight` should be a number or an optax schedule, got"):
-        step(dtnh(lambda count: jnp.ones(2)), GRADS, REG)
-    with pytest.raises(TypeError, match="`weight` should be a number or an optax schedule, got"):
-        jax.jit(lambda weight: step(dtnh(weight), GRADS, REG)[0])(jnp.ones(2))
-
-
-def test_a_rule_that_is_no_function_is_refused():
-    with pytest.raises(TypeError, match="`rule` should be a function such as .*, got 'drop'. Imp"):
-        dtnh(1.0, rule="drop")
-
-
-def test_a_missing_regularizer_gradient_names_both_spellings():
-    tx = dtnh(1.0)
-    with pytest.raises(ValueError, match=r"`reg_grads` is missing, got a dict as updates") as e:
-        tx.update(GRADS, tx.init(TREE), TREE)
-    assert "GradientPair(loss_grads, reg_grads)" in str(e.value)
-    assert "reg_grads=reg_grads" in str(e.value)
-    nested = dtnh(1.0, inner=dtnh(1.0))
-    with pytest.raises(ValueError, match="A second `dtnh` finds none: sum what depends on "):
-        step(nested, GRADS, REG)
-
-
-@pytest.mark.parametrize("pair", [GradientPair(GRADS, REG), (GRADS, REG), {0: GRADS, 1: REG}])
-def test_both_spellings_at_once_are_refused(pair):
-    tx = dtnh(1.0)
-    with pytest.raises(ValueError, match="`reg_grads` should be given once, got a pair"):
-        tx.update(pair, tx.init(TREE), TREE, reg_grads=REG)
-    with pytest.raises(ValueError, match="`reg_grads` should not be given to `transform_pair`"):
-        transform_pair().update(pair, transform_pair().init(TREE), TREE, reg_grads=REG)
-
-
-def test_trees_that_differ_are_refused_and_never_broadcast():
-    with pytest.raises(ValueError, match=r"`reg_grads` should have the tree structure of `loss_"):
-        step(dtnh(1.0), GRADS, {"head": REG["head"]})
-    with pytest.raises(ValueError, match=r"`reg_grads\['head'\]` should have shape \(2,\)"):
-        step(dtnh(1.0), GRADS, REG | {"head": jnp.ones((1,))})
-    with pytest.raises(ValueError, match=r"`loss_grads` should have the tree structure of `params"):
-        step(dtnh(1.0), GRADS, REG, params=TREE["backbone"])
-    with pytest.raises(ValueError, match=r"`loss_grads\['head'\]` should have shape \(3,\)"):
-        step(dtnh(1.0), GRADS, REG, params=TREE | {"head": jnp.ones(3)})
-
-
-@pytest.mark.parametrize("dtype", ["int32", "complex64"])
-def test_integer_and_complex_leaves_are_refused_by_name(dtype):
-    g, message = GRADS | {"head": jnp.ones(2, dtype)}, f"real floating point, got {dtype}.*`mask`"
-    with pytest.raises(TypeError, match=rf"`loss_grads\['head'\]` should be {message}"):
-        step(dtnh(1.0), g, REG)
-    with pytest.raises(TypeError, match=rf"`reg_grads\['head'\]` should be {message}"):
-        step(dtnh(1.0), GRADS, g)
-
-
 def test_complex_gradients_work_as_the_message_says():
     g, r = jnp.array([2.0 + 0j]), jnp.array([-3.0 + 4j])
     tx = optax.contrib.split_real_and_imaginary(dtnh(0.5))
     for params in (g, None):
         updates, _ = tx.update(GradientPair(g, r), tx.init(g), params)
         assert_equal(updates, jnp.array([2.0 + 2j]))
-
-
-def test_a_mask_without_any_true_is_refused():
-    with pytest.raises(ValueError, match="`mask` should be True for at least one leaf, got"):
-        dtnh(1.0, mask={"head": False, "backbone": False})
-    with pytest.raises(ValueError, match="`mask` should be True for at least one leaf, got"):
-        step(dtnh(1.0, mask=lambda tree: jax.tree.map(lambda _: False, tree)), GRADS, REG)
-
-
-def test_a_mask_of_another_kind_or_structure_is_refused():
-    with pytest.raises(TypeError, match="`mask` should hold booleans, got 'head'"):
-        dtnh(1.0, mask={"head": "head"})
-    with pytest.raises(
-        ValueError, match=r"entry for \['backbone'\]\['a'\], .* and an entry for \['tail'\]\."
-    ):
-        step(dtnh(1.0, mask={"tail": True, "head": False}), GRADS, REG)
-    with pytest.raises(ValueError, match="`mask` should have the structure .*got None for a dict"):
-        step(dtnh(1.0, mask=lambda tree: None), GRADS, REG)
-    with pytest.raises(ValueError, match="`labels` should have the structure of the updates"):
-        step(dtnh(1.0, labels={"tail": 1}), GRADS, REG)
-    with pytest.raises(TypeError, match="`labels` should hold strings, integers or other hashable"):
-        step(dtnh(1.0, labels={"head": jnp.zeros(2), "backbone": 1}), GRADS, REG)
