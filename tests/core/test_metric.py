@@ -107,17 +107,20 @@ ADAMS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("options", ADAMS.values(), ids=ADAMS.keys())
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [*((options, "float32") for options in ADAMS.values()), (ADAMS["mu_dtype"], "bfloat16")],
+)
 def test_without_a_pull_it_is_adam_bit_for_bit_at_every_step(options, dtype):
     adam, tx = optax.scale_by_adam(**options), scale_by_adam_dtnh(3.0, **options)
     state, own = tx.init(cast(START, dtype)), adam.init(cast(START, dtype))
     none = cast(optax.tree.zeros_like(START), dtype)
     updates = jax.jit(lambda g, r, state: tx.update(g, state, reg_grads=r))
+    adams = jax.jit(adam.update)
     pulled = tx.init(cast(START, dtype))
     for g, r in history(6, dtype=dtype):
         update, state = updates(g, none, state)
-        expected, own = jax.jit(adam.update)(g, own)
+        expected, own = adams(g, own)
         assert_equal(update, expected)
         other, pulled = updates(g, r, pulled)
         assert not np.array_equal(vector(other), vector(expected))
@@ -356,10 +359,9 @@ def test_a_common_scale_cancels_and_that_of_the_loss_divides_the_pull(factor):
     np.testing.assert_allclose(vector(minus(unchanged, u)), part, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["g", "r"])
-def test_a_bad_gradient_is_visible_in_every_regularized_leaf(bad, where):
-    pairs = history(3)
+def test_a_bad_gradient_is_visible_in_every_regularized_leaf(where):
+    bad, pairs = np.inf, history(3)
     g, r = pairs[1]
     spoiled = {"g": g, "r": r}[where] | {"bias": jnp.full(4, bad)}
     pairs[1] = (spoiled, r) if where == "g" else (g, spoiled)

@@ -1,7 +1,6 @@
 """The regularizers: their formulas, their gradients, what they refuse."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,6 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from optax_dtnh import regularizers, value_and_grad_pair
 from optax_dtnh.regularizers import (
     attention_feature_distance,
     batch_spectral_shrinkage,
@@ -30,7 +28,7 @@ from tests.core.helpers import (
     random_tree,
     vector,
 )
-from tests.pages.pages import ROOT, blocks, execute
+from tests.pages.pages import blocks, execute
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -106,13 +104,6 @@ def test_narrow_dtypes_are_computed_in_float32(regularizer, dtype):
     assert_equal(grads, cast(wide_grads, dtype))
 
 
-@each
-def test_both_gradients_come_from_one_forward_pass(regularizer):
-    f, f_s = two(ALL[regularizer][1])
-    losses = value_and_grad_pair(lambda f: (jnp.zeros([]), regularizer(f, f_s)))
-    assert_close(losses(f)[1].reg_grads, jax.grad(regularizer)(f, f_s))
-
-
 @of_two
 def test_zero_at_the_source_with_a_zero_gradient(regularizer):
     f, _ = two(ALL[regularizer][1])
@@ -136,17 +127,6 @@ def test_no_gradient_flows_into_the_teacher(regularizer):
     f, f_s = two(MAPS)
     assert norm(jax.grad(regularizer, argnums=1)(f, f_s)) == 0
     assert norm(jax.grad(regularizer, argnums=0)(f, f_s)) > 0
-
-
-@of_two
-def test_trees_that_differ_are_refused_and_never_broadcast(regularizer):
-    name = ALL[regularizer][0]
-    with pytest.raises(ValueError, match=rf"`{name}` should have the tree structure of `{name}_s`"):
-        regularizer({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
-    with pytest.raises(ValueError, match=rf"`{name}` should have shape \(2, 2\).*got \(2,\)"):
-        regularizer(jnp.ones(2), jnp.ones((2, 2)))
-    with pytest.raises(TypeError, match=rf"`{name}_s` should be real floating point, got int32"):
-        regularizer(jnp.ones(2), jnp.ones(2, jnp.int32))
 
 
 # --- squared distances
@@ -173,14 +153,6 @@ def test_squares_are_summed_in_float32(regularizer):
     assert float(regularizer(w, w_s)) == {l2_sp: 0.5 * 9 * 4096, feature_distance: 9.0}[regularizer]
     squared = float(regularizer(jnp.float16([300.0]), jnp.float16([0.0])))
     assert squared == {l2_sp: 45000.0, feature_distance: 90000.0}[regularizer]
-
-
-def test_a_reduction_that_leaves_an_axis_is_refused():
-    f, f_s = jnp.ones((2, 3)), jnp.zeros((2, 3))
-    with pytest.raises(ValueError, match=r"`reduction` should return a scalar, got shape \(2,\)"):
-        feature_distance(f, f_s, reduction=lambda x: x.mean(1))
-    with pytest.raises(ValueError, match=r"`reduction` should return a scalar, got shape \(2,\)"):
-        attention_feature_distance(f, f_s, jnp.ones(3), reduction=lambda x: x.mean(1))
 
 
 # --- DELTA
@@ -482,15 +454,3 @@ def test_a_batch_that_is_sharded_gives_the_same():
 def test_the_code_of_the_page_runs():
     assert len(blocks(PAGE, "python")) == 6
     execute("\n".join(blocks(PAGE, "python")), PAGE)
-
-
-def test_the_table_has_a_row_for_every_regularizer():
-    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / PAGE).read_text(), re.MULTILINE)
-    assert sorted(rows) == sorted(regularizers.__all__)
-
-
-def test_public_names_are_those_of_the_module_that_they_are_imported_from():
-    functions = {name for name in dir(regularizers) if not name.startswith("_")}
-    assert functions == set(regularizers.__all__)
-    for name in functions:
-        assert getattr(regularizers, name).__module__ == "optax_dtnh.regularizers"
