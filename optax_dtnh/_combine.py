@@ -52,16 +52,16 @@ def _decide_once(
     dot, ref_sq = inner_product(left_r, m, parts), inner_product(left_m, m, parts)
     nonzero = ref_sq != 0
     keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(left_r, r, parts))
-    # "Read before donated" and "end in a division": of `keep` here, and of `c` below.
+    # "End in a division", `keep` here and `c` below; `s` for "read before donated".
     s = jax.lax.stop_gradient(jnp.maximum(jnp.abs(dot), 1.0))
     keep = keep * s / s
-    if isinstance(along, (int, float)) and along == 0:
+    if isinstance(along, (int, float)) and along == 0:  # "nothing taken away"
         return keep, None, dot < 0
     return keep, quotient(widen(along), jnp.where(nonzero, ref_sq, 1.0)), dot < 0
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:
-    """Return `formula(keep, c, u, *trees)` leaf by leaf, widened and rounded once to `u`'s dtype.
+    """Return `formula(keep, c, u, *trees)` leaf by leaf, widened, and rounded once to `u`'s dtype.
 
     A leaf without a decision, where `keep` holds an `optax.MaskedNode`, is that of `u`.
     """

@@ -57,7 +57,7 @@ def value_and_grad_pair(
             return (_scalar("loss", loss), _scalar("reg", reg)), aux
 
         values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
-        # One transpose per output: a zero cotangent for the other would run its backward pass too.
+        # "One transpose each": a zero cotangent for the other would run its backward pass too.
         grads = [
             jax.linear_transpose(lambda t, i=i: tangents(t)[i], params)(jnp.ones_like(value))[0]
             for i, value in enumerate(values)

@@ -93,6 +93,7 @@ def scale_by_adam_dtnh(
         r = floating_part("reg_grads", in_mask(g), r)
         moments = cast(optax.ScaleByAdamState, state.inner)
         p = _capped_p(mask_out(in_mask(g), moments.nu), moments.count, b2, eps, eps_root, bound)
+        # "On the left": what `p` multiplies differs between the products.
         left = tuple(jax.tree.map(lambda p, x: p * widen(x), p, tree) for tree in (r, m))
         keep, c, conflict = decide(rule, left, r, m, groups)
 

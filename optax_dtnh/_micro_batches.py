@@ -1,4 +1,7 @@
-"""One gradient pair for a batch that does not fit into memory at once."""
+"""One gradient pair for a batch that does not fit into memory at once.
+
+What is named in quotes is explained on the page `docs/compiled.md`.
+"""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -62,9 +65,5 @@ def _rows(batch: Any, count: int) -> Any:
 
 
 def _part(rows: Any, j: jax.Array) -> Any:
-    """Return part `j`, the rows `j`, `j + count`, ...
-
-    Cut out where it is used, so that the batch is not copied, and spread over the whole batch, so
-    that one sharded over devices stays where it is.
-    """
+    """Return part `j`, the rows `j`, `j + count`, ... (see "strided parts")."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, axis=1, keepdims=False), rows)

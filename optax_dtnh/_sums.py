@@ -24,10 +24,10 @@ def inner_product(x: Any, y: Any, parts: Sequence[Axes] | None = None) -> jax.Ar
     leaves = list(zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
     terms = defaultdict(list)
     for (a, b), axes in zip(leaves, parts_of(x, y) if parts is None else parts, strict=True):
-        # Reducing each leaf where it lies needs no gather of sharded leaves, unlike vdot or ravel.
+        # "Where it lies": vdot or ravel would gather sharded leaves.
         terms[axes].append(jnp.sum(widen(a) * widen(b)))
     total = _sum([_over_parts(_sum(t), axes) for axes, t in terms.items()])
-    return total + (total - total)  # inf - inf is NaN: an overflow must not pass for a sign
+    return total + (total - total)  # "no sign from an overflow": inf - inf is NaN
 
 
 def parts_of(*trees: Any) -> list[Axes]:
@@ -59,7 +59,7 @@ def quotient(x: ArrayLike, y: jax.Array) -> jax.Array:
 
 @quotient.defjvp
 def _quotient_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # The ordinary rule divides by y^2, the fourth power of a norm, which leaves float32 at 1e+-10.
+    # "The quotient's own derivative": the ordinary one divides by `y^2`.
     (x, y), (dx, dy) = primals, tangents
     result = x / y
     return result, dx / y - result * (dy / y)
@@ -84,7 +84,7 @@ def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
 
 
 def _sum(terms: Sequence[jax.Array]) -> jax.Array:
-    """Return the sum of scalars, in pairs: one by one, rounding grows with the number."""
+    """Return the sum of scalars, "in pairs": one by one, rounding grows with the number."""
     terms = [jnp.zeros([], jnp.float32), *terms]
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)

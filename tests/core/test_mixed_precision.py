@@ -25,7 +25,6 @@ from tests.core.helpers import assert_equal, cast, dot, minus, norm, vector
 from tests.pages.pages import ROOT, blocks, execute, side
 
 PAGE = "docs/mixed_precision.md"
-TEXT = " ".join((ROOT / PAGE).read_text().split())
 LOOP, TABLE = blocks(PAGE, "python")
 MASTERS, PURE, WIDE_UPDATE, SCALED = blocks(PAGE, "diff")
 EPS = float(jnp.finfo(jnp.float32).eps)
@@ -49,25 +48,6 @@ PROGRAMS = {
     "pure": patched(LOOP, PURE),
     "scaled": patched(LOOP, SCALED),
 }
-
-
-class AdjustableState(NamedTuple):
-    sgd: optax.OptState
-    rate: jax.Array
-
-
-def adjustable_sgd(rate, **options):
-    """`optax.sgd` with its rate in the state: `optax.inject_hyperparams` would compile twice."""
-    sgd = optax.sgd(1.0, **options)
-
-    def update(grads, state, params=None):
-        updates, sgd_state = sgd.update(grads, state.sgd, params)
-        scaled = jax.tree.map(lambda u: state.rate.astype(u.dtype) * u, updates)
-        return scaled, AdjustableState(sgd_state, state.rate)
-
-    return optax.GradientTransformation(
-        lambda params: AdjustableState(sgd.init(params), jnp.float32(rate)), update
-    )
 
 
 class SpoiledScale(NamedTuple):
@@ -115,11 +95,8 @@ def data():
 
 @functools.cache
 def ran(recipe):
-    """What a recipe defines, its learning rate made a part of the state."""
-    program = after_the_data(PROGRAMS[recipe])[1]
-    assert program.count("optax.sgd(") == 1
-    names = data() | {"jmp": JMP, "adjustable_sgd": adjustable_sgd}
-    return execute(program.replace("optax.sgd(", "adjustable_sgd("), PAGE, names)
+    """What a recipe defines."""
+    return execute(after_the_data(PROGRAMS[recipe])[1], PAGE, data() | {"jmp": JMP})
 
 
 def start(names):
@@ -127,26 +104,10 @@ def start(names):
     return cast(names["source"]["params"], dtype), names["source"]["batch_stats"]
 
 
-def walk(names, rate):
-    """The parameters after the page's 20 steps at another learning rate."""
-    params, stats = start(names)
-    l2_sp, sgd = names["tx"].init(params)
-    state = l2_sp, sgd._replace(rate=jnp.float32(rate))
-    for i in range(20):
-        args = params, stats, state, names["x"], names["y"], jax.random.key(i)
-        params, stats, state, _ = names["step"](*args)
-    return params
-
-
-def distances(recipe, rate):
-    """To float32's end, and walked by the recipe, both over the distance that float32 walked."""
-    names = ran(recipe)
-    if rate == 0.1:
-        end, other = ran("float32")["params"], names["params"]
-    else:
-        end, other = walk(ran("float32"), rate), walk(names, rate)
-    whole = norm(minus(end, ran("float32")["source"]["params"]))
-    return norm(minus(other, end)) / whole, norm(minus(other, start(names)[0])) / whole
+def distance(recipe):
+    """From float32's end, over the distance that float32 walked."""
+    end, source = ran("float32")["params"], ran("float32")["source"]["params"]
+    return norm(minus(ran(recipe)["params"], end)) / norm(minus(end, source))
 
 
 @pytest.mark.parametrize(
@@ -169,26 +130,14 @@ def test_every_recipe_learns_in_the_dtypes_that_it_names(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "rate", "said", "low", "high"),
-    [
-        ("masters", 0.1, "ends 6 % of the way from the float32 run", 0.04, 0.09),
-        ("scaled", 0.1, "float16 1 %", 0.002, 0.02),
-        ("pure", 0.1, "ends 8 % of the way from float32 at the learning rate 0.1", 0.05, 0.11),
-        ("pure", 0.01, "34 % at 0.01", 0.3, 0.4),
-        ("pure", 0.001, "89 % at 0.001", 0.8, 1.0),
-        ("masters", 0.01, "with float32 masters it is 7 %", 0.04, 0.1),
-        ("masters", 0.001, "with float32 masters it is 7 %", 0.04, 0.1),
-    ],
+    ("recipe", "low", "high"),
+    [("masters", 0.04, 0.09), ("scaled", 0.002, 0.02), ("pure", 0.05, 0.11)],
 )
-def test_the_distance_from_float32_is_the_one_on_the_page(recipe, rate, said, low, high):
-    assert said in TEXT
-    assert low < distances(recipe, rate)[0] < high
+def test_the_distance_from_float32_is_a_few_percent(recipe, low, high):
+    assert low < distance(recipe) < high
 
 
-@pytest.mark.slow
 def test_small_steps_vanish_in_bfloat16_parameters_and_so_does_the_pull_of_l2_sp():
-    assert "where it walked 56 % as far" in TEXT
-    assert 0.5 < distances("pure", 0.001)[1] < 0.62
     assert optax.apply_updates(jnp.bfloat16(1), jnp.bfloat16(-1 / 513)) == 1
     assert optax.apply_updates(jnp.bfloat16(1), jnp.bfloat16(-1 / 500)) < 1
 
@@ -258,7 +207,6 @@ def test_a_step_within_range_moves_everything():
 @pytest.mark.slow
 def test_a_static_scale_fits_in_the_same_place():
     static = "scale = jmp.StaticLossScale(2.0**15)"
-    assert f"`{static}` in its place" in TEXT
     program = after_the_data(PROGRAMS["scaled"])[1].split("history = []")[0]
     dynamic = "scale = jmp.DynamicLossScale(jnp.float32(2**15))"
     assert program.count(dynamic) == 1
@@ -346,7 +294,6 @@ def test_adam_hides_a_scale_in_both_only_while_it_stands_still():
 
     scales = SCALE * jnp.repeat(jnp.array([1.0, 2.0]), jnp.array([5000, 100]))
     sizes = jax.lax.scan(step, tx.init(g), scales)[1]
-    assert "its step grows by up to 88 %" in TEXT
     assert float(sizes[5000:].max() / sizes[4999]) == pytest.approx(1.88, abs=0.01)
     assert float(sizes[4999] / sizes[0]) == pytest.approx(1, abs=0.01)
 
@@ -376,7 +323,6 @@ def test_unscaling_the_sum_in_float16_loses_what_the_scale_had_saved():
     late = vector(jmp.StaticLossScale(SCALE).unscale(d))
     wide = vector(jmp.StaticLossScale(SCALE).unscale(cast(d, "float32")))
     np.testing.assert_array_equal(wide, right)
-    assert "a gradient of norm 1e-5 loses a quarter of its elements" in TEXT
     assert np.mean(late[present] == 0) == pytest.approx(0.24, abs=0.03)
 
 
@@ -466,7 +412,6 @@ def assert_decided(g, r):
 @in_every_dtype
 @by_shapes
 def test_the_decision_is_the_float64_one_outside_a_band_of_32_float32_eps(dtypes, shapes):
-    assert "unless `|<g, r>|` is below 32 eps(float32) `|g| |r|`" in TEXT
     for seed, family in enumerate(FAMILIES.values()):
         assert_decided(*near_tie(family, shapes, dtypes, seed, 1.03 * BAND))
 
@@ -497,7 +442,6 @@ def test_gradients_that_agree_everywhere_stay_within_the_band(dtype):
 def test_equal_products_in_a_leaf_of_several_axes_leave_the_band(shape, said):
     x, y = (jnp.full(shape, value) for value in (1.8764843, 1.058568))
     error = rounding(x, y)
-    assert f"{said} eps" in TEXT
     if said == 230 and jax.__version_info__ >= (0, 11):
         assert error < 1
     else:
@@ -650,7 +594,6 @@ end_to_end = pytest.mark.parametrize(
 @pytest.mark.slow
 @end_to_end
 def test_end_to_end_the_decision_is_the_float64_one_outside_the_band(dtype, scale, band):
-    assert f"{band:g} in {dtype}" in TEXT
     exact, computed, conflict = compared(dtype, scale, distance=0.1, seeds=8)
     outside = abs(exact) > band
     assert outside.sum() > 24
@@ -677,24 +620,19 @@ def test_next_to_the_source_the_regularizers_gradient_is_rounding(dtype, scale, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("shrink", "scale", "said", "low", "high"),
-    [
-        (196, 1.0, "wrong by 140 to 170 %", 1.3, 1.7),
-        (3136, 1.0, "it is 0 in every element", 1.0, 1.0),
-        (3136, SCALE, "is wrong by 2 % at most", 0.001, 0.02),
-    ],
+    ("shrink", "scale", "low", "high"),
+    [(196, 1.0, 1.3, 1.7), (3136, 1.0, 1.0, 1.0), (3136, SCALE, 0.001, 0.02)],
 )
 def test_float16_without_scaling_loses_the_regularizers_gradient_and_the_decision(
-    shrink, scale, said, low, high
+    shrink, scale, low, high
 ):
-    assert said in TEXT
     assert 64 * 28 * 28 * 64 == 196 * 32 * 4 * 4 * 32
     for seed in range(5):
         params, batch = at_source(seed, 0.1)
         alpha, _, r = crossing(params, batch)(-0.3)
         pair = compute("float16", params, batch, alpha, scale, 1 / shrink)
         assert low <= relative_error(times(shrink, pair.reg_grads), r) <= high
-        lost = said.startswith("it is 0")
+        lost = low == 1
         assert (norm(pair.reg_grads) == 0) == lost
         assert decide(*pair)[0] == (not lost)
 
