@@ -1,5 +1,6 @@
 """Every public factory on eight devices: in parts or whole, by the compiler or by hand."""
 
+import functools
 import itertools
 import math
 import re
@@ -36,8 +37,6 @@ LAYOUTS = {
     },
 }
 AXIS_SETS = {"replicated": 0, "fsdp": 1, "mixed": 3}
-
-every_kind = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 
 
 def pairwise(names, *others, shift=0):
@@ -99,6 +98,11 @@ def steps(use, tx):
     return init_and_step
 
 
+@functools.cache
+def on_one_device(use):
+    return jax.jit(steps(use, use.factory(0.5)))(*trees())
+
+
 def collectives(step, *arguments):
     """All-reduces and all-gathers of the compiled step."""
     program = jax.jit(step).lower(*arguments).compile().as_text()
@@ -111,37 +115,35 @@ def collectives(step, *arguments):
 @pairwise("layout, kind", *LAYOUTS_AND_KINDS)
 def test_parts_give_what_one_device_gives(use, layout, kind):
     tx = use.factory(0.5)
-    start, params, g, r = trees()
-    expected, expected_state = use.update(tx, g, r, tx.init(start), params)
-    start, params, g, r = (placed(tree, layout, kind) for tree in (start, params, g, r))
+    start, params, g, r = (placed(tree, layout, kind) for tree in trees())
     with jax.set_mesh(mesh_of(layout, kind)):
         state = tx.init(start)
-        updates, new_state = jax.jit(steps(use, tx))(start, params, g, r)
-    assert_close((updates, new_state), (expected, expected_state))
+        updates, new_state = jax.jit(lambda *a: use.update(tx, *a))(g, r, state, params)
+    assert_close((updates, new_state), on_one_device(use))
     assert jax.tree.map(spec, updates) == LAYOUTS[layout]
-    assert jax.tree.map(spec, state) == where(state, layout)
-    with jax.set_mesh(mesh_of(layout, kind)):
-        _, new_state = jax.jit(lambda *a: use.update(tx, *a))(g, r, state, params)
-    assert jax.tree.map(spec, new_state) == where(state, layout)
+    assert jax.tree.map(spec, state) == where(state, layout) == jax.tree.map(spec, new_state)
 
 
-def without_the_library(use):
-    """The step that is left without it: the same Adam, and the mean of its second moment."""
-    if use.factory not in (metric, full_metric):
-        return lambda start, params, g, r: jax.tree.map(lambda x, y: x + 0.5 * y, g, r)
+@functools.cache
+def collectives_without_the_library(in_metric, layout):
+    """Those of the same Adam, and the mean of its second moment."""
+    arguments = [placed(tree, layout) for tree in trees()]
+    if not in_metric:
+        add = lambda start, params, g, r: jax.tree.map(lambda x, y: x + 0.5 * y, g, r)  # noqa: E731
+        return collectives(add, *arguments)
 
     def step(start, params, g, r):
         updates, state = optax.scale_by_adam().update(g, optax.scale_by_adam().init(start))
         mean = sum(jnp.sum(x) for x in jax.tree.leaves(state.nu))
         return jax.tree.map(lambda x: mean * x, updates)
 
-    return step
+    return collectives(step, *arguments)
 
 
 @pairwise("layout", *ONE_LAYOUT, shift=1)
 def test_one_all_reduce_more_for_every_set_of_axes_and_no_gather(use, layout):
     arguments = [placed(tree, layout) for tree in trees()]
-    before = collectives(without_the_library(use), *arguments)
+    before = collectives_without_the_library(use.factory in (metric, full_metric), layout)
     after = collectives(steps(use, use.factory(0.5)), *arguments)
     assert after[1] == before[1] == 0
     assert after[0] - before[0] <= AXIS_SETS[layout]
@@ -174,7 +176,7 @@ def by_hand(step, layout, state, *, check_vma=True):
 @pairwise("layout", *ONE_LAYOUT, shift=2)
 def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
     tx = use.factory(0.5)
-    expected = steps(use, tx)(*trees())
+    expected = on_one_device(use)
     step = by_hand(steps(use, tx), layout, expected[1])
     arguments = [placed(tree, layout) for tree in trees()]
     updates, state = step(*arguments)
@@ -188,7 +190,7 @@ def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
 
 def test_without_the_types_of_shard_map_every_part_decides_for_itself():
     use, tx = USES["dtnh, pair"], dtnh(0.5)
-    expected = steps(use, tx)(*trees())
+    expected = on_one_device(use)
     step = by_hand(steps(use, tx), "fsdp", expected[1], check_vma=False)
     with pytest.raises(AssertionError):
         assert_close(step(*(placed(tree, "fsdp") for tree in trees()))[0], expected[0])
@@ -206,9 +208,9 @@ def test_a_gradient_that_is_equal_in_all_parts_counts_as_often_as_there_are_part
     def step(g, r):
         return tx.update((g, r), tx.init(g))[0]
 
-    update = jax.shard_map(step, mesh=mesh, in_specs=tuple(specs), out_specs=P("x"))(g, r)
+    parts = jax.shard_map(step, mesh=mesh, in_specs=tuple(specs), out_specs=P("x"))
     whole = [jnp.tile(x, 8) if x is same else x for x in (g, r)]
-    assert_close(update, step(*whole))
+    assert_close(jax.jit(parts)(g, r), jax.jit(step)(*whole))
 
 
 def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held():
@@ -225,13 +227,13 @@ def test_gradients_in_parts_over_different_axes_count_as_often_as_they_are_held(
     )
     whole_g = jnp.repeat(g.reshape(4, 1, 4), 2, axis=1).ravel()
     whole_r = jnp.tile(r.reshape(1, 2, 4), (4, 1, 1)).ravel()
-    assert_close(parts(g, r), step(whole_g, whole_r))
+    assert_close(jax.jit(parts)(g, r), jax.jit(step)(whole_g, whole_r))
 
 
 @pytest.mark.parametrize("use", [USES["add_l2_sp"], USES["scale_by_adam_dtnh, pair"]])
 def test_the_decision_is_one_where_the_state_alone_may_differ(use):
     tx, (start, params, g, r) = use.factory(0.5), trees()
-    expected, state = steps(use, tx)(start, params, g, r)
+    expected, state = on_one_device(use)
 
     def step(start, params, g, r):
         start = jax.tree.map(lambda x: jax.lax.pcast(x, "x", to="varying"), start)
@@ -254,17 +256,13 @@ def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_a
         return dtnh(1.0).update((g, r), dtnh(1.0).init(g))[0]
 
     def updates(check_vma):
-        return jax.shard_map(
-            step,
-            mesh=mesh_of("fsdp"),
-            in_specs=(P("x"), P("x")),
-            out_specs=P("x"),
-            check_vma=check_vma,
-        )(g, r)
+        specs = {"in_specs": (P("x"), P("x")), "out_specs": P("x"), "check_vma": check_vma}
+        return jax.jit(jax.shard_map(step, mesh=mesh_of("fsdp"), **specs))(g, r)
 
-    assert_close(updates(check_vma=True), step(g, r))
-    assert_close(updates(check_vma=False), jax.vmap(step)(g, r))
-    assert float(updates(check_vma=False)[0, 0]) != float(updates(check_vma=True)[0, 0])
+    shared, apart = updates(check_vma=True), updates(check_vma=False)
+    assert_close(shared, jax.jit(step)(g, r))
+    assert_close(apart, jax.jit(jax.vmap(step))(g, r))
+    assert float(apart[0, 0]) != float(shared[0, 0])
 
 
 @pytest.mark.parametrize("layout", ["fsdp", "mixed"])
@@ -316,10 +314,17 @@ def trained(params, source, x, y, over=None):
     return params, values, optax.tree.get(state, "conflict")
 
 
-@every_kind
+@functools.cache
+def trained_on_one_device():
+    return jax.jit(trained)(*example())
+
+
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)], ids=str
+)
 def test_training_on_a_divided_batch_is_the_same(kind):
     params, source, x, y = example()
-    expected = trained(params, source, x, y)
+    expected = trained_on_one_device()
     mesh = mesh_of("fsdp", kind)
     divided = [jax.device_put(a, NamedSharding(mesh, P("x"))) for a in (x, y)]
     with jax.set_mesh(mesh):
@@ -334,7 +339,7 @@ def test_training_on_a_batch_divided_by_hand_is_the_same():
         in_specs=(P(), P(), P("x"), P("x")),
         out_specs=(P(), P(), P()),
     )
-    assert_close(jax.jit(parts)(params, source, x, y), trained(params, source, x, y))
+    assert_close(jax.jit(parts)(params, source, x, y), trained_on_one_device())
 
 
 def all_reduced(step, *arguments):
