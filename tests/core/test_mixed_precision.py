@@ -396,10 +396,6 @@ def decide(g, r):
     return optax.tree.get(state, "conflict"), cosine_similarity(g, r)
 
 
-in_every_dtype = pytest.mark.parametrize("dtypes", DTYPES.values(), ids=DTYPES)
-by_shapes = pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
-
-
 def assert_decided(g, r):
     """As in float64, of this tie and of its mirror image."""
     exact = cosine_in_float64(g, r)
@@ -409,8 +405,19 @@ def assert_decided(g, r):
     assert abs(float(float32) - exact) < BAND / 8
 
 
-@in_every_dtype
-@by_shapes
+@pytest.mark.parametrize(
+    ("dtypes", "shapes"),
+    [
+        pytest.param(
+            DTYPES[dtype],
+            SHAPES[shape],
+            id=f"{dtype}-{shape}",
+            marks=[] if shape == "small" or dtype == "mixed" else pytest.mark.slow,
+        )
+        for dtype in DTYPES
+        for shape in SHAPES
+    ],
+)
 def test_the_decision_is_the_float64_one_outside_a_band_of_32_float32_eps(dtypes, shapes):
     for seed, family in enumerate(FAMILIES.values()):
         assert_decided(*near_tie(family, shapes, dtypes, seed, 1.03 * BAND))

@@ -633,6 +633,7 @@ SOME = ("nested", "two", "nothing", "mixed", "float64", "unlike", "vector")
 
 
 @by_rows(HOLDS)
+@settings(max_examples=12 if is_short else settings.default.max_examples)
 @given(case=cases(SOME) if is_short else cases())
 def test_the_property_holds(prop, name, case):
     prop(WAYS[name], case)
@@ -651,6 +652,7 @@ SQUARED = [name for name in STRUCTURES if name not in NOT_SQUARED]
 
 
 @by_rows(HOLDS_IN_THE_METRIC)
+@settings(max_examples=12 if is_short else settings.default.max_examples)
 @given(case=cases(("nested", "bfloat16", "vector")) if is_short else cases(SQUARED))
 def test_the_property_holds_in_the_metric(prop, name, case):
     prop(WAYS[name], case)

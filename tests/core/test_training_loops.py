@@ -164,7 +164,12 @@ CLIENTS = {
     equinox: (5, 3),
     haiku: (6, 4),
 }
-every_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
+
+
+def clients(*shown):
+    """One case for each client; those that are not shown are for CI."""
+    rows = [pytest.param(c, marks=[] if c in shown else pytest.mark.slow) for c in CLIENTS]
+    return pytest.mark.parametrize("client", rows, ids=lambda client: client.__name__)
 
 
 @functools.cache
@@ -228,7 +233,7 @@ def reference():
     return walk(plain, "+"), walk_with_one_gradient(plain, L2_SP, 1.0, 0.1), before
 
 
-@every_client
+@clients(plain, flax_nnx, flax_linen, equinox)
 def test_every_client_walks_the_same_path(client, reference):
     founds = walk(client, "+"), walk_with_one_gradient(client, L2_SP, 1.0, 0.1)
     for found, expected in zip(founds, reference, strict=False):
@@ -302,11 +307,7 @@ def direction(end):
     return jax.tree.map(lambda w, v: (np.float64(w) - np.float64(v)) / 0.05, weights(), end)
 
 
-@pytest.mark.parametrize(
-    "client",
-    [plain, flax_nnx, *(pytest.param(c, marks=pytest.mark.slow) for c in [*CLIENTS][2:])],
-    ids=lambda client: client.__name__,
-)
+@clients(plain)
 def test_dropout_draws_once_and_both_gradients_see_the_same_draw(client):
     one = {"steps": 1, "rate": 0.5}
     tx = IGNORES_REG_GRADS if client is flax_nnx_in_tree_mode else SGD
@@ -349,7 +350,7 @@ def test_a_run_in_scan_and_an_ensemble_under_vmap_walk_as_single_steps_do(refere
     assert norm(jax.tree.map(lambda leaf: leaf[0] - leaf[1], params)) > 0.1
 
 
-@every_client
+@clients(*CLIENTS)
 def test_the_change_takes_at_most_fifteen_lines(client):
     diff = blocks(PAGE, "diff")[CLIENTS[client][1]]
     assert 0 < sum(line.startswith("+") for line in diff.splitlines()) <= 15
