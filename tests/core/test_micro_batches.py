@@ -72,6 +72,7 @@ def temporary_bytes(rows, **options):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_the_temporary_memory_is_that_of_one_micro_batch_and_two_sums():
     n, k = 4096, 16
     params, *_ = params_and_batch(width=256)
@@ -94,6 +95,7 @@ def test_auxiliary_data_is_stacked_and_statistics_average_to_those_of_the_whole_
     assert_close(aux["mean"].mean(0), x.mean(0), scale=x.std(0))
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_scan_with_donated_parameters_follows_the_whole_batch():
     tx = optax.chain(dtnh(0.5), optax.sgd(0.05, momentum=0.9))
 
@@ -186,6 +188,7 @@ def test_the_page_on_accumulation_runs_and_says_what_it_shows():
     assert_equal(stats["BatchNorm_0"]["mean"], jnp.zeros(32))
 
 
+@pytest.mark.slow
 def test_the_loop_over_several_calls_steps_as_with_the_batches_whole():
     start = execute(blocks(PAGE, "python")[0], PAGE)
     params, state, tx = start["params"], start["state"], start["tx"]
@@ -198,6 +201,7 @@ def test_the_loop_over_several_calls_steps_as_with_the_batches_whole():
     assert norm(jax.tree.map(lambda a, b: a - b, found, params)) <= 1e-4 * norm(way)
 
 
+@pytest.mark.slow
 def test_the_diff_on_the_page_gives_the_same_step():
     names = execute(blocks(PAGE, "python")[0], PAGE)
     ends = [execute(side(blocks(PAGE, "diff")[0], sign), PAGE, names) for sign in "-+"]
@@ -205,6 +209,7 @@ def test_the_diff_on_the_page_gives_the_same_step():
     assert relative_error(after, before) < 1e-5
 
 
+@pytest.mark.slow
 def test_in_nnx_every_part_can_draw_its_own_mask():
     """With reseeding as the page says; without, all parts draw the same."""
     dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=0))

@@ -233,7 +233,7 @@ def reference():
     return walk(plain, "+"), walk_with_one_gradient(plain, L2_SP, 1.0, 0.1), before
 
 
-@clients(plain, flax_nnx, flax_linen, equinox)
+@clients(plain, flax_nnx)
 def test_every_client_walks_the_same_path(client, reference):
     founds = walk(client, "+"), walk_with_one_gradient(client, L2_SP, 1.0, 0.1)
     for found, expected in zip(founds, reference, strict=False):
@@ -268,6 +268,7 @@ def test_statistics_move_once_per_step():
     np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_pretrained_features_are_those_of_evaluation_mode():
     names = dict(SHARED)
     for page in range(1, 8):
@@ -332,6 +333,7 @@ def test_in_nnx_random_keys_are_counted_once_per_step(client):
     assert walk(client, "+", rate=0.5).draws == STEPS
 
 
+@pytest.mark.slow
 def test_a_run_in_scan_and_an_ensemble_under_vmap_walk_as_single_steps_do(reference):
     names = program(plain, "+")
     names = execute(blocks(PAGE, "python")[2], PAGE, names)
