@@ -6,7 +6,7 @@
     tensors = seeded(SAMPLES["resnet18-hugging-face"])
 
 The lists do not come from the rename tables of the library, which they test. That torch's networks
-have exactly these names and shapes is tested in tests/parity.
+have exactly these names and shapes is tested in tests/models/parity.
 """
 
 from benchmarks.parity.weights import seeded
