@@ -23,8 +23,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from . import processes, run_folder
-from .errors import UsageError
+from optax_dtnh.finetune import processes, run_folder
+from optax_dtnh.finetune.errors import UsageError
 
 KEPT = 2
 CHECKSUMS = "checksums.json"

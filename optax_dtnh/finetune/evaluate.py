@@ -15,14 +15,13 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 
+from optax_dtnh.finetune import run_folder
+from optax_dtnh.finetune.batches import evaluation_batches
+from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
-
-from . import run_folder
-from .batches import evaluation_batches
-from .dataset import open_data
-from .errors import UsageError
-from .examples import Source
-from .images import Preprocessing, evaluation_image, preprocessing_of, reason
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from .errors import UsageError
+from optax_dtnh.finetune.errors import UsageError
 
 JOIN_S = 300  # for all processes to be started
 HEARTBEAT_S = 30

@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from . import methods, processes, run_folder
-from .errors import UsageError
-from .settings import Settings
-from .step import Metrics
+from optax_dtnh.finetune import methods, processes, run_folder
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import Settings
+from optax_dtnh.finetune.step import Metrics
 
 
 class Progress:

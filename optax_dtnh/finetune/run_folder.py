@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .errors import UsageError
-from .settings import FREE, Settings
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import FREE, Settings
 
 SETTINGS, LOG, SUMMARY, FIGURE = "settings.json", "log.jsonl", "summary.json", "figure.png"
 PACKAGES = (

@@ -16,12 +16,11 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optax_dtnh import value_and_grad_pair
+from optax_dtnh.finetune import methods
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.methods import Outputs
+from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.models import ResNet, ViT, teacher_view
-
-from . import methods
-from .errors import UsageError
-from .methods import Outputs
-from .settings import Settings
 
 AXIS = "batch"
 SMALLEST = 1024  # elements of an array that is worth dividing

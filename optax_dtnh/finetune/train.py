@@ -15,17 +15,25 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from optax_dtnh.finetune import (
+    checkpoints,
+    delta,
+    evaluate,
+    interrupts,
+    methods,
+    processes,
+    run_folder,
+    step,
+)
+from optax_dtnh.finetune.batches import batches
+from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
+from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.progress import Progress
+from optax_dtnh.finetune.settings import Settings
+from optax_dtnh.finetune.step import State
 from optax_dtnh.models import ResNet, ViT, load_pretrained, replace_head
 from optax_dtnh.models._hub import hub_file
-
-from . import checkpoints, delta, evaluate, interrupts, methods, processes, run_folder, step
-from .batches import batches
-from .dataset import Data, broken_ones, open_data
-from .errors import UsageError, usage_errors
-from .images import Preprocessing, preprocessing_of
-from .progress import Progress
-from .settings import Settings
-from .step import State
 
 CHECKPOINTS = "checkpoints"
 
