@@ -14,19 +14,12 @@ Figures = tuple[float | None, ...]  # by optimizer, None where the use does not 
 
 
 class Row(NamedTuple):
-    """A use for any optimizer.
+    """A use for any optimizer."""
 
-    Attributes:
-      make: From the optimizer to the whole update.
-      more: The least bytes that it has to access beyond the optimizer's own, in N.
-      bytes: Bytes accessed at most, in N: as measured, rounded up.
-      temporary: Bytes of temporary buffers at most, in N, likewise.
-    """
-
-    make: Callable[[Optimizer], Use]
-    more: Figures
-    bytes: Figures
-    temporary: Figures
+    make: Callable[[Optimizer], Use]  # from the optimizer to the whole update
+    more: Figures  # the least bytes that it has to access beyond the optimizer's own, in N
+    bytes: Figures  # bytes accessed at most, in N: as measured, rounded up
+    temporary: Figures  # bytes of temporary buffers at most, in N, likewise
 
 
 def before(transformation: optax.GradientTransformation, update: Update = pair):

@@ -25,18 +25,11 @@ Apply = Callable[[Params, jax.Array], tuple[jax.Array, list[jax.Array]]]
 
 
 class Network(NamedTuple):
-    """A network and its batch.
+    """A network and its batch."""
 
-    Attributes:
-      apply: `(params, x) -> (logits, maps)`.
-      shapes: Of the parameters.
-      x: Shape of the input, the batch first.
-      classes: Number of logits.
-    """
-
-    apply: Apply
-    shapes: Shapes
-    x: tuple[int, ...]
+    apply: Apply  # `(params, x) -> (logits, maps)`
+    shapes: Shapes  # of the parameters
+    x: tuple[int, ...]  # shape of the input, the batch first
     classes: int
 
 

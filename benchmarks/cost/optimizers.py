@@ -11,16 +11,12 @@ from benchmarks.cost.uses import rate
 
 
 class Optimizer(NamedTuple):
-    """An optimizer in two parts, so that the regularizer can come before or around the first.
+    """An optimizer in two parts, so that the regularizer can come before or around the first."""
 
-    Attributes:
-      direction: From the gradient to a direction of ascent.
-      after: What follows: the decay of the weights if there is one, and the learning rate.
-      floor: The least bytes of an update, in N: every array read once per pass, and written once.
-    """
-
-    direction: optax.GradientTransformation
+    direction: optax.GradientTransformation  # from the gradient to a direction of ascent
+    # What follows: the decay of the weights if there is one, and the learning rate.
     after: optax.GradientTransformation
+    # The least bytes of an update, in N: every array read once per pass, and written once.
     floor: float
 
     def alone(self) -> optax.GradientTransformation:

@@ -18,15 +18,10 @@ PIXEL_MEAN, PIXEL_STD = 4.88, 6.02
 
 
 class Images(NamedTuple):
-    """Labelled images.
+    """Labelled images."""
 
-    Attributes:
-      pixels: float32, standardized, shape `[n, 64]`.
-      labels: int32 in 0..9, shape `[n]`.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: np.ndarray  # float32, standardized, shape `[n, 64]`
+    labels: np.ndarray  # int32 in 0..9, shape `[n]`
 
 
 class Task(NamedTuple):

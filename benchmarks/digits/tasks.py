@@ -9,33 +9,21 @@ from benchmarks.digits.data import SIDE, Images
 
 
 class Source(NamedTuple):
-    """What the source network is trained on.
+    """What the source network is trained on."""
 
-    Attributes:
-      name: Its name in file names and results.
-      spoil: Function of the source pool and a random generator, to the pool trained on.
-    """
-
-    name: str
+    name: str  # its name in file names and results
+    # Function of the source pool and a random generator, to the pool trained on.
     spoil: Callable[[Images, np.random.Generator], Images]
 
 
 class Cell(NamedTuple):
-    """One transfer task.
+    """One transfer task."""
 
-    Attributes:
-      name: Its name in the record.
-      title: Its name in tables and figures.
-      source: What the source network is trained on.
-      shots: Target images per class.
-      noise: Share of the target labels that are redrawn at random.
-    """
-
-    name: str
-    title: str
-    source: Source
-    shots: int
-    noise: float
+    name: str  # its name in the record
+    title: str  # its name in tables and figures
+    source: Source  # what the source network is trained on
+    shots: int  # target images per class
+    noise: float  # share of the target labels that are redrawn at random
 
 
 def keep(pool: Images, rng: np.random.Generator) -> Images:

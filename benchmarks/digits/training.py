@@ -39,35 +39,23 @@ PRETRAINING = Pretraining()
 
 
 class Outcome(NamedTuple):
-    """What one fine-tuning run is judged by.
+    """What one fine-tuning run is judged by."""
 
-    Attributes:
-      accuracy: On the test images, in %.
-      training_loss: Cross-entropy on the target images and the labels trained on, at the end.
-      conflict: Share of the steps with a conflict; None for an optimizer that does not say.
-    """
-
-    accuracy: jax.Array
+    accuracy: jax.Array  # on the test images, in %
+    # Cross-entropy on the target images and the labels trained on, at the end.
     training_loss: jax.Array
+    # Share of the steps with a conflict; None for an optimizer that does not say.
     conflict: jax.Array | None
 
 
 class Step(NamedTuple):
-    """One step of a training, before its updates are applied.
+    """One step of a training, before its updates are applied."""
 
-    Attributes:
-      flag: The caller's flag for this step.
-      params: The parameters.
-      grads: What the method's optimizer was given.
-      updates: What it made of that.
-      state: Its state, after the step.
-    """
-
-    flag: Any
+    flag: Any  # the caller's flag for this step
     params: Params
-    grads: Any
-    updates: Params
-    state: Any
+    grads: Any  # what the method's optimizer was given
+    updates: Params  # what it made of that
+    state: Any  # its state, after the step
 
 
 @jax.jit

@@ -10,14 +10,10 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and the half width of its confidence interval.
+    """A mean and the half width of its confidence interval."""
 
-    Attributes:
-      mean: NaN if any value is.
-      half_width: None if it does not exist, because there is one value or the mean is NaN.
-    """
-
-    mean: float
+    mean: float  # NaN if any value is
+    # None if it does not exist, because there is one value or the mean is NaN.
     half_width: float | None
 
     def __str__(self) -> str:

@@ -7,16 +7,11 @@ Row = Mapping[str, Any]
 
 
 class Table(NamedTuple):
-    """One thing measured.
+    """One thing measured."""
 
-    Attributes:
-      title: What was measured, on what.
-      rows: One per line, with the same columns.
-      failures: A message for every claim that does not hold, empty where nothing is asserted.
-    """
-
-    title: str
-    rows: list[dict[str, Any]]
+    title: str  # what was measured, on what
+    rows: list[dict[str, Any]]  # one per line, with the same columns
+    # A message for every claim that does not hold, empty where nothing is asserted.
     failures: list[str]
 
 

@@ -20,19 +20,12 @@ GRACE_S = 30.0  # for a run to end by itself once it is told to
 
 
 class Outcome(NamedTuple):
-    """What became of the cells.
+    """What became of the cells."""
 
-    Attributes:
-      ran: Finished by this call.
-      failed: Ended with an error, which they have printed.
-      busy: Left to another process that is running them.
-      left: Not finished because time ran out.
-    """
-
-    ran: list[Cell]
-    failed: list[Cell]
-    busy: list[Cell]
-    left: list[Cell]
+    ran: list[Cell]  # finished by this call
+    failed: list[Cell]  # ended with an error, which they have printed
+    busy: list[Cell]  # left to another process that is running them
+    left: list[Cell]  # not finished because time ran out
 
 
 def run(cells: Sequence[Cell], common: Sequence[str], out: Path, *, seconds: float) -> Outcome:

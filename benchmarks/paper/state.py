@@ -15,37 +15,22 @@ Rates = Mapping[tuple[str, ...], float]
 
 
 class Need(NamedTuple):
-    """Something that a cell lacks.
+    """Something that a cell lacks."""
 
-    Attributes:
-      name: Such as `data cifar10`.
-      where: Where it was looked for, None where the user has to say.
-      how: What gets it.
-    """
-
-    name: str
-    where: str | None
-    how: str
+    name: str  # such as `data cifar10`
+    where: str | None  # where it was looked for, None where the user has to say
+    how: str  # what gets it
 
 
 class State(NamedTuple):
-    """How far one cell is.
+    """How far one cell is."""
 
-    Attributes:
-      finished: Whether there is nothing left to do.
-      done: Steps in the log.
-      steps: Steps of the run.
-      images: Images in a step.
-      missing: What it still needs.
-      accuracy: Test accuracy, None before the end.
-    """
-
-    finished: bool
-    done: int
+    finished: bool  # whether there is nothing left to do
+    done: int  # steps in the log
     steps: int
     images: int
-    missing: tuple[Need, ...]
-    accuracy: float | None
+    missing: tuple[Need, ...]  # what it still needs
+    accuracy: float | None  # test accuracy, None before the end
 
 
 def state(cell: Cell, common: Sequence[str], out: Path) -> State:

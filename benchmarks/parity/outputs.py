@@ -28,19 +28,13 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What one gradient computation gives.
+    """What one gradient computation gives."""
 
-    Attributes:
-      logits: Of the batch.
-      features: Named maps, channels last.
-      gradients: Of the mean squared difference of logits and targets, by our parameters' paths.
-      statistics: The running means and variances afterwards, by our paths.
-    """
-
-    logits: np.ndarray
-    features: Tensors
+    logits: np.ndarray  # of the batch
+    features: Tensors  # named maps, channels last
+    # Of the mean squared difference of logits and targets, by our parameters' paths.
     gradients: Tensors
-    statistics: Tensors
+    statistics: Tensors  # the running means and variances afterwards, by our paths
 
 
 def random_batch(size: int, image_size: int, classes: int, seed: int = 0) -> Batch:

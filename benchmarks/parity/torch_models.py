@@ -24,18 +24,12 @@ from optax_dtnh.models._vit import HEAD_WIDTH
 
 
 class Library(NamedTuple):
-    """Who builds a network of torch.
+    """Who builds a network of torch."""
 
-    Attributes:
-      package: Its name, to import.
-      scheme: How it names tensors in files.
-      build: From a model of ours, of which it reads the sizes, to a module.
-      taps: From the module to its submodules by the names of our feature maps.
-    """
-
-    package: str
-    scheme: Scheme
-    build: Callable[[Any], Any]
+    package: str  # its name, to import
+    scheme: Scheme  # how it names tensors in files
+    build: Callable[[Any], Any]  # from a model of ours, of which it reads the sizes, to a module
+    # From the module to its submodules by the names of our feature maps.
     taps: Callable[[Any], dict[str, Any]]
 
 

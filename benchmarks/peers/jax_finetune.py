@@ -25,19 +25,12 @@ Fun = Callable[..., Any]
 
 
 class Task(NamedTuple):
-    """What every method shares.
+    """What every method shares."""
 
-    Attributes:
-      params: Parameters of the student.
-      stats: Its running statistics.
-      pretrained: Parameters and statistics of the pretrained network.
-      losses: `(params, stats, pretrained, images, labels) -> ((loss, reg), stats)`.
-    """
-
-    params: Any
-    stats: Any
-    pretrained: Any
-    losses: Fun
+    params: Any  # parameters of the student
+    stats: Any  # its running statistics
+    pretrained: Any  # parameters and statistics of the pretrained network
+    losses: Fun  # `(params, stats, pretrained, images, labels) -> ((loss, reg), stats)`
 
 
 def build(spec: Spec) -> Contender:

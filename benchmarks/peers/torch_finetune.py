@@ -19,18 +19,11 @@ from benchmarks.peers.torch_rules import BY_HAND, by_hand, by_torchjd
 
 
 class Task(NamedTuple):
-    """What every method shares.
+    """What every method shares."""
 
-    Attributes:
-      student: In training mode.
-      teacher: In evaluation mode, without gradients.
-      images: Channels first.
-      labels: Their classes.
-    """
-
-    student: ResNet18
-    teacher: ResNet18
-    images: Tensor
+    student: ResNet18  # in training mode
+    teacher: ResNet18  # in evaluation mode, without gradients
+    images: Tensor  # channels first
     labels: Tensor
 
 

@@ -16,25 +16,15 @@ from optax_dtnh.regularizers import feature_distance
 
 
 class Sizes(NamedTuple):
-    """The sizes of a decoder and of its batch.
+    """The sizes of a decoder and of its batch."""
 
-    Attributes:
-      layers: How many blocks.
-      width: Of the state.
-      heads: Of the attention; `width / heads` units each.
-      mlp: Units of the gated MLP.
-      vocabulary: Tokens.
-      batch: Sequences per step, over all devices.
-      length: Tokens of a sequence.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    mlp: int
+    layers: int  # how many blocks
+    width: int  # of the state
+    heads: int  # of the attention; `width / heads` units each
+    mlp: int  # units of the gated MLP
     vocabulary: int
-    batch: int
-    length: int
+    batch: int  # sequences per step, over all devices
+    length: int  # tokens of a sequence
 
 
 LLAMA_7B = Sizes(32, 4096, 32, 11008, 32000, batch=64, length=2048)

@@ -27,19 +27,12 @@ Dims = tuple[int, ...]
 
 
 class Instruction(NamedTuple):
-    """One line of a computation.
+    """One line of a computation."""
 
-    Attributes:
-      name: Of its result.
-      result: Its type, as text.
-      kind: Such as `all-reduce`.
-      rest: The operands and everything behind them.
-    """
-
-    name: str
+    name: str  # of its result
     result: str
-    kind: str
-    rest: str
+    kind: str  # such as `all-reduce`
+    rest: str  # the operands and everything behind them
 
 
 def collectives(text: str, trips: int | None = None) -> dict[str, tuple[int, int]]:

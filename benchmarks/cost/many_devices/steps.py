@@ -16,17 +16,11 @@ WEIGHT, RATE = 0.1, 1e-4
 
 
 class Compared(NamedTuple):
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-      gradients: From the losses to what is differentiated.
-      transformation: The optimizer, with or without this library.
-      against: Name of the step without this library that it is compared with, or itself.
-    """
-
-    gradients: Callable[[Losses], Fun]
-    transformation: optax.GradientTransformation
-    against: str
+    gradients: Callable[[Losses], Fun]  # from the losses to what is differentiated
+    transformation: optax.GradientTransformation  # the optimizer, with or without this library
+    against: str  # name of the step without this library that it is compared with, or itself
 
 
 def losses_of(sizes: Sizes) -> Losses:

@@ -24,17 +24,11 @@ from optax_dtnh.finetune.forms import FORMS
 
 
 class Candidate(NamedTuple):
-    """The numbers that tell the candidates apart, each an array with one entry per candidate.
+    """The numbers that tell the candidates apart, each an array with one entry per candidate."""
 
-    Attributes:
-      weight: Of the regularizer, 0 for fine-tuning.
-      removed: Share of the conflict that is removed: 0 for the plain regularizer, 1 for DTNH.
-      decay: Weight decay of the backbone, of fine-tuning alone.
-    """
-
-    weight: Any
-    removed: Any
-    decay: Any
+    weight: Any  # of the regularizer, 0 for fine-tuning
+    removed: Any  # share of the conflict that is removed: 0 for the plain regularizer, 1 for DTNH
+    decay: Any  # weight decay of the backbone, of fine-tuning alone
 
 
 def candidates(weights: Sequence[float]) -> Candidate:

@@ -17,16 +17,11 @@ from benchmarks.digits.variants.training import COMPILER_OPTIONS
 
 
 class Folds(NamedTuple):
-    """Which images each fold learns from and which it is scored on.
+    """Which images each fold learns from and which it is scored on."""
 
-    Attributes:
-      learned: Indices, shape `[folds, images - images / folds]`.
-      held_out: Indices, shape `[folds, images / folds]`.
-      batches: Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
-    """
-
-    learned: np.ndarray
-    held_out: np.ndarray
+    learned: np.ndarray  # indices, shape `[folds, images - images / folds]`
+    held_out: np.ndarray  # indices, shape `[folds, images / folds]`
+    # Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
     batches: np.ndarray | None
 
 

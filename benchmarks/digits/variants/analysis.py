@@ -19,29 +19,17 @@ PLAIN, CONTROL = "plain", "plain, decoupled"  # not forms of the method, but wha
 
 
 class Cell(NamedTuple):
-    """One form in one cell.
-
-    Attributes:
-      case: As in the record.
-      regularizer: Its name.
-      weight: Of the regularizer.
-      form: Its name.
-      accuracy: Of the form, in %, by seed.
-      plain: Of the plain regularizer, likewise.
-      fine_tuned: Of fine-tuning, likewise.
-      training_loss: Mean over seeds, NaN if any seed diverged.
-      descent: Share of the steps that descend, mean over seeds.
-    """
+    """One form in one cell."""
 
     case: dict[str, Any]
     regularizer: str
-    weight: float
+    weight: float  # of the regularizer
     form: str
-    accuracy: np.ndarray
-    plain: np.ndarray
-    fine_tuned: np.ndarray
-    training_loss: float
-    descent: float
+    accuracy: np.ndarray  # of the form, in %, by seed
+    plain: np.ndarray  # of the plain regularizer, likewise
+    fine_tuned: np.ndarray  # of fine-tuning, likewise
+    training_loss: float  # mean over seeds, NaN if any seed diverged
+    descent: float  # share of the steps that descend, mean over seeds
 
     @property
     def better(self) -> np.ndarray:

@@ -19,16 +19,12 @@ ASKED = 5
 
 
 class Outcome(NamedTuple):
-    """What one run is judged by.
+    """What one run is judged by."""
 
-    Attributes:
-      correct: How many test images are classified correctly.
-      training_loss: Cross-entropy on all target images and the labels trained on, at the end.
-      descent: Share of the steps, as added to the parameters, that lower this loss to first order.
-    """
-
-    correct: jax.Array
+    correct: jax.Array  # how many test images are classified correctly
+    # Cross-entropy on all target images and the labels trained on, at the end.
     training_loss: jax.Array
+    # Share of the steps, as added to the parameters, that lower this loss to first order.
     descent: jax.Array
 
 
