@@ -35,7 +35,7 @@ exit code is 1 if anything fails.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 
@@ -48,12 +48,6 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a bar is missed."""
-    jax.config.update("jax_platforms", "cpu")
-    return command(QUESTION, argv)
-
-
 def options_of(parser: ArgumentParser) -> None:
     """Add the option of the times."""
     parser.add_argument("--wall", action="store_true", help="Run updates and report their times.")
@@ -61,6 +55,7 @@ def options_of(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace) -> Results:
     """Return the results: every table, and whether bars on storage are asserted."""
+    jax.config.update("jax_platforms", "cpu")
     known = {"backend": jax.default_backend(), "storage_asserted": storage_is_known()}
     return report.results(measured(options.wall), **known)
 
@@ -90,4 +85,4 @@ def text(results: Results) -> str:
 QUESTION = Question("cost", __doc__, measure, text, report.failures, options=options_of)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

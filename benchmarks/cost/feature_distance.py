@@ -19,7 +19,7 @@ is run. It takes a minute on two CPU cores. The exit code is 1 if a bar is misse
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 
@@ -42,14 +42,9 @@ BARS: dict[Maps, float] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Count, write and print; return 1 if a bar is missed."""
-    jax.config.update("jax_platforms", "cpu")
-    return command(QUESTION, argv)
-
-
 def measure(options: Namespace) -> Results:  # noqa: ARG001
     """Return the results: one table."""
+    jax.config.update("jax_platforms", "cpu")
     return report.results([table(resnet18)])
 
 
@@ -91,4 +86,4 @@ def missed(name: str, row: Mapping[str, float], bar: float, late: bool) -> list[
 QUESTION = Question("cost.feature_distance", __doc__, measure, report.text, report.failures)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -24,7 +24,7 @@ The exit code is 1 if a bar is missed.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -57,12 +57,6 @@ STAGES = {LAST: 1.67, ("stage3",): 1.55, ("stage2",): 1.32, ("stage1",): 1.15}
 Programs = dict[str, jax.stages.Compiled]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a bar is missed."""
-    jax.config.update("jax_platforms", "cpu")
-    return command(QUESTION, argv)
-
-
 def options_of(parser: ArgumentParser) -> None:
     """Add the option of the times."""
     parser.add_argument("--wall", action="store_true", help="Run steps and report their times.")
@@ -70,6 +64,7 @@ def options_of(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace) -> Results:
     """Return the results: a table of the methods and one of the maps."""
+    jax.config.update("jax_platforms", "cpu")
     return report.results(measured(options.wall))
 
 
@@ -175,4 +170,4 @@ QUESTION = Question(
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -24,7 +24,7 @@ to 65 seconds on two idle CPU cores.
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.digits import methods
 from benchmarks.digits.methods import PAIRS, SGD, Method, regularized
@@ -59,10 +59,7 @@ QUESTION = question(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    return command(QUESTION, argv)
-
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,14 +28,14 @@ It takes 8 minutes on two cores.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import Histories, K, draw, measured
-from benchmarks.guarantee.table import table
+from benchmarks.guarantee.pages import record_table
 from benchmarks.harness.command import Question, command
 
 RANGES = {  # of weight * |r| / |g|
@@ -43,11 +43,6 @@ RANGES = {  # of weight * |r| / |g|
     "bfloat16": {"ordinary": (0.1, 10.0), "beyond": (10.0, 1e3)},
 }
 OPPOSED = {"float32": (1e2, 1e4, 1e5, 1e6, 1e8), "bfloat16": (1.0, 10.0, 100.0, 1e4)}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a promise is not kept."""
-    return command(QUESTION, argv)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -111,7 +106,7 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-QUESTION = Question("guarantee", __doc__, measure, table, failures, options=add_options)
+QUESTION = Question("guarantee", __doc__, measure, record_table, failures, options=add_options)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

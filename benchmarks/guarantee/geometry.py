@@ -13,7 +13,7 @@ as long along `g` as `g` is. In agreement it changes nothing.
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +149,11 @@ def failures(results: dict[str, Any]) -> list[str]:
     return [message for message, holds in claims.items() if not holds]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw both pictures; return 1 if they do not show what is claimed."""
-    return command(QUESTION, argv)
-
-
 QUESTION = Question(
     "guarantee.geometry", __doc__, measure, lambda results: markdown(results["rows"]), failures
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,7 +23,6 @@ CPU time each, most of which is compilation, so about two minutes; 33 runs are s
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +135,7 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, write and print; return 1 if a method does not train."""
-    return command(QUESTION, argv)
-
-
 QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, add_options)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -25,7 +25,7 @@ It is compared with transformers if its names are Hugging Face's, else with torc
 import functools
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,11 +83,6 @@ CASES = (
         for library in ("torchvision ViT", "timm ViT", "Hugging Face ViT")
     ),
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, write and print; return 1 if a claim fails."""
-    return command(QUESTION, argv)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -173,6 +168,8 @@ def text(results: dict[str, Any]) -> str:
 QUESTION = Question(
     "parity", __doc__, measure, text, failures, options=add_options, packages=PACKAGES
 )
+
+main = functools.partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

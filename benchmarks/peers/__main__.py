@@ -27,7 +27,7 @@ import os
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,6 @@ TABLES = {
     "step": measure.steps,
     "finetuning": measure.finetuning,
 }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, write and print; return 1 if a claim fails."""
-    return command(QUESTION, argv)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -106,6 +101,8 @@ def failures(results: dict[str, Any]) -> list[str]:
 QUESTION = Question(
     "peers", __doc__, measured, report.text, failures, options=add_options, packages=PACKAGES
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

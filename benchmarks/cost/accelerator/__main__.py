@@ -25,6 +25,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -46,11 +47,6 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
 Row = Mapping[str, Any]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if compiled and eager updates differ."""
-    return command(QUESTION, argv)
 
 
 def options_of(parser: ArgumentParser) -> None:
@@ -112,6 +108,8 @@ def text(results: Results) -> str:
 QUESTION = Question(
     "cost.accelerator", __doc__, measure, text, report.failures, None, options_of, PACKAGES
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

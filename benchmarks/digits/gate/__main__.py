@@ -28,7 +28,6 @@ computed again.
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
 
 from benchmarks.digits.gate import report, scoring
 from benchmarks.digits.variants.cases import WHOLE
@@ -60,10 +59,5 @@ QUESTION = Question(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    return command.command(QUESTION, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.command(QUESTION))

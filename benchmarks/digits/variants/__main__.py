@@ -27,7 +27,6 @@ It takes an hour next to other work.
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 
 from benchmarks.digits.variants import analysis, cases, figure, runs, table
 from benchmarks.harness.command import Question, command
@@ -61,10 +60,5 @@ QUESTION = Question(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    return command(QUESTION, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))
