@@ -46,14 +46,7 @@ def source_pool(digits: Images, seed: int) -> Images:
 def task(digits: Images, seed: int, shots: int, test_size: int = TEST_SIZE) -> Task:
     """Return `shots` images per class as the target and others to test, none from the source pool.
 
-    Args:
-      digits: All images.
-      seed: Of the random order that the parts are cut from.
-      shots: Target images per class. A smaller target is a part of a larger one.
-      test_size: Number of test images; a smaller test set leaves more for the target.
-
-    Raises:
-      ValueError: Fewer than `shots` images of a class are left for the target.
+    A smaller target is a part of a larger one, and a smaller test set leaves more for the target.
     """
     _, test, rest = _parts(digits, seed, test_size)
     target = _first_of_each_class(digits.labels, rest, shots)

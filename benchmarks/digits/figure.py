@@ -22,12 +22,7 @@ REFERENCE_STYLE: dict[str, Any] = {"color": "0.35", "linestyle": ":", "linewidth
 
 
 def draw(results: dict[str, Any], title: str) -> Figure:
-    """Return the figure; save it with `figure.savefig(path)`.
-
-    Args:
-      results: As in the JSON.
-      title: The question that the figure answers.
-    """
+    """Return the figure; save it with `figure.savefig(path)`."""
     regularizers = list(dict.fromkeys(m["regularizer"] for m in results["methods"]))
     regularizers.remove(None)
     rows, columns = len(regularizers), len(results["cells"])

@@ -90,14 +90,10 @@ def regularized(
     decay: optax.GradientTransformation = HEAD_DECAY,
     **options: Any,
 ) -> Method:
-    """Return the method of one regularizer, one optimizer and one form.
+    """Return the method of a regularizer in `PAIRS`, whose name it gets, an optimizer and a form.
 
-    Args:
-      regularizer: A name in `PAIRS`; the method gets this name.
-      optimizer: What the form is combined with.
-      form: Where the regularizer meets the optimizer.
-      decay: Added to the gradient of the loss.
-      **options: Of `dtnh` or `add_l2_sp`, where they are not the usual ones.
+    `decay` is added to the gradient of the loss. `options` of `dtnh` or `add_l2_sp` are those that
+    are not the usual ones.
     """
     in_place = regularizer == "L2-SP" and not form.takes_pair
     member, gradients = (add_l2_sp, loss_gradient) if in_place else (dtnh, PAIRS[regularizer])

@@ -125,15 +125,8 @@ def fine_tune(
 ) -> tuple[Params, Any]:
     """Return the parameters after training from the source with a new head, and what was observed.
 
-    Args:
-      method: What to train with.
-      weight: Of the regularizer, or whatever else the method's optimizer is made from.
-      seed: Of the new head.
-      source: The source network.
-      target: The images to learn.
-      flags: One per step, for `observe`.
-      batches: The indices of every step's images, of shape `[steps, size]`; None for all of them.
-      observe: Gives what is returned of every step.
+    `weight` is whatever the method's optimizer is made from. `flags` has one entry per step, for
+    `observe`; `batches` the indices of every step's images, of shape `[steps, size]`, None for all.
     """
     params, tx = with_new_head(seed, source), method.optimizer(weight)
     pixels, labels = map(jnp.asarray, target)

@@ -30,12 +30,7 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean with its two-sided t interval, `mean ± t * s / sqrt(n)`.
-
-    Args:
-      values: One per seed, shape `[n]`, n >= 1.
-      level: Confidence level.
-    """
+    """Return the mean of `[n]` values with its two-sided t interval, `mean ± t * s / sqrt(n)`."""
     x = np.asarray(values, dtype=np.float64)
     mean = float(np.mean(x))
     if x.size < 2 or not math.isfinite(mean):
@@ -49,13 +44,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of `treatment - control` with its paired t interval.
 
-    Args:
-      treatment: One value per seed.
-      control: The values of the same seeds in the same order.
-      level: Confidence level.
-
-    Raises:
-      ValueError: The two differ in shape.
+    Both have one value per seed, in the same order.
     """
     x, y = np.asarray(treatment, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if x.shape != y.shape:

@@ -84,11 +84,7 @@ def _place(given: str) -> tuple[str, str]:
 
 
 def chosen(options: Namespace) -> tuple[Table, list[Cell]]:
-    """Return the table as the options want it, and the cells that they name.
-
-    Raises:
-      UsageError: A name is not in the table, or an argument for all cells is of one cell.
-    """
+    """Return the table as the options want it, and the cells that they name."""
     own = [word for word in options.rest if word.split("=")[0] in OWN]
     if own:
         raise UsageError(

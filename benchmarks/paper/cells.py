@@ -80,9 +80,6 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
     """Return the cells that `words` name, all if there are none.
 
     Words of one kind (sources, targets, methods, seeds) are alternatives; kinds narrow each other.
-
-    Raises:
-      UsageError: A word names nothing, or the words together name no cell.
     """
     everything = list(cells(table))
     kinds = [set(names) for names in zip(*(cell.words() for cell in everything), strict=True)]
@@ -122,12 +119,7 @@ def placed(
 
 
 def arguments(cell: Cell, common: Sequence[str]) -> list[str]:
-    """Return the arguments of the command, but for `--out`.
-
-    Args:
-      cell: To run; what it lacks is "missing".
-      common: Arguments of every cell of the table.
-    """
+    """Return the arguments of the command, but for `--out`; what the cell lacks is "missing"."""
     count = cell.target.train_per_class
     return [
         *("--source", cell.source.where or "missing"),

@@ -13,11 +13,7 @@ SHIFT = 0.12  # of the two methods of one regularizer, to both sides
 
 
 def draw(results: Results) -> Figure:
-    """Return the figure; save it with `figure.savefig(path)`.
-
-    Args:
-      results: With at least one run.
-    """
+    """Return the figure of at least one run; save it with `figure.savefig(path)`."""
     sources, targets = (list(dict.fromkeys(names)) for names in zip(*pairs(results), strict=True))
     rows, columns = len(sources), len(targets)
     size = (max(2.7 * columns + 0.8, 6.4), 2.5 * rows + 1.5)

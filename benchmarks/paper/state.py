@@ -34,16 +34,7 @@ class State(NamedTuple):
 
 
 def state(cell: Cell, common: Sequence[str], out: Path) -> State:
-    """Return how far a cell is.
-
-    Args:
-      cell: One of the table.
-      common: Arguments of the command, for every cell.
-      out: Folder of the table.
-
-    Raises:
-      UsageError: Its folder is that of a run with other settings.
-    """
+    """Return how far a cell is; a folder of a run with other settings is a `UsageError`."""
     asked, folder = settings(cell, common), out / str(cell)
     run_folder.check(folder, asked)
     log, finished = run_folder.entries(folder / run_folder.LOG), run_folder.is_finished(folder)

@@ -41,11 +41,7 @@ class Reference(NamedTuple):
 
 
 def package(name: str) -> Any:
-    """Return an optional package.
-
-    Raises:
-      ImportError: It is not installed.
-    """
+    """Return an optional package; the error says how to get it."""
     if name != "torch":
         declare_operators()
     try:
@@ -73,15 +69,7 @@ def loaded_reference(
 ) -> Reference:
     """Return the library's network of the size of `model` with the tensors of a checkpoint.
 
-    Args:
-      library: One whose naming scheme the checkpoint has.
-      model: Of which the sizes are read.
-      tensors: By their names in the checkpoint.
-      config: The `config.json` of a Hugging Face checkpoint, if there is one: it can ask for more
-        than sizes.
-
-    Raises:
-      ValueError: The network has other tensors.
+    The `config.json` of a Hugging Face checkpoint, if there is one, can ask for more than sizes.
     """
     net = library.build(model)
     if hasattr(net, "save_pretrained"):

@@ -58,11 +58,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check_packages() -> None:
-    """Refuse to start without what is compared.
-
-    Raises:
-      ImportError: A package is missing.
-    """
+    """Refuse to start without what is compared."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(

@@ -15,13 +15,8 @@ SEED = 0  # with it, both regularizers conflict with the loss
 def write(torch: Client, spec: Spec, folder: Path, seed: int = SEED) -> dict[str, str]:
     """Write both and return their paths by role.
 
-    The student has followed the loss's gradient once, so that L2-SP pulls against the loss.
-
-    Args:
-      torch: Computes the gradient.
-      spec: Sizes of the batch that it is of.
-      folder: To write into.
-      seed: Of the random weights.
+    The student has followed the loss's gradient once, so that L2-SP pulls against the loss. It is
+    torch that computes the gradient.
     """
     paths = {role: str(folder / f"{role}.safetensors") for role in ("teacher", "student")}
     model = resnet18(classes=spec["classes"], rngs=nnx.Rngs(seed))

@@ -37,11 +37,8 @@ def looped(body: Body, iterations: int = ITERATIONS) -> Loop:
 def seconds_of(loop: Loop, carry: Any, *args: Any, seconds: float) -> float:
     """Return the seconds of one iteration: the median of repeats, each many dispatches long.
 
-    Args:
-      loop: From `looped`, or compiled from it.
-      carry: Where it starts; given away.
-      args: That stay the same.
-      seconds: That one repeat should take.
+    `loop` is from `looped`, or compiled from it; `carry` is given away. One repeat should take
+    `seconds`.
     """
     carry, _ = _timed(loop, 1, carry, *args)  # it may compile
     carry, first = _timed(loop, 1, carry, *args)

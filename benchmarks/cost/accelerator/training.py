@@ -32,13 +32,7 @@ def table(networks: Mapping[str, Network], seconds: float, until: float) -> Tabl
 
 
 def step_seconds(step: Step, begin: tuple[Any, Any], seconds: float) -> float:
-    """Return the seconds of one training step.
-
-    Args:
-      step: What is timed.
-      begin: Parameters, which stay as they are, and a batch.
-      seconds: That one repeat should take.
-    """
+    """Return the seconds of a training step from parameters, left as they are, and a batch."""
     params, batch = jax.tree.map(jnp.copy, begin)
     run = run_of(step)
     loop = looped(lambda carry, *batch: run(*carry, *batch)[:3])

@@ -38,12 +38,7 @@ class Instruction(NamedTuple):
 def collectives(text: str, trips: int | None = None) -> dict[str, tuple[int, int]]:
     """Return how often every kind of collective runs, and the bytes of its results per device.
 
-    Args:
-      text: The program, as from `compiled.as_text()`.
-      trips: Of loops that do not say how often they run, as XLA for TPU leaves them.
-
-    Raises:
-      ValueError: A loop does not say, and there is no `trips`.
+    `trips` is that of loops that do not say how often they run, as XLA for TPU leaves them.
     """
     # A pipelined collective stands in several fusions, which share its channel.
     found: dict[tuple[str, str], tuple[int, int]] = {}

@@ -49,10 +49,7 @@ def stages_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> int:
 def broken(name: str, found: Mapping[str, int], stages: int) -> list[str]:
     """Return a message for every bar missed by an update, whose optimizer communicates nothing.
 
-    Args:
-      name: Of the use.
-      found: How many collectives it runs, by kind.
-      stages: All-reduces that one sum over the parameters takes. With one, the bar is exact.
+    `stages` all-reduces are what one sum over the parameters takes. With one, the bar is exact.
     """
     count, most = found["all-reduce"], ROUNDS.get(name, 1) * stages
     holds = count == most if stages == 1 else count <= most

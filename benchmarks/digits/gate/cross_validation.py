@@ -26,11 +26,7 @@ class Folds(NamedTuple):
 
 
 def folds_of(labels: np.ndarray, seed: int, folds: int, steps: int, batch: int | None) -> Folds:
-    """Return folds with about the same number of images of every label, whichever these are.
-
-    Raises:
-      ValueError: The images cannot be dealt out evenly.
-    """
+    """Return folds with about the same number of images of every label, whichever these are."""
     if len(labels) % folds:
         raise ValueError(
             f"`folds` should divide the number of images, {len(labels)}, got {folds}. "
@@ -94,9 +90,7 @@ def held_out_logits(
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean cross-entropy of every candidate and seed, `[seeds, candidates]`.
 
-    Args:
-      logits: As from `held_out_logits`.
-      labels: Of the images held out, `[seeds, folds, images]`.
+    `logits` are from `held_out_logits`, `labels` of shape `[seeds, folds, images]`.
     """
     top = logits.max(-1, keepdims=True)
     log_sum = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]

@@ -41,9 +41,6 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the lines of `file`, created if needed, without a torn last one.
 
     The first line is `expected` with the environment of the run that created it.
-
-    Raises:
-      UsageError: The file was made with other settings.
     """
     whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
     lines = [json.loads(line) for line in whole.splitlines()]
