@@ -34,7 +34,7 @@ exit code is 1 if anything fails.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 
 import jax
@@ -43,14 +43,9 @@ from benchmarks.cost import report, tables
 from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.networks import NETWORKS
 from benchmarks.cost.uses import GROWING, WITH_SGD
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the times."""
-    parser.add_argument("--wall", action="store_true", help="Run updates and report their times.")
 
 
 def measure(options: Namespace) -> Results:
@@ -82,7 +77,8 @@ def text(results: Results) -> str:
     return f"{units}{known} {report.text(results)}"
 
 
-QUESTION = Question("cost", __doc__, measure, text, report.failures, options=options_of)
+OPTION = option("--wall", action="store_true", help="Run updates and report their times.")
+QUESTION = Question("cost", __doc__, measure, text, report.failures, options=OPTION)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

@@ -83,19 +83,14 @@ def flops_table(networks: Mapping[str, Network]) -> Table:
     rows, failures = [], []
     for name, network in networks.items():
         for place, bar in bars.FLOPS.items():
-            ratios = flops_ratios(network, SEEN[name][place])
+            losses, args = losses_and_batch(network, SEEN[name][place])
+            one, pair, zero_array = gradient_flops(losses, *args)
+            ratios = {"pair": pair / one, "zero array": zero_array / one}
             rows.append({"network": name, "regularizer of the": place, **ratios, "at most": bar})
             if not ratios["pair"] <= bar:
                 failures.append(f"{name}, {place}: flops {ratios['pair']:.3f}, at most {bar}")
     title = "flops of value_and_grad_pair relative to one gradient (zero array: a control)"
     return Table(title, rows, failures)
-
-
-def flops_ratios(network: Network, layer: int) -> dict[str, float]:
-    """Return the flops of a pair from `value_and_grad_pair`, and from a vjp with a zero array."""
-    losses, args = losses_and_batch(network, layer)
-    one, pair, zero_array = gradient_flops(losses, *args)
-    return {"pair": pair / one, "zero array": zero_array / one}
 
 
 def export_table() -> Table:

@@ -23,7 +23,7 @@ The exit code is 1 if a bar is missed.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,7 +37,7 @@ from benchmarks.cost.clock import ROUNDS, columns, repeated
 from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost
 from benchmarks.cost.resnets import Make, Maps, abstract_of, states_of
 from benchmarks.cost.training import Step, lowered, methods
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 from benchmarks.harness.timing import Run, paired_ratio
@@ -55,11 +55,6 @@ BARS = {
 STAGES = {LAST: 1.67, ("stage3",): 1.55, ("stage2",): 1.32, ("stage1",): 1.15}
 
 Programs = dict[str, jax.stages.Compiled]
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the times."""
-    parser.add_argument("--wall", action="store_true", help="Run steps and report their times.")
 
 
 def measure(options: Namespace) -> Results:
@@ -165,8 +160,9 @@ def runs_of(make: Make, steps: Mapping[str, Step], programs: Programs) -> dict[s
     return runs
 
 
+OPTION = option("--wall", action="store_true", help="Run steps and report their times.")
 QUESTION = Question(
-    "cost.training_step", __doc__, measure, report.text, report.failures, None, options_of
+    "cost.training_step", __doc__, measure, report.text, report.failures, None, OPTION
 )
 
 if __name__ == "__main__":

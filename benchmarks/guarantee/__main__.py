@@ -27,7 +27,7 @@ It takes 8 minutes on two cores.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,19 +36,13 @@ import numpy as np
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import Histories, K, draw, measured
 from benchmarks.guarantee.pages import record_table
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 
 RANGES = {  # of weight * |r| / |g|
     "float32": {"ordinary": (0.1, 10.0), "large": (10.0, 1e5), "beyond": (1e5, 1e8)},
     "bfloat16": {"ordinary": (0.1, 10.0), "beyond": (10.0, 1e3)},
 }
 OPPOSED = {"float32": (1e2, 1e4, 1e5, 1e6, 1e8), "bfloat16": (1.0, 10.0, 100.0, 1e4)}
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--draws`."""
-    text = "Number of histories for each cell of the table (default: 4000)."
-    parser.add_argument("--draws", type=int, default=4000, metavar="N", help=text)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -106,7 +100,9 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-QUESTION = Question("guarantee", __doc__, measure, record_table, failures, options=add_options)
+DRAWS = "Number of histories for each cell of the table (default: 4000)."
+OPTION = option("--draws", type=int, default=4000, metavar="N", help=DRAWS)
+QUESTION = Question("guarantee", __doc__, measure, record_table, failures, options=OPTION)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

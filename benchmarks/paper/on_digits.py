@@ -22,7 +22,7 @@ CPU time each, most of which is compilation, so about two minutes; 33 runs are s
 
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.harness import record
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.paper import figure, report, runs
 from benchmarks.paper.cells import Asset, Table, Target, cells, placed
 from optax_dtnh.finetune.settings import METHODS
@@ -93,14 +93,6 @@ def train_source(out: Path) -> float:
     return record.read(out / "source/summary.json")["test_accuracy"]
 
 
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--seeds`."""
-    text = "Number of seeds (default: %(default)d)."
-    parser.add_argument(
-        "--seeds", type=int, default=1, choices=range(1, 21), metavar="N", help=text
-    )
-
-
 def measure(options: Namespace) -> dict[str, Any]:
     """Train the source and all methods anew, and return the results."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +127,9 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, add_options)
+SEEDS: dict[str, Any] = {"type": int, "default": 1, "choices": range(1, 21), "metavar": "N"}
+OPTION = option("--seeds", help="Number of seeds (default: %(default)d).", **SEEDS)
+QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, OPTION)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

@@ -23,7 +23,7 @@ the CPU, everything small, for tests: its times say nothing.
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from benchmarks.cost import report
 from benchmarks.cost.accelerator import equality, training, update
 from benchmarks.cost.accelerator.clock import copy_bandwidth
 from benchmarks.cost.accelerator.networks import NETWORKS
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 from optax_dtnh.finetune.errors import UsageError
@@ -47,11 +47,6 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
 Row = Mapping[str, Any]
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the CPU."""
-    parser.add_argument("--cpu", action="store_true", help="Run everything small on the CPU.")
 
 
 def measure(options: Namespace) -> Results:
@@ -105,8 +100,9 @@ def text(results: Results) -> str:
     return "\n\n".join(([NO_MEASUREMENT] if results["cpu"] else []) + [report.text(results)])
 
 
+OPTION = option("--cpu", action="store_true", help="Run everything small on the CPU.")
 QUESTION = Question(
-    "cost.accelerator", __doc__, measure, text, report.failures, None, options_of, PACKAGES
+    "cost.accelerator", __doc__, measure, text, report.failures, None, OPTION, PACKAGES
 )
 
 main = partial(command, QUESTION)

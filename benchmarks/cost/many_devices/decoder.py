@@ -5,6 +5,7 @@ recomputed in the backward pass, so that the program does not grow with their nu
 float32.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,23 +30,26 @@ class Sizes(NamedTuple):
 
 LLAMA_7B = Sizes(32, 4096, 32, 11008, 32000, batch=64, length=2048)
 
-# Of every dimension, who cuts it: "fsdp" the state's width, "tensor" heads, units and tokens.
-LAYER_AXES = {
-    "attention_norm": (None, "fsdp"),
-    "query": (None, "fsdp", "tensor"),
-    "key": (None, "fsdp", "tensor"),
-    "value": (None, "fsdp", "tensor"),
-    "output": (None, "tensor", "fsdp"),
-    "mlp_norm": (None, "fsdp"),
-    "gate": (None, "fsdp", "tensor"),
-    "up": (None, "fsdp", "tensor"),
-    "down": (None, "tensor", "fsdp"),
+# Of every dimension, its name in `Sizes` and the axis of the mesh that cuts it.
+DIMENSIONS = {
+    "layers": ("layers", None),
+    "state": ("width", "fsdp"),
+    "heads": ("width", "tensor"),
+    "units": ("mlp", "tensor"),
+    "tokens": ("vocabulary", "tensor"),
 }
-AXES = {
-    "embedding": ("tensor", "fsdp"),
-    "layers": LAYER_AXES,
-    "norm": ("fsdp",),
-    "head": ("fsdp", "tensor"),
+LAYERS = {
+    **dict.fromkeys(("attention_norm", "mlp_norm"), ("layers", "state")),
+    **dict.fromkeys(("query", "key", "value"), ("layers", "state", "heads")),
+    "output": ("layers", "heads", "state"),
+    **dict.fromkeys(("gate", "up"), ("layers", "state", "units")),
+    "down": ("layers", "units", "state"),
+}
+LEAVES = {
+    "embedding": ("tokens", "state"),
+    "layers": LAYERS,
+    "norm": ("state",),
+    "head": ("state", "tokens"),
 }
 STATE_AXES = ("fsdp", None, None)  # of the state: the batch is cut, its width is not
 
@@ -54,16 +58,17 @@ Params = Any
 
 def shapes(sizes: Sizes) -> Params:
     """Return the shape of every parameter, the layers' stacked."""
-    layers, d, _, m, v, *_ = sizes
-    stacked = {
-        "attention_norm": (layers, d),
-        **{name: (layers, d, d) for name in ("query", "key", "value", "output")},
-        "mlp_norm": (layers, d),
-        "gate": (layers, d, m),
-        "up": (layers, d, m),
-        "down": (layers, m, d),
-    }
-    return {"embedding": (v, d), "layers": stacked, "norm": (d,), "head": (d, v)}
+    return _of_dimensions(lambda name: getattr(sizes, DIMENSIONS[name][0]))
+
+
+def axes() -> Params:
+    """Return the axes of the mesh that cut every parameter."""
+    return _of_dimensions(lambda name: DIMENSIONS[name][1])
+
+
+def _of_dimensions(fun: Callable[[str], Any]) -> Params:
+    is_leaf = lambda x: isinstance(x, tuple)  # noqa: E731
+    return jax.tree.map(lambda names: tuple(map(fun, names)), LEAVES, is_leaf=is_leaf)
 
 
 def losses(

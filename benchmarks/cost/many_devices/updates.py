@@ -17,19 +17,14 @@ from optax_dtnh import dtnh
 ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0}
 
 
-def use_of(name: str, update=pair) -> Use:
-    """Return the update of a whole step."""
-    return Use(STEPS[name].transformation, update)
-
-
+ALONE = ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
 UPDATES = {
-    **{
-        name: use_of(name, one_gradient)
-        for name in ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
-    },
+    **{name: Use(STEPS[name].transformation, one_gradient) for name in ALONE},
     "dtnh, SGD": Use(optax.chain(dtnh(WEIGHT), SGD), pair),
-    "dtnh, inner=scale_by_adam": use_of("dtnh, inner=scale_by_adam"),
-    "scale_by_adam_dtnh": use_of("scale_by_adam_dtnh"),
+    **{
+        name: Use(STEPS[name].transformation, pair)
+        for name in ("dtnh, inner=scale_by_adam", "scale_by_adam_dtnh")
+    },
 }
 CONTROLS = {"by hand, vdot": GATHERING.then(SGD)}
 

@@ -26,10 +26,10 @@ It takes an hour next to other work.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 from benchmarks.digits.variants import analysis, cases, figure, runs, table
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 
 TITLE = "Which form of DTNH for which case?"
@@ -42,13 +42,8 @@ def measure(options: Namespace) -> Results:
     return {"question": TITLE, **analysis.with_intervals(found)}
 
 
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--quick`."""
-    parser.add_argument(
-        "--quick", action="store_true", help="Run a corner of the grid: some forms, 3 seeds."
-    )
-
-
+QUICK = "Run a corner of the grid: some forms, 3 seeds."
+OPTION = option("--quick", action="store_true", help=QUICK)
 QUESTION = Question(
     "digits.variants",
     __doc__,
@@ -56,7 +51,7 @@ QUESTION = Question(
     text=lambda results: f"# {TITLE}\n\n{table.markdown(results)}",
     failures=analysis.failures,
     draw=lambda results: figure.draw(results, TITLE),
-    options=add_options,
+    options=OPTION,
 )
 
 
