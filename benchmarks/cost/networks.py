@@ -125,7 +125,4 @@ def _residual(params: Params, name: str, x: jax.Array, stride: int) -> jax.Array
 
 NETWORKS = {"residual CNN": of_residual_cnn(), "MLP": of_mlp(256, 8, BATCH)}
 # Which of its maps the regularizer sees.
-SEEN = {
-    "residual CNN": {"last map": 3, "first half": 1},
-    "MLP": {"last map": 7, "first half": 3},
-}
+SEEN = {"residual CNN": {"last map": 3, "first half": 1}, "MLP": {"last map": 7, "first half": 3}}

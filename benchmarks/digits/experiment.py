@@ -19,11 +19,7 @@ from benchmarks.harness.record import Results
 
 
 def run(
-    cells: Sequence[Cell],
-    methods: Sequence[Method],
-    *,
-    weights: Sequence[float],
-    seeds: int,
+    cells: Sequence[Cell], methods: Sequence[Method], *, weights: Sequence[float], seeds: int
 ) -> Results:
     """Return the results of every method on every cell, at every weight and seed from 0.
 

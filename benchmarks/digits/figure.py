@@ -66,12 +66,7 @@ def _difference(axes: Axes, results: dict[str, Any], cell: str, regularizer: str
 
 
 def _curve(
-    axes: Axes,
-    results: dict[str, Any],
-    cell: str,
-    method: str,
-    shift: float,
-    style: dict[str, Any],
+    axes: Axes, results: dict[str, Any], cell: str, method: str, shift: float, style: dict[str, Any]
 ) -> None:
     weights = results["weights"]
     points = [mean_interval(values(results, cell, method, w, "accuracy")) for w in weights]

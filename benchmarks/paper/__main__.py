@@ -142,14 +142,7 @@ def measure(options: Namespace) -> report.Results:
     return results
 
 
-QUESTION = Question(
-    "paper",
-    __doc__,
-    measure,
-    report.text,
-    draw=figure.draw,
-    options=add_options,
-)
+QUESTION = Question("paper", __doc__, measure, report.text, draw=figure.draw, options=add_options)
 
 if __name__ == "__main__":
     sys.exit(main())

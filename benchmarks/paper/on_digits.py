@@ -52,9 +52,7 @@ TABLE = Table(
     question="Does every method of the fine-tuning command train?",
     sources=[Asset("digits", "{out}/source/model.safetensors")],
     data=[Asset("digits", "{out}/images/target")],
-    targets=[
-        Target("digits-10", "digits", 10, (("feature_distance", LAYERS), ("delta", LAYERS))),
-    ],
+    targets=[Target("digits-10", "digits", 10, (("feature_distance", LAYERS), ("delta", LAYERS)))],
     methods=METHODS,
     seeds=range(1),
     arguments=(
@@ -63,7 +61,7 @@ TABLE = Table(
     ),
     notes=[
         "A check that every method trains, on a source that suits the task and with the published "
-        "weights: not a comparison of methods. Seeds draw from the same 697 images.",
+        "weights: not a comparison of methods. Seeds draw from the same 697 images."
     ],
 )
 

@@ -49,11 +49,7 @@ def stacked_folds(labels: np.ndarray, folds: int, steps: int, batch: int | None)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *of_seeds)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("method", "steps"),
-    compiler_options=COMPILER_OPTIONS,
-)
+@functools.partial(jax.jit, static_argnames=("method", "steps"), compiler_options=COMPILER_OPTIONS)
 def held_out_logits(
     candidates: Candidate,
     seeds: np.ndarray,
