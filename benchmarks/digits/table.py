@@ -42,7 +42,7 @@ def summary(results: Results) -> str:
                 results, cell["name"], method["name"]
             ),
             "training loss": " -> ".join(
-                _loss(values(results, cell["name"], name, weight, "training_loss"))
+                f"{values(results, cell['name'], name, weight, 'training_loss').mean():.3f}"
                 for name in (method["baseline"], method["name"])
             ),
         }
@@ -91,11 +91,6 @@ def _against_baseline(results: Results, cell: str, method: dict, weight: float |
 
 def _mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:
     return float(np.mean(values(results, cell, method, weight, "accuracy")))
-
-
-def _loss(by_seed: np.ndarray) -> str:
-    mean = np.mean(by_seed)
-    return f"{mean:.3f}" if np.isfinite(mean) else "diverged"
 
 
 def _compared(results: Results) -> list[dict]:

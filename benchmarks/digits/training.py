@@ -14,16 +14,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from benchmarks.digits import network
+from benchmarks.digits import methods, network
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import (
-    RECIPE,
-    Method,
-    batch_features,
-    batch_logits,
-    cross_entropy,
-    loss_gradient,
-)
+from benchmarks.digits.methods import RECIPE, Method
 from benchmarks.digits.network import Params
 
 
@@ -75,7 +68,7 @@ def pretrain(seed: ArrayLike, pool: Images) -> Params:
 
     def step(carry, batch):
         params, state = carry
-        grads = loss_gradient(params, params, all_pixels[batch], all_labels[batch])
+        grads = methods.loss_gradient(params, params, all_pixels[batch], all_labels[batch])
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -152,10 +145,10 @@ def with_new_head(seed: ArrayLike, source: Params) -> Params:
 def loss(params: Params, images: Images) -> jax.Array:
     """Return the mean cross-entropy on images."""
     pixels, labels = map(jnp.asarray, images)
-    return cross_entropy(params, batch_features(params, pixels), labels)
+    return methods.cross_entropy(params, methods.batch_features(params, pixels), labels)
 
 
 def correct(params: Params, images: Images) -> jax.Array:
     """Return which images are classified correctly."""
-    logits = batch_logits(params, jnp.asarray(images.pixels))
+    logits = methods.batch_logits(params, jnp.asarray(images.pixels))
     return jnp.argmax(logits, axis=-1) == jnp.asarray(images.labels)

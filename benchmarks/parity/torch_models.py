@@ -11,15 +11,8 @@ from typing import Any, NamedTuple
 from safetensors.numpy import save_file
 
 from benchmarks.parity.weights import Tensors, seeded
-from optax_dtnh.models import Bottleneck, ResNet, ViT
-from optax_dtnh.models._names import (
-    HUGGING_FACE_RESNET,
-    HUGGING_FACE_VIT,
-    TIMM_VIT,
-    TORCHVISION_RESNET,
-    TORCHVISION_VIT,
-    Scheme,
-)
+from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
+from optax_dtnh.models._names import Scheme
 from optax_dtnh.models._vit import HEAD_WIDTH
 
 
@@ -215,20 +208,23 @@ def _blocks(path: str, net: Any) -> dict[str, Any]:
 # A checkpoint is compared with the first library that has its naming scheme.
 LIBRARIES = {
     "torchvision ResNet": Library(
-        "torchvision", TORCHVISION_RESNET, partial(_resnet, "torchvision"), partial(_layers, "relu")
+        "torchvision",
+        _names.TORCHVISION_RESNET,
+        partial(_resnet, "torchvision"),
+        partial(_layers, "relu"),
     ),
     "timm ResNet": Library(
-        "timm", TORCHVISION_RESNET, partial(_resnet, "timm"), partial(_layers, "act1")
+        "timm", _names.TORCHVISION_RESNET, partial(_resnet, "timm"), partial(_layers, "act1")
     ),
     "Hugging Face ResNet": Library(
-        "transformers", HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
+        "transformers", _names.HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
     ),
     "torchvision ViT": Library(
-        "torchvision", TORCHVISION_VIT, _torchvision_vit, partial(_blocks, "encoder.layers")
+        "torchvision", _names.TORCHVISION_VIT, _torchvision_vit, partial(_blocks, "encoder.layers")
     ),
-    "timm ViT": Library("timm", TIMM_VIT, _timm_vit, partial(_blocks, "blocks")),
+    "timm ViT": Library("timm", _names.TIMM_VIT, _timm_vit, partial(_blocks, "blocks")),
     "Hugging Face ViT": Library(
-        "transformers", HUGGING_FACE_VIT, _hugging_face_vit, partial(_blocks, "vit.layers")
+        "transformers", _names.HUGGING_FACE_VIT, _hugging_face_vit, partial(_blocks, "vit.layers")
     ),
 }
 

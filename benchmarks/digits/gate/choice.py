@@ -33,6 +33,11 @@ class Choice(NamedTuple):
     weight: float | None  # given, None if it is open
 
     @property
+    def kind(self) -> str:
+        """Whether the weight is given or open."""
+        return "open" if self.weight is None else "given"
+
+    @property
     def accuracy(self) -> np.ndarray:
         """Accuracy of the candidates, `[seeds, columns]`."""
         return self.place.accuracy[:, self.columns]

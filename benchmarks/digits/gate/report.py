@@ -49,17 +49,12 @@ def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
     """Return one record per part, kind of choice and decision."""
     records = []
     for part in PARTS:
-        by_kind = grouped(choices_of(variants, results, part), kind_of)
+        by_kind = grouped(choices_of(variants, results, part), lambda one: one.kind)
         for kind in sorted(by_kind):
             for name, decision in DECISIONS.items():
                 what = {"part": part.name, "weight": kind, "decision": name}
                 records.append({**what, **summary(by_kind[kind], decision)})
     return records
-
-
-def kind_of(one: Choice) -> str:
-    """Return whether the weight is given or open."""
-    return "open" if one.weight is None else "given"
 
 
 def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
@@ -190,7 +185,7 @@ def where_it_fails(variants: Results, results: Results, most: int = 20) -> str:
     lost = [(choice.regret(one, DECISIONS[MAIN]), one) for one in choices]
     found = [(x, one) for x, one in lost if x.excludes_zero() and x.mean > 0]
     found.sort(key=lambda failure: -failure[0].mean)
-    rows = [{"cell": cell_name(one), "weight": kind_of(one), "regret": str(x)} for x, one in found]
+    rows = [{"cell": cell_name(one), "weight": one.kind, "regret": str(x)} for x, one in found]
     count = f"By {MAIN}: beyond chance in {len(found)} cells of seeds 10 to 19"
     return f"{count}; the worst:\n\n{tables.markdown(rows[:most])}" if rows else f"{count}."
 

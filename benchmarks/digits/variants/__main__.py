@@ -8,8 +8,7 @@ The tasks are those of `benchmarks.digits` with 5, 10 and 20 images per class, w
 all images. 700 test images would leave too few of some class for 20, so it is 600 here.
 
 Expected, in points of test accuracy against the plain regularizer, means over tasks and weights
-with 95 % intervals over 20 seeds (all numbers: benchmarks/results/digits.variants.json; tables:
-digits.variants.md beside it):
+with 95 % intervals over 20 seeds (all numbers: benchmarks/results/digits.variants.md):
 
 - Batches of 16, L2-SP: with this batch's gradient as the reference (`before`) DTNH is nearly inert,
   +0.3 +- 0.1 with SGD, +0.5 +- 0.1 with Adam; with `optax.ema(0.99)` (`smoothed`) it is +5.6 +- 0.4

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,8 +82,3 @@ def batches_of(grid: Grid, case: Case, task: Task) -> tuple[Task, np.ndarray | N
     batches = mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)
     more = mini_batches.repeated(task.target, grid.most_shots // case.shots)
     return task._replace(target=more), batches
-
-
-def described(case: Case) -> dict[str, Any]:
-    """Return a case for the record."""
-    return {"name": case.name, **case._asdict(), "source": case.source.name}

@@ -32,7 +32,9 @@ def settings(grid: Grid) -> dict[str, Any]:
         "test_images": cases.TEST_SIZE,
         "fine_tuning": RECIPE._asdict(),
         "pretraining": PRETRAINING._asdict(),
-        "cases": [cases.described(case) for case in grid.cases],
+        "cases": [
+            {"name": case.name, **case._asdict(), "source": case.source.name} for case in grid.cases
+        ],
         "methods": {name: [m.name for m in methods] for name, methods in grid.methods.items()},
     }
 

@@ -75,13 +75,11 @@ def descends(source: Params, target: Images, full_batch: bool, step: Step) -> ja
 
     def change():
         if full_batch:
-            return first_order_change(step.updates, _of_loss(step.grads))
+            grads = step.grads
+            g = grads.loss_grads if isinstance(grads, GradientPair) else grads
+            return first_order_change(step.updates, g)
         pixels, labels = map(jnp.asarray, target)
         g = loss_gradient(step.params, source, pixels, labels)
         return first_order_change(step.updates, g)
 
     return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
-
-
-def _of_loss(grads: Any) -> Params:
-    return grads.loss_grads if isinstance(grads, GradientPair) else grads
