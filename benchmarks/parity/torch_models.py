@@ -206,16 +206,12 @@ def _blocks(path: str, net: Any) -> dict[str, Any]:
 
 
 # A checkpoint is compared with the first library that has its naming scheme.
+RESNET = _names.TORCHVISION_RESNET  # timm's too
 LIBRARIES = {
     "torchvision ResNet": Library(
-        "torchvision",
-        _names.TORCHVISION_RESNET,
-        partial(_resnet, "torchvision"),
-        partial(_layers, "relu"),
+        "torchvision", RESNET, partial(_resnet, "torchvision"), partial(_layers, "relu")
     ),
-    "timm ResNet": Library(
-        "timm", _names.TORCHVISION_RESNET, partial(_resnet, "timm"), partial(_layers, "act1")
-    ),
+    "timm ResNet": Library("timm", RESNET, partial(_resnet, "timm"), partial(_layers, "act1")),
     "Hugging Face ResNet": Library(
         "transformers", _names.HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
     ),
