@@ -1,5 +1,6 @@
 """Test accuracy against the regularizer's weight: a row per regularizer, a column per cell."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -86,8 +87,13 @@ def _label(figure: Figure, grid: np.ndarray, results: dict[str, Any], title: str
     seeds = len(results["seeds"])
     caption = f"Means and 95 % intervals over seeds (n = {seeds}); in words: the paired difference"
     figure.suptitle(f"{title}\n{caption}", fontsize=11)
+    legend(figure, grid[:, 0])
+
+
+def legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Put one legend of what is labelled in the panels under the figure."""
     lines = {}
-    for axes in grid[:, 0]:
+    for axes in panels:
         lines |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    where = "outside lower center"
-    figure.legend(lines.values(), lines.keys(), loc=where, ncols=len(lines), frameon=False)
+    where, columns = "outside lower center", max(len(lines), 1)
+    figure.legend(lines.values(), lines.keys(), loc=where, ncols=columns, frameon=False)

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import REFERENCE_STYLE, STYLES
+from benchmarks.digits.figure import REFERENCE_STYLE, STYLES, legend
 from benchmarks.paper.report import Pair, Results, accuracy, against, methods, pairs
 from optax_dtnh.finetune.settings import DTNH, FINETUNE
 
@@ -71,9 +71,4 @@ def _tick(results: Results, pair: Pair, name: str) -> str:
 def _label(figure: Figure, results: Results) -> None:
     caption = "Means and 95 % intervals over seeds; in words: the paired difference of DTNH"
     figure.suptitle(f"{results['question']}\n{caption}", fontsize=11)
-    lines = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        lines |= dict(zip(labels, handles, strict=True))
-    where = "outside lower center"
-    figure.legend(lines.values(), lines.keys(), loc=where, ncols=max(len(lines), 1), frameon=False)
+    legend(figure, figure.axes)

@@ -14,14 +14,6 @@ HUB, TFDS = "hf:", "tfds:"
 Rates = Mapping[tuple[str, ...], float]
 
 
-class Need(NamedTuple):
-    """Something that a cell lacks."""
-
-    name: str  # such as `data cifar10`
-    where: str | None  # where it was looked for, None where the user has to say
-    how: str  # what gets it
-
-
 class State(NamedTuple):
     """How far one cell is."""
 
@@ -29,7 +21,7 @@ class State(NamedTuple):
     done: int  # steps in the log
     steps: int
     images: int
-    missing: tuple[Need, ...]  # what it still needs
+    missing: tuple[Asset, ...]  # what it still needs, named such as `data cifar10`
     accuracy: float | None  # test accuracy, None before the end
 
 
@@ -42,16 +34,13 @@ def state(cell: Cell, common: Sequence[str], out: Path) -> State:
         f"source {cell.source.name}": (cell.source, _has_source(cell.source, asked.download)),
         f"data {cell.data.name}": (cell.data, _has_data(cell.data, asked.data_dir)),
     }
+    missing = tuple(x._replace(name=name) for name, (x, there) in found.items() if not there)
     return State(
         finished,
         log[-1]["step"] if log else 0,
         asked.steps,
         asked.batch_size,
-        tuple(
-            Need(name, asset.where, asset.how)
-            for name, (asset, there) in found.items()
-            if not (there or finished)
-        ),
+        () if finished else missing,
         run_folder.summary(folder)["test_accuracy"] if finished else None,
     )
 

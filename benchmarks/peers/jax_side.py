@@ -1,6 +1,7 @@
 """The contenders in jax: the combination alone, and whole steps of small networks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,7 +43,8 @@ def step(spec: Spec) -> Contender:
     """Return a step of a small network, SGD with momentum."""
     params, batch = jax.tree.map(jnp.asarray, inputs.problem(spec["network"], spec["dtype"]))
     tx = optax.sgd(RATE, MOMENTUM)
-    direction = DIRECTIONS[spec["contender"]](losses_of(NETWORKS[spec["network"]]))
+    losses = losses_of(NETWORKS[spec["network"]])
+    direction = partial(DIRECTIONS[spec["contender"]], losses)
 
     def advance(params, state, batch):
         updates, state = tx.update(direction(params, batch), state, params)
@@ -52,38 +54,29 @@ def step(spec: Spec) -> Contender:
     return training(advance, carry, [batch], lambda params: jax.tree.map(np.array, params))
 
 
-# --- Directions: `(params, batch) -> direction`
+# --- Directions: `(losses, params, batch) -> direction`
 
 
-def single(fun: Fun) -> Fun:
+def single(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the gradient of the weighted sum."""
 
-    def total(params, batch):
+    def total(params):
         loss, reg = fun(params, batch)
         return loss + WEIGHT * reg
 
-    return jax.grad(total)
+    return jax.grad(total)(params)
 
 
-def pair_of_ours(fun: Fun) -> Fun:
+def pair_of_ours(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the direction of `value_and_grad_pair` and `dtnh`."""
-
-    def direction(params, batch):
-        _, pair = value_and_grad_pair(fun)(params, batch)
-        return RULES["ours"](WEIGHT)(*pair)
-
-    return direction
+    _, pair = value_and_grad_pair(fun)(params, batch)
+    return RULES["ours"](WEIGHT)(*pair)
 
 
-def pair_by_hand(fun: Fun) -> Fun:
+def pair_by_hand(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the direction of two `jax.grad` and three lines of optax."""
-
-    def direction(params, batch):
-        g = jax.grad(lambda params: fun(params, batch)[0])(params)
-        r = jax.grad(lambda params: fun(params, batch)[1])(params)
-        return RULES["optax by hand"](WEIGHT)(g, r)
-
-    return direction
+    g, r = (jax.grad(lambda params, i=i: fun(params, batch)[i])(params) for i in (0, 1))
+    return RULES["optax by hand"](WEIGHT)(g, r)
 
 
 DIRECTIONS = {"single": single, "ours": pair_of_ours, "optax by hand": pair_by_hand}

@@ -78,7 +78,7 @@ def pull_table(seeds: int) -> Table:
             "steps": steps,
             "|w - w_s| / |w_s|": float(np.mean(length[:, i] / size)),
             "change of r / |w_s|": float(np.mean(moved / size)),
-            "change of r / |r|": _ratio(moved, length[:, i]),
+            "change of r / |r|": float(np.mean(moved / length[:, i])) if steps else None,
         }
         for i, steps in enumerate(STEPS)
     ]
@@ -123,7 +123,3 @@ def _difference(results: dict[str, Any], cell: str, weight: float) -> dict[str, 
         "difference": between.mean,
         "95 % interval, +-": between.half_width,
     }
-
-
-def _ratio(moved: np.ndarray, length: Sequence[float] | np.ndarray) -> float | None:
-    return float(np.mean(moved / length)) if np.all(length) else None
