@@ -12,9 +12,8 @@ sum:
   `stage1`: the second backward pass begins there. The control, cotangents of which one is an array
   of zeros, begins at the loss and must miss these bars.
 
-The teacher's forward pass is the same whether gradients are paired or summed and is counted apart:
-it ends at the last map as well. The figures are XLA's own, for CPU: everything is compiled, nothing
-is run. It takes a minute on two CPU cores. The exit code is 1 if a bar is missed.
+The teacher's forward pass is the same whether gradients are paired or summed and is counted apart.
+Everything is compiled for CPU, nothing is run. It takes a minute on two CPU cores.
 """
 
 import sys

@@ -14,12 +14,10 @@ updated:
   step, which is the same for both, at most 1.51 for `stage4`.
 - Its peak of memory is at most 1.2 times that of the sum: there is one more gradient.
 
-`benchmarks.cost.feature_distance` counts the gradients alone, with a control. Peak of memory:
-arguments, temporary buffers and outputs, what is updated in place counted once. The figures are
-XLA's own, for CPU: everything is compiled, nothing is run, except with `--wall`, which reports
-times, from runs that alternate, and asserts nothing. The flops are asserted everywhere, memory on
-jax 0.12, for which its bars are set. It takes two minutes on two CPU cores, one more with `--wall`.
-The exit code is 1 if a bar is missed.
+`benchmarks.cost.feature_distance` counts the gradients alone, with a control. The figures are XLA's
+own, for CPU: everything is compiled, nothing is run, except with `--wall`, which reports times and
+asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It takes two minutes on
+two CPU cores, one more with `--wall`.
 """
 
 import sys

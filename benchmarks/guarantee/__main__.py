@@ -52,7 +52,11 @@ def measure(options: Namespace) -> dict[str, Any]:
         "k": K,
         "ranges": RANGES,
         "rows": list(rows(options.draws)),
-        "opposed": list(opposed_rows(options.draws)),
+        "opposed": [
+            {"dtype": dtype, "ratio": x, "not_descending": not_descending(options.draws, dtype, x)}
+            for dtype, ratios in OPPOSED.items()
+            for x in ratios
+        ],
     }
 
 
@@ -83,12 +87,10 @@ def shares(form: str, name: str, histories: Histories, dtype: str) -> dict[str, 
     }
 
 
-def opposed_rows(n: int) -> Iterator[dict[str, Any]]:
-    """Yield how often `dtnh` and SGD do not descend where `r` is exactly opposed to `g`."""
-    for dtype, ratios in OPPOSED.items():
-        for ratio in ratios:
-            steps = measured("before", "sgd", draw(n, ratio, ratio, dtype, opposed=True)).step
-            yield {"dtype": dtype, "ratio": ratio, "not_descending": float(np.mean(steps >= 0))}
+def not_descending(n: int, dtype: str, ratio: float) -> float:
+    """Return how often `dtnh` and SGD do not descend where `r` is exactly opposed to `g`."""
+    steps = measured("before", "sgd", draw(n, ratio, ratio, dtype, opposed=True)).step
+    return float(np.mean(steps >= 0))
 
 
 def failures(results: dict[str, Any]) -> list[str]:

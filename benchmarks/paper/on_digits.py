@@ -13,11 +13,9 @@ Images of 8 x 8 pixels are enlarged to 32, so that behind the stem and its pooli
 4, there is a position for each pixel of the digit. Two stages of one block follow.
 
 Claims: the source classifies at least 95 % of its test images, and every method at least 3 times as
-many of the target's as guessing does. With 3 seeds, the source has 99.0 %, the methods have 96.0 to
-97.4 %, and no interval of DTNH against its regularizer excludes 0 (see
-benchmarks/results/paper.on_digits.json): with published weights and a source that suits the task,
-this is a check that the methods run, not a comparison. One seed is 12 processes of 10 seconds of
-CPU time each, most of which is compilation, so about two minutes; 33 runs are six minutes.
+many of the target's as guessing does. With published weights and a source that suits the task, this
+is a check that the methods run, not a comparison (benchmarks/results/paper.on_digits.md). One seed
+is 12 processes, most of whose time is compilation: two minutes; 33 runs are six.
 """
 
 import sys

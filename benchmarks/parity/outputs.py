@@ -117,11 +117,10 @@ def tensors_of(net: Any) -> Tensors:
 def in_our_layout(tensors: Tensors, scheme: Scheme, paths: Mapping[str, Any]) -> Tensors:
     """Return the tensors of a checkpoint by our paths, channels last."""
     joined = {p: np.concatenate([tensors[n] for n in names_of(scheme, p)]) for p in paths}
-    return {p: _kernel(x) if p.endswith("kernel") else x for p, x in joined.items()}
-
-
-def _kernel(x: np.ndarray) -> np.ndarray:
-    return x.T if x.ndim == 2 else x.transpose(2, 3, 1, 0)
+    to_ours = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels, by their dimensions
+    return {
+        p: x.transpose(to_ours[x.ndim]) if p.endswith("kernel") else x for p, x in joined.items()
+    }
 
 
 def _by_path(state: Any) -> Tensors:

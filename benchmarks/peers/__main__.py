@@ -16,10 +16,9 @@ hand: the time of the combination alone on trees of 26 and 87 million parameters
 whole step relative to the same framework's own step with one gradient; images per second and peak
 memory of a fine-tuning step. TorchJD's directions are others: see the note under the tables.
 
-It takes some minutes on two cores. Every framework runs in a process of its own, on the same cores,
-and all take turns. Threads of OpenMP wait passively, or it refuses to start: busy waiting once
-reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner product and
-0.12 does not: record with Python 3.12 or newer.
+It takes some minutes on two cores. Threads of OpenMP wait passively, or it refuses to start: busy
+waiting once reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner
+product and 0.12 does not: record with Python 3.12 or newer.
 """
 
 import importlib.util

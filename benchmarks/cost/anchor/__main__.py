@@ -16,7 +16,7 @@ fetched in every step, see `benchmarks.cost.anchor.host` for how a user writes t
 Memory and bytes are those of one update with Adam, compiled for the 6.7 billion float32 parameters
 of `benchmarks.cost.many_devices` over 64 devices, virtual ones of this CPU and, with `--tpu` (and
 libtpu installed), those of a topology; in N, the bytes of one parameter tree on one device. It
-takes two to five minutes on two CPU cores. The exit code is 1 if a claim fails.
+takes two to five minutes on two CPU cores.
 """
 
 import sys

@@ -11,9 +11,8 @@ so nothing here is a time of a step. Claims, on a mesh of 64 devices and on one 
 
 - The update alone, gradients given, adds all-reduces of scalars and nothing else: exactly one on
   the mesh of one axis (`scale_by_adam_dtnh`: two), and on that of two axes at most as many as XLA
-  needs for one sum over these parameters, three (six). It reduces one cut dimension after the
-  other, the last first: leaves cut as (fsdp, tensor) and as (tensor, fsdp) together take fsdp,
-  tensor, fsdp. The control, `jnp.vdot` by hand, gathers whole leaves on CPU.
+  needs for one sum over these parameters, three (six). The control, `jnp.vdot` by hand, gathers
+  whole leaves on CPU.
 - In the whole step, `add_l2_sp` gathers and multiplies exactly as the optimizer alone, and adds to
   what is reduced at most a kilobyte, and to memory the anchor.
 - A pair of gradients costs at most 1.76 times the matrix products of one gradient of the sum (every
@@ -21,10 +20,8 @@ so nothing here is a time of a step. Claims, on a mesh of 64 devices and on one 
 - The instructions of an update grow linearly in its leaves, up to 2,000, and do not grow with the
   parameters, up to 7 billion; the bytes accessed grow with the parameters alone.
 
-Collectives and matrix products in a loop count as often as it runs; bytes are those of the results,
-on one device. The whole step is asserted for CPU alone, growth on jax 0.12, as in
-`benchmarks.cost`. The virtual devices take three minutes on two free CPU cores, the topology
-ten. The exit code is 1 if a claim fails.
+Bytes are those of the results, on one device. The whole step is asserted for CPU alone, growth on
+jax 0.12. The virtual devices take three minutes on two free CPU cores, the topology ten.
 """
 
 import sys

@@ -87,7 +87,9 @@ def last_state(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:
     @jax.checkpoint
     def block(x, layer):
         x = _placed(x + _attention(sizes.heads, layer, _norm(x, layer["attention_norm"])))
-        return _placed(x + _mlp(layer, _norm(x, layer["mlp_norm"]))), None
+        y = _norm(x, layer["mlp_norm"])
+        gated = jax.nn.silu(y @ layer["gate"]) * (y @ layer["up"])
+        return _placed(x + gated @ layer["down"]), None
 
     # Whole on every device: looked up in parts, its rows would be exchanged token by token.
     embedding = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec())
@@ -101,10 +103,6 @@ def _attention(heads: int, layer: Params, x: jax.Array) -> jax.Array:
     q, k, v = ((x @ layer[name]).reshape(apart) for name in ("query", "key", "value"))
     mixed = jax.nn.dot_product_attention(_rotated(q), _rotated(k), v, is_causal=True)
     return mixed.reshape(x.shape) @ layer["output"]
-
-
-def _mlp(layer: Params, x: jax.Array) -> jax.Array:
-    return (jax.nn.silu(x @ layer["gate"]) * (x @ layer["up"])) @ layer["down"]
 
 
 def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
