@@ -43,6 +43,9 @@ from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 
+UNITS = "Bytes and temporary in N, the bytes of one parameter tree."
+UNASSERTED = "Of bytes, memory and instructions, no bar is asserted."
+
 
 def measure(options: Namespace) -> Results:
     """Return the results: every table, and whether bars on storage are asserted."""
@@ -64,13 +67,8 @@ def measured(wall: bool) -> Iterator[Table]:
 
 def text(results: Results) -> str:
     """Return the tables, their units, and what is asserted."""
-    known = (
-        ""
-        if results["storage_asserted"]
-        else " Of bytes, memory and instructions, no bar is asserted."
-    )
-    units = "Bytes and temporary in N, the bytes of one parameter tree."
-    return f"{units}{known} {report.text(results)}"
+    known = "" if results["storage_asserted"] else f" {UNASSERTED}"
+    return f"{UNITS}{known} {report.text(results)}"
 
 
 OPTION = option("--wall", action="store_true", help="Run updates and report their times.")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import optax
 
 from benchmarks.cost.optimizers import OPTIMIZERS, Optimizer
-from benchmarks.cost.uses import WEIGHT, Update, Use, one_gradient, pair, smoothed
+from benchmarks.cost.uses import SMOOTHED, WEIGHT, Update, Use, one_gradient, pair
 from optax_dtnh import add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 
 Cell = tuple[str, str]  # the names of a use and of an optimizer
@@ -84,7 +84,7 @@ GRID = {
         temporary=(0.01, 0.01, 0.01, 0.01, 1.3, 2.01, 7.1),
     ),
     "dtnh, reference=ema": Row(
-        before(dtnh(WEIGHT, reference=smoothed())),
+        before(dtnh(WEIGHT, reference=SMOOTHED)),
         more=(6, 6, 6, 6, 6, 7, 6),
         bytes=(13.1, 16.1, 22.1, 22.1, 21.1, 26.1, 99.0),
         temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),

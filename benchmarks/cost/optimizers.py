@@ -7,7 +7,7 @@ import jax
 import optax
 from optax import contrib
 
-from benchmarks.cost.uses import rate
+from benchmarks.cost.uses import RATE
 
 
 class Optimizer(NamedTuple):
@@ -33,16 +33,12 @@ def dimensions(params: Any) -> Any:
     )
 
 
-def decayed() -> optax.GradientTransformation:
-    """Return what follows an optimizer with decoupled decay."""
-    return optax.chain(optax.add_decayed_weights(1e-4), rate())
-
-
 def flipped(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the direction of an optimizer that optax offers only whole, at learning rate 1."""
     return optax.chain(optimizer, optax.scale(-1.0))
 
 
+DECAYED = optax.chain(optax.add_decayed_weights(1e-4), RATE)  # decoupled from the direction
 ADAFACTOR = flipped(optax.adafactor(1.0))
 MUON = flipped(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions))
 
@@ -55,11 +51,11 @@ MUON = flipped(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions))
 # Muon             g, m -> m', x with its norm; five times x for its Gram matrix, x -> x';
 #                  x, w -> w'. The Gram matrices are left out.
 OPTIMIZERS = {
-    "SGD": Optimizer(optax.identity(), rate(), 3),
-    "momentum": Optimizer(optax.trace(0.9), rate(), 5),
-    "Adam": Optimizer(optax.scale_by_adam(), rate(), 7),
-    "AdamW": Optimizer(optax.scale_by_adam(), decayed(), 7),
-    "Lion": Optimizer(optax.scale_by_lion(), decayed(), 5),
-    "Adafactor": Optimizer(ADAFACTOR, rate(), 6),
-    "Muon": Optimizer(MUON, rate(), 22),
+    "SGD": Optimizer(optax.identity(), RATE, 3),
+    "momentum": Optimizer(optax.trace(0.9), RATE, 5),
+    "Adam": Optimizer(optax.scale_by_adam(), RATE, 7),
+    "AdamW": Optimizer(optax.scale_by_adam(), DECAYED, 7),
+    "Lion": Optimizer(optax.scale_by_lion(), DECAYED, 5),
+    "Adafactor": Optimizer(ADAFACTOR, RATE, 6),
+    "Muon": Optimizer(MUON, RATE, 22),
 }

@@ -60,16 +60,8 @@ def sgd() -> optax.GradientTransformation:
     return optax.sgd(0.1, momentum=0.9)
 
 
-def rate() -> optax.GradientTransformation:
-    """Return what follows the uses of Adam."""
-    return optax.scale_by_learning_rate(0.1)
-
-
-def smoothed() -> optax.GradientTransformation:
-    """Return the smoothed reference."""
-    return optax.ema(0.99, accumulator_dtype=jnp.float32)
-
-
+RATE = optax.scale_by_learning_rate(0.1)  # what follows the uses of Adam
+SMOOTHED = optax.ema(0.99, accumulator_dtype=jnp.float32)  # the smoothed reference
 MATRICES = partial(jax.tree.map, lambda x: x.ndim > 1)  # a mask
 ALONE = Use(optax.identity(), one_gradient)
 USES = {
@@ -91,14 +83,14 @@ ADAM_USES = {
     "dtnh, inner=scale_by_adam": Use(dtnh(WEIGHT, inner=optax.scale_by_adam()), pair),
     "scale_by_adam_dtnh": Use(scale_by_adam_dtnh(WEIGHT), pair),
 }
-WITH_ADAM = {name: use.then(rate()) for name, use in ADAM_USES.items()}
+WITH_ADAM = {name: use.then(RATE) for name, use in ADAM_USES.items()}
 
 # Every public factory and option once, for the lowering to other platforms.
 OPTIONS = {
     **{name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp", "dtnh, cosine")},
     "dtnh, schedule": Use(dtnh(optax.cosine_decay_schedule(WEIGHT, 100)), pair),
     "dtnh, inner=scale_by_adam": ADAM_USES["dtnh, inner=scale_by_adam"],
-    "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=smoothed()), pair),
+    "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=SMOOTHED), pair),
     "dtnh, mask": Use(dtnh(WEIGHT, mask=MATRICES), pair),
     "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
     "transform_pair, dtnh": Use(

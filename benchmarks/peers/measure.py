@@ -31,8 +31,6 @@ class Place(NamedTuple):
 Job = tuple[str, Spec]  # in which framework a contender is built, and from what
 Jobs = Mapping[str, Job]
 
-# --- The tables
-
 
 def combinations(place: Place) -> Iterator[Row]:
     """Yield a row for every tree and contender: times and agreement in float32."""
@@ -104,9 +102,6 @@ def missed(table: str, row: Row) -> list[str]:
     if row["contender"] == "ours" and not row.get("flops", 0) <= FLOPS:
         failures.append(f"{row['work']}, ours: flops {row['flops']:.3f}, at most {FLOPS}")
     return failures
-
-
-# --- The processes
 
 
 @contextmanager

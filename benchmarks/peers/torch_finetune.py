@@ -32,7 +32,8 @@ def build(spec: Spec) -> Contender:
     task = load(spec)
     before = {name: p.detach().clone() for name, p in task.student.named_parameters()}
     optimizer = torch.optim.SGD(task.student.parameters(), RATE, MOMENTUM)
-    gradients = gradients_of(spec["method"], spec["contender"])
+    how = spec["method"], spec["contender"]
+    gradients = METHODS.get(how) or partial(torchjd_pair, *how)
 
     def run():
         optimizer.zero_grad()
@@ -61,14 +62,6 @@ def load(spec: Spec) -> Task:
     return Task(student.train(), teacher, x.permute(0, 3, 1, 2).contiguous(), labels)
 
 
-def gradients_of(method: str, contender: str) -> Callable[[Task], None]:
-    """Return what leaves a direction in `.grad` of the student's parameters."""
-    if method in SINGLE:
-        return SINGLE[method]
-    by_hand = contender == BY_HAND
-    return BY_HAND_METHODS[method] if by_hand else partial(torchjd_pair, method, contender)
-
-
 def loss_and_map(task: Task) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy and the last map."""
     logits, features = task.student(task.images)
@@ -87,9 +80,6 @@ def backbone(net: ResNet18) -> list[Tensor]:
     return [p for name, p in net.named_parameters() if not name.startswith(HEAD)]
 
 
-# --- One gradient
-
-
 def none(task: Task) -> None:
     """Leave the loss's gradient."""
     loss_and_map(task)[0].backward()
@@ -99,12 +89,6 @@ def knowdist_sum(task: Task) -> None:
     """Leave the gradient of the weighted sum."""
     loss, features = loss_and_map(task)
     (loss + FINETUNE_WEIGHTS["knowdist"] * distance(task, features)).backward()
-
-
-SINGLE = {"none": none, "knowdist sum": knowdist_sum}
-
-
-# --- Two, by hand
 
 
 def l2_sp_by_hand(task: Task) -> None:
@@ -134,10 +118,13 @@ def leave(task: Task, g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -
         leaf.grad = x
 
 
-BY_HAND_METHODS = {"l2_sp": l2_sp_by_hand, "knowdist": knowdist_by_hand}
-
-
-# --- Two, by TorchJD, which sees two losses
+# What leaves a direction in `.grad` of the student's parameters, without TorchJD.
+METHODS: dict[tuple[str, str], Callable[[Task], None]] = {
+    ("none", "single"): none,
+    ("knowdist sum", "single"): knowdist_sum,
+    ("l2_sp", BY_HAND): l2_sp_by_hand,
+    ("knowdist", BY_HAND): knowdist_by_hand,
+}
 
 
 def torchjd_pair(method: str, contender: str, task: Task) -> None:

@@ -114,9 +114,6 @@ def torchjd_pair(contender: str, loss: Tensor, reg: Tensor, leaves: list[Tensor]
 STEPS = {"single": single, BY_HAND: pair_by_hand}
 
 
-# --- Networks
-
-
 def mlp(params: Params, batch: inputs.Batch) -> Callable[[], tuple[Tensor, Tensor]]:
     """Return `losses() -> (loss, reg)` of a multilayer perceptron."""
     x, labels, f_s = map(torch.from_numpy, batch)
