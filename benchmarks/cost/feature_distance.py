@@ -23,6 +23,7 @@ from collections.abc import Mapping
 import jax
 
 from benchmarks.cost import report
+from benchmarks.cost.bars import exceeded
 from benchmarks.cost.compiled import flops
 from benchmarks.cost.resnets import Make, Maps, abstract_of, given_maps, states_of, teacher_of
 from benchmarks.cost.training import gradient_flops
@@ -76,7 +77,7 @@ def ratios(make: Make, maps: Maps) -> dict[str, float]:
 def missed(name: str, row: Mapping[str, float], bar: float, late: bool) -> list[str]:
     """Return a message if the pair misses its bar, or the control does not where it should."""
     pair, control = row["pair"], row["zero array"]
-    failures = [] if pair <= bar else [f"{name}: flops {pair:.3f}, at most {bar}"]
+    failures = exceeded(name, {"flops": pair}, {"flops": bar})
     if not late and not control > bar:
         failures.append(f"{name}: the control, flops {control:.3f}, misses no bar")
     return failures

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.cost import bars, controls, grid
-from benchmarks.cost.bars import broken, nonlinear, where_known
+from benchmarks.cost.bars import broken, exceeded, nonlinear, where_known
 from benchmarks.cost.clock import ROUNDS, Clock, clock_on, columns
 from benchmarks.cost.compiled import Cost, compile_update, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
@@ -87,8 +87,7 @@ def flops_table(networks: Mapping[str, Network]) -> Table:
             one, pair, zero_array = gradient_flops(losses, *args)
             ratios = {"pair": pair / one, "zero array": zero_array / one}
             rows.append({"network": name, "regularizer of the": place, **ratios, "at most": bar})
-            if not ratios["pair"] <= bar:
-                failures.append(f"{name}, {place}: flops {ratios['pair']:.3f}, at most {bar}")
+            failures += exceeded(f"{name}, {place}", {"flops": ratios["pair"]}, {"flops": bar})
     title = "flops of value_and_grad_pair relative to one gradient (zero array: a control)"
     return Table(title, rows, failures)
 

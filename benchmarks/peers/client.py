@@ -24,17 +24,15 @@ class Client:
     """One process."""
 
     def __init__(self, process: subprocess.Popen[str], framework: str):
-        self.process, self.framework = process, framework
+        self.process: Any = process
+        self.framework = framework
 
     def call(self, command: str, *arguments: Any) -> Any:
         """Return the answer to one command."""
-        commands, answers = self.process.stdin, self.process.stdout
-        assert commands is not None  # both are pipes
-        assert answers is not None
         try:
-            commands.write(json.dumps([command, arguments]) + "\n")
-            commands.flush()
-            line = answers.readline()
+            self.process.stdin.write(json.dumps([command, arguments]) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:

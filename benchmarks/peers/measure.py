@@ -6,13 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
 from benchmarks.harness.timing import Times, in_turns, paired, spread
-from benchmarks.peers import agreement, checkpoints, inputs, work
+from benchmarks.peers import agreement, inputs, work
 from benchmarks.peers.agreement import Row, relative
 from benchmarks.peers.client import Client, started
 from benchmarks.peers.contender import Spec
 from benchmarks.peers.inputs import Arrays
+from optax_dtnh.models import resnet18, save_pretrained
 
+SEED = 0  # of the checkpoint: with it, both regularizers conflict with the loss
 FLOPS = 1.67  # of a pair, relative to one gradient: one more backward pass of the same length
 
 
@@ -65,7 +70,7 @@ def finetuning(place: Place) -> Iterator[Row]:
     """Yield a row for every method and contender: images per second, memory, agreement."""
     spec = place.spec("finetune", **work.IMAGES)
     with both(place) as clients:
-        spec |= checkpoints.write(clients["torch"], spec, place.folder)
+        spec |= write_checkpoints(clients["torch"], spec, place.folder)
     tunings = {tuning.name: tuning for tuning in (*work.SINGLE_STEPS, *work.TUNINGS)}
     jobs = {
         name: (framework, spec | {"method": method, "contender": contender})
@@ -152,6 +157,24 @@ def memory(place: Place, job: Job) -> Row:
             client.call("run", "it")
         found = client.call("memory")
     return {"peak MiB": found["peak"], "after imports MiB": found["imported"]}
+
+
+def write_checkpoints(torch: Client, spec: Spec, folder: Path) -> dict[str, str]:
+    """Write a pretrained ResNet-18 and the same a step later; return the paths by role.
+
+    The student has followed the loss's gradient once, so that L2-SP pulls against the loss. It is
+    torch that computes the gradient.
+    """
+    paths = {role: str(folder / f"{role}.safetensors") for role in ("teacher", "student")}
+    model = resnet18(classes=spec["classes"], rngs=nnx.Rngs(SEED))
+    save_pretrained(model, paths["teacher"])
+    same = spec | {"student": paths["teacher"], "teacher": paths["teacher"], "dtype": "float32"}
+    torch.call("build", "first step", same | {"method": "none", "contender": "single"})
+    moves, tensors = torch.updates("first step", folder), load_file(paths["teacher"])
+    moved = {name: tensors[name] + moves[name] for name in moves}
+    save_file(tensors | moved, paths["student"])
+    torch.call("drop")
+    return paths
 
 
 def _ms(times: Times, name: str) -> Any:

@@ -56,19 +56,14 @@ STATE_AXES = ("fsdp", None, None)  # of the state: the batch is cut, its width i
 Params = Any
 
 
-def shapes(sizes: Sizes) -> Params:
-    """Return the shape of every parameter, the layers' stacked."""
-    return _of_dimensions(lambda name: getattr(sizes, DIMENSIONS[name][0]))
+def params(sizes: Sizes, array: Callable[[Any, Any], Any]) -> Params:
+    """Return `array(shape, axes)` for every parameter, the layers' stacked."""
 
+    def leaf(names):
+        fields, axes = zip(*(DIMENSIONS[name] for name in names), strict=True)
+        return array(tuple(getattr(sizes, field) for field in fields), axes)
 
-def axes() -> Params:
-    """Return the axes of the mesh that cut every parameter."""
-    return _of_dimensions(lambda name: DIMENSIONS[name][1])
-
-
-def _of_dimensions(fun: Callable[[str], Any]) -> Params:
-    is_leaf = lambda x: isinstance(x, tuple)  # noqa: E731
-    return jax.tree.map(lambda names: tuple(map(fun, names)), LEAVES, is_leaf=is_leaf)
+    return jax.tree.map(leaf, LEAVES, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def losses(

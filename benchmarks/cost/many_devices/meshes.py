@@ -42,12 +42,6 @@ def array(mesh: Mesh, shape: tuple[int, ...], axes: Axes, dtype: Any = jnp.float
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
-def tree(mesh: Mesh, shapes: Any, axes: Any) -> Any:
-    """Return `array` for every leaf of `shapes`, trees of tuples of the structure of `axes`."""
-    is_leaf = lambda x: isinstance(x, tuple)  # noqa: E731
-    return jax.tree.map(lambda s, a: array(mesh, s, a), shapes, axes, is_leaf=is_leaf)
-
-
 def state_of(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Any:
     """Return the abstract state: what is shaped like a parameter lies where it does."""
     whole = NamedSharding(mesh, PartitionSpec())

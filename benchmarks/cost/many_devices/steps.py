@@ -67,7 +67,7 @@ STEPS = {
 
 def params_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> Any:
     """Return the decoder's abstract parameters, cut over `mesh`."""
-    return meshes.tree(mesh, decoder.shapes(sizes), decoder.axes())
+    return decoder.params(sizes, partial(meshes.array, mesh))
 
 
 def program(compared: Compared, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
