@@ -82,11 +82,8 @@ def verdict(difference: Interval) -> str:
 
 
 def _against_baseline(results: Results, cell: str, method: dict, weight: float | None) -> Interval:
-    treatment, control = method["name"], method["baseline"]
-    return paired_difference(
-        values(results, cell, treatment, weight, "accuracy"),
-        values(results, cell, control, weight, "accuracy"),
-    )
+    names = method["name"], method["baseline"]
+    return paired_difference(*(values(results, cell, name, weight, "accuracy") for name in names))
 
 
 def _mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:

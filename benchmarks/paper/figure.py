@@ -36,19 +36,15 @@ def _panel(axes: Axes, results: Results, pair: Pair) -> None:
         axes.set(xticks=[], yticks=[])
         return
     if FINETUNE in found:
-        _reference(axes, results, pair)
+        mean, width = accuracy(results, pair, FINETUNE)
+        axes.axhspan(mean - (width or 0), mean + (width or 0), color="0.9", linewidth=0)
+        axes.axhline(mean, label=FINETUNE, **REFERENCE_STYLE)
     names = list(dict.fromkeys(name.removesuffix(DTNH) for name in found if name != FINETUNE))
     for end, shift, style in (("", -SHIFT, STYLES[0]), (DTNH, SHIFT, STYLES[1])):
         _points(axes, results, pair, [name + end for name in names], shift, style)
     axes.set_xticks(range(len(names)), [_tick(results, pair, name) for name in names], fontsize=7)
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
     axes.grid(axis="y", color="0.92")
-
-
-def _reference(axes: Axes, results: Results, pair: Pair) -> None:
-    mean, width = accuracy(results, pair, FINETUNE)
-    axes.axhspan(mean - (width or 0), mean + (width or 0), color="0.9", linewidth=0)
-    axes.axhline(mean, label=FINETUNE, **REFERENCE_STYLE)
 
 
 def _points(

@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,11 +58,8 @@ def of_model(model: Model, batch: Batch, *, train: bool, dtype: str) -> Outputs:
         def loss(params):
             net = nnx.merge(graph, params, statistics, copy=True)
             logits, features = net(images)
-            return jnp.mean((logits - targets) ** 2), (
-                logits,
-                features,
-                nnx.state(net, nnx.BatchStat),
-            )
+            after = nnx.state(net, nnx.BatchStat)
+            return jnp.mean((logits - targets) ** 2), (logits, features, after)
 
         gradients, (logits, features, after) = jax.jit(jax.grad(loss, has_aux=True))(params)
         features = {name: np.asarray(x) for name, x in features.items()}
@@ -81,14 +79,11 @@ def of_torch(
     net.to(precision).train(train)
     features = {}
 
-    def keep(name):
-        def hook(*call):
-            features[name] = _channels_last(call[-1])
-
-        return hook
+    def keep(name, *call):
+        features[name] = _channels_last(call[-1])
 
     for name, module in taps.items():
-        module.register_forward_hook(keep(name))
+        module.register_forward_hook(partial(keep, name))
     images, targets = (torch.as_tensor(x, dtype=precision) for x in batch)
     logits = net(images.permute(0, 3, 1, 2))
     logits = getattr(logits, "logits", logits)  # Hugging Face wraps them

@@ -115,9 +115,6 @@ def _loads(torch: Any, folder: Path) -> bool:
     return True
 
 
-# --- From a model of ours to the library's network of its size
-
-
 def _stages(model: ResNet) -> list[Any]:
     return [getattr(model, f"stage{i}") for i in range(1, model.stages + 1)]
 
@@ -186,9 +183,6 @@ def _hugging_face_vit(model: ViT) -> Any:
         num_labels=model.head.out_features,
     )
     return transformers.ViTForImageClassification(config)
-
-
-# --- From the network to the submodules that give our feature maps
 
 
 def _layers(stem: str, net: Any) -> dict[str, Any]:

@@ -73,9 +73,6 @@ def named(params: Any) -> Arrays:
     }
 
 
-# --- Gradients: from the losses to `(params, stats, *rest) -> (gradient or pair, stats)`
-
-
 def of_sum(weight: float, losses: Fun) -> Fun:
     """Return the gradient of the weighted sum; with the weight 0, of the loss alone."""
 
@@ -98,6 +95,7 @@ def of_pair(losses: Fun) -> Fun:
 
 WEIGHT = FINETUNE_WEIGHTS["knowdist"]
 # The gradient of L2-SP is formed in the update, without a second backward pass.
+# A gradient is made from the losses: `(params, stats, *rest) -> (gradient or pair, stats)`.
 METHODS = {
     "none": (optax.identity(), partial(of_sum, 0)),
     "l2_sp": (add_l2_sp(FINETUNE_WEIGHTS["l2_sp"], mask=backbone_mask), partial(of_sum, 0)),

@@ -54,9 +54,6 @@ def step(spec: Spec) -> Contender:
     return training(advance, carry, [batch], lambda params: jax.tree.map(np.array, params))
 
 
-# --- Directions: `(losses, params, batch) -> direction`
-
-
 def single(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the gradient of the weighted sum."""
 
@@ -79,10 +76,8 @@ def pair_by_hand(fun: Fun, params: Any, batch: Any) -> Any:
     return RULES["optax by hand"](WEIGHT)(g, r)
 
 
+# `(losses, params, batch) -> direction`
 DIRECTIONS = {"single": single, "ours": pair_of_ours, "optax by hand": pair_by_hand}
-
-
-# --- Networks: `(params, x) -> (logits, last map)`
 
 
 def losses_of(network: Fun) -> Fun:
@@ -123,4 +118,5 @@ def _conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
 
 
+# `(params, x) -> (logits, last map)`
 NETWORKS = {"mlp": mlp, "cnn": cnn}

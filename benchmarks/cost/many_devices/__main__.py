@@ -27,7 +27,6 @@ jax 0.12. The virtual devices take three minutes on two free CPU cores, the topo
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 
@@ -36,11 +35,13 @@ from benchmarks.cost.many_devices import figure, growth, tables
 from benchmarks.cost.many_devices.decoder import LLAMA_7B
 from benchmarks.cost.many_devices.meshes import DEVICES, mesh_of, topology, use_virtual_devices
 from benchmarks.cost.many_devices.steps import STEPS
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import PACKAGES, Results
 from benchmarks.harness.tables import Table
 
 MESHES = ({"fsdp": 64}, {"fsdp": 16, "tensor": 4})
+HELP = "Compile for a TPU, such as v5e:8x8."
+OPTION = option("--tpu", metavar="TOPOLOGY", help=HELP)
 ON_TPU = ("Adam", "add_l2_sp, Adam")  # each takes minutes to compile
 
 
@@ -48,13 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write and print; return 1 if a claim fails."""
     use_virtual_devices()
     early = ArgumentParser(add_help=False)
-    options_of(early)
+    OPTION(early)
     return command(ON_A_TOPOLOGY if early.parse_known_args(argv)[0].tpu else QUESTION, argv)
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the topology."""
-    parser.add_argument("--tpu", metavar="TOPOLOGY", help="Compile for a TPU, such as v5e:8x8.")
 
 
 def measure(options: Namespace) -> Results:
@@ -85,13 +81,9 @@ def on_tpu(name: str) -> Iterator[Table]:
     yield tables.step_table(mesh_of(MESHES[0], devices), LLAMA_7B, chosen, on_cpu=False)
 
 
-def draw(results: Results) -> Any:
-    """Return the figure of growth."""
-    return figure.draw(*(table["rows"] for table in results["tables"][-2:]))
-
-
+draw = lambda results: figure.draw(*(t["rows"] for t in results["tables"][-2:]))  # noqa: E731
 QUESTION = Question(
-    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, options_of
+    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, OPTION
 )
 ON_A_TOPOLOGY = QUESTION._replace(
     name="cost.many_devices.tpu", draw=None, packages=(*PACKAGES, "libtpu")

@@ -119,12 +119,13 @@ def cell_name(one: Choice) -> str:
     return f"{one.place.case['name']}, {one.place.regularizer}{weight}"
 
 
-def cost(decision: str, weight: str, weights: int) -> float:
+def cost(record: dict[str, Any], weights: int) -> float:
     """Return what a decision costs, in trainings of full length."""
+    decision = record["decision"]
     if not decision.startswith("cross-validation"):
         return 0.0
     forms = 1 if "without" in decision else 2
-    candidates = 1 + forms * (weights if weight == "open" else 1)
+    candidates = 1 + forms * (weights if record["weight"] == "open" else 1)
     return candidates * SETTINGS.folds * SETTINGS.steps / RECIPE.steps
 
 
@@ -132,7 +133,15 @@ def markdown(variants: Results, results: Results) -> str:
     """Return the regret of every decision, and where cross-validation fails."""
     blocks = [note(results)]
     for part in PARTS:
-        rows = [row(r, results) for r in results["regrets"] if r["part"] == part.name]
+        rows = [
+            {
+                **{key: r[key] for key in ("weight", "decision")},
+                "extra trainings": f"{cost(r, len(results['settings']['weights'])):.1f}",
+                **figures(r),
+            }
+            for r in results["regrets"]
+            if r["part"] == part.name
+        ]
         seeds = "10 to 19" if part.seeds.start else "0 to 9"
         what = f"Seeds {seeds}; {', '.join(TITLES[source] for source in part.sources)}."
         blocks += [f"## {part.name.capitalize()}", what, tables.markdown(rows)]
@@ -158,13 +167,6 @@ def by_task(variants: Results, results: Results) -> str:
             what = {"label noise": f"{noise:.0%}", "images per class": shots, "decision": name}
             rows.append({**what, **figures(summary(group, decision))})
     return tables.markdown(rows)
-
-
-def row(record: dict[str, Any], results: Results) -> dict[str, str]:
-    """Return a record of `regrets` for the table."""
-    extra = cost(record["decision"], record["weight"], len(results["settings"]["weights"]))
-    what = {key: record[key] for key in ("weight", "decision")}
-    return {**what, "extra trainings": f"{extra:.1f}", **figures(record)}
 
 
 def figures(record: dict[str, Any]) -> dict[str, str]:
