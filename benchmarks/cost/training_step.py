@@ -22,7 +22,8 @@ two CPU cores, one more with `--wall`.
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,13 +59,8 @@ Programs = dict[str, jax.stages.Compiled]
 def measure(options: Namespace) -> Results:
     """Return the results: a table of the methods and one of the maps."""
     jax.config.update("jax_platforms", "cpu")
-    return report.results(measured(options.wall))
-
-
-def measured(wall: bool) -> Iterator[Table]:
-    """Yield the tables one by one."""
-    yield methods_table(resnet50, wall)
-    yield stages_table(resnet50)
+    tables = (partial(methods_table, wall=options.wall), stages_table)
+    return report.results(table(resnet50) for table in tables)
 
 
 def methods_table(make: Make, wall: bool) -> Table:

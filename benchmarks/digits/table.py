@@ -16,7 +16,7 @@ def markdown(results: Results) -> str:
     A difference is bold where its interval excludes 0.
     """
     cells, name = results["cells"], results["reference"]
-    means = {c["title"]: f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
+    means = {c["title"]: f"{mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
     rows = [{"method, weight": name, **means}]
     for method in _compared(results):
         for weight in results["weights"]:
@@ -64,8 +64,8 @@ def note(results: Results) -> str:
 
 
 def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
-    without = _mean_accuracy(results, cell, method["baseline"], weight)
-    with_dtnh = _mean_accuracy(results, cell, method["name"], weight)
+    without = mean_accuracy(results, cell, method["baseline"], weight)
+    with_dtnh = mean_accuracy(results, cell, method["name"], weight)
     difference = _against_baseline(results, cell, method, weight)
     shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
     return f"{without:.1f} → {with_dtnh:.1f} ({shown})"
@@ -86,7 +86,8 @@ def _against_baseline(results: Results, cell: str, method: dict, weight: float |
     return paired_difference(*(values(results, cell, name, weight, "accuracy") for name in names))
 
 
-def _mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:
+def mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:
+    """Return the mean accuracy over seeds."""
     return float(np.mean(values(results, cell, method, weight, "accuracy")))
 
 

@@ -12,8 +12,7 @@ import optax
 from benchmarks.peers import inputs, jax_finetune
 from benchmarks.peers.contender import MOMENTUM, RATE, WEIGHT, Contender, Spec
 from benchmarks.peers.jax_compiled import compiled_with, training
-from benchmarks.peers.jax_rules import RULES
-from optax_dtnh import value_and_grad_pair
+from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
 from optax_dtnh.regularizers import feature_distance
 
 Fun = Callable[..., Any]
@@ -52,6 +51,34 @@ def step(spec: Spec) -> Contender:
 
     carry = params, tx.init(params)
     return training(advance, carry, [batch], lambda params: jax.tree.map(np.array, params))
+
+
+# From two gradients to one direction, to be called under `jit`.
+Combine = Callable[[Any, Any], Any]
+
+
+def ours(weight: float) -> Combine:
+    """Return the direction of `dtnh`."""
+    tx = dtnh(weight)
+
+    def combine(g, r):
+        return tx.update(GradientPair(g, r), tx.init(g))[0]
+
+    return combine
+
+
+def by_hand(weight: float) -> Combine:
+    """Return the direction of three lines of optax."""
+
+    def combine(g, r):
+        dot, ref_sq = optax.tree.vdot(r, g), optax.tree.vdot(g, g)
+        c = jnp.minimum(dot, 0.0) / ref_sq
+        return jax.tree.map(lambda g, r: g + weight * (r - c * g), g, r)
+
+    return combine
+
+
+RULES = {"ours": ours, "optax by hand": by_hand}
 
 
 def single(fun: Fun, params: Any, batch: Any) -> Any:

@@ -30,7 +30,7 @@ from typing import Any
 import jax
 
 from benchmarks.cost import report
-from benchmarks.cost.accelerator import equality, training, update
+from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.accelerator.clock import copy_bandwidth
 from benchmarks.cost.accelerator.networks import NETWORKS
 from benchmarks.harness.command import Question, command, option
@@ -73,7 +73,7 @@ def measured(small: bool) -> Iterator[Table]:
     trees = update.SMALL if small else update.TREES
     yield (updates := update.table(trees, copy_bandwidth(mib, seconds), seconds))
     networks = {name: n.small if small else n.full for name, n in NETWORKS.items()}
-    yield (steps := training.table(networks, seconds, until))
+    yield (steps := update.steps_table(networks, seconds, until))
     if not small:
         yield shares(updates.rows, steps.rows)
 

@@ -58,12 +58,13 @@ def too_coarse(moved: float) -> list[str]:
 
 def with_anchors() -> list[methods.Method]:
     """Return L2-SP with DTNH, its anchor in float32 and in bfloat16."""
-    found = []
-    for dtype, baseline in ((None, None), (jnp.bfloat16, "float32")):
-        method = regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)
-        name = jnp.dtype(dtype or jnp.float32).name
-        found.append(method._replace(name=name, baseline=baseline))
-    return found
+    chosen = (("float32", None, None), ("bfloat16", jnp.bfloat16, "float32"))
+    return [
+        regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)._replace(
+            name=name, baseline=baseline
+        )
+        for name, dtype, baseline in chosen
+    ]
 
 
 def pull_table(seeds: int) -> Table:

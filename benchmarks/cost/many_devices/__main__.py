@@ -81,9 +81,14 @@ def on_tpu(name: str) -> Iterator[Table]:
     yield tables.step_table(mesh_of(MESHES[0], devices), LLAMA_7B, chosen, on_cpu=False)
 
 
-draw = lambda results: figure.draw(*(t["rows"] for t in results["tables"][-2:]))  # noqa: E731
 QUESTION = Question(
-    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, OPTION
+    "cost.many_devices",
+    __doc__,
+    measure,
+    report.text,
+    report.failures,
+    draw=lambda results: figure.draw(*(table["rows"] for table in results["tables"][-2:])),
+    options=OPTION,
 )
 ON_A_TOPOLOGY = QUESTION._replace(
     name="cost.many_devices.tpu", draw=None, packages=(*PACKAGES, "libtpu")

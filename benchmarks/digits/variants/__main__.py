@@ -15,8 +15,7 @@ with 95 % intervals over 20 seeds (all numbers: benchmarks/results/digits.varian
   and +6.9 +- 0.3.
 - Batches of 16, KnowDist, which shares the batch: `before` +1.6 +- 0.2 and +2.4 +- 0.2, with
   `optax.ema(0.9)` +2.3 +- 0.2 and +3.0 +- 0.3, `momentum` with SGD +2.6 +- 0.3.
-- `decoupled`, the regularizer does as well without DTNH: with Adam it hardly acts at these weights,
-  both are nearly fine-tuning. In Adam's metric L2-SP diverges for some seed in 88 of 108 cells.
+- In Adam's metric L2-SP diverges for some seed in 88 of 108 cells.
 - No form is never worse than the better of fine-tuning and the plain regularizer: in 121 of 432
   cells all of them are, beyond chance, by most with a good source and noisy target labels or a
   source that does not suit and L2-SP at weight 10.
