@@ -79,20 +79,10 @@ def before(transformation: optax.GradientTransformation, update: Update = pair):
     return lambda optimizer: Use(transformation, update).then(optimizer.alone())
 
 
-def around(optimizer: Optimizer) -> Use:
-    """Return `dtnh` around the optimizer's direction."""
-    return Use(dtnh(WEIGHT, inner=optimizer.direction), pair).then(optimizer.after)
-
-
 def apart(optimizer: Optimizer) -> Use:
     """Return momentum for each gradient by itself."""
     each = transform_pair(optimizer.direction, optimizer.direction)
     return Use(optax.chain(each, dtnh(WEIGHT), optimizer.after), pair)
-
-
-def in_the_metric(optimizer: Optimizer) -> Use:
-    """Return Adam with the regularizer in its metric."""
-    return Use(scale_by_adam_dtnh(WEIGHT), pair).then(optimizer.after)
 
 
 ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))
@@ -160,13 +150,13 @@ GRID = {
         temporary=(None, 0.01, None, None, None, None, None),
     ),
     "dtnh, inner=": Row(
-        around,
+        lambda o: Use(dtnh(WEIGHT, inner=o.direction), pair).then(o.after),
         more=(None, 3, 3, 3, 3, 2, 3),
         bytes=(None, 11.1, 17.1, 17.1, 13.1, 20.1, 92.0),
         temporary=(None, 0.01, 1.01, 1.01, 1.01, 2.01, 7.1),
     ),
     "scale_by_adam_dtnh": Row(
-        in_the_metric,
+        lambda o: Use(scale_by_adam_dtnh(WEIGHT), pair).then(o.after),
         more=(None, None, 6, 6, None, None, None),
         bytes=(None, None, 21.1, 21.1, None, None, None),
         temporary=(None, None, 1.01, 1.01, None, None, None),

@@ -67,8 +67,7 @@ def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
     without = mean_accuracy(results, cell, method["baseline"], weight)
     with_dtnh = mean_accuracy(results, cell, method["name"], weight)
     difference = _against_baseline(results, cell, method, weight)
-    shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
-    return f"{without:.1f} → {with_dtnh:.1f} ({shown})"
+    return f"{without:.1f} → {with_dtnh:.1f} ({difference.marked()})"
 
 
 def verdict(difference: Interval) -> str:
@@ -83,7 +82,8 @@ def verdict(difference: Interval) -> str:
 
 def _against_baseline(results: Results, cell: str, method: dict, weight: float | None) -> Interval:
     names = method["name"], method["baseline"]
-    return paired_difference(*(values(results, cell, name, weight, "accuracy") for name in names))
+    treatment, control = (values(results, cell, name, weight, "accuracy") for name in names)
+    return paired_difference(treatment, control)
 
 
 def mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:

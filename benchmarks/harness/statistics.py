@@ -24,6 +24,10 @@ class Interval(NamedTuple):
         """Return it for a table of differences, with its sign."""
         return f"{_rounded(self.mean):+.1f} ± {_width(self.half_width)}"
 
+    def marked(self) -> str:
+        """Return it with its sign, in bold where it excludes 0."""
+        return f"**{self.signed()}**" if self.excludes_zero() else self.signed()
+
     def excludes_zero(self) -> bool:
         """Return whether 0 lies outside; False if there is no interval."""
         return self.half_width is not None and abs(self.mean) > self.half_width

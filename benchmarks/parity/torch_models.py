@@ -94,8 +94,7 @@ OPERATORS: list[Any] = []  # as long as this is referenced, they exist
 def declare_operators() -> None:
     """Let torchvision be imported where its compiled part is for another build of torch.
 
-    Without its operators, which no network here uses, it raises on import, and so do timm, which
-    imports it, and transformers, which sees that it is installed.
+    Without its operators, which no network here uses, it, timm and transformers raise on import.
     """
     torch, found = package("torch"), importlib.util.find_spec("torchvision")
     if OPERATORS or found is None or _loads(torch, Path(str(found.origin)).parent):

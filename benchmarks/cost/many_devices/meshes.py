@@ -72,15 +72,15 @@ def stages(found: set[tuple[frozenset[str], ...]]) -> int:
 
     The length of the shortest sequence that every order is a subsequence of.
     """
+
+    def within(order, sequence):
+        rest = iter(sequence)
+        return all(x in rest for x in order)
+
     axes = {x for order in found for x in order}
     return next(
         n
         for n in itertools.count()
         for sequence in itertools.product(axes, repeat=n)
-        if all(_within(order, sequence) for order in found)
+        if all(within(order, sequence) for order in found)
     )
-
-
-def _within(order: Sequence[Any], sequence: Sequence[Any]) -> bool:
-    rest = iter(sequence)
-    return all(x in rest for x in order)

@@ -41,13 +41,15 @@ def names(regularizer: str, weights: Sequence[float]) -> list[tuple[str, float |
 def method(optimizer: Optimizer, regularizer: str) -> Method:
     """Return what trains any candidate, its optimizer a function of a `Candidate`."""
 
-    def of(one: Any) -> Method:
+    def build(one: Any) -> optax.GradientTransformation:
         def rule(dot, ref_sq, reg_sq):
             del ref_sq, reg_sq
             return 1.0, one.removed * jnp.minimum(dot, 0.0)
 
         decay = optax.chain(optax.add_decayed_weights(one.decay, mask=BACKBONE), methods.HEAD_DECAY)
-        return methods.regularized(regularizer, optimizer, FORMS["before"], decay=decay, rule=rule)
+        options = {"decay": decay, "rule": rule}
+        trained = methods.regularized(regularizer, optimizer, FORMS["before"], **options)
+        return trained.optimizer(one.weight)
 
     gradients = methods.regularized(regularizer, optimizer, FORMS["before"]).gradients
-    return Method(regularizer, lambda one: of(one).optimizer(one.weight), gradients, regularizer)
+    return Method(regularizer, build, gradients, regularizer)

@@ -1,7 +1,7 @@
 """Cross-validation with short trainings, all folds and candidates in one compiled call."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,10 +77,8 @@ def held_out_logits(
     over_folds = jax.vmap(logits, (None, None, None, None, 0))
     over_candidates = jax.vmap(over_folds, (0, None, None, None, None))
 
-    def of_seed(inputs: Any) -> jax.Array:
-        return over_candidates(candidates, *inputs)
-
-    return jax.lax.map(of_seed, (seeds, sources, targets, folds))
+    inputs = seeds, sources, targets, folds
+    return jax.lax.map(lambda of_seed: over_candidates(candidates, *of_seed), inputs)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
