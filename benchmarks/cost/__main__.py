@@ -17,25 +17,21 @@ parameters and state donated:
   `add_l2_sp` before SGD, momentum, Adam or AdamW access at most 1.7 times theirs, of which Adam
   alone has 1.43.
 - 200 small leaves compile to at most 15,000 HLO instructions, and their number grows linearly.
-  Bytes are printed there: XLA:CPU stores a product before reducing it if the leaf has a dimension
-  above 32 and fewer than 4,096 elements, however the sum is spelled.
 - The inner products that a rule does not use are gone from the program.
 - `value_and_grad_pair` costs at most 1.67 times the flops of one gradient of the sum for a
   regularizer of the last feature map, 1.45 for one that sees the first half of the network.
 - Every public use lowers for CPU, CUDA and TPU, without callbacks, effects or float64.
 
 The figures are XLA's own, for CPU, and reproducible: everything is compiled, nothing is run, except
-with `--wall`, which reports times relative to the same optimizer alone, from runs that alternate,
-and asserts nothing. Where XLA stores an intermediate differs between its versions: bytes,
-temporaries and instructions are asserted on jax 0.12, for which the bars are set, and printed
-elsewhere; flops and lowering are asserted everywhere. Controls, the same update written less
-carefully, must miss their bar. It takes four minutes on two CPU cores, two more with `--wall`. The
-exit code is 1 if anything fails.
+with `--wall`, which reports times and asserts nothing. Where XLA stores an intermediate differs
+between its versions: bytes, temporaries and instructions are asserted on jax 0.12 alone. Controls,
+the same update written less carefully, must miss their bar. It takes four minutes on two CPU cores,
+two more with `--wall`.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 
 import jax
 
@@ -43,24 +39,17 @@ from benchmarks.cost import report, tables
 from benchmarks.cost.bars import storage_is_known
 from benchmarks.cost.networks import NETWORKS
 from benchmarks.cost.uses import GROWING, WITH_SGD
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a bar is missed."""
-    jax.config.update("jax_platforms", "cpu")
-    return command(QUESTION, argv)
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the times."""
-    parser.add_argument("--wall", action="store_true", help="Run updates and report their times.")
+UNITS = "Bytes and temporary in N, the bytes of one parameter tree."
+UNASSERTED = "Of bytes, memory and instructions, no bar is asserted."
 
 
 def measure(options: Namespace) -> Results:
     """Return the results: every table, and whether bars on storage are asserted."""
+    jax.config.update("jax_platforms", "cpu")
     known = {"backend": jax.default_backend(), "storage_asserted": storage_is_known()}
     return report.results(measured(options.wall), **known)
 
@@ -78,16 +67,12 @@ def measured(wall: bool) -> Iterator[Table]:
 
 def text(results: Results) -> str:
     """Return the tables, their units, and what is asserted."""
-    known = (
-        ""
-        if results["storage_asserted"]
-        else " Of bytes, memory and instructions, no bar is asserted."
-    )
-    units = "Bytes and temporary in N, the bytes of one parameter tree."
-    return f"{units}{known} {report.text(results)}"
+    known = "" if results["storage_asserted"] else f" {UNASSERTED}"
+    return f"{UNITS}{known} {report.text(results)}"
 
 
-QUESTION = Question("cost", __doc__, measure, text, report.failures, options=options_of)
+OPTION = option("--wall", action="store_true", help="Run updates and report their times.")
+QUESTION = Question("cost", __doc__, measure, text, report.failures, options=OPTION)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

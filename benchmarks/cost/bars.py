@@ -55,7 +55,11 @@ def update_bars(name: str, leaves: int) -> dict[str, float]:
 
 def broken(name: str, cost: Any, bars: Mapping[str, float]) -> list[str]:
     """Return a message for every bar that a NamedTuple of costs exceeds, or where it is NaN."""
-    found = cost._asdict()
+    return exceeded(name, cost._asdict(), bars)
+
+
+def exceeded(name: str, found: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
+    """Return a message for every bar that what is found exceeds, or where it is NaN."""
     return [
         f"{name}: {quantity} {found[quantity]:.5g}, at most {bar:.5g}"
         for quantity, bar in bars.items()

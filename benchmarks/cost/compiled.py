@@ -18,35 +18,22 @@ NOT_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pass
 
 
 class Cost(NamedTuple):
-    """The cost of one update, `bytes` and `temporary` in N, the bytes of one parameter tree.
+    """The cost of one update, `bytes` and `temporary` in N, the bytes of one parameter tree."""
 
-    Attributes:
-      bytes: Bytes accessed, by XLA's model: every operand and result of every fusion, no cache.
-      temporary: Peak of the temporary buffers.
-      instructions: HLO instructions, those inside fusions included.
-      reductions: Reductions to scalars, one per leaf and inner product.
-      seconds: Time of the compilation, not reproducible.
-    """
-
+    # Bytes accessed, by XLA's model: every operand and result of every fusion, no cache.
     bytes: float
-    temporary: float
-    instructions: int
-    reductions: int
-    seconds: float
+    temporary: float  # peak of the temporary buffers
+    instructions: int  # HLO instructions, those inside fusions included
+    reductions: int  # reductions to scalars, one per leaf and inner product
+    seconds: float  # time of the compilation, not reproducible
 
 
 class StepCost(NamedTuple):
-    """The cost of a whole training step.
-
-    Attributes:
-      flops: Floating-point operations.
-      peak: Bytes of arguments, temporary buffers and outputs, what is updated in place once.
-      temporary: Bytes of the temporary buffers.
-    """
+    """The cost of a whole training step."""
 
     flops: float
-    peak: float
-    temporary: float
+    peak: float  # bytes of arguments, temporary buffers and outputs, what is updated in place once
+    temporary: float  # bytes of the temporary buffers
 
 
 def step_of(use: Use) -> Callable[..., Any]:

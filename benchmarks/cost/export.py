@@ -26,15 +26,11 @@ def steps() -> dict[str, Lowerable]:
     found: dict[str, Lowerable] = {
         name: (step_of(use), abstract_arguments(use, params)) for name, use in uses.items()
     }
-    return found | {"value_and_grad_pair, dtnh": whole_step()}
-
-
-def whole_step() -> Lowerable:
-    """Return a training step of the CNN from images to parameters."""
-    losses, (params, statistics, *data) = losses_and_batch(NETWORKS["residual CNN"], layer=1)
+    losses, (weights, statistics, *data) = losses_and_batch(NETWORKS["residual CNN"], layer=1)
     step = methods(losses)["KnowDist + DTNH"]
-    state = jax.eval_shape(step.transformation.init, params)
-    return run_of(step), (params, statistics, state, *data)
+    state = jax.eval_shape(step.transformation.init, weights)
+    whole = run_of(step), (weights, statistics, state, *data)
+    return found | {"value_and_grad_pair, dtnh": whole}
 
 
 def export_problems(step: Callable[..., Any], args: tuple[Any, ...], platform: str) -> list[str]:

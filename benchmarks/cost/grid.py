@@ -1,32 +1,77 @@
 """Every use with every optimizer: how it is built, its floor and its bars."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
+import jax
 import optax
+from optax import contrib
 
-from benchmarks.cost.optimizers import OPTIMIZERS, Optimizer
-from benchmarks.cost.uses import WEIGHT, Update, Use, one_gradient, pair, smoothed
+from benchmarks.cost.uses import RATE, SMOOTHED, WEIGHT, Update, Use, one_gradient, pair
 from optax_dtnh import add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 
 Cell = tuple[str, str]  # the names of a use and of an optimizer
 Figures = tuple[float | None, ...]  # by optimizer, None where the use does not exist
 
 
+class Optimizer(NamedTuple):
+    """An optimizer in two parts, so that the regularizer can come before or around the first."""
+
+    direction: optax.GradientTransformation  # from the gradient to a direction of ascent
+    # What follows: the decay of the weights if there is one, and the learning rate.
+    after: optax.GradientTransformation
+    # The least bytes of an update, in N: every array read once per pass, and written once.
+    floor: float
+
+    def alone(self) -> optax.GradientTransformation:
+        """Return the whole optimizer."""
+        return optax.chain(self.direction, self.after)
+
+
+def dimensions(params: Any) -> Any:
+    """Return for every leaf with two dimensions or more which one is the output, for Muon."""
+    # Annotated with names that a type checker cannot see through.
+    numbers = cast(Callable[..., Any], contrib.MuonDimensionNumbers)
+    return jax.tree.map(
+        lambda x: numbers(tuple(range(x.ndim - 1)), (x.ndim - 1,)) if x.ndim > 1 else None, params
+    )
+
+
+def flipped(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Return the direction of an optimizer that optax offers only whole, at learning rate 1."""
+    return optax.chain(optimizer, optax.scale(-1.0))
+
+
+DECAYED = optax.chain(optax.add_decayed_weights(1e-4), RATE)  # decoupled from the direction
+ADAFACTOR = flipped(optax.adafactor(1.0))
+MUON = flipped(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions))
+
+# Bytes read and written, with `g` the gradient, `w` the parameters, `'` what is new:
+# SGD              g, w -> w'
+# momentum, Lion   g, m, w -> m', w'
+# Adam, AdamW      g, mu, nu, w -> mu', nu', w'
+# Adafactor        g, w for the rows, columns and the size of w; g for the size of the update;
+#                  g, w -> w'
+# Muon             g, m -> m', x with its norm; five times x for its Gram matrix, x -> x';
+#                  x, w -> w'. The Gram matrices are left out.
+OPTIMIZERS = {
+    "SGD": Optimizer(optax.identity(), RATE, 3),
+    "momentum": Optimizer(optax.trace(0.9), RATE, 5),
+    "Adam": Optimizer(optax.scale_by_adam(), RATE, 7),
+    "AdamW": Optimizer(optax.scale_by_adam(), DECAYED, 7),
+    "Lion": Optimizer(optax.scale_by_lion(), DECAYED, 5),
+    "Adafactor": Optimizer(ADAFACTOR, RATE, 6),
+    "Muon": Optimizer(MUON, RATE, 22),
+}
+
+
 class Row(NamedTuple):
-    """A use for any optimizer.
+    """A use for any optimizer."""
 
-    Attributes:
-      make: From the optimizer to the whole update.
-      more: The least bytes that it has to access beyond the optimizer's own, in N.
-      bytes: Bytes accessed at most, in N: as measured, rounded up.
-      temporary: Bytes of temporary buffers at most, in N, likewise.
-    """
-
-    make: Callable[[Optimizer], Use]
-    more: Figures
-    bytes: Figures
-    temporary: Figures
+    make: Callable[[Optimizer], Use]  # from the optimizer to the whole update
+    more: Figures  # the least bytes that it has to access beyond the optimizer's own, in N
+    bytes: Figures  # bytes accessed at most, in N: as measured, rounded up
+    temporary: Figures  # bytes of temporary buffers at most, in N, likewise
 
 
 def before(transformation: optax.GradientTransformation, update: Update = pair):
@@ -34,20 +79,10 @@ def before(transformation: optax.GradientTransformation, update: Update = pair):
     return lambda optimizer: Use(transformation, update).then(optimizer.alone())
 
 
-def around(optimizer: Optimizer) -> Use:
-    """Return `dtnh` around the optimizer's direction."""
-    return Use(dtnh(WEIGHT, inner=optimizer.direction), pair).then(optimizer.after)
-
-
 def apart(optimizer: Optimizer) -> Use:
     """Return momentum for each gradient by itself."""
     each = transform_pair(optimizer.direction, optimizer.direction)
     return Use(optax.chain(each, dtnh(WEIGHT), optimizer.after), pair)
-
-
-def in_the_metric(optimizer: Optimizer) -> Use:
-    """Return Adam with the regularizer in its metric."""
-    return Use(scale_by_adam_dtnh(WEIGHT), pair).then(optimizer.after)
 
 
 ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))
@@ -91,7 +126,7 @@ GRID = {
         temporary=(0.01, 0.01, 0.01, 0.01, 1.3, 2.01, 7.1),
     ),
     "dtnh, reference=ema": Row(
-        before(dtnh(WEIGHT, reference=smoothed())),
+        before(dtnh(WEIGHT, reference=SMOOTHED)),
         more=(6, 6, 6, 6, 6, 7, 6),
         bytes=(13.1, 16.1, 22.1, 22.1, 21.1, 26.1, 99.0),
         temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),
@@ -115,13 +150,13 @@ GRID = {
         temporary=(None, 0.01, None, None, None, None, None),
     ),
     "dtnh, inner=": Row(
-        around,
+        lambda o: Use(dtnh(WEIGHT, inner=o.direction), pair).then(o.after),
         more=(None, 3, 3, 3, 3, 2, 3),
         bytes=(None, 11.1, 17.1, 17.1, 13.1, 20.1, 92.0),
         temporary=(None, 0.01, 1.01, 1.01, 1.01, 2.01, 7.1),
     ),
     "scale_by_adam_dtnh": Row(
-        in_the_metric,
+        lambda o: Use(scale_by_adam_dtnh(WEIGHT), pair).then(o.after),
         more=(None, None, 6, 6, None, None, None),
         bytes=(None, None, 21.1, 21.1, None, None, None),
         temporary=(None, None, 1.01, 1.01, None, None, None),

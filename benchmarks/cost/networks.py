@@ -25,18 +25,11 @@ Apply = Callable[[Params, jax.Array], tuple[jax.Array, list[jax.Array]]]
 
 
 class Network(NamedTuple):
-    """A network and its batch.
+    """A network and its batch."""
 
-    Attributes:
-      apply: `(params, x) -> (logits, maps)`.
-      shapes: Of the parameters.
-      x: Shape of the input, the batch first.
-      classes: Number of logits.
-    """
-
-    apply: Apply
-    shapes: Shapes
-    x: tuple[int, ...]
+    apply: Apply  # `(params, x) -> (logits, maps)`
+    shapes: Shapes  # of the parameters
+    x: tuple[int, ...]  # shape of the input, the batch first
     classes: int
 
 
@@ -132,7 +125,4 @@ def _residual(params: Params, name: str, x: jax.Array, stride: int) -> jax.Array
 
 NETWORKS = {"residual CNN": of_residual_cnn(), "MLP": of_mlp(256, 8, BATCH)}
 # Which of its maps the regularizer sees.
-SEEN = {
-    "residual CNN": {"last map": 3, "first half": 1},
-    "MLP": {"last map": 7, "first half": 3},
-}
+SEEN = {"residual CNN": {"last map": 3, "first half": 1}, "MLP": {"last map": 7, "first half": 3}}

@@ -1,7 +1,9 @@
 """What the pages quote from the records of the cost of an update and of a step."""
 
-from benchmarks.harness import tables
+from functools import partial
+
 from benchmarks.harness.record import Results
+from benchmarks.harness.tables import markdown, only
 
 SHOWN = ("SGD alone", "dtnh", "add_l2_sp", "dtnh, plain", "add_l2_sp, plain")
 TIMED = ("dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
@@ -9,8 +11,9 @@ TIMED = ("dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
 
 def before_sgd(results: Results) -> str:
     """Return bytes and memory of one update with SGD after it."""
-    rows = {row["form"]: row for row in results["tables"][0]["rows"]}
-    return _bytes_and_memory("after it: SGD with momentum", [rows[form] for form in SHOWN])
+    rows = results["tables"][0]["rows"]
+    shown = [only(rows, form=form) for form in SHOWN]
+    return _bytes_and_memory("after it: SGD with momentum", shown)
 
 
 def with_adam(results: Results) -> str:
@@ -20,13 +23,13 @@ def with_adam(results: Results) -> str:
 
 def times(results: Results) -> str:
     """Return the time of an update relative to that of the optimizer alone."""
-    found = {(row["optimizer"], row["form"]): row for row in results["tables"][-1]["rows"]}
-    return tables.markdown(
+    found = {(row["form"], row["optimizer"]): row for row in results["tables"][-1]["rows"]}
+    return markdown(
         [
-            {"form": form}
-            | {
-                f"with {optimizer}": _quartiles(found.get((optimizer, form)))
-                for optimizer in ("momentum", "Adam")
+            {
+                "form": form,
+                "with momentum": _quartiles(found.get((form, "momentum"))),
+                "with Adam": _quartiles(found.get((form, "Adam"))),
             }
             for form in TIMED
         ]
@@ -35,37 +38,21 @@ def times(results: Results) -> str:
 
 def steps(results: Results) -> str:
     """Return flops, memory and time of a training step with DTNH relative to one without."""
-    return tables.markdown(
-        [
-            {
-                "method": method,
-                "flops": f"{row['flops ratio']:.3f}",
-                "memory": f"{row['peak ratio']:.2f}",
-                "time": _quartiles(row, "time ratio"),
-            }
-            for method in ("L2-SP + DTNH", "KnowDist + DTNH")
-            for row in [_step(results, method)]
-        ]
-    )
+    return markdown([_step(results, name) for name in ("L2-SP + DTNH", "KnowDist + DTNH")])
 
 
-def pair(results: Results) -> str:
-    """Return the bound on the flops of both gradients relative to one."""
-    return f"{_maps(results, 'stage4')['at most']:.2f}"
+def flops(results: Results, maps: str, column: str) -> str:
+    """Return the flops of both gradients relative to one, by the maps that are seen."""
+    return f"{only(results['tables'][0]['rows'], maps=maps)[column]:.2f}"
 
 
-def late(results: Results) -> str:
-    """Return the flops of both gradients where the regularizer sees the last stage."""
-    return f"{_maps(results, 'stage4')['pair']:.2f}"
-
-
-def early(results: Results) -> str:
-    """Return the flops of both gradients where the regularizer sees an early stage only."""
-    return f"{_maps(results, 'stage2')['pair']:.2f}"
+pair = partial(flops, maps="stage4", column="at most")
+late = partial(flops, maps="stage4", column="pair")
+early = partial(flops, maps="stage2", column="pair")
 
 
 def _bytes_and_memory(title: str, rows: list[Results]) -> str:
-    return tables.markdown(
+    return markdown(
         [
             {
                 title: row["form"],
@@ -79,15 +66,15 @@ def _bytes_and_memory(title: str, rows: list[Results]) -> str:
     )
 
 
+def _step(results: Results, method: str) -> dict[str, str | None]:
+    row = only(results["tables"][0]["rows"], method=method)
+    return {
+        "method": method,
+        "flops": f"{row['flops ratio']:.3f}",
+        "memory": f"{row['peak ratio']:.2f}",
+        "time": _quartiles(row, "time ratio"),
+    }
+
+
 def _quartiles(row: Results | None, name: str = "time") -> str | None:
     return f"{row[name]:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row else None
-
-
-def _step(results: Results, method: str) -> Results:
-    (found,) = (row for row in results["tables"][0]["rows"] if row["method"] == method)
-    return found
-
-
-def _maps(results: Results, maps: str) -> Results:
-    (found,) = (row for row in results["tables"][0]["rows"] if row["maps"] == maps)
-    return found

@@ -60,15 +60,6 @@ def teacher_of(model: ResNet, maps: Maps) -> Fun:
     return f_s
 
 
-def with_teacher(losses: Losses, teacher: Fun) -> Losses:
-    """Return the losses, given the teacher's states in place of its maps."""
-
-    def from_source(params, statistics, images, labels, source):
-        return losses(params, statistics, images, labels, teacher(*source, images))
-
-    return from_source
-
-
 def given_maps(model: ResNet, maps: Maps, batch: int, size: int) -> tuple[Losses, tuple[Any, ...]]:
     """Return the losses and their abstract data, the teacher's maps among it."""
     images, labels = images_of(batch, size)

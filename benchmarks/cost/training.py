@@ -18,15 +18,10 @@ Losses = Callable[..., tuple[tuple[jax.Array, jax.Array], Any]]
 
 
 class Step(NamedTuple):
-    """A training step.
+    """A training step."""
 
-    Attributes:
-      gradients: `gradients(params, statistics, *data) -> ((values, moved), updates)`.
-      transformation: From these updates to those of the parameters.
-    """
-
-    gradients: Fun
-    transformation: optax.GradientTransformation
+    gradients: Fun  # `gradients(params, statistics, *data) -> ((values, moved), updates)`
+    transformation: optax.GradientTransformation  # from these updates to those of the parameters
 
 
 def of_loss(losses: Losses) -> Fun:

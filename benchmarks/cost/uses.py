@@ -1,6 +1,7 @@
 """What is measured: uses of the library, each a transformation and how it is called."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,7 @@ from optax_dtnh import (
 )
 
 WEIGHT = 0.1
-RULES = {rule.__name__: rule for rule in (truncate, orthogonal, drop, plain, cosine)}
+RULES = (truncate, orthogonal, drop, plain, cosine)
 
 # update(tx, g, r, state, params) -> (updates, state); jit drops the arguments that it does not use.
 Update = Callable[..., tuple[optax.Updates, optax.OptState]]
@@ -59,30 +60,18 @@ def sgd() -> optax.GradientTransformation:
     return optax.sgd(0.1, momentum=0.9)
 
 
-def rate() -> optax.GradientTransformation:
-    """Return what follows the uses of Adam."""
-    return optax.scale_by_learning_rate(0.1)
-
-
-def smoothed() -> optax.GradientTransformation:
-    """Return the smoothed reference."""
-    return optax.ema(0.99, accumulator_dtype=jnp.float32)
-
-
-def matrices(tree: Any) -> Any:
-    """Return a mask of the leaves with two dimensions or more."""
-    return jax.tree.map(lambda x: x.ndim > 1, tree)
-
-
+RATE = optax.scale_by_learning_rate(0.1)  # what follows the uses of Adam
+SMOOTHED = optax.ema(0.99, accumulator_dtype=jnp.float32)  # the smoothed reference
+MATRICES = partial(jax.tree.map, lambda x: x.ndim > 1)  # a mask
 ALONE = Use(optax.identity(), one_gradient)
 USES = {
     "dtnh": Use(dtnh(WEIGHT), pair),
     "dtnh, reg_grads=": Use(dtnh(WEIGHT), reg_grads),
     "add_l2_sp": Use(add_l2_sp(WEIGHT), one_gradient),
-    **{f"dtnh, {name}": Use(dtnh(WEIGHT, rule=rule), pair) for name, rule in RULES.items()},
     **{
-        f"add_l2_sp, {name}": Use(add_l2_sp(WEIGHT, rule=rule), one_gradient)
-        for name, rule in RULES.items()
+        f"{name}, {rule.__name__}": Use(factory(WEIGHT, rule=rule), call)
+        for name, factory, call in (("dtnh", dtnh, pair), ("add_l2_sp", add_l2_sp, one_gradient))
+        for rule in RULES
     },
 }
 WITH_SGD = {name: use.then(sgd()) for name, use in ({"SGD alone": ALONE} | USES).items()}
@@ -94,15 +83,15 @@ ADAM_USES = {
     "dtnh, inner=scale_by_adam": Use(dtnh(WEIGHT, inner=optax.scale_by_adam()), pair),
     "scale_by_adam_dtnh": Use(scale_by_adam_dtnh(WEIGHT), pair),
 }
-WITH_ADAM = {name: use.then(rate()) for name, use in ADAM_USES.items()}
+WITH_ADAM = {name: use.then(RATE) for name, use in ADAM_USES.items()}
 
 # Every public factory and option once, for the lowering to other platforms.
 OPTIONS = {
     **{name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp", "dtnh, cosine")},
     "dtnh, schedule": Use(dtnh(optax.cosine_decay_schedule(WEIGHT, 100)), pair),
     "dtnh, inner=scale_by_adam": ADAM_USES["dtnh, inner=scale_by_adam"],
-    "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=smoothed()), pair),
-    "dtnh, mask": Use(dtnh(WEIGHT, mask=matrices), pair),
+    "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=SMOOTHED), pair),
+    "dtnh, mask": Use(dtnh(WEIGHT, mask=MATRICES), pair),
     "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
     "transform_pair, dtnh": Use(
         optax.chain(transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0)), dtnh(WEIGHT)),
@@ -115,7 +104,7 @@ OPTIONS = {
             eps_root=1e-8,
             mu_dtype=jnp.bfloat16,
             nesterov=True,
-            mask=matrices,
+            mask=MATRICES,
             labels=per_leaf,
         ),
         reg_grads,

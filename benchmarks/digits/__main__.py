@@ -17,14 +17,13 @@ Expected, in points of test accuracy at weight 10, DTNH against none, 95 % inter
 -17.2 +- 1.8 with noisy target labels, where fighting the training loss is the regularizer's job.
 L2-SP: +12.9 +- 1.7 and +8.9 +- 1.0, still far below fine-tuning; +0.0 +- 0.2; -1.4 +- 0.4.
 
-A second run on the same machine with the same versions gives the same bits. Another processor
-rounds differently, and training amplifies the last bits: expect single values to differ, and means
-of the table by a tenth of a point. The last line says how far a run is from the record. It takes 40
-to 65 seconds on two idle CPU cores.
+A second run on the same machine with the same versions gives the same bits; on another processor
+means of the table differ by a tenth of a point. The last line says how far a run is from the
+record. It takes 40 to 65 seconds on two idle CPU cores.
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.digits import methods
 from benchmarks.digits.methods import PAIRS, SGD, Method, regularized
@@ -59,10 +58,7 @@ QUESTION = question(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    return command(QUESTION, argv)
-
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

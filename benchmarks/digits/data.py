@@ -18,15 +18,10 @@ PIXEL_MEAN, PIXEL_STD = 4.88, 6.02
 
 
 class Images(NamedTuple):
-    """Labelled images.
+    """Labelled images."""
 
-    Attributes:
-      pixels: float32, standardized, shape `[n, 64]`.
-      labels: int32 in 0..9, shape `[n]`.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: np.ndarray  # float32, standardized, shape `[n, 64]`
+    labels: np.ndarray  # int32 in 0..9, shape `[n]`
 
 
 class Task(NamedTuple):
@@ -51,14 +46,7 @@ def source_pool(digits: Images, seed: int) -> Images:
 def task(digits: Images, seed: int, shots: int, test_size: int = TEST_SIZE) -> Task:
     """Return `shots` images per class as the target and others to test, none from the source pool.
 
-    Args:
-      digits: All images.
-      seed: Of the random order that the parts are cut from.
-      shots: Target images per class. A smaller target is a part of a larger one.
-      test_size: Number of test images; a smaller test set leaves more for the target.
-
-    Raises:
-      ValueError: Fewer than `shots` images of a class are left for the target.
+    A smaller target is a part of a larger one, and a smaller test set leaves more for the target.
     """
     _, test, rest = _parts(digits, seed, test_size)
     target = _first_of_each_class(digits.labels, rest, shots)

@@ -19,19 +19,11 @@ from benchmarks.harness.record import Results
 
 
 def run(
-    cells: Sequence[Cell],
-    methods: Sequence[Method],
-    *,
-    weights: Sequence[float],
-    seeds: int,
+    cells: Sequence[Cell], methods: Sequence[Method], *, weights: Sequence[float], seeds: int
 ) -> Results:
-    """Return the results of every method on every cell, at every weight and seed.
+    """Return the results of every method on every cell, at every weight and seed from 0.
 
-    Args:
-      cells: The transfer tasks.
-      methods: What to compare. Exactly one has no regularizer: it is the reference.
-      weights: Of the regularizers.
-      seeds: How many, from 0.
+    Exactly one method has no regularizer: it is the reference.
     """
     digits = data.load()
     sources, runs = source_networks([cell.source for cell in cells], digits, seeds), []

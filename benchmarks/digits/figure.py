@@ -1,5 +1,6 @@
 """Test accuracy against the regularizer's weight: a row per regularizer, a column per cell."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness.record import values
-from benchmarks.harness.statistics import mean_interval, paired_difference
+from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 
 # Okabe and Ito's colors, with a marker and a dash of its own each: readable in gray as well.
 STYLES: tuple[dict[str, Any], ...] = (
@@ -22,12 +23,7 @@ REFERENCE_STYLE: dict[str, Any] = {"color": "0.35", "linestyle": ":", "linewidth
 
 
 def draw(results: dict[str, Any], title: str) -> Figure:
-    """Return the figure; save it with `figure.savefig(path)`.
-
-    Args:
-      results: As in the JSON.
-      title: The question that the figure answers.
-    """
+    """Return the figure; save it with `figure.savefig(path)`."""
     regularizers = list(dict.fromkeys(m["regularizer"] for m in results["methods"]))
     regularizers.remove(None)
     rows, columns = len(regularizers), len(results["cells"])
@@ -44,18 +40,24 @@ def draw(results: dict[str, Any], title: str) -> Figure:
 
 
 def _panel(axes: Axes, results: dict[str, Any], cell: str, regularizer: str) -> None:
-    reference = mean_interval(values(results, cell, results["reference"], None, "accuracy"))
+    reference = _accuracy(results, cell, results["reference"], None)
     width = reference.half_width or 0
     axes.axhspan(reference.mean - width, reference.mean + width, color="0.9", linewidth=0)
     axes.axhline(reference.mean, label=results["reference"], **REFERENCE_STYLE)
     methods = [m["name"] for m in results["methods"] if m["regularizer"] == regularizer]
     for i, method in enumerate(methods):
-        label = method.replace(regularizer, "regularizer")
-        shift = DODGE ** (i - (len(methods) - 1) / 2)
-        _curve(axes, results, cell, method, shift, {"label": label, **STYLES[i % len(STYLES)]})
+        style = {"label": method.replace(regularizer, "regularizer"), **STYLES[i % len(STYLES)]}
+        x = np.array(results["weights"]) * DODGE ** (i - (len(methods) - 1) / 2)
+        points = [_accuracy(results, cell, method, weight) for weight in results["weights"]]
+        means, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
+        axes.errorbar(x, means, widths, capsize=2, markersize=5, **style)
     _difference(axes, results, cell, regularizer)
     axes.grid(axis="y", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _accuracy(results: dict[str, Any], cell: str, method: str, weight: float | None) -> Interval:
+    return mean_interval(values(results, cell, method, weight, "accuracy"))
 
 
 def _difference(axes: Axes, results: dict[str, Any], cell: str, regularizer: str) -> None:
@@ -70,20 +72,6 @@ def _difference(axes: Axes, results: dict[str, Any], cell: str, regularizer: str
     axes.set_ymargin(0.15)  # room for the text
 
 
-def _curve(
-    axes: Axes,
-    results: dict[str, Any],
-    cell: str,
-    method: str,
-    shift: float,
-    style: dict[str, Any],
-) -> None:
-    weights = results["weights"]
-    points = [mean_interval(values(results, cell, method, w, "accuracy")) for w in weights]
-    means, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
-    axes.errorbar(np.array(weights) * shift, means, widths, capsize=2, markersize=5, **style)
-
-
 def _label(figure: Figure, grid: np.ndarray, results: dict[str, Any], title: str) -> None:
     weights = results["weights"]
     shared = grid[0, 0]
@@ -96,8 +84,13 @@ def _label(figure: Figure, grid: np.ndarray, results: dict[str, Any], title: str
     seeds = len(results["seeds"])
     caption = f"Means and 95 % intervals over seeds (n = {seeds}); in words: the paired difference"
     figure.suptitle(f"{title}\n{caption}", fontsize=11)
+    legend(figure, grid[:, 0])
+
+
+def legend(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Put one legend of what is labelled in the panels under the figure."""
     lines = {}
-    for axes in grid[:, 0]:
+    for axes in panels:
         lines |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    where = "outside lower center"
-    figure.legend(lines.values(), lines.keys(), loc=where, ncols=len(lines), frameon=False)
+    where, columns = "outside lower center", max(len(lines), 1)
+    figure.legend(lines.values(), lines.keys(), loc=where, ncols=columns, frameon=False)

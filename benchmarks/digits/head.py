@@ -14,7 +14,6 @@ labels both regularizers lose. It takes about a minute on two idle CPU cores.
 """
 
 import sys
-from collections.abc import Sequence
 
 from benchmarks.digits import methods
 from benchmarks.digits.methods import PAIRS, SGD, Method, regularized
@@ -49,10 +48,5 @@ QUESTION = question(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark."""
-    return command(QUESTION, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -19,21 +19,17 @@ from optax_dtnh.finetune.forms import Form
 
 
 class Method(NamedTuple):
-    """One way to fine-tune.
+    """One way to fine-tune."""
 
-    Attributes:
-      name: Its name in results, tables and figures.
-      optimizer: From the regularizer's weight, possibly traced, to an optax transformation.
-      gradients: `gradients(params, source, pixels, labels)`, what that transformation takes as its
-        updates: a tree like the parameters or a `GradientPair`.
-      regularizer: Name of the regularizer, None without one; then the weight is not used.
-      baseline: Name of the method that it is compared with, besides the one without a regularizer.
-    """
-
-    name: str
+    name: str  # its name in results, tables and figures
+    # From the regularizer's weight, possibly traced, to an optax transformation.
     optimizer: Callable[[Any], optax.GradientTransformation]
+    # `gradients(params, source, pixels, labels)`, what that transformation takes as its updates: a
+    # tree like the parameters or a `GradientPair`.
     gradients: Callable[[Params, Params, jax.Array, jax.Array], Any]
+    # Name of the regularizer, None without one; then the weight is not used.
     regularizer: str | None = None
+    # Name of the method that it is compared with, besides the one without a regularizer.
     baseline: str | None = None
 
 
@@ -48,17 +44,12 @@ class Recipe(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """What a form is combined with.
+    """What a form is combined with."""
 
-    Attributes:
-      name: Its name in results, tables and figures.
-      direction: Its direction on a gradient, without the learning rate.
-      rate: The learning rate and the sign, after everything else.
-    """
-
-    name: str
+    name: str  # its name in results, tables and figures
+    # Its direction on a gradient, without the learning rate.
     direction: optax.GradientTransformation
-    rate: optax.GradientTransformation
+    rate: optax.GradientTransformation  # the learning rate and the sign, after everything else
 
 
 def optimizers(steps: int) -> tuple[Optimizer, Optimizer]:
@@ -99,14 +90,10 @@ def regularized(
     decay: optax.GradientTransformation = HEAD_DECAY,
     **options: Any,
 ) -> Method:
-    """Return the method of one regularizer, one optimizer and one form.
+    """Return the method of a regularizer in `PAIRS`, whose name it gets, an optimizer and a form.
 
-    Args:
-      regularizer: A name in `PAIRS`; the method gets this name.
-      optimizer: What the form is combined with.
-      form: Where the regularizer meets the optimizer.
-      decay: Added to the gradient of the loss.
-      **options: Of `dtnh` or `add_l2_sp`, where they are not the usual ones.
+    `decay` is added to the gradient of the loss. `options` of `dtnh` or `add_l2_sp` are those that
+    are not the usual ones.
     """
     in_place = regularizer == "L2-SP" and not form.takes_pair
     member, gradients = (add_l2_sp, loss_gradient) if in_place else (dtnh, PAIRS[regularizer])

@@ -1,7 +1,7 @@
 """What the pages quote from the records of the digits."""
 
-from benchmarks.digits.table import markdown
-from benchmarks.harness.record import Results, values
+from benchmarks.digits.table import markdown, mean_accuracy
+from benchmarks.harness.record import Results
 
 
 def largest_weight(results: Results) -> str:
@@ -17,12 +17,13 @@ def seeds(results: Results) -> str:
 def beyond_both(results: Results) -> str:
     """Return by how many points at most a method beats its regularizer and fine-tuning alike."""
 
-    def mean(cell: Results, method: str, weight: float) -> float:
-        return float(values(results, cell["name"], method, weight, "accuracy").mean())
+    def gain(cell: str, method: Results, weight: float) -> float:
+        names = method["name"], method["baseline"], results["reference"]
+        own, *others = (mean_accuracy(results, cell, name, weight) for name in names)
+        return own - max(others)
 
     gains = [
-        mean(cell, method["name"], weight)
-        - max(mean(cell, name, weight) for name in (method["baseline"], results["reference"]))
+        gain(cell["name"], method, weight)
         for method in results["methods"]
         if method["baseline"]
         for cell in results["cells"]

@@ -26,12 +26,8 @@ def question(
 ) -> Question:
     """Return the question of what `methods` reach on the transfer tasks.
 
-    Args:
-      name: Name of its module and of its files.
-      doc: Shown by `--help`.
-      title: The question in a sentence, for the record and the figure.
-      methods: What is compared.
-      claims: Whether a method "gains" or "loses" against its baseline at the largest weight.
+    `title` is the question in a sentence. A claim says whether a method "gains" or "loses" against
+    its baseline at the largest weight.
     """
 
     def measure(options: Namespace) -> Results:

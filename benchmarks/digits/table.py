@@ -16,7 +16,7 @@ def markdown(results: Results) -> str:
     A difference is bold where its interval excludes 0.
     """
     cells, name = results["cells"], results["reference"]
-    means = {c["title"]: f"{_mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
+    means = {c["title"]: f"{mean_accuracy(results, c['name'], name, None):.1f}" for c in cells}
     rows = [{"method, weight": name, **means}]
     for method in _compared(results):
         for weight in results["weights"]:
@@ -42,7 +42,7 @@ def summary(results: Results) -> str:
                 results, cell["name"], method["name"]
             ),
             "training loss": " -> ".join(
-                _loss(values(results, cell["name"], name, weight, "training_loss"))
+                f"{values(results, cell['name'], name, weight, 'training_loss').mean():.3f}"
                 for name in (method["baseline"], method["name"])
             ),
         }
@@ -64,11 +64,10 @@ def note(results: Results) -> str:
 
 
 def _arrow(results: Results, cell: str, method: dict, weight: float) -> str:
-    without = _mean_accuracy(results, cell, method["baseline"], weight)
-    with_dtnh = _mean_accuracy(results, cell, method["name"], weight)
+    without = mean_accuracy(results, cell, method["baseline"], weight)
+    with_dtnh = mean_accuracy(results, cell, method["name"], weight)
     difference = _against_baseline(results, cell, method, weight)
-    shown = f"**{difference.signed()}**" if difference.excludes_zero() else difference.signed()
-    return f"{without:.1f} → {with_dtnh:.1f} ({shown})"
+    return f"{without:.1f} → {with_dtnh:.1f} ({difference.marked()})"
 
 
 def verdict(difference: Interval) -> str:
@@ -82,20 +81,14 @@ def verdict(difference: Interval) -> str:
 
 
 def _against_baseline(results: Results, cell: str, method: dict, weight: float | None) -> Interval:
-    treatment, control = method["name"], method["baseline"]
-    return paired_difference(
-        values(results, cell, treatment, weight, "accuracy"),
-        values(results, cell, control, weight, "accuracy"),
-    )
+    names = method["name"], method["baseline"]
+    treatment, control = (values(results, cell, name, weight, "accuracy") for name in names)
+    return paired_difference(treatment, control)
 
 
-def _mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:
+def mean_accuracy(results: Results, cell: str, method: str, weight: float | None) -> float:
+    """Return the mean accuracy over seeds."""
     return float(np.mean(values(results, cell, method, weight, "accuracy")))
-
-
-def _loss(by_seed: np.ndarray) -> str:
-    mean = np.mean(by_seed)
-    return f"{mean:.3f}" if np.isfinite(mean) else "diverged"
 
 
 def _compared(results: Results) -> list[dict]:

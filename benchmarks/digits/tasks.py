@@ -9,51 +9,27 @@ from benchmarks.digits.data import SIDE, Images
 
 
 class Source(NamedTuple):
-    """What the source network is trained on.
+    """What the source network is trained on."""
 
-    Attributes:
-      name: Its name in file names and results.
-      spoil: Function of the source pool and a random generator, to the pool trained on.
-    """
-
-    name: str
+    name: str  # its name in file names and results
+    # Function of the source pool and a random generator, to the pool trained on.
     spoil: Callable[[Images, np.random.Generator], Images]
 
 
 class Cell(NamedTuple):
-    """One transfer task.
+    """One transfer task."""
 
-    Attributes:
-      name: Its name in the record.
-      title: Its name in tables and figures.
-      source: What the source network is trained on.
-      shots: Target images per class.
-      noise: Share of the target labels that are redrawn at random.
-    """
-
-    name: str
-    title: str
-    source: Source
-    shots: int
-    noise: float
+    name: str  # its name in the record
+    title: str  # its name in tables and figures
+    source: Source  # what the source network is trained on
+    shots: int  # target images per class
+    noise: float  # share of the target labels that are redrawn at random
 
 
-def keep(pool: Images, rng: np.random.Generator) -> Images:
-    """Return the pool as it is: a source that suits the task."""
-    del rng
-    return pool
-
-
-def rotate(pool: Images, rng: np.random.Generator) -> Images:
+def rotate(pool: Images, _: np.random.Generator) -> Images:
     """Turn every image by 90 degrees, with its own label: a source of other features."""
-    del rng
     turned = np.rot90(pool.pixels.reshape(-1, SIDE, SIDE), axes=(1, 2))
     return pool._replace(pixels=np.ascontiguousarray(turned.reshape(pool.pixels.shape)))
-
-
-def shuffle_labels(pool: Images, rng: np.random.Generator) -> Images:
-    """Permute the labels among the images: labels that say nothing about the image they are on."""
-    return pool._replace(labels=rng.permutation(pool.labels))
 
 
 def spoiled(source: Source, pool: Images, seed: int) -> Images:
@@ -61,9 +37,10 @@ def spoiled(source: Source, pool: Images, seed: int) -> Images:
     return source.spoil(pool, np.random.default_rng([seed, 1]))
 
 
-SAME = Source("same", keep)
+SAME = Source("same", lambda pool, _: pool)  # suits the task
 ROTATED = Source("rot90", rotate)
-SHUFFLED = Source("permlab", shuffle_labels)
+# Labels that say nothing about the image they are on.
+SHUFFLED = Source("permlab", lambda pool, rng: pool._replace(labels=rng.permutation(pool.labels)))
 CELLS = (
     Cell("same", "good source", SAME, shots=5, noise=0.0),
     Cell("rot90", "source rotated by 90°", ROTATED, shots=5, noise=0.0),

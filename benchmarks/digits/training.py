@@ -14,16 +14,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from benchmarks.digits import network
+from benchmarks.digits import methods, network
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import (
-    RECIPE,
-    Method,
-    batch_features,
-    batch_logits,
-    cross_entropy,
-    loss_gradient,
-)
+from benchmarks.digits.methods import RECIPE, Method
 from benchmarks.digits.network import Params
 
 
@@ -39,35 +32,23 @@ PRETRAINING = Pretraining()
 
 
 class Outcome(NamedTuple):
-    """What one fine-tuning run is judged by.
+    """What one fine-tuning run is judged by."""
 
-    Attributes:
-      accuracy: On the test images, in %.
-      training_loss: Cross-entropy on the target images and the labels trained on, at the end.
-      conflict: Share of the steps with a conflict; None for an optimizer that does not say.
-    """
-
-    accuracy: jax.Array
+    accuracy: jax.Array  # on the test images, in %
+    # Cross-entropy on the target images and the labels trained on, at the end.
     training_loss: jax.Array
+    # Share of the steps with a conflict; None for an optimizer that does not say.
     conflict: jax.Array | None
 
 
 class Step(NamedTuple):
-    """One step of a training, before its updates are applied.
+    """One step of a training, before its updates are applied."""
 
-    Attributes:
-      flag: The caller's flag for this step.
-      params: The parameters.
-      grads: What the method's optimizer was given.
-      updates: What it made of that.
-      state: Its state, after the step.
-    """
-
-    flag: Any
+    flag: Any  # the caller's flag for this step
     params: Params
-    grads: Any
-    updates: Params
-    state: Any
+    grads: Any  # what the method's optimizer was given
+    updates: Params  # what it made of that
+    state: Any  # its state, after the step
 
 
 @jax.jit
@@ -87,7 +68,7 @@ def pretrain(seed: ArrayLike, pool: Images) -> Params:
 
     def step(carry, batch):
         params, state = carry
-        grads = loss_gradient(params, params, all_pixels[batch], all_labels[batch])
+        grads = methods.loss_gradient(params, params, all_pixels[batch], all_labels[batch])
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -137,15 +118,8 @@ def fine_tune(
 ) -> tuple[Params, Any]:
     """Return the parameters after training from the source with a new head, and what was observed.
 
-    Args:
-      method: What to train with.
-      weight: Of the regularizer, or whatever else the method's optimizer is made from.
-      seed: Of the new head.
-      source: The source network.
-      target: The images to learn.
-      flags: One per step, for `observe`.
-      batches: The indices of every step's images, of shape `[steps, size]`; None for all of them.
-      observe: Gives what is returned of every step.
+    `weight` is whatever the method's optimizer is made from. `flags` has one entry per step, for
+    `observe`; `batches` the indices of every step's images, of shape `[steps, size]`, None for all.
     """
     params, tx = with_new_head(seed, source), method.optimizer(weight)
     pixels, labels = map(jnp.asarray, target)
@@ -171,10 +145,10 @@ def with_new_head(seed: ArrayLike, source: Params) -> Params:
 def loss(params: Params, images: Images) -> jax.Array:
     """Return the mean cross-entropy on images."""
     pixels, labels = map(jnp.asarray, images)
-    return cross_entropy(params, batch_features(params, pixels), labels)
+    return methods.cross_entropy(params, methods.batch_features(params, pixels), labels)
 
 
 def correct(params: Params, images: Images) -> jax.Array:
     """Return which images are classified correctly."""
-    logits = batch_logits(params, jnp.asarray(images.pixels))
+    logits = methods.batch_logits(params, jnp.asarray(images.pixels))
     return jnp.argmax(logits, axis=-1) == jnp.asarray(images.labels)

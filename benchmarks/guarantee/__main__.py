@@ -27,33 +27,22 @@ It takes 8 minutes on two cores.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import Histories, K, draw, measured
-from benchmarks.guarantee.table import table
-from benchmarks.harness.command import Question, command
+from benchmarks.guarantee.pages import record_table
+from benchmarks.harness.command import Question, command, option
 
 RANGES = {  # of weight * |r| / |g|
     "float32": {"ordinary": (0.1, 10.0), "large": (10.0, 1e5), "beyond": (1e5, 1e8)},
     "bfloat16": {"ordinary": (0.1, 10.0), "beyond": (10.0, 1e3)},
 }
 OPPOSED = {"float32": (1e2, 1e4, 1e5, 1e6, 1e8), "bfloat16": (1.0, 10.0, 100.0, 1e4)}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a promise is not kept."""
-    return command(QUESTION, argv)
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--draws`."""
-    text = "Number of histories for each cell of the table (default: 4000)."
-    parser.add_argument("--draws", type=int, default=4000, metavar="N", help=text)
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -63,7 +52,11 @@ def measure(options: Namespace) -> dict[str, Any]:
         "k": K,
         "ranges": RANGES,
         "rows": list(rows(options.draws)),
-        "opposed": list(opposed_rows(options.draws)),
+        "opposed": [
+            {"dtype": dtype, "ratio": x, "not_descending": not_descending(options.draws, dtype, x)}
+            for dtype, ratios in OPPOSED.items()
+            for x in ratios
+        ],
     }
 
 
@@ -94,12 +87,10 @@ def shares(form: str, name: str, histories: Histories, dtype: str) -> dict[str, 
     }
 
 
-def opposed_rows(n: int) -> Iterator[dict[str, Any]]:
-    """Yield how often `dtnh` and SGD do not descend where `r` is exactly opposed to `g`."""
-    for dtype, ratios in OPPOSED.items():
-        for ratio in ratios:
-            steps = measured("before", "sgd", draw(n, ratio, ratio, dtype, opposed=True)).step
-            yield {"dtype": dtype, "ratio": ratio, "not_descending": float(np.mean(steps >= 0))}
+def not_descending(n: int, dtype: str, ratio: float) -> float:
+    """Return how often `dtnh` and SGD do not descend where `r` is exactly opposed to `g`."""
+    steps = measured("before", "sgd", draw(n, ratio, ratio, dtype, opposed=True)).step
+    return float(np.mean(steps >= 0))
 
 
 def failures(results: dict[str, Any]) -> list[str]:
@@ -111,7 +102,9 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-QUESTION = Question("guarantee", __doc__, measure, table, failures, options=add_options)
+DRAWS = "Number of histories for each cell of the table (default: 4000)."
+OPTION = option("--draws", type=int, default=4000, metavar="N", help=DRAWS)
+QUESTION = Question("guarantee", __doc__, measure, record_table, failures, options=OPTION)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -27,20 +27,15 @@ DIRECTIONS = {
 
 
 class Form(NamedTuple):
-    """A form, and the optimizers that it is defined for.
+    """A form, and the optimizers that it is defined for."""
 
-    Attributes:
-      written: What the user writes; `w` is the weight.
-      build: From the weight and the optimizer's direction to a transformation of a pair.
-      exists: The optimizers that the form is defined for.
-      promises: The optimizers for which the regularizer never raises what is protected.
-      reference: From the optimizer's direction to what is protected; None is this batch's gradient.
-    """
-
-    written: str
+    written: str  # what the user writes; `w` is the weight
+    # From the weight and the optimizer's direction to a transformation of a pair.
     build: Callable[[Any, Transformation], Transformation]
-    exists: Collection[str] = tuple(DIRECTIONS)
+    exists: Collection[str] = tuple(DIRECTIONS)  # the optimizers that the form is defined for
+    # The optimizers for which the regularizer never raises what is protected.
     promises: Collection[str] = ()
+    # From the optimizer's direction to what is protected; None is this batch's gradient.
     reference: Callable[[Transformation], Transformation] | None = None
 
 

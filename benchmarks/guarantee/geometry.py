@@ -13,7 +13,7 @@ as long along `g` as `g` is. In agreement it changes nothing.
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +62,19 @@ def arrow(axes: Axes, end: np.ndarray, **style: Any) -> None:
 
 
 def half_space(axes: Axes) -> None:
-    """Draw the directions that agree with `G`, and nothing else."""
+    """Draw `G` and the directions that agree with it."""
     axes.axhspan(0, 3, color="0.9", lw=0)
     axes.axhline(0, color=GRAY, lw=1)
     axes.set(xlim=(-0.75, 1.95), ylim=(-1.3, 2.15), aspect="equal", xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    arrow(axes, G, lw=4)
+    label(axes, [-0.25, 0.75], "g")
 
 
 def case(axes: Axes, r: np.ndarray, title: str) -> None:
     """Draw one `r` before and after, and the update."""
     half_space(axes)
     after = kept(truncate, r)
-    arrow(axes, G, lw=4)
-    label(axes, [-0.25, 0.75], "g")
     axes.plot(*zip(G, G + after, after, strict=True), ":", color=GRAY, lw=2)
     arrow(axes, G + after, color=GRAY, lw=2.5)
     label(axes, G + after + [0.1, 0.2], "g + r'")
@@ -94,8 +94,6 @@ def both(axes: Axes, rule: Rule) -> None:
     """Draw what one rule makes of both `r`."""
     half_space(axes)
     axes.set_ylim(-1.3, 1.35)
-    arrow(axes, G, lw=4)
-    label(axes, [-0.25, 0.75], "g")
     for r in (CONFLICT, AGREEMENT):
         arrow(axes, r, color=GRAY, linestyle="--", lw=2)
         arrow(axes, kept(rule, r))
@@ -149,14 +147,11 @@ def failures(results: dict[str, Any]) -> list[str]:
     return [message for message, holds in claims.items() if not holds]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draw both pictures; return 1 if they do not show what is claimed."""
-    return command(QUESTION, argv)
-
-
 QUESTION = Question(
     "guarantee.geometry", __doc__, measure, lambda results: markdown(results["rows"]), failures
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

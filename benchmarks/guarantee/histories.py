@@ -19,21 +19,13 @@ K = {"float32": 4, "bfloat16": 1}
 
 
 class Histories(NamedTuple):
-    """Trees with a leading axis of histories; gradients have one of steps after it.
+    """Trees with a leading axis of histories; gradients have one of steps after it."""
 
-    Attributes:
-      g: Gradients of the loss.
-      r: Gradients of the regularizer.
-      start: Parameters at `init`.
-      params: Parameters, the same at every step.
-      ratio: `weight |r| / |g|` at the last step, which gives the weight.
-    """
-
-    g: Any
-    r: Any
-    start: Any
-    params: Any
-    ratio: np.ndarray
+    g: Any  # gradients of the loss
+    r: Any  # gradients of the regularizer
+    start: Any  # parameters at `init`
+    params: Any  # parameters, the same at every step
+    ratio: np.ndarray  # `weight |r| / |g|` at the last step, which gives the weight
 
 
 def draw(
@@ -69,17 +61,12 @@ def _tree(x: np.ndarray, dtype: str) -> Any:
 
 
 class Measured(NamedTuple):
-    """Per history: how far the regularizer's part raises a loss, and what rounding may do to it.
+    """Per history: how far the regularizer's part raises a loss, and what rounding may do to it."""
 
-    Attributes:
-      rise: `first_order_change` of the part, by the last gradient and by what is protected.
-      size: `|step| |g|`, for both.
-      step: `first_order_change` of the whole step by the last gradient.
-    """
-
+    # `first_order_change` of the part, by the last gradient and by what is protected.
     rise: np.ndarray
-    size: np.ndarray
-    step: np.ndarray
+    size: np.ndarray  # `|step| |g|`, for both
+    step: np.ndarray  # `first_order_change` of the whole step by the last gradient
 
     def excess(self, dtype: str) -> np.ndarray:
         """Return the rises in units of what rounding may do: above 1, the loss is raised."""

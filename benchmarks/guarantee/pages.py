@@ -1,15 +1,27 @@
-"""What the pages quote from the record of the guarantee."""
+"""The record of the guarantee as a table, and what the pages quote from it."""
 
-from benchmarks.harness import tables
+from functools import partial
+
+from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.harness.record import Results
+from benchmarks.harness.tables import markdown, only
+
+ORDINARY = {"dtype": "float32", "range": "ordinary"}
 
 
 def table(results: Results) -> str:
     """Return how often the regularizer raises the loss, form by optimizer, at ordinary weights."""
-    rows: dict[str, dict[str, str]] = {}
-    for row in _ordinary(results):
-        rows.setdefault(row["form"], {"form": row["form"]})[row["optimizer"]] = _shown(row)
-    return tables.markdown(list(rows.values()))
+    return markdown([{"form": form} | _row(results, form) for form in FORMS])
+
+
+def record_table(results: Results) -> str:
+    """Return the same table with what the user writes for every form."""
+    return markdown(
+        [
+            {"form": f"{form} ({value.written})"} | _row(results, form)
+            for form, value in FORMS.items()
+        ]
+    )
 
 
 def draws(results: Results) -> str:
@@ -17,43 +29,26 @@ def draws(results: Results) -> str:
     return str(results["draws"])
 
 
-def behind_momentum(results: Results) -> str:
-    """Return the share of draws in which the loss is raised behind momentum."""
-    return _share(results, "before", "momentum")
-
-
-def behind_adam(results: Results) -> str:
-    """Return the share of draws in which the loss is raised behind Adam."""
-    return _share(results, "before", "adam")
-
-
 def opposed(results: Results) -> str:
     """Return the share of exactly opposed draws that no longer descend at 1e8 times `|g|`."""
-    (found,) = (
-        row["not_descending"]
-        for row in results["opposed"]
-        if (row["dtype"], row["ratio"]) == ("float32", 1e8)
-    )
-    return f"{100 * found:.1f} %"
+    found = only(results["opposed"], dtype="float32", ratio=1e8)
+    return f"{100 * found['not_descending']:.1f} %"
 
 
-def _share(results: Results, form: str, optimizer: str) -> str:
-    (found,) = (
-        row for row in _ordinary(results) if (row["form"], row["optimizer"]) == (form, optimizer)
-    )
-    return _shown(found)
-
-
-def _ordinary(results: Results) -> list[Results]:
-    return [
-        row for row in results["rows"] if (row["dtype"], row["range"]) == ("float32", "ordinary")
-    ]
-
-
-def _shown(row: Results) -> str:
+def share(results: Results, form: str, optimizer: str) -> str:
+    """Return what a table says of one form and optimizer."""
+    row = only(results["rows"], form=form, optimizer=optimizer, **ORDINARY)
     if not row["exists"]:
         return "–"
-    share = f"{100 * row['raised']:.0f} %"
+    raised = f"{100 * row['raised']:.0f} %"
     if row["promises"]:
-        return f"{share}; own: never" if row["own_reference"] else "never"
-    return share
+        return f"{raised}; own: never" if row["own_reference"] else "never"
+    return raised
+
+
+def _row(results: Results, form: str) -> dict[str, str]:
+    return {name: share(results, form, name) for name in DIRECTIONS}
+
+
+behind_momentum = partial(share, form="before", optimizer="momentum")
+behind_adam = partial(share, form="before", optimizer="adam")

@@ -50,9 +50,14 @@ class Question(NamedTuple):
     text: Callable[[Results], str]
     failures: Callable[[Results], Sequence[str]] | None = None
     draw: Callable[[Results], Any] | None = None
-    options: Callable[[argparse.ArgumentParser], None] = lambda _: None
+    options: Callable[[argparse.ArgumentParser], Any] = lambda _: None
     packages: Sequence[str] = record.PACKAGES
     shown: Callable[[Results], str] | None = None
+
+
+def option(name: str, **settings: Any) -> Callable[[argparse.ArgumentParser], Any]:
+    """Return what adds one option to a parser."""
+    return lambda parser: parser.add_argument(name, **settings)
 
 
 class Parser(argparse.ArgumentParser):

@@ -41,11 +41,7 @@ def pages(root: Path) -> list[Path]:
 
 
 def filled(text: str) -> str:
-    """Return a page with every marked place filled from the records.
-
-    Raises:
-      ValueError: A marker names nothing, or a marked place has no end.
-    """
+    """Return a page with every marked place filled from the records."""
     opened, places = len(OPENED.findall(text)), len(MARKED.findall(text))
     if opened != places:
         raise ValueError(
@@ -56,11 +52,7 @@ def filled(text: str) -> str:
 
 
 def generated(question: str, function: str) -> str:
-    """Return what stands in a marked place.
-
-    Raises:
-      ValueError: There is no such function, or no such record.
-    """
+    """Return what stands in a marked place."""
     try:
         write, results = _writer(question, function), record.read(RESULTS / f"{question}.json")
     except (AttributeError, ModuleNotFoundError, FileNotFoundError) as error:

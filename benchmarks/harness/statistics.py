@@ -10,14 +10,10 @@ from scipy import stats
 
 
 class Interval(NamedTuple):
-    """A mean and the half width of its confidence interval.
+    """A mean and the half width of its confidence interval."""
 
-    Attributes:
-      mean: NaN if any value is.
-      half_width: None if it does not exist, because there is one value or the mean is NaN.
-    """
-
-    mean: float
+    mean: float  # NaN if any value is
+    # None if it does not exist, because there is one value or the mean is NaN.
     half_width: float | None
 
     def __str__(self) -> str:
@@ -28,18 +24,17 @@ class Interval(NamedTuple):
         """Return it for a table of differences, with its sign."""
         return f"{_rounded(self.mean):+.1f} ± {_width(self.half_width)}"
 
+    def marked(self) -> str:
+        """Return it with its sign, in bold where it excludes 0."""
+        return f"**{self.signed()}**" if self.excludes_zero() else self.signed()
+
     def excludes_zero(self) -> bool:
         """Return whether 0 lies outside; False if there is no interval."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Return the mean with its two-sided t interval, `mean ± t * s / sqrt(n)`.
-
-    Args:
-      values: One per seed, shape `[n]`, n >= 1.
-      level: Confidence level.
-    """
+    """Return the mean of `[n]` values with its two-sided t interval, `mean ± t * s / sqrt(n)`."""
     x = np.asarray(values, dtype=np.float64)
     mean = float(np.mean(x))
     if x.size < 2 or not math.isfinite(mean):
@@ -53,13 +48,7 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 def paired_difference(treatment: ArrayLike, control: ArrayLike, level: float = 0.95) -> Interval:
     """Return the mean of `treatment - control` with its paired t interval.
 
-    Args:
-      treatment: One value per seed.
-      control: The values of the same seeds in the same order.
-      level: Confidence level.
-
-    Raises:
-      ValueError: The two differ in shape.
+    Both have one value per seed, in the same order.
     """
     x, y = np.asarray(treatment, dtype=np.float64), np.asarray(control, dtype=np.float64)
     if x.shape != y.shape:

@@ -1,23 +1,24 @@
 """Rows of figures as text: a table in Markdown, or aligned columns for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Row = Mapping[str, Any]
 
 
 class Table(NamedTuple):
-    """One thing measured.
+    """One thing measured."""
 
-    Attributes:
-      title: What was measured, on what.
-      rows: One per line, with the same columns.
-      failures: A message for every claim that does not hold, empty where nothing is asserted.
-    """
-
-    title: str
-    rows: list[dict[str, Any]]
+    title: str  # what was measured, on what
+    rows: list[dict[str, Any]]  # one per line, with the same columns
+    # A message for every claim that does not hold, empty where nothing is asserted.
     failures: list[str]
+
+
+def only(rows: Iterable[dict[str, Any]], **values: Any) -> dict[str, Any]:
+    """Return the one row that has these values in these columns."""
+    (found,) = (row for row in rows if values.items() <= row.items())
+    return found
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -43,11 +43,7 @@ def in_turns(runs: Mapping[str, Run], rounds: int, warm_up: int = 1) -> Times:
 
 
 def paired(times: Times, name: str, base: str) -> Spread:
-    """Return how many times the seconds of `base` a contender took, round by round.
-
-    Raises:
-      ValueError: The two have not run in the same rounds.
-    """
+    """Return how many times the seconds of `base` a contender took, round by round."""
     if len(times[name]) != len(times[base]):
         raise ValueError(
             f"`times` should hold as many rounds of {name!r} as of {base!r}, got "

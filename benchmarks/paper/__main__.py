@@ -84,11 +84,7 @@ def _place(given: str) -> tuple[str, str]:
 
 
 def chosen(options: Namespace) -> tuple[Table, list[Cell]]:
-    """Return the table as the options want it, and the cells that they name.
-
-    Raises:
-      UsageError: A name is not in the table, or an argument for all cells is of one cell.
-    """
+    """Return the table as the options want it, and the cells that they name."""
     own = [word for word in options.rest if word.split("=")[0] in OWN]
     if own:
         raise UsageError(
@@ -146,14 +142,7 @@ def measure(options: Namespace) -> report.Results:
     return results
 
 
-QUESTION = Question(
-    "paper",
-    __doc__,
-    measure,
-    report.text,
-    draw=figure.draw,
-    options=add_options,
-)
+QUESTION = Question("paper", __doc__, measure, report.text, draw=figure.draw, options=add_options)
 
 if __name__ == "__main__":
     sys.exit(main())

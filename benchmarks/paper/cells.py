@@ -14,61 +14,39 @@ OUT = "{out}"  # in texts: the folder of the table
 
 
 class Asset(NamedTuple):
-    """A pretrained checkpoint, or images with labels.
+    """A pretrained checkpoint, or images with labels."""
 
-    Attributes:
-      name: In options, folders and tables.
-      where: What `--source` or `--data` of the command gets, None where the user has to say.
-      how: The command or the steps that get it.
-      known: Who says that it belongs in the table.
-      trained_on: Name of the data set that a checkpoint was trained on.
-    """
-
-    name: str
+    name: str  # in options, folders and tables
+    # What `--source` or `--data` of the command gets, None where the user has to say.
     where: str | None
-    how: str = ""
-    known: str = ""
-    trained_on: str = ""
+    how: str = ""  # the command or the steps that get it
+    known: str = ""  # who says that it belongs in the table
+    trained_on: str = ""  # name of the data set that a checkpoint was trained on
 
 
 class Target(NamedTuple):
-    """A task to transfer to.
+    """A task to transfer to."""
 
-    Attributes:
-      name: In folders and tables.
-      data: Name of its data set.
-      train_per_class: Training images of each class, None for the split that the data have.
-      arguments: Pairs of a regularizer and what the command gets with it, with or without DTNH.
-    """
-
-    name: str
-    data: str
+    name: str  # in folders and tables
+    data: str  # name of its data set
+    # Training images of each class, None for the split that the data have.
     train_per_class: int | None = None
+    # Pairs of a regularizer and what the command gets with it, with or without DTNH.
     arguments: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 class Table(NamedTuple):
-    """Every source with every target, method and seed.
+    """Every source with every target, method and seed."""
 
-    Attributes:
-      question: Shown above the figure.
-      sources: To start from.
-      data: The data sets of the targets.
-      targets: To transfer to. A source is not combined with the data that it was trained on.
-      methods: As the command calls them.
-      seeds: Of the head, the selection, the order and the augmentation of images.
-      arguments: Of the command, for every cell.
-      notes: What is documented, what is chosen, and what the numbers are.
-    """
-
-    question: str
-    sources: Sequence[Asset]
-    data: Sequence[Asset]
+    question: str  # shown above the figure
+    sources: Sequence[Asset]  # to start from
+    data: Sequence[Asset]  # the data sets of the targets
+    # To transfer to. A source is not combined with the data that it was trained on.
     targets: Sequence[Target]
-    methods: Sequence[str]
-    seeds: Sequence[int]
-    arguments: Sequence[str] = ()
-    notes: Sequence[str] = ()
+    methods: Sequence[str]  # as the command calls them
+    seeds: Sequence[int]  # of the head, the selection, the order and the augmentation of images
+    arguments: Sequence[str] = ()  # of the command, for every cell
+    notes: Sequence[str] = ()  # what is documented, what is chosen, and what the numbers are
 
 
 class Cell(NamedTuple):
@@ -102,9 +80,6 @@ def selected(table: Table, words: Sequence[str]) -> list[Cell]:
     """Return the cells that `words` name, all if there are none.
 
     Words of one kind (sources, targets, methods, seeds) are alternatives; kinds narrow each other.
-
-    Raises:
-      UsageError: A word names nothing, or the words together name no cell.
     """
     everything = list(cells(table))
     kinds = [set(names) for names in zip(*(cell.words() for cell in everything), strict=True)]
@@ -144,12 +119,7 @@ def placed(
 
 
 def arguments(cell: Cell, common: Sequence[str]) -> list[str]:
-    """Return the arguments of the command, but for `--out`.
-
-    Args:
-      cell: To run; what it lacks is "missing".
-      common: Arguments of every cell of the table.
-    """
+    """Return the arguments of the command, but for `--out`; what the cell lacks is "missing"."""
     count = cell.target.train_per_class
     return [
         *("--source", cell.source.where or "missing"),

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import REFERENCE_STYLE, STYLES
+from benchmarks.digits.figure import REFERENCE_STYLE, STYLES, legend
 from benchmarks.paper.report import Pair, Results, accuracy, against, methods, pairs
 from optax_dtnh.finetune.settings import DTNH, FINETUNE
 
@@ -13,11 +13,7 @@ SHIFT = 0.12  # of the two methods of one regularizer, to both sides
 
 
 def draw(results: Results) -> Figure:
-    """Return the figure; save it with `figure.savefig(path)`.
-
-    Args:
-      results: With at least one run.
-    """
+    """Return the figure of at least one run; save it with `figure.savefig(path)`."""
     sources, targets = (list(dict.fromkeys(names)) for names in zip(*pairs(results), strict=True))
     rows, columns = len(sources), len(targets)
     size = (max(2.7 * columns + 0.8, 6.4), 2.5 * rows + 1.5)
@@ -40,19 +36,15 @@ def _panel(axes: Axes, results: Results, pair: Pair) -> None:
         axes.set(xticks=[], yticks=[])
         return
     if FINETUNE in found:
-        _reference(axes, results, pair)
+        mean, width = accuracy(results, pair, FINETUNE)
+        axes.axhspan(mean - (width or 0), mean + (width or 0), color="0.9", linewidth=0)
+        axes.axhline(mean, label=FINETUNE, **REFERENCE_STYLE)
     names = list(dict.fromkeys(name.removesuffix(DTNH) for name in found if name != FINETUNE))
     for end, shift, style in (("", -SHIFT, STYLES[0]), (DTNH, SHIFT, STYLES[1])):
         _points(axes, results, pair, [name + end for name in names], shift, style)
     axes.set_xticks(range(len(names)), [_tick(results, pair, name) for name in names], fontsize=7)
     axes.set_xlim(-0.5, max(len(names), 1) - 0.5)
     axes.grid(axis="y", color="0.92")
-
-
-def _reference(axes: Axes, results: Results, pair: Pair) -> None:
-    mean, width = accuracy(results, pair, FINETUNE)
-    axes.axhspan(mean - (width or 0), mean + (width or 0), color="0.9", linewidth=0)
-    axes.axhline(mean, label=FINETUNE, **REFERENCE_STYLE)
 
 
 def _points(
@@ -75,9 +67,4 @@ def _tick(results: Results, pair: Pair, name: str) -> str:
 def _label(figure: Figure, results: Results) -> None:
     caption = "Means and 95 % intervals over seeds; in words: the paired difference of DTNH"
     figure.suptitle(f"{results['question']}\n{caption}", fontsize=11)
-    lines = {}
-    for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        lines |= dict(zip(labels, handles, strict=True))
-    where = "outside lower center"
-    figure.legend(lines.values(), lines.keys(), loc=where, ncols=max(len(lines), 1), frameon=False)
+    legend(figure, figure.axes)

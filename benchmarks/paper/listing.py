@@ -8,12 +8,7 @@ from benchmarks.paper.state import Rates, State, hours
 
 
 def text(states: Mapping[Cell, State], rates: Rates) -> str:
-    """Return all lines.
-
-    Args:
-      states: Of the cells to list.
-      rates: Images per second, as measured.
-    """
+    """Return all lines, given the states of the cells to list and images per second as measured."""
     width = max(len(str(cell)) for cell in states)
     lines = [f"{cell!s:{width}}  {_said(cell, at, rates)}" for cell, at in states.items()]
     return "\n".join([*lines, *_needs(states), "", *_sums(states, rates)])

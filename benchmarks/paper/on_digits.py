@@ -13,17 +13,14 @@ Images of 8 x 8 pixels are enlarged to 32, so that behind the stem and its pooli
 4, there is a position for each pixel of the digit. Two stages of one block follow.
 
 Claims: the source classifies at least 95 % of its test images, and every method at least 3 times as
-many of the target's as guessing does. With 3 seeds, the source has 99.0 %, the methods have 96.0 to
-97.4 %, and no interval of DTNH against its regularizer excludes 0 (see
-benchmarks/results/paper.on_digits.json): with published weights and a source that suits the task,
-this is a check that the methods run, not a comparison. One seed is 12 processes of 10 seconds of
-CPU time each, most of which is compilation, so about two minutes; 33 runs are six minutes.
+many of the target's as guessing does. With published weights and a source that suits the task, this
+is a check that the methods run, not a comparison (benchmarks/results/paper.on_digits.md). One seed
+is 12 processes, most of whose time is compilation: two minutes; 33 runs are six.
 """
 
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.harness import record
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.paper import figure, report, runs
 from benchmarks.paper.cells import Asset, Table, Target, cells, placed
 from optax_dtnh.finetune.settings import METHODS
@@ -53,9 +50,7 @@ TABLE = Table(
     question="Does every method of the fine-tuning command train?",
     sources=[Asset("digits", "{out}/source/model.safetensors")],
     data=[Asset("digits", "{out}/images/target")],
-    targets=[
-        Target("digits-10", "digits", 10, (("feature_distance", LAYERS), ("delta", LAYERS))),
-    ],
+    targets=[Target("digits-10", "digits", 10, (("feature_distance", LAYERS), ("delta", LAYERS)))],
     methods=METHODS,
     seeds=range(1),
     arguments=(
@@ -64,7 +59,7 @@ TABLE = Table(
     ),
     notes=[
         "A check that every method trains, on a source that suits the task and with the published "
-        "weights: not a comparison of methods. Seeds draw from the same 697 images.",
+        "weights: not a comparison of methods. Seeds draw from the same 697 images."
     ],
 )
 
@@ -92,14 +87,6 @@ def train_source(out: Path) -> float:
     if runs.finetune(argv, end=np.inf) != 0:
         raise RuntimeError("The source could not be trained. Read the error of its process above.")
     return record.read(out / "source/summary.json")["test_accuracy"]
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--seeds`."""
-    text = "Number of seeds (default: %(default)d)."
-    parser.add_argument(
-        "--seeds", type=int, default=1, choices=range(1, 21), metavar="N", help=text
-    )
 
 
 def measure(options: Namespace) -> dict[str, Any]:
@@ -136,12 +123,9 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Train, write and print; return 1 if a method does not train."""
-    return command(QUESTION, argv)
-
-
-QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, add_options)
+SEEDS: dict[str, Any] = {"type": int, "default": 1, "choices": range(1, 21), "metavar": "N"}
+OPTION = option("--seeds", help="Number of seeds (default: %(default)d).", **SEEDS)
+QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, OPTION)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -105,21 +105,16 @@ def _row(results: Results, pair: Pair, method: str) -> dict[str, Any]:
         for name in ("training_loss", "conflict")
     )
     weight = next(iter(weights.values()))
+    baselines = method.removesuffix(DTNH), FINETUNE
+    regularizer, finetune = (against(results, pair, method, other) for other in baselines)
     return {
         "source → target": " → ".join(pair),
         "method": method,
         "weight": None if np.isnan(weight) else weight,
         "seeds": len(weights),
         "accuracy, %": accuracy(results, pair, method),
-        "against the regularizer": _difference(results, pair, method, method.removesuffix(DTNH)),
-        "against finetune": _difference(results, pair, method, FINETUNE),
+        "against the regularizer": regularizer and regularizer.marked(),
+        "against finetune": finetune and finetune.marked(),
         "training loss": f"{loss:.3f}",
         "conflict": None if np.isnan(conflict) else f"{conflict:.0%}",
     }
-
-
-def _difference(results: Results, pair: Pair, method: str, baseline: str) -> str | None:
-    found = against(results, pair, method, baseline)
-    if found is None:
-        return None
-    return f"**{found.signed()}**" if found.excludes_zero() else found.signed()

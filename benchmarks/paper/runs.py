@@ -20,33 +20,20 @@ GRACE_S = 30.0  # for a run to end by itself once it is told to
 
 
 class Outcome(NamedTuple):
-    """What became of the cells.
+    """What became of the cells."""
 
-    Attributes:
-      ran: Finished by this call.
-      failed: Ended with an error, which they have printed.
-      busy: Left to another process that is running them.
-      left: Not finished because time ran out.
-    """
-
-    ran: list[Cell]
-    failed: list[Cell]
-    busy: list[Cell]
-    left: list[Cell]
+    ran: list[Cell]  # finished by this call
+    failed: list[Cell]  # ended with an error, which they have printed
+    busy: list[Cell]  # left to another process that is running them
+    left: list[Cell]  # not finished because time ran out
 
 
 def run(cells: Sequence[Cell], common: Sequence[str], out: Path, *, seconds: float) -> Outcome:
     """Run cells that have all they need and are not finished.
 
     Several calls, also of several processes, can share a table: a cell is run by one at a time, and
-    that holds until its process has ended, even if the one that started it is killed.
-
-    Args:
-      cells: To run, in this order.
-      common: Arguments of the command, for every cell.
-      out: Folder of the table.
-      seconds: When they are over, no cell is started, and the one that runs is stopped. The next
-        call resumes it.
+    that holds until its process has ended, even if the one that started it is killed. After
+    `seconds` no cell is started, and the one that runs is stopped; the next call resumes it.
     """
     end = time.monotonic() + seconds
     outcome = Outcome([], [], [], [])
@@ -65,12 +52,10 @@ def run(cells: Sequence[Cell], common: Sequence[str], out: Path, *, seconds: flo
 
 
 def finetune(argv: Sequence[str], end: float, *keep_open: int) -> int | None:
-    """Run the command and return its exit status, None if it was stopped at `end`.
+    """Run the command and return its exit status, None if it was stopped.
 
-    Args:
-      argv: Its arguments.
-      end: On the clock of `time.monotonic`.
-      *keep_open: Files that stay open as long as it runs.
+    It is stopped at `end`, on the clock of `time.monotonic`. As long as it runs, the files
+    `keep_open` stay open.
     """
     print(f"\n$ python -m optax_dtnh.finetune train {shlex.join(argv)}", flush=True)
     process = subprocess.Popen([*COMMAND, *argv], pass_fds=keep_open)

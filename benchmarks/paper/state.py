@@ -14,51 +14,19 @@ HUB, TFDS = "hf:", "tfds:"
 Rates = Mapping[tuple[str, ...], float]
 
 
-class Need(NamedTuple):
-    """Something that a cell lacks.
-
-    Attributes:
-      name: Such as `data cifar10`.
-      where: Where it was looked for, None where the user has to say.
-      how: What gets it.
-    """
-
-    name: str
-    where: str | None
-    how: str
-
-
 class State(NamedTuple):
-    """How far one cell is.
+    """How far one cell is."""
 
-    Attributes:
-      finished: Whether there is nothing left to do.
-      done: Steps in the log.
-      steps: Steps of the run.
-      images: Images in a step.
-      missing: What it still needs.
-      accuracy: Test accuracy, None before the end.
-    """
-
-    finished: bool
-    done: int
+    finished: bool  # whether there is nothing left to do
+    done: int  # steps in the log
     steps: int
     images: int
-    missing: tuple[Need, ...]
-    accuracy: float | None
+    missing: tuple[Asset, ...]  # what it still needs, named such as `data cifar10`
+    accuracy: float | None  # test accuracy, None before the end
 
 
 def state(cell: Cell, common: Sequence[str], out: Path) -> State:
-    """Return how far a cell is.
-
-    Args:
-      cell: One of the table.
-      common: Arguments of the command, for every cell.
-      out: Folder of the table.
-
-    Raises:
-      UsageError: Its folder is that of a run with other settings.
-    """
+    """Return how far a cell is; a folder of a run with other settings is a `UsageError`."""
     asked, folder = settings(cell, common), out / str(cell)
     run_folder.check(folder, asked)
     log, finished = run_folder.entries(folder / run_folder.LOG), run_folder.is_finished(folder)
@@ -66,16 +34,13 @@ def state(cell: Cell, common: Sequence[str], out: Path) -> State:
         f"source {cell.source.name}": (cell.source, _has_source(cell.source, asked.download)),
         f"data {cell.data.name}": (cell.data, _has_data(cell.data, asked.data_dir)),
     }
+    missing = tuple(x._replace(name=name) for name, (x, there) in found.items() if not there)
     return State(
         finished,
         log[-1]["step"] if log else 0,
         asked.steps,
         asked.batch_size,
-        tuple(
-            Need(name, asset.where, asset.how)
-            for name, (asset, there) in found.items()
-            if not (there or finished)
-        ),
+        () if finished else missing,
         run_folder.summary(folder)["test_accuracy"] if finished else None,
     )
 

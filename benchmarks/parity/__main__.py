@@ -22,10 +22,10 @@ With `--source`, one real checkpoint is compared instead, a local file or a repo
 It is compared with transformers if its names are Hugging Face's, else with torchvision or timm.
 """
 
-import functools
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,16 +35,9 @@ from benchmarks.harness.command import Question, command
 from benchmarks.harness.tables import markdown
 from benchmarks.parity.compare import MODES, Pair, batch_for, compare, seeded_pair
 from benchmarks.parity.torch_models import LIBRARIES, library_of, loaded_reference, package
+from optax_dtnh import models
 from optax_dtnh.finetune.errors import usage_errors
-from optax_dtnh.models import (
-    ViT,
-    load_pretrained,
-    resnet18,
-    resnet34,
-    resnet50,
-    resnet101,
-    resnet152,
-)
+from optax_dtnh.models import ViT, load_pretrained
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._names import SCHEMES
@@ -64,30 +57,19 @@ class Case(NamedTuple):
     build: Callable[..., Any]
 
 
-NARROW = {
-    "ResNet-18": resnet18,
-    "ResNet-34": resnet34,
-    "ResNet-50": resnet50,
-    "ResNet-101": resnet101,
-    "ResNet-152": resnet152,
-}
+NARROW = (18, 34, 50, 101, 152)
 CASES = (
     *(
-        Case(name, "Hugging Face ResNet", functools.partial(build, width=8))
-        for name, build in NARROW.items()
+        Case(f"ResNet-{n}", "Hugging Face ResNet", partial(getattr(models, f"resnet{n}"), width=8))
+        for n in NARROW
     ),
-    Case("ResNet-18, full width", "torchvision ResNet", resnet18),
-    Case("ResNet-50, full width", "timm ResNet", resnet50),
+    Case("ResNet-18, full width", "torchvision ResNet", models.resnet18),
+    Case("ResNet-50, full width", "timm ResNet", models.resnet50),
     *(
-        Case("ViT, 12 blocks", library, functools.partial(ViT, 128, image_size=48))
+        Case("ViT, 12 blocks", library, partial(ViT, 128, image_size=48))
         for library in ("torchvision ViT", "timm ViT", "Hugging Face ViT")
     ),
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, write and print; return 1 if a claim fails."""
-    return command(QUESTION, argv)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -173,6 +155,8 @@ def text(results: dict[str, Any]) -> str:
 QUESTION = Question(
     "parity", __doc__, measure, text, failures, options=add_options, packages=PACKAGES
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,15 +9,8 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
-from benchmarks.parity.outputs import (
-    Batch,
-    Model,
-    Outputs,
-    of_model,
-    of_torch,
-    random_batch,
-    tensors_of,
-)
+from benchmarks.parity import outputs
+from benchmarks.parity.outputs import Batch, Model, Outputs
 from benchmarks.parity.torch_models import Library, Reference, seeded_reference
 from benchmarks.parity.weights import Tensors
 from optax_dtnh.models import ResNet, load_pretrained
@@ -81,8 +74,8 @@ def compare(pair: Pair, batch: Batch, mode: Mode) -> dict[str, float | None]:
     """Return the differences between the two networks of a pair."""
     how = {"train": mode.train, "dtype": mode.dtype}
     return differences(
-        of_model(pair.model, batch, **how),
-        of_torch(pair.reference, batch, pair.model, pair.scheme, **how),
+        outputs.of_model(pair.model, batch, **how),
+        outputs.of_torch(pair.reference, batch, pair.model, pair.scheme, **how),
     )
 
 
@@ -97,7 +90,7 @@ def batch_for(model: Model, mode: Mode) -> Batch:
         image_size = 96 if mode.train or model.stem.conv.out_features < 64 else 32
     else:
         image_size = model.image_size
-    return random_batch(2, image_size, model.head.out_features)
+    return outputs.random_batch(2, image_size, model.head.out_features)
 
 
 def seeded_pair(library: Library, build: Any) -> Pair:
@@ -106,5 +99,5 @@ def seeded_pair(library: Library, build: Any) -> Pair:
     reference = seeded_reference(library, abstract)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
-        save_file(tensors_of(reference.net), path)
+        save_file(outputs.tensors_of(reference.net), path)
         return Pair(reference, load_pretrained(path), library.scheme)

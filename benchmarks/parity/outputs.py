@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,19 +29,13 @@ class Batch(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What one gradient computation gives.
+    """What one gradient computation gives."""
 
-    Attributes:
-      logits: Of the batch.
-      features: Named maps, channels last.
-      gradients: Of the mean squared difference of logits and targets, by our parameters' paths.
-      statistics: The running means and variances afterwards, by our paths.
-    """
-
-    logits: np.ndarray
-    features: Tensors
+    logits: np.ndarray  # of the batch
+    features: Tensors  # named maps, channels last
+    # Of the mean squared difference of logits and targets, by our parameters' paths.
     gradients: Tensors
-    statistics: Tensors
+    statistics: Tensors  # the running means and variances afterwards, by our paths
 
 
 def random_batch(size: int, image_size: int, classes: int, seed: int = 0) -> Batch:
@@ -63,11 +58,8 @@ def of_model(model: Model, batch: Batch, *, train: bool, dtype: str) -> Outputs:
         def loss(params):
             net = nnx.merge(graph, params, statistics, copy=True)
             logits, features = net(images)
-            return jnp.mean((logits - targets) ** 2), (
-                logits,
-                features,
-                nnx.state(net, nnx.BatchStat),
-            )
+            after = nnx.state(net, nnx.BatchStat)
+            return jnp.mean((logits - targets) ** 2), (logits, features, after)
 
         gradients, (logits, features, after) = jax.jit(jax.grad(loss, has_aux=True))(params)
         features = {name: np.asarray(x) for name, x in features.items()}
@@ -87,14 +79,11 @@ def of_torch(
     net.to(precision).train(train)
     features = {}
 
-    def keep(name):
-        def hook(*call):
-            features[name] = _channels_last(call[-1])
-
-        return hook
+    def keep(name, *call):
+        features[name] = _channels_last(call[-1])
 
     for name, module in taps.items():
-        module.register_forward_hook(keep(name))
+        module.register_forward_hook(partial(keep, name))
     images, targets = (torch.as_tensor(x, dtype=precision) for x in batch)
     logits = net(images.permute(0, 3, 1, 2))
     logits = getattr(logits, "logits", logits)  # Hugging Face wraps them
@@ -123,11 +112,10 @@ def tensors_of(net: Any) -> Tensors:
 def in_our_layout(tensors: Tensors, scheme: Scheme, paths: Mapping[str, Any]) -> Tensors:
     """Return the tensors of a checkpoint by our paths, channels last."""
     joined = {p: np.concatenate([tensors[n] for n in names_of(scheme, p)]) for p in paths}
-    return {p: _kernel(x) if p.endswith("kernel") else x for p, x in joined.items()}
-
-
-def _kernel(x: np.ndarray) -> np.ndarray:
-    return x.T if x.ndim == 2 else x.transpose(2, 3, 1, 0)
+    to_ours = {2: (1, 0), 4: (2, 3, 1, 0)}  # of kernels, by their dimensions
+    return {
+        p: x.transpose(to_ours[x.ndim]) if p.endswith("kernel") else x for p, x in joined.items()
+    }
 
 
 def _by_path(state: Any) -> Tensors:

@@ -11,31 +11,18 @@ from typing import Any, NamedTuple
 from safetensors.numpy import save_file
 
 from benchmarks.parity.weights import Tensors, seeded
-from optax_dtnh.models import Bottleneck, ResNet, ViT
-from optax_dtnh.models._names import (
-    HUGGING_FACE_RESNET,
-    HUGGING_FACE_VIT,
-    TIMM_VIT,
-    TORCHVISION_RESNET,
-    TORCHVISION_VIT,
-    Scheme,
-)
+from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
+from optax_dtnh.models._names import Scheme
 from optax_dtnh.models._vit import HEAD_WIDTH
 
 
 class Library(NamedTuple):
-    """Who builds a network of torch.
+    """Who builds a network of torch."""
 
-    Attributes:
-      package: Its name, to import.
-      scheme: How it names tensors in files.
-      build: From a model of ours, of which it reads the sizes, to a module.
-      taps: From the module to its submodules by the names of our feature maps.
-    """
-
-    package: str
-    scheme: Scheme
-    build: Callable[[Any], Any]
+    package: str  # its name, to import
+    scheme: Scheme  # how it names tensors in files
+    build: Callable[[Any], Any]  # from a model of ours, of which it reads the sizes, to a module
+    # From the module to its submodules by the names of our feature maps.
     taps: Callable[[Any], dict[str, Any]]
 
 
@@ -47,11 +34,7 @@ class Reference(NamedTuple):
 
 
 def package(name: str) -> Any:
-    """Return an optional package.
-
-    Raises:
-      ImportError: It is not installed.
-    """
+    """Return an optional package; the error says how to get it."""
     if name != "torch":
         declare_operators()
     try:
@@ -79,15 +62,7 @@ def loaded_reference(
 ) -> Reference:
     """Return the library's network of the size of `model` with the tensors of a checkpoint.
 
-    Args:
-      library: One whose naming scheme the checkpoint has.
-      model: Of which the sizes are read.
-      tensors: By their names in the checkpoint.
-      config: The `config.json` of a Hugging Face checkpoint, if there is one: it can ask for more
-        than sizes.
-
-    Raises:
-      ValueError: The network has other tensors.
+    The `config.json` of a Hugging Face checkpoint, if there is one, can ask for more than sizes.
     """
     net = library.build(model)
     if hasattr(net, "save_pretrained"):
@@ -119,8 +94,7 @@ OPERATORS: list[Any] = []  # as long as this is referenced, they exist
 def declare_operators() -> None:
     """Let torchvision be imported where its compiled part is for another build of torch.
 
-    Without its operators, which no network here uses, it raises on import, and so do timm, which
-    imports it, and transformers, which sees that it is installed.
+    Without its operators, which no network here uses, it, timm and transformers raise on import.
     """
     torch, found = package("torch"), importlib.util.find_spec("torchvision")
     if OPERATORS or found is None or _loads(torch, Path(str(found.origin)).parent):
@@ -138,9 +112,6 @@ def _loads(torch: Any, folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-# --- From a model of ours to the library's network of its size
 
 
 def _stages(model: ResNet) -> list[Any]:
@@ -213,9 +184,6 @@ def _hugging_face_vit(model: ViT) -> Any:
     return transformers.ViTForImageClassification(config)
 
 
-# --- From the network to the submodules that give our feature maps
-
-
 def _layers(stem: str, net: Any) -> dict[str, Any]:
     stages = {f"stage{i}": getattr(net, f"layer{i}") for i in (1, 2, 3, 4)}
     return {"stem": getattr(net, stem), **stages}
@@ -231,22 +199,21 @@ def _blocks(path: str, net: Any) -> dict[str, Any]:
 
 
 # A checkpoint is compared with the first library that has its naming scheme.
+RESNET = _names.TORCHVISION_RESNET  # timm's too
 LIBRARIES = {
     "torchvision ResNet": Library(
-        "torchvision", TORCHVISION_RESNET, partial(_resnet, "torchvision"), partial(_layers, "relu")
+        "torchvision", RESNET, partial(_resnet, "torchvision"), partial(_layers, "relu")
     ),
-    "timm ResNet": Library(
-        "timm", TORCHVISION_RESNET, partial(_resnet, "timm"), partial(_layers, "act1")
-    ),
+    "timm ResNet": Library("timm", RESNET, partial(_resnet, "timm"), partial(_layers, "act1")),
     "Hugging Face ResNet": Library(
-        "transformers", HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
+        "transformers", _names.HUGGING_FACE_RESNET, _hugging_face_resnet, _hugging_face_stages
     ),
     "torchvision ViT": Library(
-        "torchvision", TORCHVISION_VIT, _torchvision_vit, partial(_blocks, "encoder.layers")
+        "torchvision", _names.TORCHVISION_VIT, _torchvision_vit, partial(_blocks, "encoder.layers")
     ),
-    "timm ViT": Library("timm", TIMM_VIT, _timm_vit, partial(_blocks, "blocks")),
+    "timm ViT": Library("timm", _names.TIMM_VIT, _timm_vit, partial(_blocks, "blocks")),
     "Hugging Face ViT": Library(
-        "transformers", HUGGING_FACE_VIT, _hugging_face_vit, partial(_blocks, "vit.layers")
+        "transformers", _names.HUGGING_FACE_VIT, _hugging_face_vit, partial(_blocks, "vit.layers")
     ),
 }
 

@@ -10,10 +10,9 @@ Tensors = dict[str, np.ndarray]
 def seeded(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> Tensors:
     """Return a tensor for every name, in torch's layout: float32, counters int64.
 
-    Every statistic and parameter is random, and of a size at which the network is neither dead nor
-    saturated at any depth: the weights of a checkpoint as it comes from an initializer, statistics
-    0 and 1, biases 0, would hide tensors that are mixed up or left out. Tokens are small, as in
-    trained transformers, so that the epsilon of the first layer normalization shows.
+    Every one is random, and of a size at which the network is neither dead nor saturated: the
+    statistics and biases of an initializer would hide tensors that are mixed up or left out. Tokens
+    are small, so that the epsilon of the first layer normalization shows.
     """
     return {name: _tensor(name, shape, seed) for name, shape in shapes.items()}
 

@@ -16,10 +16,9 @@ hand: the time of the combination alone on trees of 26 and 87 million parameters
 whole step relative to the same framework's own step with one gradient; images per second and peak
 memory of a fine-tuning step. TorchJD's directions are others: see the note under the tables.
 
-It takes some minutes on two cores. Every framework runs in a process of its own, on the same cores,
-and all take turns. Threads of OpenMP wait passively, or it refuses to start: busy waiting once
-reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner product and
-0.12 does not: record with Python 3.12 or newer.
+It takes some minutes on two cores. Threads of OpenMP wait passively, or it refuses to start: busy
+waiting once reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner
+product and 0.12 does not: record with Python 3.12 or newer.
 """
 
 import importlib.util
@@ -27,7 +26,7 @@ import os
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,6 @@ TABLES = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare, write and print; return 1 if a claim fails."""
-    return command(QUESTION, argv)
-
-
 def add_options(parser: ArgumentParser) -> None:
     """Add `--threads` and `--rounds`."""
     threads = "Threads of each framework (default: %(default)d)."
@@ -63,11 +57,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def check_packages() -> None:
-    """Refuse to start without what is compared.
-
-    Raises:
-      ImportError: A package is missing.
-    """
+    """Refuse to start without what is compared."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
@@ -106,6 +96,8 @@ def failures(results: dict[str, Any]) -> list[str]:
 QUESTION = Question(
     "peers", __doc__, measured, report.text, failures, options=add_options, packages=PACKAGES
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

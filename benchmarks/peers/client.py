@@ -24,21 +24,15 @@ class Client:
     """One process."""
 
     def __init__(self, process: subprocess.Popen[str], framework: str):
-        self.process, self.framework = process, framework
+        self.process: Any = process
+        self.framework = framework
 
     def call(self, command: str, *arguments: Any) -> Any:
-        """Return the answer to one command.
-
-        Raises:
-          RuntimeError: The process has ended instead.
-        """
-        commands, answers = self.process.stdin, self.process.stdout
-        assert commands is not None  # both are pipes
-        assert answers is not None
+        """Return the answer to one command."""
         try:
-            commands.write(json.dumps([command, arguments]) + "\n")
-            commands.flush()
-            line = answers.readline()
+            self.process.stdin.write(json.dumps([command, arguments]) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
         if not line:
@@ -68,14 +62,9 @@ def started(
     x64: bool = False,
     allocator: Mapping[str, str] = KEEPING,
 ) -> Iterator[Client]:
-    """Start the process of a framework, and end it.
+    """Start the process of a framework, `jax` or `torch`, and end it.
 
-    Args:
-      framework: `jax` or `torch`.
-      threads: How many it may use.
-      cache: Folder where jax keeps compiled programs.
-      x64: Whether jax may compute in float64.
-      allocator: Environment of the memory allocator.
+    Jax keeps compiled programs in the folder `cache`. With `x64` it may compute in float64.
     """
     environ = dict(os.environ) | {
         **allocator,

@@ -14,15 +14,10 @@ Spec = dict[str, Any]
 
 
 class Contender(NamedTuple):
-    """A piece of work, ready to be done again and again.
+    """A piece of work, ready to be done again and again."""
 
-    Attributes:
-      run: Do it once and wait for it.
-      updates: What it has changed since it was made, by name, in the layout of `inputs`, or of
-        checkpoints for `finetune`.
-      about: What is known of it: flops, seconds to compile.
-    """
-
-    run: Callable[[], None]
+    run: Callable[[], None]  # do it once and wait for it
+    # What it has changed since it was made, by name, in the layout of `inputs`, or of checkpoints
+    # for `finetune`.
     updates: Callable[[], Arrays]
-    about: dict[str, float]
+    about: dict[str, float]  # what is known of it: flops, seconds to compile

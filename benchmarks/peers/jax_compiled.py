@@ -21,13 +21,9 @@ def compiled_with(fun: Any, *args: Any) -> tuple[Any, dict[str, float]]:
 def training(
     advance: Callable[..., Any], carry: Any, rest: Any, named: Callable[[Any], Arrays]
 ) -> Contender:
-    """Return the step `carry = advance(*carry, *rest)`, the carry donated.
+    """Return the step `carry = advance(*carry, *rest)`, compiled, the carry donated.
 
-    Args:
-      advance: To be compiled.
-      carry: Parameters first.
-      rest: What every step gets.
-      named: Copies parameters to NumPy, by name.
+    Parameters come first in it; `named` copies them to NumPy, by name.
     """
     before, donated = named(carry[0]), tuple(range(len(carry)))
     compiled, about = compiled_with(jax.jit(advance, donate_argnums=donated), *carry, *rest)

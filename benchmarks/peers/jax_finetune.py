@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,27 +24,11 @@ MAP = "stage4"
 Fun = Callable[..., Any]
 
 
-class Task(NamedTuple):
-    """What every method shares.
-
-    Attributes:
-      params: Parameters of the student.
-      stats: Its running statistics.
-      pretrained: Parameters and statistics of the pretrained network.
-      losses: `(params, stats, pretrained, images, labels) -> ((loss, reg), stats)`.
-    """
-
-    params: Any
-    stats: Any
-    pretrained: Any
-    losses: Fun
-
-
 def build(spec: Spec) -> Contender:
     """Return a step of `spec["method"]`, one of `METHODS`, from checkpoints."""
-    task = load(spec)
+    params, stats, pretrained, losses = load(spec)
     form, gradient = METHODS[spec["method"]]
-    tx, gradient = optax.chain(form, optax.sgd(RATE, MOMENTUM)), gradient(task.losses)
+    tx, gradient = optax.chain(form, optax.sgd(RATE, MOMENTUM)), gradient(losses)
 
     def advance(params, stats, state, *rest):
         grads, stats = gradient(params, stats, *rest)
@@ -52,13 +36,16 @@ def build(spec: Spec) -> Contender:
         return optax.apply_updates(params, updates), stats, state
 
     batch = inputs.images(spec["batch"], spec["image"], spec["classes"], spec["dtype"])
-    anchored = tx.init(task.pretrained[0])  # what `init` sees is the anchor
-    carry = task.params, task.stats, anchored
-    return training(advance, carry, [task.pretrained, *map(jnp.asarray, batch)], named)
+    anchored = tx.init(pretrained[0])  # what `init` sees is the anchor
+    rest = [pretrained, *map(jnp.asarray, batch)]
+    return training(advance, (params, stats, anchored), rest, named)
 
 
-def load(spec: Spec) -> Task:
-    """Return the task of two checkpoints."""
+def load(spec: Spec) -> tuple[Any, Any, Any, Fun]:
+    """Return parameters and statistics of the student, those of the pretrained network, and losses.
+
+    `losses(params, stats, pretrained, images, labels) -> ((loss, reg), stats)`.
+    """
     student, teacher = (cast(ResNet, load_pretrained(spec[r])) for r in ("student", "teacher"))
     graph, *state = nnx.split(student, nnx.Param, ...)
     frozen, *pretrained = nnx.split(teacher_view(teacher), nnx.Param, ...)
@@ -74,7 +61,7 @@ def load(spec: Spec) -> Task:
         reg = feature_distance(features[MAP], theirs[MAP])
         return (loss, reg), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
 
-    return Task(params, stats, pretrained, losses)
+    return params, stats, pretrained, losses
 
 
 def named(params: Any) -> Arrays:
@@ -84,9 +71,6 @@ def named(params: Any) -> Arrays:
         names_of(TORCHVISION_RESNET, dotted(path))[0]: their_layout(path, leaf).copy()
         for path, leaf in leaves
     }
-
-
-# --- Gradients: from the losses to `(params, stats, *rest) -> (gradient or pair, stats)`
 
 
 def of_sum(weight: float, losses: Fun) -> Fun:
@@ -111,6 +95,7 @@ def of_pair(losses: Fun) -> Fun:
 
 WEIGHT = FINETUNE_WEIGHTS["knowdist"]
 # The gradient of L2-SP is formed in the update, without a second backward pass.
+# A gradient is made from the losses: `(params, stats, *rest) -> (gradient or pair, stats)`.
 METHODS = {
     "none": (optax.identity(), partial(of_sum, 0)),
     "l2_sp": (add_l2_sp(FINETUNE_WEIGHTS["l2_sp"], mask=backbone_mask), partial(of_sum, 0)),

@@ -1,6 +1,7 @@
 """The contenders in jax: the combination alone, and whole steps of small networks."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +12,7 @@ import optax
 from benchmarks.peers import inputs, jax_finetune
 from benchmarks.peers.contender import MOMENTUM, RATE, WEIGHT, Contender, Spec
 from benchmarks.peers.jax_compiled import compiled_with, training
-from benchmarks.peers.jax_rules import RULES
-from optax_dtnh import value_and_grad_pair
+from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
 from optax_dtnh.regularizers import feature_distance
 
 Fun = Callable[..., Any]
@@ -42,7 +42,8 @@ def step(spec: Spec) -> Contender:
     """Return a step of a small network, SGD with momentum."""
     params, batch = jax.tree.map(jnp.asarray, inputs.problem(spec["network"], spec["dtype"]))
     tx = optax.sgd(RATE, MOMENTUM)
-    direction = DIRECTIONS[spec["contender"]](losses_of(NETWORKS[spec["network"]]))
+    losses = losses_of(NETWORKS[spec["network"]])
+    direction = partial(DIRECTIONS[spec["contender"]], losses)
 
     def advance(params, state, batch):
         updates, state = tx.update(direction(params, batch), state, params)
@@ -52,44 +53,58 @@ def step(spec: Spec) -> Contender:
     return training(advance, carry, [batch], lambda params: jax.tree.map(np.array, params))
 
 
-# --- Directions: `(params, batch) -> direction`
+# From two gradients to one direction, to be called under `jit`.
+Combine = Callable[[Any, Any], Any]
 
 
-def single(fun: Fun) -> Fun:
+def ours(weight: float) -> Combine:
+    """Return the direction of `dtnh`."""
+    tx = dtnh(weight)
+
+    def combine(g, r):
+        return tx.update(GradientPair(g, r), tx.init(g))[0]
+
+    return combine
+
+
+def by_hand(weight: float) -> Combine:
+    """Return the direction of three lines of optax."""
+
+    def combine(g, r):
+        dot, ref_sq = optax.tree.vdot(r, g), optax.tree.vdot(g, g)
+        c = jnp.minimum(dot, 0.0) / ref_sq
+        return jax.tree.map(lambda g, r: g + weight * (r - c * g), g, r)
+
+    return combine
+
+
+RULES = {"ours": ours, "optax by hand": by_hand}
+
+
+def single(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the gradient of the weighted sum."""
 
-    def total(params, batch):
+    def total(params):
         loss, reg = fun(params, batch)
         return loss + WEIGHT * reg
 
-    return jax.grad(total)
+    return jax.grad(total)(params)
 
 
-def pair_of_ours(fun: Fun) -> Fun:
+def pair_of_ours(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the direction of `value_and_grad_pair` and `dtnh`."""
-
-    def direction(params, batch):
-        _, pair = value_and_grad_pair(fun)(params, batch)
-        return RULES["ours"](WEIGHT)(*pair)
-
-    return direction
+    _, pair = value_and_grad_pair(fun)(params, batch)
+    return RULES["ours"](WEIGHT)(*pair)
 
 
-def pair_by_hand(fun: Fun) -> Fun:
+def pair_by_hand(fun: Fun, params: Any, batch: Any) -> Any:
     """Return the direction of two `jax.grad` and three lines of optax."""
-
-    def direction(params, batch):
-        g = jax.grad(lambda params: fun(params, batch)[0])(params)
-        r = jax.grad(lambda params: fun(params, batch)[1])(params)
-        return RULES["optax by hand"](WEIGHT)(g, r)
-
-    return direction
+    g, r = (jax.grad(lambda params, i=i: fun(params, batch)[i])(params) for i in (0, 1))
+    return RULES["optax by hand"](WEIGHT)(g, r)
 
 
+# `(losses, params, batch) -> direction`
 DIRECTIONS = {"single": single, "ours": pair_of_ours, "optax by hand": pair_by_hand}
-
-
-# --- Networks: `(params, x) -> (logits, last map)`
 
 
 def losses_of(network: Fun) -> Fun:
@@ -130,4 +145,5 @@ def _conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )
 
 
+# `(params, x) -> (logits, last map)`
 NETWORKS = {"mlp": mlp, "cnn": cnn}

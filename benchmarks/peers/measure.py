@@ -6,25 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
 from benchmarks.harness.timing import Times, in_turns, paired, spread
-from benchmarks.peers import agreement, checkpoints, inputs
+from benchmarks.peers import agreement, inputs, work
 from benchmarks.peers.agreement import Row, relative
 from benchmarks.peers.client import Client, started
 from benchmarks.peers.contender import Spec
 from benchmarks.peers.inputs import Arrays
-from benchmarks.peers.work import (
-    FRAMEWORK,
-    IMAGES,
-    NETWORKS,
-    PLAIN,
-    REFERENCE,
-    SINGLE_STEPS,
-    TITLES,
-    TREES,
-    TUNINGS,
-    Tuning,
-)
+from optax_dtnh.models import resnet18, save_pretrained
 
+SEED = 0  # of the checkpoint: with it, both regularizers conflict with the loss
 FLOPS = 1.67  # of a pair, relative to one gradient: one more backward pass of the same length
 
 
@@ -40,40 +33,32 @@ class Place(NamedTuple):
         return {"task": task, "threads": self.threads, "dtype": "float32", **options}
 
 
-class Job(NamedTuple):
-    """A contender that is to be built: in which framework, and from what."""
-
-    framework: str
-    spec: Spec
-
-
+Job = tuple[str, Spec]  # in which framework a contender is built, and from what
 Jobs = Mapping[str, Job]
-
-# --- The tables
 
 
 def combinations(place: Place) -> Iterator[Row]:
     """Yield a row for every tree and contender: times and agreement in float32."""
-    for tree, shapes in TREES.items():
+    for tree, shapes in work.TREES.items():
         jobs = {
-            name: Job(framework, place.spec("combine", contender=name, shapes=shapes))
-            for name, framework in FRAMEWORK.items()
+            name: (framework, place.spec("combine", contender=name, shapes=shapes))
+            for name, framework in work.FRAMEWORK.items()
         }
         exact = agreement.formula(*inputs.gradient_pair(shapes, "float32"))
-        apart = differences(place, jobs, REFERENCE, exact)
+        apart = differences(place, jobs, work.REFERENCE, exact)
         times, _ = times_of(place, jobs)
         for name in jobs:
-            measured = {"ms": _ms(times, name), "ratio": paired(times, name, REFERENCE)}
+            measured = {"ms": _ms(times, name), "ratio": paired(times, name, work.REFERENCE)}
             yield {"work": tree, "contender": name} | measured | apart[name]
 
 
 def steps(place: Place) -> Iterator[Row]:
     """Yield a row for every network and contender: times in float32, agreement in float64."""
-    for title, network in NETWORKS.items():
+    for title, network in work.NETWORKS.items():
         spec = place.spec("step", network=network)
-        pairs = {name: Job(f, spec | {"contender": name}) for name, f in FRAMEWORK.items()}
-        singles = {f: Job(f, spec | {"contender": "single"}) for f in ("jax", "torch")}
-        apart = differences(place, pairs, REFERENCE)
+        pairs = {name: (f, spec | {"contender": name}) for name, f in work.FRAMEWORK.items()}
+        singles = {f: (f, spec | {"contender": "single"}) for f in ("jax", "torch")}
+        apart = differences(place, pairs, work.REFERENCE)
         times, about = times_of(place, singles | pairs)
         for name, (base, _) in pairs.items():
             measured = {"ms": _ms(times, name), "ratio": paired(times, name, base)}
@@ -83,39 +68,35 @@ def steps(place: Place) -> Iterator[Row]:
 
 def finetuning(place: Place) -> Iterator[Row]:
     """Yield a row for every method and contender: images per second, memory, agreement."""
-    spec = place.spec("finetune", **IMAGES)
+    spec = place.spec("finetune", **work.IMAGES)
     with both(place) as clients:
-        spec |= checkpoints.write(clients["torch"], spec, place.folder)
-    tunings = {tuning.name: tuning for tuning in (*SINGLE_STEPS, *TUNINGS)}
+        spec |= write_checkpoints(clients["torch"], spec, place.folder)
+    tunings = {tuning.name: tuning for tuning in (*work.SINGLE_STEPS, *work.TUNINGS)}
     jobs = {
-        name: Job(framework, spec | {"method": method, "contender": contender})
+        name: (framework, spec | {"method": method, "contender": contender})
         for name, (method, contender, framework) in tunings.items()
     }
     times, _ = times_of(place, jobs)
     apart: dict[str, Row] = {}
-    for method in PLAIN:
+    for method in work.PLAIN:
         of_method = {name: job for name, job in jobs.items() if tunings[name].method == method}
-        apart |= differences(place, of_method, Tuning(method, REFERENCE, "torch").name)
+        apart |= differences(place, of_method, work.Tuning(method, work.REFERENCE, "torch").name)
     for name, tuning in tunings.items():
-        measured = {"images/s": spread([IMAGES["batch"] / seconds for seconds in times[name]])}
+        measured = {"images/s": spread([work.IMAGES["batch"] / seconds for seconds in times[name]])}
         row = apart.get(name, {"difference": None}) | memory(place, jobs[name]) | measured
         yield row | tuning_ratios(tuning, times)
 
 
-def tuning_ratios(tuning: Tuning, times: Times) -> Row:
+def tuning_ratios(tuning: work.Tuning, times: Times) -> Row:
     """Return the names of a fine-tuning step and its times relative to those of others."""
     method, contender, framework = tuning
-    work = TITLES[method]
-    if method not in PLAIN:
-        return {"work": work, "contender": framework, "ratio": None, "to torch": None}
-    single = Tuning(PLAIN[method], "single", framework).name
-    by_hand = Tuning(method, REFERENCE, "torch").name
-    return {
-        "work": work,
-        "contender": contender,
-        "ratio": paired(times, tuning.name, single),
-        "to torch": paired(times, tuning.name, by_hand),
-    }
+    row = {"work": work.TITLES[method], "contender": contender}
+    if method not in work.PLAIN:
+        return row | {"contender": framework, "ratio": None, "to torch": None}
+    single = work.Tuning(work.PLAIN[method], "single", framework).name
+    by_hand = work.Tuning(method, work.REFERENCE, "torch").name
+    ratios = {"ratio": single, "to torch": by_hand}
+    return row | {name: paired(times, tuning.name, base) for name, base in ratios.items()}
 
 
 def missed(table: str, row: Row) -> list[str]:
@@ -126,9 +107,6 @@ def missed(table: str, row: Row) -> list[str]:
     if row["contender"] == "ours" and not row.get("flops", 0) <= FLOPS:
         failures.append(f"{row['work']}, ours: flops {row['flops']:.3f}, at most {FLOPS}")
     return failures
-
-
-# --- The processes
 
 
 @contextmanager
@@ -172,13 +150,31 @@ def differences(place: Place, jobs: Jobs, base: str, exact: Arrays | None = None
 
 def memory(place: Place, job: Job) -> Row:
     """Return the peak of resident memory of a process that makes this step alone, in MiB."""
-    cache = place.folder / "compiled"
-    with started(job.framework, place.threads, cache=cache, allocator={}) as client:
-        client.call("build", "it", job.spec)
+    (framework, spec), cache = job, place.folder / "compiled"
+    with started(framework, place.threads, cache=cache, allocator={}) as client:
+        client.call("build", "it", spec)
         for _ in range(2):
             client.call("run", "it")
         found = client.call("memory")
     return {"peak MiB": found["peak"], "after imports MiB": found["imported"]}
+
+
+def write_checkpoints(torch: Client, spec: Spec, folder: Path) -> dict[str, str]:
+    """Write a pretrained ResNet-18 and the same a step later; return the paths by role.
+
+    The student has followed the loss's gradient once, so that L2-SP pulls against the loss. It is
+    torch that computes the gradient.
+    """
+    paths = {role: str(folder / f"{role}.safetensors") for role in ("teacher", "student")}
+    model = resnet18(classes=spec["classes"], rngs=nnx.Rngs(SEED))
+    save_pretrained(model, paths["teacher"])
+    same = spec | {"student": paths["teacher"], "teacher": paths["teacher"], "dtype": "float32"}
+    torch.call("build", "first step", same | {"method": "none", "contender": "single"})
+    moves, tensors = torch.updates("first step", folder), load_file(paths["teacher"])
+    moved = {name: tensors[name] + moves[name] for name in moves}
+    save_file(tensors | moved, paths["student"])
+    torch.call("drop")
+    return paths
 
 
 def _ms(times: Times, name: str) -> Any:

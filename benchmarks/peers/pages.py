@@ -1,7 +1,9 @@
 """What the pages quote from the record next to other libraries."""
 
-from benchmarks.harness import tables
+from functools import partial
+
 from benchmarks.harness.record import Results
+from benchmarks.harness.tables import markdown, only
 from benchmarks.harness.timing import Spread
 
 CONTENDERS = ("ours", "optax by hand", "torch by hand", "TorchJD PCGrad")
@@ -15,25 +17,16 @@ def table(results: Results) -> str:
         if row["ratio"]
     }
     works = list(dict.fromkeys(work for work, _ in found))
-    return tables.markdown(
+    return markdown(
         [{"": by} | {work: found.get((work, by)) for work in works} for by in CONTENDERS]
     )
 
 
-def images_ours(results: Results) -> str:
-    """Return the images per second of our L2-SP on a ResNet-18."""
-    return _images(results, "ours")
+def images(results: Results, contender: str) -> str:
+    """Return the images per second of L2-SP on a ResNet-18."""
+    row = only(results["finetuning"], work="L2-SP", contender=contender)
+    return f"{row['images/s'][0]:.0f}"
 
 
-def images_torch(results: Results) -> str:
-    """Return the same of torch by hand."""
-    return _images(results, "torch by hand")
-
-
-def _images(results: Results, contender: str) -> str:
-    (found,) = (
-        row["images/s"][0]
-        for row in results["finetuning"]
-        if (row["work"], row["contender"]) == ("L2-SP", contender)
-    )
-    return f"{found:.0f}"
+images_ours = partial(images, contender="ours")
+images_torch = partial(images, contender="torch by hand")

@@ -78,10 +78,13 @@ def text(results: Mapping[str, Any]) -> str:
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return one table in Markdown."""
     _, keys, base = TABLES[name]
-    headings = {key: COLUMNS[key][0].format(base=base) for key in ("work", "contender", *keys)}
-    return markdown([{said: cell(key, row[key]) for key, said in headings.items()} for row in rows])
-
-
-def cell(key: str, value: Any) -> str | None:
-    """Return one cell, None for a dash."""
-    return None if value is None else COLUMNS[key][1].format(value)
+    columns = {key: COLUMNS[key] for key in ("work", "contender", *keys)}
+    return markdown(
+        [
+            {
+                heading.format(base=base): row[key] if row[key] is None else form.format(row[key])
+                for key, (heading, form) in columns.items()
+            }
+            for row in rows
+        ]
+    )

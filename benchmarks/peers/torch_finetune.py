@@ -1,4 +1,4 @@
-"""A fine-tuning step of a ResNet-18 of torch's, batch normalization in training mode."""
+"""A fine-tuning step of a ResNet-18 in plain torch, batch normalization in training mode."""
 
 # Torch is in an environment of its own, see `make peers`.
 # pyright: reportMissingImports=false
@@ -9,28 +9,64 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.peers import inputs
 from benchmarks.peers.contender import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
-from benchmarks.peers.torch_resnet import ResNet18
 from benchmarks.peers.torch_rules import BY_HAND, by_hand, by_torchjd
 
 
+class Block(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut."""
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride > 1 or inputs != width:
+            projection = nn.Conv2d(inputs, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's map."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return torch.relu(self.bn2(self.conv2(y)) + shortcut)
+
+
+class ResNet18(nn.Module):
+    """A ResNet-18 with torchvision's names; it returns logits and the map of the last stage."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        inputs = 64
+        for i, width in enumerate((64, 128, 256, 512), 1):
+            blocks = Block(inputs, width, 2 if i > 1 else 1), Block(width, width, 1)
+            setattr(self, f"layer{i}", nn.Sequential(*blocks))
+            inputs = width
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and the last map of images, channels first."""
+        x = self.pool(torch.relu(self.bn1(self.conv1(images))))
+        for i in (1, 2, 3, 4):
+            x = getattr(self, f"layer{i}")(x)
+        return self.fc(x.mean((2, 3))), x
+
+
 class Task(NamedTuple):
-    """What every method shares.
+    """What every method shares."""
 
-    Attributes:
-      student: In training mode.
-      teacher: In evaluation mode, without gradients.
-      images: Channels first.
-      labels: Their classes.
-    """
-
-    student: ResNet18
-    teacher: ResNet18
-    images: Tensor
+    student: ResNet18  # in training mode
+    teacher: ResNet18  # in evaluation mode, without gradients
+    images: Tensor  # channels first
     labels: Tensor
 
 
@@ -39,7 +75,8 @@ def build(spec: Spec) -> Contender:
     task = load(spec)
     before = {name: p.detach().clone() for name, p in task.student.named_parameters()}
     optimizer = torch.optim.SGD(task.student.parameters(), RATE, MOMENTUM)
-    gradients = gradients_of(spec["method"], spec["contender"])
+    how = spec["method"], spec["contender"]
+    gradients = METHODS.get(how) or partial(torchjd_pair, *how)
 
     def run():
         optimizer.zero_grad()
@@ -68,14 +105,6 @@ def load(spec: Spec) -> Task:
     return Task(student.train(), teacher, x.permute(0, 3, 1, 2).contiguous(), labels)
 
 
-def gradients_of(method: str, contender: str) -> Callable[[Task], None]:
-    """Return what leaves a direction in `.grad` of the student's parameters."""
-    if method in SINGLE:
-        return SINGLE[method]
-    by_hand = contender == BY_HAND
-    return BY_HAND_METHODS[method] if by_hand else partial(torchjd_pair, method, contender)
-
-
 def loss_and_map(task: Task) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy and the last map."""
     logits, features = task.student(task.images)
@@ -94,9 +123,6 @@ def backbone(net: ResNet18) -> list[Tensor]:
     return [p for name, p in net.named_parameters() if not name.startswith(HEAD)]
 
 
-# --- One gradient
-
-
 def none(task: Task) -> None:
     """Leave the loss's gradient."""
     loss_and_map(task)[0].backward()
@@ -106,12 +132,6 @@ def knowdist_sum(task: Task) -> None:
     """Leave the gradient of the weighted sum."""
     loss, features = loss_and_map(task)
     (loss + FINETUNE_WEIGHTS["knowdist"] * distance(task, features)).backward()
-
-
-SINGLE = {"none": none, "knowdist sum": knowdist_sum}
-
-
-# --- Two, by hand
 
 
 def l2_sp_by_hand(task: Task) -> None:
@@ -141,10 +161,13 @@ def leave(task: Task, g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -
         leaf.grad = x
 
 
-BY_HAND_METHODS = {"l2_sp": l2_sp_by_hand, "knowdist": knowdist_by_hand}
-
-
-# --- Two, by TorchJD, which sees two losses
+# What leaves a direction in `.grad` of the student's parameters, without TorchJD.
+METHODS: dict[tuple[str, str], Callable[[Task], None]] = {
+    ("none", "single"): none,
+    ("knowdist sum", "single"): knowdist_sum,
+    ("l2_sp", BY_HAND): l2_sp_by_hand,
+    ("knowdist", BY_HAND): knowdist_by_hand,
+}
 
 
 def torchjd_pair(method: str, contender: str, task: Task) -> None:

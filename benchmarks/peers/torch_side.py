@@ -90,9 +90,6 @@ def flops_of(work: Callable[[], Any], leaves: list[Tensor]) -> dict[str, float]:
     return {"flops": float(counter.get_total_flops())}
 
 
-# --- Gradients of `(loss, reg)`, left in `.grad` of the leaves
-
-
 def single(loss: Tensor, reg: Tensor, leaves: list[Tensor]) -> None:  # noqa: ARG001
     """Leave one gradient, that of the weighted sum."""
     (loss + WEIGHT * reg).backward()
@@ -111,10 +108,8 @@ def torchjd_pair(contender: str, loss: Tensor, reg: Tensor, leaves: list[Tensor]
     by_torchjd([loss, WEIGHT * reg], leaves, contender)
 
 
+# `(loss, reg, leaves)`, whose gradients are left in `.grad` of the leaves.
 STEPS = {"single": single, BY_HAND: pair_by_hand}
-
-
-# --- Networks
 
 
 def mlp(params: Params, batch: inputs.Batch) -> Callable[[], tuple[Tensor, Tensor]]:

@@ -12,14 +12,7 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME":
 
 
 def passive(environ: MutableMapping[str, str]) -> None:
-    """Make every OpenMP that is loaded from now on wait passively.
-
-    Args:
-      environ: The environment, changed in place.
-
-    Raises:
-      ValueError: The environment asks for another way to wait.
-    """
+    """Make every OpenMP that is loaded from now on wait passively, by changing `environ`."""
     for name, value in PASSIVE.items():
         found = environ.setdefault(name, value)
         if found.upper() != value:
@@ -30,11 +23,7 @@ def passive(environ: MutableMapping[str, str]) -> None:
 
 
 def cores(threads: int) -> list[int] | None:
-    """Return the first `threads` cores of this process; None where there is no way to choose.
-
-    Raises:
-      ValueError: There are fewer cores.
-    """
+    """Return the first `threads` cores of this process; None where there is no way to choose."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     found = sorted(os.sched_getaffinity(0))

@@ -9,11 +9,8 @@ NETWORKS = {"MLP of 4 x 1024, 64 rows": "mlp", "residual CNN, 16 images of 32 px
 
 JAX = ("ours", "optax by hand")
 TORCH = (
-    "torch by hand",
-    "TorchJD PCGrad",
-    "TorchJD PCGrad, lean",
-    "TorchJD UPGrad",
-    "TorchJD MGDA",
+    *("torch by hand", "TorchJD PCGrad", "TorchJD PCGrad, lean"),
+    *("TorchJD UPGrad", "TorchJD MGDA"),
 )
 FRAMEWORK = {name: "jax" for name in JAX} | {name: "torch" for name in TORCH}
 REFERENCE = "torch by hand"

@@ -14,7 +14,7 @@ from benchmarks.harness.command import RESULTS
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import agreement, inputs, jax_side, measure, waiting, work
 from benchmarks.peers.client import started
-from benchmarks.peers.jax_rules import RULES
+from benchmarks.peers.jax_side import RULES
 from tests.pages.pages import ROOT
 
 SHAPES = {"a": (3, 5), "b": (7,)}

@@ -12,10 +12,9 @@ need not be installed. Goals, reported as reached or not:
   written).
 - The update takes less than 1 % of a training step of ResNet-50, 64 images of 224 px in bfloat16.
 
-Claim, and the exit code is 1 if it fails: what `jit` compiles equals what eager jax computes, and
-the formula in float64, to 1e-5. It is checked first; if it fails, nothing is timed. Times are
-medians of repeats, each many dispatches of ten iterations, parameters and state donated. Most of
-the time is compilation: after 6 minutes no other network is begun, so that it ends within 8.
+Claim: what `jit` compiles equals what eager jax computes, and the formula in float64, to 1e-5. It
+is checked first; if it fails, nothing is timed. Most of the time is compilation: after 6 minutes no
+other network is begun, so that it ends within 8.
 
 Without a GPU or TPU it says so in one line, and the exit code is 2. `--cpu` runs the same code on
 the CPU, everything small, for tests: its times say nothing.
@@ -23,17 +22,18 @@ the CPU, everything small, for tests: its times say nothing.
 
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
 from benchmarks.cost import report
-from benchmarks.cost.accelerator import equality, training, update
+from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.accelerator.clock import copy_bandwidth
 from benchmarks.cost.accelerator.networks import NETWORKS
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 from optax_dtnh.finetune.errors import UsageError
@@ -46,16 +46,6 @@ PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
 Row = Mapping[str, Any]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if compiled and eager updates differ."""
-    return command(QUESTION, argv)
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the CPU."""
-    parser.add_argument("--cpu", action="store_true", help="Run everything small on the CPU.")
 
 
 def measure(options: Namespace) -> Results:
@@ -83,7 +73,7 @@ def measured(small: bool) -> Iterator[Table]:
     trees = update.SMALL if small else update.TREES
     yield (updates := update.table(trees, copy_bandwidth(mib, seconds), seconds))
     networks = {name: n.small if small else n.full for name, n in NETWORKS.items()}
-    yield (steps := training.table(networks, seconds, until))
+    yield (steps := update.steps_table(networks, seconds, until))
     if not small:
         yield shares(updates.rows, steps.rows)
 
@@ -109,9 +99,12 @@ def text(results: Results) -> str:
     return "\n\n".join(([NO_MEASUREMENT] if results["cpu"] else []) + [report.text(results)])
 
 
+OPTION = option("--cpu", action="store_true", help="Run everything small on the CPU.")
 QUESTION = Question(
-    "cost.accelerator", __doc__, measure, text, report.failures, None, options_of, PACKAGES
+    "cost.accelerator", __doc__, measure, text, report.failures, None, OPTION, PACKAGES
 )
+
+main = partial(command, QUESTION)
 
 if __name__ == "__main__":
     sys.exit(main())

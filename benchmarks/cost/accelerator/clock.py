@@ -37,11 +37,8 @@ def looped(body: Body, iterations: int = ITERATIONS) -> Loop:
 def seconds_of(loop: Loop, carry: Any, *args: Any, seconds: float) -> float:
     """Return the seconds of one iteration: the median of repeats, each many dispatches long.
 
-    Args:
-      loop: From `looped`, or compiled from it.
-      carry: Where it starts; given away.
-      args: That stay the same.
-      seconds: That one repeat should take.
+    `loop` is from `looped`, or compiled from it; `carry` is given away. One repeat should take
+    `seconds`.
     """
     carry, _ = _timed(loop, 1, carry, *args)  # it may compile
     carry, first = _timed(loop, 1, carry, *args)
@@ -54,11 +51,7 @@ def seconds_of(loop: Loop, carry: Any, *args: Any, seconds: float) -> float:
 
 
 def copy_bandwidth(mib: int, seconds: float) -> float:
-    """Return the bytes per second of a copy, read and written counted, of `mib` MiB.
-
-    The better of `x + 1` in place in a loop, and of copies to new memory one dispatch after the
-    other.
-    """
+    """Return the bytes per second of a copy of `mib` MiB, in place or to new memory."""
     x = jnp.zeros(mib * 2**18, jnp.float32)
     in_place = seconds_of(looped(lambda x: x + 1), jnp.copy(x), seconds=seconds)
     copy = jax.jit(jnp.copy)

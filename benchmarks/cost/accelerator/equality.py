@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from benchmarks.cost.accelerator.networks import NETWORKS
 from benchmarks.cost.networks import losses_of, start
 from benchmarks.cost.trees import as_params, filled, small_leaves
 from benchmarks.cost.uses import USES, WEIGHT, Use
 from benchmarks.harness.tables import Table
+from benchmarks.harness.updates import formula, relative
 from optax_dtnh import value_and_grad_pair
 
 BAR = 1e-5  # of the norm of the updates
@@ -25,11 +25,11 @@ CHECKED = {name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp"
 def table(uses: Mapping[str, Use] = CHECKED) -> Table:
     """Compare every update and one pair of gradients; a failure is a difference above the bar."""
     eager, compiled = gradients()
-    found = {"value_and_grad_pair: jit from eager": apart(compiled, eager)}
+    found = {"value_and_grad_pair: jit from eager": relative(compiled, eager)}
     for name, use in uses.items():
         eager, compiled, exact = updates_of(use)
-        found[f"{name}: jit from eager"] = apart(compiled, eager)
-        found[f"{name}: jit from the formula in float64"] = apart(compiled, exact)
+        found[f"{name}: jit from eager"] = relative(compiled, eager)
+        found[f"{name}: jit from the formula in float64"] = relative(compiled, exact)
     rows = [{"check": name, "difference": x, "at most": BAR} for name, x in found.items()]
     failures = [f"{k}: {x:.1e} apart, at most {BAR:g}" for k, x in found.items() if not x <= BAR]
     return Table("compiled updates, relative to the norm of what they should be", rows, failures)
@@ -48,15 +48,7 @@ def updates_of(use: Use) -> tuple[Any, Any, Any]:
     def update(g, r, w):
         return use.update(use.transformation, g, r, state, w)[0]
 
-    return update(g, r, w), jax.jit(update)(g, r, w), formula(g, r)
-
-
-def formula(g: Any, r: Any) -> Any:
-    """Return `g + weight * (r - min(<r, g>, 0) / <g, g> * g)`, computed in float64."""
-    g, r = in_float64(g), in_float64(r)
-    dot = sum(jax.tree.leaves(jax.tree.map(lambda x, y: (x * y).sum(), r, g)))
-    c = min(dot, 0.0) / square(g)
-    return jax.tree.map(lambda x, y: x + WEIGHT * (y - c * x), g, r)
+    return update(g, r, w), jax.jit(update)(g, r, w), formula(g, r, WEIGHT)
 
 
 def gradients() -> tuple[Any, Any]:
@@ -66,20 +58,3 @@ def gradients() -> tuple[Any, Any]:
     params, batch = start(network)
     with jax.default_matmul_precision("highest"):
         return fun(params, {}, *batch)[1], jax.jit(fun)(params, {}, *batch)[1]
-
-
-def apart(actual: Any, expected: Any) -> float:
-    """Return `|actual - expected| / |expected|` over all leaves."""
-    b = in_float64(expected)
-    difference = jax.tree.map(np.subtract, in_float64(actual), b)
-    return float(np.sqrt(square(difference) / square(b)))
-
-
-def square(tree: Any) -> float:
-    """Return the sum of the squares over all leaves."""
-    return sum(np.sum(x * x) for x in jax.tree.leaves(tree))
-
-
-def in_float64(tree: Any) -> Any:
-    """Return the leaves as arrays of NumPy in float64."""
-    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)

@@ -53,11 +53,6 @@ def resnet(params: Params, x: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
     return _dense(params, "head", x.mean((1, 2))), [x]
 
 
-def of_resnet50(batch: int, size: int) -> Network:
-    """Return a ResNet-50 and its batch of images."""
-    return Network(resnet, resnet50(), (batch, size, size, 3), CLASSES)
-
-
 def of_first_block(batch: int, size: int) -> Network:
     """Return what a ResNet-50 is up to its first block, with a head."""
     parts = ("stem", "stage0/block0")
@@ -95,7 +90,9 @@ def _convolution(params: Params, name: str, x: jax.Array, stride: int) -> jax.Ar
 
 
 NETWORKS = {
-    "ResNet-50": Sizes(of_resnet50(64, 224), of_first_block(1, 16)),
+    "ResNet-50": Sizes(
+        Network(resnet, resnet50(), (64, 224, 224, 3), CLASSES), of_first_block(1, 16)
+    ),
     "transformer": Sizes(of_transformer(768, 12, 32, 197), of_transformer(64, 1, 2, 8)),
     "MLP": Sizes(of_mlp(1024, 4, 64, CLASSES), of_mlp(64, 2, 4, CLASSES)),
 }

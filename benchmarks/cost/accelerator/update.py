@@ -1,13 +1,17 @@
-"""The update alone: from given gradients to new parameters, next to the bandwidth of a copy."""
+"""The update alone, next to the bandwidth of a copy, and whole training steps."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from benchmarks.cost import trees
 from benchmarks.cost.accelerator.clock import looped, seconds_of
 from benchmarks.cost.compiled import analysis_of, step_of
+from benchmarks.cost.networks import Network, losses_of, start
+from benchmarks.cost.training import Step, methods, run_of
 from benchmarks.cost.trees import Abstract, Shapes, filled, size_in_bytes
 from benchmarks.cost.uses import GROWING, Use, one_gradient
 from benchmarks.harness.tables import Table
@@ -90,3 +94,30 @@ def memory_needed(use: Use, params: Abstract) -> int:
 def memory() -> int | None:
     """Return the bytes of the device's memory, None if it does not say."""
     return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+BASES = {"L2-SP + DTNH": "fine-tuning", "KnowDist + DTNH": "KnowDist"}
+METHODS = ("fine-tuning", "L2-SP + DTNH", "KnowDist", "KnowDist + DTNH")
+
+
+def steps_table(networks: Mapping[str, Network], seconds: float, until: float) -> Table:
+    """Time the step of the networks by every method; none is begun later than `until`."""
+    rows = []
+    for name, network in networks.items():
+        if rows and time.monotonic() > until:
+            break
+        steps, begin = methods(losses_of(network)), start(network)
+        ms = {method: 1e3 * step_seconds(steps[method], begin, seconds) for method in METHODS}
+        for method, value in ms.items():
+            row = {"network": name, "batch": "x".join(map(str, network.x)), "method": method}
+            base = BASES.get(method)
+            rows.append(row | {"ms": value, "ratio": value / ms[base] if base else None})
+    return Table("one training step; ratio to the one without DTNH", rows, [])
+
+
+def step_seconds(step: Step, begin: tuple[Any, Any], seconds: float) -> float:
+    """Return the seconds of a training step from parameters, left as they are, and a batch."""
+    params, batch = jax.tree.map(jnp.copy, begin)
+    run = run_of(step)
+    loop = looped(lambda carry, *batch: run(*carry, *batch)[:3])
+    return seconds_of(loop, (params, {}, step.transformation.init(params)), *batch, seconds=seconds)

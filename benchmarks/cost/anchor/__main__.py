@@ -16,12 +16,12 @@ fetched in every step, see `benchmarks.cost.anchor.host` for how a user writes t
 Memory and bytes are those of one update with Adam, compiled for the 6.7 billion float32 parameters
 of `benchmarks.cost.many_devices` over 64 devices, virtual ones of this CPU and, with `--tpu` (and
 libtpu installed), those of a topology; in N, the bytes of one parameter tree on one device. It
-takes two to five minutes on two CPU cores. The exit code is 1 if a claim fails.
+takes two to five minutes on two CPU cores.
 """
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 
@@ -34,12 +34,6 @@ from benchmarks.harness.record import PACKAGES, Results
 from benchmarks.harness.tables import Table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, write and print; return 1 if a claim fails."""
-    use_virtual_devices()
-    return command(QUESTION, argv)
-
-
 def options_of(parser: ArgumentParser) -> None:
     """Add the options of the topology and of the digits."""
     parser.add_argument("--tpu", metavar="TOPOLOGY", help="Compile for a TPU as well.")
@@ -50,6 +44,7 @@ def options_of(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace) -> Results:
     """Return the results: what is compiled for, and the tables."""
+    use_virtual_devices()
     target = f"CPU and TPU {options.tpu}" if options.tpu else "CPU"
     return report.results(measured(options), **{"compiled for": target})
 
@@ -69,4 +64,4 @@ QUESTION = Question(
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

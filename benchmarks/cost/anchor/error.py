@@ -58,12 +58,13 @@ def too_coarse(moved: float) -> list[str]:
 
 def with_anchors() -> list[methods.Method]:
     """Return L2-SP with DTNH, its anchor in float32 and in bfloat16."""
-    found = []
-    for dtype, baseline in ((None, None), (jnp.bfloat16, "float32")):
-        method = regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)
-        name = jnp.dtype(dtype or jnp.float32).name
-        found.append(method._replace(name=name, baseline=baseline))
-    return found
+    chosen = (("float32", None, None), ("bfloat16", jnp.bfloat16, "float32"))
+    return [
+        regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)._replace(
+            name=name, baseline=baseline
+        )
+        for name, dtype, baseline in chosen
+    ]
 
 
 def pull_table(seeds: int) -> Table:
@@ -78,7 +79,7 @@ def pull_table(seeds: int) -> Table:
             "steps": steps,
             "|w - w_s| / |w_s|": float(np.mean(length[:, i] / size)),
             "change of r / |w_s|": float(np.mean(moved / size)),
-            "change of r / |r|": _ratio(moved, length[:, i]),
+            "change of r / |r|": float(np.mean(moved / length[:, i])) if steps else None,
         }
         for i, steps in enumerate(STEPS)
     ]
@@ -123,7 +124,3 @@ def _difference(results: dict[str, Any], cell: str, weight: float) -> dict[str, 
         "difference": between.mean,
         "95 % interval, +-": between.half_width,
     }
-
-
-def _ratio(moved: np.ndarray, length: Sequence[float] | np.ndarray) -> float | None:
-    return float(np.mean(moved / length)) if np.all(length) else None

@@ -14,11 +14,7 @@ from optax_dtnh import add_l2_sp
 
 
 class HostAnchor(NamedTuple):
-    """A chain that begins with `add_l2_sp`, and how it is used with its anchor apart.
-
-    Attributes:
-      transformation: The chain.
-    """
+    """A chain that begins with `add_l2_sp`, and how it is used with its anchor apart."""
 
     transformation: optax.GradientTransformation
 

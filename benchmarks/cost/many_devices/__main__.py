@@ -11,9 +11,8 @@ so nothing here is a time of a step. Claims, on a mesh of 64 devices and on one 
 
 - The update alone, gradients given, adds all-reduces of scalars and nothing else: exactly one on
   the mesh of one axis (`scale_by_adam_dtnh`: two), and on that of two axes at most as many as XLA
-  needs for one sum over these parameters, three (six). It reduces one cut dimension after the
-  other, the last first: leaves cut as (fsdp, tensor) and as (tensor, fsdp) together take fsdp,
-  tensor, fsdp. The control, `jnp.vdot` by hand, gathers whole leaves on CPU.
+  needs for one sum over these parameters, three (six). The control, `jnp.vdot` by hand, gathers
+  whole leaves on CPU.
 - In the whole step, `add_l2_sp` gathers and multiplies exactly as the optimizer alone, and adds to
   what is reduced at most a kilobyte, and to memory the anchor.
 - A pair of gradients costs at most 1.76 times the matrix products of one gradient of the sum (every
@@ -21,16 +20,13 @@ so nothing here is a time of a step. Claims, on a mesh of 64 devices and on one 
 - The instructions of an update grow linearly in its leaves, up to 2,000, and do not grow with the
   parameters, up to 7 billion; the bytes accessed grow with the parameters alone.
 
-Collectives and matrix products in a loop count as often as it runs; bytes are those of the results,
-on one device. The whole step is asserted for CPU alone, growth on jax 0.12, as in
-`benchmarks.cost`. The virtual devices take three minutes on two free CPU cores, the topology
-ten. The exit code is 1 if a claim fails.
+Bytes are those of the results, on one device. The whole step is asserted for CPU alone, growth on
+jax 0.12. The virtual devices take three minutes on two free CPU cores, the topology ten.
 """
 
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 
@@ -39,11 +35,13 @@ from benchmarks.cost.many_devices import figure, growth, tables
 from benchmarks.cost.many_devices.decoder import LLAMA_7B
 from benchmarks.cost.many_devices.meshes import DEVICES, mesh_of, topology, use_virtual_devices
 from benchmarks.cost.many_devices.steps import STEPS
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import PACKAGES, Results
 from benchmarks.harness.tables import Table
 
 MESHES = ({"fsdp": 64}, {"fsdp": 16, "tensor": 4})
+HELP = "Compile for a TPU, such as v5e:8x8."
+OPTION = option("--tpu", metavar="TOPOLOGY", help=HELP)
 ON_TPU = ("Adam", "add_l2_sp, Adam")  # each takes minutes to compile
 
 
@@ -51,13 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write and print; return 1 if a claim fails."""
     use_virtual_devices()
     early = ArgumentParser(add_help=False)
-    options_of(early)
+    OPTION(early)
     return command(ON_A_TOPOLOGY if early.parse_known_args(argv)[0].tpu else QUESTION, argv)
-
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the option of the topology."""
-    parser.add_argument("--tpu", metavar="TOPOLOGY", help="Compile for a TPU, such as v5e:8x8.")
 
 
 def measure(options: Namespace) -> Results:
@@ -88,13 +81,14 @@ def on_tpu(name: str) -> Iterator[Table]:
     yield tables.step_table(mesh_of(MESHES[0], devices), LLAMA_7B, chosen, on_cpu=False)
 
 
-def draw(results: Results) -> Any:
-    """Return the figure of growth."""
-    return figure.draw(*(table["rows"] for table in results["tables"][-2:]))
-
-
 QUESTION = Question(
-    "cost.many_devices", __doc__, measure, report.text, report.failures, draw, options_of
+    "cost.many_devices",
+    __doc__,
+    measure,
+    report.text,
+    report.failures,
+    draw=lambda results: figure.draw(*(table["rows"] for table in results["tables"][-2:])),
+    options=OPTION,
 )
 ON_A_TOPOLOGY = QUESTION._replace(
     name="cost.many_devices.tpu", draw=None, packages=(*PACKAGES, "libtpu")

@@ -5,6 +5,7 @@ recomputed in the backward pass, so that the program does not grow with their nu
 float32.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,64 +17,53 @@ from optax_dtnh.regularizers import feature_distance
 
 
 class Sizes(NamedTuple):
-    """The sizes of a decoder and of its batch.
+    """The sizes of a decoder and of its batch."""
 
-    Attributes:
-      layers: How many blocks.
-      width: Of the state.
-      heads: Of the attention; `width / heads` units each.
-      mlp: Units of the gated MLP.
-      vocabulary: Tokens.
-      batch: Sequences per step, over all devices.
-      length: Tokens of a sequence.
-    """
-
-    layers: int
-    width: int
-    heads: int
-    mlp: int
+    layers: int  # how many blocks
+    width: int  # of the state
+    heads: int  # of the attention; `width / heads` units each
+    mlp: int  # units of the gated MLP
     vocabulary: int
-    batch: int
-    length: int
+    batch: int  # sequences per step, over all devices
+    length: int  # tokens of a sequence
 
 
 LLAMA_7B = Sizes(32, 4096, 32, 11008, 32000, batch=64, length=2048)
 
-# Of every dimension, who cuts it: "fsdp" the state's width, "tensor" heads, units and tokens.
-LAYER_AXES = {
-    "attention_norm": (None, "fsdp"),
-    "query": (None, "fsdp", "tensor"),
-    "key": (None, "fsdp", "tensor"),
-    "value": (None, "fsdp", "tensor"),
-    "output": (None, "tensor", "fsdp"),
-    "mlp_norm": (None, "fsdp"),
-    "gate": (None, "fsdp", "tensor"),
-    "up": (None, "fsdp", "tensor"),
-    "down": (None, "tensor", "fsdp"),
+# Of every dimension, its name in `Sizes` and the axis of the mesh that cuts it.
+DIMENSIONS = {
+    "layers": ("layers", None),
+    "state": ("width", "fsdp"),
+    "heads": ("width", "tensor"),
+    "units": ("mlp", "tensor"),
+    "tokens": ("vocabulary", "tensor"),
 }
-AXES = {
-    "embedding": ("tensor", "fsdp"),
-    "layers": LAYER_AXES,
-    "norm": ("fsdp",),
-    "head": ("fsdp", "tensor"),
+LAYERS = {
+    **dict.fromkeys(("attention_norm", "mlp_norm"), ("layers", "state")),
+    **dict.fromkeys(("query", "key", "value"), ("layers", "state", "heads")),
+    "output": ("layers", "heads", "state"),
+    **dict.fromkeys(("gate", "up"), ("layers", "state", "units")),
+    "down": ("layers", "units", "state"),
+}
+LEAVES = {
+    "embedding": ("tokens", "state"),
+    "layers": LAYERS,
+    "norm": ("state",),
+    "head": ("state", "tokens"),
 }
 STATE_AXES = ("fsdp", None, None)  # of the state: the batch is cut, its width is not
 
 Params = Any
 
 
-def shapes(sizes: Sizes) -> Params:
-    """Return the shape of every parameter, the layers' stacked."""
-    layers, d, _, m, v, *_ = sizes
-    stacked = {
-        "attention_norm": (layers, d),
-        **{name: (layers, d, d) for name in ("query", "key", "value", "output")},
-        "mlp_norm": (layers, d),
-        "gate": (layers, d, m),
-        "up": (layers, d, m),
-        "down": (layers, m, d),
-    }
-    return {"embedding": (v, d), "layers": stacked, "norm": (d,), "head": (d, v)}
+def params(sizes: Sizes, array: Callable[[Any, Any], Any]) -> Params:
+    """Return `array(shape, axes)` for every parameter, the layers' stacked."""
+
+    def leaf(names):
+        fields, axes = zip(*(DIMENSIONS[name] for name in names), strict=True)
+        return array(tuple(getattr(sizes, field) for field in fields), axes)
+
+    return jax.tree.map(leaf, LEAVES, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def losses(
@@ -92,7 +82,9 @@ def last_state(sizes: Sizes, params: Params, tokens: jax.Array) -> jax.Array:
     @jax.checkpoint
     def block(x, layer):
         x = _placed(x + _attention(sizes.heads, layer, _norm(x, layer["attention_norm"])))
-        return _placed(x + _mlp(layer, _norm(x, layer["mlp_norm"]))), None
+        y = _norm(x, layer["mlp_norm"])
+        gated = jax.nn.silu(y @ layer["gate"]) * (y @ layer["up"])
+        return _placed(x + gated @ layer["down"]), None
 
     # Whole on every device: looked up in parts, its rows would be exchanged token by token.
     embedding = jax.lax.with_sharding_constraint(params["embedding"], PartitionSpec())
@@ -106,10 +98,6 @@ def _attention(heads: int, layer: Params, x: jax.Array) -> jax.Array:
     q, k, v = ((x @ layer[name]).reshape(apart) for name in ("query", "key", "value"))
     mixed = jax.nn.dot_product_attention(_rotated(q), _rotated(k), v, is_causal=True)
     return mixed.reshape(x.shape) @ layer["output"]
-
-
-def _mlp(layer: Params, x: jax.Array) -> jax.Array:
-    return (jax.nn.silu(x @ layer["gate"]) * (x @ layer["up"])) @ layer["down"]
 
 
 def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:

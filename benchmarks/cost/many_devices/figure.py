@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import STYLES
+from benchmarks.digits.figure import STYLES, legend
 
 Rows = Sequence[dict[str, Any]]
 
@@ -20,9 +20,7 @@ def draw(by_leaves: Rows, by_parameters: Rows) -> Figure:
     _panel(right, by_parameters, "parameters", lambda row: row["bytes"] * 4 * row["parameters"])
     right.set(xlabel="parameters (100 leaves)", ylabel="bytes accessed by an update")
     figure.suptitle("How an update with SGD grows: compiled for CPU, not run", fontsize=11)
-    lines = left.get_lines()
-    names = [str(line.get_label()) for line in lines]
-    figure.legend(lines, names, loc="outside lower center", ncols=len(lines), frameon=False)
+    legend(figure, [left])
     return figure
 
 

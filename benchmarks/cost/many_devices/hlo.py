@@ -27,30 +27,18 @@ Dims = tuple[int, ...]
 
 
 class Instruction(NamedTuple):
-    """One line of a computation.
+    """One line of a computation."""
 
-    Attributes:
-      name: Of its result.
-      result: Its type, as text.
-      kind: Such as `all-reduce`.
-      rest: The operands and everything behind them.
-    """
-
-    name: str
+    name: str  # of its result
     result: str
-    kind: str
-    rest: str
+    kind: str  # such as `all-reduce`
+    rest: str  # the operands and everything behind them
 
 
 def collectives(text: str, trips: int | None = None) -> dict[str, tuple[int, int]]:
     """Return how often every kind of collective runs, and the bytes of its results per device.
 
-    Args:
-      text: The program, as from `compiled.as_text()`.
-      trips: Of loops that do not say how often they run, as XLA for TPU leaves them.
-
-    Raises:
-      ValueError: A loop does not say, and there is no `trips`.
+    `trips` is that of loops that do not say how often they run, as XLA for TPU leaves them.
     """
     # A pipelined collective stands in several fusions, which share its channel.
     found: dict[tuple[str, str], tuple[int, int]] = {}

@@ -42,12 +42,6 @@ def array(mesh: Mesh, shape: tuple[int, ...], axes: Axes, dtype: Any = jnp.float
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
-def tree(mesh: Mesh, shapes: Any, axes: Any) -> Any:
-    """Return `array` for every leaf of `shapes`, trees of tuples of the structure of `axes`."""
-    is_leaf = lambda x: isinstance(x, tuple)  # noqa: E731
-    return jax.tree.map(lambda s, a: array(mesh, s, a), shapes, axes, is_leaf=is_leaf)
-
-
 def state_of(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Any:
     """Return the abstract state: what is shaped like a parameter lies where it does."""
     whole = NamedSharding(mesh, PartitionSpec())
@@ -78,15 +72,15 @@ def stages(found: set[tuple[frozenset[str], ...]]) -> int:
 
     The length of the shortest sequence that every order is a subsequence of.
     """
+
+    def within(order, sequence):
+        rest = iter(sequence)
+        return all(x in rest for x in order)
+
     axes = {x for order in found for x in order}
     return next(
         n
         for n in itertools.count()
         for sequence in itertools.product(axes, repeat=n)
-        if all(_within(order, sequence) for order in found)
+        if all(within(order, sequence) for order in found)
     )
-
-
-def _within(order: Sequence[Any], sequence: Sequence[Any]) -> bool:
-    rest = iter(sequence)
-    return all(x in rest for x in order)

@@ -1,7 +1,9 @@
 """What the pages quote from the record on many devices."""
 
-from benchmarks.harness import tables
+from functools import partial
+
 from benchmarks.harness.record import Results
+from benchmarks.harness.tables import markdown, only
 
 SHOWN = (
     *("Adam", "L2-SP in the loss, Adam", "add_l2_sp, Adam", "distance in the loss, Adam"),
@@ -11,63 +13,49 @@ SHOWN = (
 
 def table(results: Results) -> str:
     """Return what a training step holds and moves on each of 64 devices."""
-    return tables.markdown(
+    return markdown(
         [
             {
-                "step, 64 devices, FSDP": step,
-                "arguments, GiB": f"{row['arguments GiB']:.2f}",
-                "temporaries, GiB": f"{row['temporary GiB']:.2f}",
-                "gathered, GiB": f"{row['all-gather GiB']:.1f}",
-                "reduced, GiB": f"{row['all-reduce GiB']:.1f}",
-                "matrix products, TFLOP": f"{row['TFLOP']:.1f}",
+                "step, 64 devices, FSDP": name,
+                "arguments, GiB": f"{step['arguments GiB']:.2f}",
+                "temporaries, GiB": f"{step['temporary GiB']:.2f}",
+                "gathered, GiB": f"{step['all-gather GiB']:.1f}",
+                "reduced, GiB": f"{step['all-reduce GiB']:.1f}",
+                "matrix products, TFLOP": f"{step['TFLOP']:.1f}",
             }
-            for step in SHOWN
-            for row in [_row(results, 2, "step", step)]
+            for name in SHOWN
+            for step in [_step(results, name)]
         ]
     )
 
 
 def anchor(results: Results) -> str:
     """Return the GiB of the anchor on each device."""
-    with_it, without = (
-        _row(results, 2, "step", step)["arguments GiB"] for step in ("add_l2_sp, Adam", "Adam")
-    )
-    return f"{with_it - without:.2f}"
+    with_it, without = (_step(results, name) for name in ("add_l2_sp, Adam", "Adam"))
+    return f"{with_it['arguments GiB'] - without['arguments GiB']:.2f}"
 
 
-def products(results: Results) -> str:
-    """Return the matrix products of a pair of gradients relative to one gradient's."""
-    return _pair_to_one(results, "TFLOP")
+def pair_to_one(results: Results, quantity: str) -> str:
+    """Return a quantity of a pair of gradients relative to one gradient's."""
+    pair, one = _step(results, "dtnh, inner=scale_by_adam"), _step(results, SHOWN[3])
+    return f"{pair[quantity] / one[quantity]:.2f}"
 
 
-def gathered(results: Results) -> str:
-    """Return the gathered bytes of a pair of gradients relative to one gradient's."""
-    return _pair_to_one(results, "all-gather GiB")
+products = partial(pair_to_one, quantity="TFLOP")
+gathered = partial(pair_to_one, quantity="all-gather GiB")
 
 
 def reductions(results: Results) -> str:
     """Return the all-reduces that `dtnh` adds to an update on a mesh of two axes."""
-    return str(_row(results, 1, "update", "dtnh, SGD")["all-reduce"])
+    return str(only(results["tables"][1]["rows"], update="dtnh, SGD")["all-reduce"])
 
 
 def instructions(results: Results) -> str:
     """Return the instructions of an update for each leaf, with `dtnh`."""
-    few, many = (
-        row
-        for row in results["tables"][5]["rows"]
-        if row["form"] == "dtnh" and row["leaves"] in (1000, 2000)
-    )
-    return str((many["instructions"] - few["instructions"]) // (many["leaves"] - few["leaves"]))
+    rows = results["tables"][5]["rows"]
+    few, many = (only(rows, form="dtnh", leaves=n)["instructions"] for n in (1000, 2000))
+    return str((many - few) // 1000)
 
 
-def _pair_to_one(results: Results, quantity: str) -> str:
-    pair, one = (
-        _row(results, 2, "step", step)[quantity]
-        for step in ("dtnh, inner=scale_by_adam", "distance in the loss, Adam")
-    )
-    return f"{pair / one:.2f}"
-
-
-def _row(results: Results, table: int, column: str, name: str) -> Results:
-    (found,) = (row for row in results["tables"][table]["rows"] if row[column] == name)
-    return found
+def _step(results: Results, name: str) -> Results:
+    return only(results["tables"][2]["rows"], step=name)

@@ -1,6 +1,7 @@
 """The whole training steps under comparison: loss, gradients and optimizer, as data."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +17,11 @@ WEIGHT, RATE = 0.1, 1e-4
 
 
 class Compared(NamedTuple):
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-      gradients: From the losses to what is differentiated.
-      transformation: The optimizer, with or without this library.
-      against: Name of the step without this library that it is compared with, or itself.
-    """
-
-    gradients: Callable[[Losses], Fun]
-    transformation: optax.GradientTransformation
-    against: str
+    gradients: Callable[[Losses], Fun]  # from the losses to what is differentiated
+    transformation: optax.GradientTransformation  # the optimizer, with or without this library
+    against: str  # name of the step without this library that it is compared with, or itself
 
 
 def losses_of(sizes: Sizes) -> Losses:
@@ -48,11 +43,6 @@ def of_loss_and_l2_sp(losses: Losses) -> Fun:
     return jax.value_and_grad(total, has_aux=True)
 
 
-def of_loss_and_distance(losses: Losses) -> Fun:
-    """Return loss plus feature distance, as one number, and its gradient."""
-    return of_sum(losses, WEIGHT)
-
-
 def then_rate(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return `tx` followed by the learning rate."""
     return optax.chain(tx, optax.scale_by_learning_rate(RATE))
@@ -69,7 +59,7 @@ STEPS = {
     "Adam": Compared(of_loss, ADAM, "Adam"),
     "L2-SP in the loss, Adam": Compared(of_loss_and_l2_sp, ADAM, "Adam"),
     "add_l2_sp, Adam": Compared(of_loss, optax.chain(add_l2_sp(WEIGHT), ADAM), "Adam"),
-    IN_THE_LOSS: Compared(of_loss_and_distance, ADAM, IN_THE_LOSS),
+    IN_THE_LOSS: Compared(partial(of_sum, weight=WEIGHT), ADAM, IN_THE_LOSS),
     "dtnh, inner=scale_by_adam": Compared(of_pair, INNER, IN_THE_LOSS),
     "scale_by_adam_dtnh": Compared(of_pair, METRIC, IN_THE_LOSS),
 }
@@ -77,7 +67,7 @@ STEPS = {
 
 def params_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> Any:
     """Return the decoder's abstract parameters, cut over `mesh`."""
-    return meshes.tree(mesh, decoder.shapes(sizes), decoder.AXES)
+    return decoder.params(sizes, partial(meshes.array, mesh))
 
 
 def program(compared: Compared, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from benchmarks.cost.bars import exceeded
 from benchmarks.cost.compiled import NOT_RUN, memory_of
 from benchmarks.cost.many_devices import steps, updates
 from benchmarks.cost.many_devices.decoder import Sizes
@@ -102,11 +103,7 @@ def missed_by_l2_sp(row: Row, base: Row) -> list[str]:
 
 def missed_by_pair(row: Row, base: Row) -> list[str]:
     """Return a message for every bar of a pair of gradients against one gradient of the sum."""
-    return [
-        f"{row['step']}: {row[quantity] / base[quantity]:.3f} times {quantity}, at most {bar}"
-        for quantity, bar in PAIR.items()
-        if not row[quantity] <= bar * base[quantity]
-    ]
+    return exceeded(row["step"], {k: row[k] / base[k] for k in PAIR}, PAIR)
 
 
 def _described(mesh: Mesh) -> str:

@@ -17,19 +17,14 @@ from optax_dtnh import dtnh
 ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0}
 
 
-def use_of(name: str, update=pair) -> Use:
-    """Return the update of a whole step."""
-    return Use(STEPS[name].transformation, update)
-
-
+ALONE = ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
 UPDATES = {
-    **{
-        name: use_of(name, one_gradient)
-        for name in ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
-    },
+    **{name: Use(STEPS[name].transformation, one_gradient) for name in ALONE},
     "dtnh, SGD": Use(optax.chain(dtnh(WEIGHT), SGD), pair),
-    "dtnh, inner=scale_by_adam": use_of("dtnh, inner=scale_by_adam"),
-    "scale_by_adam_dtnh": use_of("scale_by_adam_dtnh"),
+    **{
+        name: Use(STEPS[name].transformation, pair)
+        for name in ("dtnh, inner=scale_by_adam", "scale_by_adam_dtnh")
+    },
 }
 CONTROLS = {"by hand, vdot": GATHERING.then(SGD)}
 
@@ -49,10 +44,7 @@ def stages_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> int:
 def broken(name: str, found: Mapping[str, int], stages: int) -> list[str]:
     """Return a message for every bar missed by an update, whose optimizer communicates nothing.
 
-    Args:
-      name: Of the use.
-      found: How many collectives it runs, by kind.
-      stages: All-reduces that one sum over the parameters takes. With one, the bar is exact.
+    `stages` all-reduces are what one sum over the parameters takes. With one, the bar is exact.
     """
     count, most = found["all-reduce"], ROUNDS.get(name, 1) * stages
     holds = count == most if stages == 1 else count <= most

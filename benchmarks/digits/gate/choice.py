@@ -16,34 +16,26 @@ Scores = dict[str, np.ndarray]  # by kind of score: [seeds, candidates], the low
 
 
 class Place(NamedTuple):
-    """One case and regularizer: what every candidate reached, and what the tests said of it.
+    """One case and regularizer: what every candidate reached, and what the tests said of it."""
 
-    Attributes:
-      case: As in the record of `benchmarks.digits.variants`.
-      regularizer: Its name.
-      accuracy: In %, of shape `[seeds, candidates]`, fine-tuning first, then plain and DTNH for
-        every weight.
-      scores: By kind; NaN for a candidate that it does not know.
-    """
-
-    case: dict[str, Any]
+    case: dict[str, Any]  # as in the record of `benchmarks.digits.variants`
     regularizer: str
+    # In %, of shape `[seeds, candidates]`, fine-tuning first, then plain and DTNH for every weight.
     accuracy: np.ndarray
-    scores: Scores
+    scores: Scores  # by kind; NaN for a candidate that it does not know
 
 
 class Choice(NamedTuple):
-    """Candidates to choose among, in one place.
-
-    Attributes:
-      place: Where.
-      columns: Indices of the candidates.
-      weight: Given, None if it is open.
-    """
+    """Candidates to choose among, in one place."""
 
     place: Place
     columns: Sequence[int]
-    weight: float | None
+    weight: float | None  # given, None if it is open
+
+    @property
+    def kind(self) -> str:
+        """Whether the weight is given or open."""
+        return "open" if self.weight is None else "given"
 
     @property
     def accuracy(self) -> np.ndarray:

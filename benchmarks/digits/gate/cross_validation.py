@@ -1,7 +1,7 @@
 """Cross-validation with short trainings, all folds and candidates in one compiled call."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,25 +17,16 @@ from benchmarks.digits.variants.training import COMPILER_OPTIONS
 
 
 class Folds(NamedTuple):
-    """Which images each fold learns from and which it is scored on.
+    """Which images each fold learns from and which it is scored on."""
 
-    Attributes:
-      learned: Indices, shape `[folds, images - images / folds]`.
-      held_out: Indices, shape `[folds, images / folds]`.
-      batches: Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
-    """
-
-    learned: np.ndarray
-    held_out: np.ndarray
+    learned: np.ndarray  # indices, shape `[folds, images - images / folds]`
+    held_out: np.ndarray  # indices, shape `[folds, images / folds]`
+    # Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
     batches: np.ndarray | None
 
 
 def folds_of(labels: np.ndarray, seed: int, folds: int, steps: int, batch: int | None) -> Folds:
-    """Return folds with about the same number of images of every label, whichever these are.
-
-    Raises:
-      ValueError: The images cannot be dealt out evenly.
-    """
+    """Return folds with about the same number of images of every label, whichever these are."""
     if len(labels) % folds:
         raise ValueError(
             f"`folds` should divide the number of images, {len(labels)}, got {folds}. "
@@ -58,11 +49,7 @@ def stacked_folds(labels: np.ndarray, folds: int, steps: int, batch: int | None)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *of_seeds)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("method", "steps"),
-    compiler_options=COMPILER_OPTIONS,
-)
+@functools.partial(jax.jit, static_argnames=("method", "steps"), compiler_options=COMPILER_OPTIONS)
 def held_out_logits(
     candidates: Candidate,
     seeds: np.ndarray,
@@ -90,18 +77,14 @@ def held_out_logits(
     over_folds = jax.vmap(logits, (None, None, None, None, 0))
     over_candidates = jax.vmap(over_folds, (0, None, None, None, None))
 
-    def of_seed(inputs: Any) -> jax.Array:
-        return over_candidates(candidates, *inputs)
-
-    return jax.lax.map(of_seed, (seeds, sources, targets, folds))
+    inputs = seeds, sources, targets, folds
+    return jax.lax.map(lambda of_seed: over_candidates(candidates, *of_seed), inputs)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean cross-entropy of every candidate and seed, `[seeds, candidates]`.
 
-    Args:
-      logits: As from `held_out_logits`.
-      labels: Of the images held out, `[seeds, folds, images]`.
+    `logits` are from `held_out_logits`, `labels` of shape `[seeds, folds, images]`.
     """
     top = logits.max(-1, keepdims=True)
     log_sum = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]

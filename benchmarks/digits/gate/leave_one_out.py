@@ -39,10 +39,8 @@ def errors_of(
     """Return the error of fine-tuning and of every weight, of shape `[seeds, 1 + weights]`."""
     all_weights = jnp.concatenate([jnp.zeros(1), jnp.asarray(weights)])
 
-    def of_seed(inputs):
-        return errors(all_weights, *inputs, regularizer=regularizer)
-
-    return jax.lax.map(of_seed, (sources, targets))
+    of_seed = functools.partial(errors, all_weights, regularizer=regularizer)
+    return jax.lax.map(lambda inputs: of_seed(*inputs), (sources, targets))
 
 
 def errors(weights: jax.Array, source: Params, target: Images, *, regularizer: str) -> jax.Array:

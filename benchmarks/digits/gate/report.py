@@ -49,17 +49,12 @@ def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
     """Return one record per part, kind of choice and decision."""
     records = []
     for part in PARTS:
-        by_kind = grouped(choices_of(variants, results, part), kind_of)
+        by_kind = grouped(choices_of(variants, results, part), lambda one: one.kind)
         for kind in sorted(by_kind):
             for name, decision in DECISIONS.items():
                 what = {"part": part.name, "weight": kind, "decision": name}
                 records.append({**what, **summary(by_kind[kind], decision)})
     return records
-
-
-def kind_of(one: Choice) -> str:
-    """Return whether the weight is given or open."""
-    return "open" if one.weight is None else "given"
 
 
 def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
@@ -124,12 +119,13 @@ def cell_name(one: Choice) -> str:
     return f"{one.place.case['name']}, {one.place.regularizer}{weight}"
 
 
-def cost(decision: str, weight: str, weights: int) -> float:
+def cost(record: dict[str, Any], weights: int) -> float:
     """Return what a decision costs, in trainings of full length."""
+    decision = record["decision"]
     if not decision.startswith("cross-validation"):
         return 0.0
     forms = 1 if "without" in decision else 2
-    candidates = 1 + forms * (weights if weight == "open" else 1)
+    candidates = 1 + forms * (weights if record["weight"] == "open" else 1)
     return candidates * SETTINGS.folds * SETTINGS.steps / RECIPE.steps
 
 
@@ -137,7 +133,15 @@ def markdown(variants: Results, results: Results) -> str:
     """Return the regret of every decision, and where cross-validation fails."""
     blocks = [note(results)]
     for part in PARTS:
-        rows = [row(r, results) for r in results["regrets"] if r["part"] == part.name]
+        rows = [
+            {
+                **{key: r[key] for key in ("weight", "decision")},
+                "extra trainings": f"{cost(r, len(results['settings']['weights'])):.1f}",
+                **figures(r),
+            }
+            for r in results["regrets"]
+            if r["part"] == part.name
+        ]
         seeds = "10 to 19" if part.seeds.start else "0 to 9"
         what = f"Seeds {seeds}; {', '.join(TITLES[source] for source in part.sources)}."
         blocks += [f"## {part.name.capitalize()}", what, tables.markdown(rows)]
@@ -165,13 +169,6 @@ def by_task(variants: Results, results: Results) -> str:
     return tables.markdown(rows)
 
 
-def row(record: dict[str, Any], results: Results) -> dict[str, str]:
-    """Return a record of `regrets` for the table."""
-    extra = cost(record["decision"], record["weight"], len(results["settings"]["weights"]))
-    what = {key: record[key] for key in ("weight", "decision")}
-    return {**what, "extra trainings": f"{extra:.1f}", **figures(record)}
-
-
 def figures(record: dict[str, Any]) -> dict[str, str]:
     """Return the figures of a summary for the table."""
     of_all = f"of {record['cells']}"
@@ -190,7 +187,7 @@ def where_it_fails(variants: Results, results: Results, most: int = 20) -> str:
     lost = [(choice.regret(one, DECISIONS[MAIN]), one) for one in choices]
     found = [(x, one) for x, one in lost if x.excludes_zero() and x.mean > 0]
     found.sort(key=lambda failure: -failure[0].mean)
-    rows = [{"cell": cell_name(one), "weight": kind_of(one), "regret": str(x)} for x, one in found]
+    rows = [{"cell": cell_name(one), "weight": one.kind, "regret": str(x)} for x, one in found]
     count = f"By {MAIN}: beyond chance in {len(found)} cells of seeds 10 to 19"
     return f"{count}; the worst:\n\n{tables.markdown(rows[:most])}" if rows else f"{count}."
 

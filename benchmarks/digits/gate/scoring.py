@@ -54,13 +54,16 @@ def run(grid: Grid) -> list[dict[str, Any]]:
         for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)
     }
 
-    def score(case: Case, regularizer: str) -> dict[str, Any]:
-        target, network = tasks[case.shots, case.noise].target, networks[case.source.name]
-        method = methods[case.optimizer, regularizer]
-        return scores_of(grid, case, method, network, target)
-
-    asked = list(itertools.product(grid.cases, PAIRS))
-    return [score(*one) for one in tqdm(asked, desc="decisions")]
+    return [
+        scores_of(
+            grid,
+            case,
+            methods[case.optimizer, regularizer],
+            networks[case.source.name],
+            tasks[case.shots, case.noise].target,
+        )
+        for case, regularizer in tqdm(list(itertools.product(grid.cases, PAIRS)), desc="decisions")
+    ]
 
 
 def scores_of(

@@ -5,6 +5,7 @@ better of fine-tuning and the plain regularizer, whichever has the higher mean o
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,29 +20,17 @@ PLAIN, CONTROL = "plain", "plain, decoupled"  # not forms of the method, but wha
 
 
 class Cell(NamedTuple):
-    """One form in one cell.
-
-    Attributes:
-      case: As in the record.
-      regularizer: Its name.
-      weight: Of the regularizer.
-      form: Its name.
-      accuracy: Of the form, in %, by seed.
-      plain: Of the plain regularizer, likewise.
-      fine_tuned: Of fine-tuning, likewise.
-      training_loss: Mean over seeds, NaN if any seed diverged.
-      descent: Share of the steps that descend, mean over seeds.
-    """
+    """One form in one cell."""
 
     case: dict[str, Any]
     regularizer: str
-    weight: float
+    weight: float  # of the regularizer
     form: str
-    accuracy: np.ndarray
-    plain: np.ndarray
-    fine_tuned: np.ndarray
-    training_loss: float
-    descent: float
+    accuracy: np.ndarray  # of the form, in %, by seed
+    plain: np.ndarray  # of the plain regularizer, likewise
+    fine_tuned: np.ndarray  # of fine-tuning, likewise
+    training_loss: float  # mean over seeds, NaN if any seed diverged
+    descent: float  # share of the steps that descend, mean over seeds
 
     @property
     def better(self) -> np.ndarray:
@@ -102,19 +91,14 @@ def over(cells: Sequence[Cell], difference: Callable[[Cell], np.ndarray]) -> Int
     return mean_interval(np.mean([difference(cell) for cell in cells], axis=0))
 
 
-def to_plain(cell: Cell) -> np.ndarray:
-    """Return the difference in accuracy to the plain regularizer, by seed."""
-    return cell.accuracy - cell.plain
+def gain(over_what: str, cell: Cell) -> np.ndarray:
+    """Return the difference in accuracy to another column of the cell, by seed."""
+    return cell.accuracy - getattr(cell, over_what)
 
 
-def to_fine_tuning(cell: Cell) -> np.ndarray:
-    """Return the difference in accuracy to fine-tuning, by seed."""
-    return cell.accuracy - cell.fine_tuned
-
-
-def to_better(cell: Cell) -> np.ndarray:
-    """Return the difference in accuracy to the better of the two, by seed: minus the regret."""
-    return cell.accuracy - cell.better
+to_plain = partial(gain, "plain")
+to_fine_tuning = partial(gain, "fine_tuned")
+to_better = partial(gain, "better")  # minus the regret
 
 
 def worst(cells: Sequence[Cell]) -> Cell:
@@ -177,14 +161,10 @@ def _intervals(of_run: list[Cell]) -> dict[str, Any]:
         return {"accuracy": [_accuracy(of_run[0])]}
     compared = {"to_plain": to_plain, "to_fine_tuning": to_fine_tuning, "to_better": to_better}
     return {"accuracy": [_accuracy(cell) for cell in of_run]} | {
-        name: [_short(mean_interval(difference(cell))) for cell in of_run]
+        name: [[x and round(x, 2) for x in mean_interval(difference(cell))] for cell in of_run]
         for name, difference in compared.items()
     }
 
 
 def _accuracy(cell: Cell) -> float:
     return round(float(np.mean(cell.accuracy)), 2)
-
-
-def _short(interval: Interval) -> list[float | None]:
-    return [None if x is None else round(x, 2) for x in interval]

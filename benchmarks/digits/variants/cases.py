@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,21 +16,13 @@ TEST_SIZE = 600  # leaves 20 images of every class for the target, which the 700
 
 
 class Case(NamedTuple):
-    """One task and how it is trained on.
+    """One task and how it is trained on."""
 
-    Attributes:
-      optimizer: Name of the optimizer.
-      batch: Images per batch, None for all of the target.
-      source: What the source network was trained on.
-      shots: Target images per class.
-      noise: Share of the target labels that are redrawn at random.
-    """
-
-    optimizer: str
-    batch: int | None
-    source: Source
-    shots: int
-    noise: float
+    optimizer: str  # name of the optimizer
+    batch: int | None  # images per batch, None for all of the target
+    source: Source  # what the source network was trained on
+    shots: int  # target images per class
+    noise: float  # share of the target labels that are redrawn at random
 
     @property
     def name(self) -> str:
@@ -40,21 +32,13 @@ class Case(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Everything that is run.
-
-    Attributes:
-      cases: The tasks.
-      methods: What is compared, by the name of the optimizer.
-      weights: Of the regularizers.
-      seeds: How many, from 0.
-      most_shots: Of all cases: smaller targets of mini-batches are repeated up to this size.
-    """
+    """Everything that is run."""
 
     cases: Sequence[Case]
-    methods: Mapping[str, Sequence[Method]]
-    weights: Sequence[float]
-    seeds: int
-    most_shots: int
+    methods: Mapping[str, Sequence[Method]]  # what is compared, by the name of the optimizer
+    weights: Sequence[float]  # of the regularizers
+    seeds: int  # how many, from 0
+    most_shots: int  # of all cases: smaller targets of mini-batches are repeated up to this size
 
 
 def grid(
@@ -98,8 +82,3 @@ def batches_of(grid: Grid, case: Case, task: Task) -> tuple[Task, np.ndarray | N
     batches = mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)
     more = mini_batches.repeated(task.target, grid.most_shots // case.shots)
     return task._replace(target=more), batches
-
-
-def described(case: Case) -> dict[str, Any]:
-    """Return a case for the record."""
-    return {"name": case.name, **case._asdict(), "source": case.source.name}

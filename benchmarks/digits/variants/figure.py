@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.digits.figure import legend
 from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis, table
 from benchmarks.digits.variants.analysis import CONTROL, Cell
@@ -82,6 +83,4 @@ def _label(figure: Figure, grid: np.ndarray, results: Results, title: str) -> No
         f"seeds); an arrow at the left edge lies beyond {LEAST:g}"
     )
     figure.suptitle(f"{title}\n{caption}", fontsize=10)
-    lines = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
-    where = "outside lower center"
-    figure.legend(lines.values(), lines.keys(), loc=where, ncols=max(len(lines), 1), frameon=False)
+    legend(figure, [grid[0, 0]])

@@ -1,5 +1,8 @@
 """What the pages quote from the record of the variants."""
 
+import math
+from functools import partial
+
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell
 from benchmarks.digits.variants.table import grouped, setting
@@ -30,14 +33,13 @@ def table(results: Results) -> str:
     )
 
 
-def gain_before(results: Results) -> str:
-    """Return the points that the paper's form gains with L2-SP, SGD and small batches."""
-    return _small_batches(results, "before")
+def gain(results: Results, form: str) -> str:
+    """Return the points that a form gains with L2-SP, SGD and small batches."""
+    return _gains(analysis.cells(results))["L2-SP", "SGD batch 16", form].removeprefix("+")
 
 
-def gain_smoothed(results: Results) -> str:
-    """Return the same with the reference smoothed at 0.99."""
-    return _small_batches(results, "smoothed 0.99")
+gain_before = partial(gain, form="before")
+gain_smoothed = partial(gain, form="smoothed 0.99")
 
 
 def hurt(results: Results) -> str:
@@ -49,18 +51,13 @@ def hurt(results: Results) -> str:
 
 def diverged(results: Results) -> str:
     """Return in how many cells L2-SP in Adam's metric diverged."""
-    cells = [
-        cell
+    metric = [
+        cell.training_loss
         for cell in analysis.cells(results)
         if (cell.regularizer, cell.form) == ("L2-SP", "metric")
     ]
-    # The training loss of a cell in which a seed diverged is NaN.
-    return f"{sum(cell.training_loss != cell.training_loss for cell in cells)} of {len(cells)}"
-
-
-def _small_batches(results: Results, form: str) -> str:
-    gain = _gains(analysis.cells(results))["L2-SP", "SGD batch 16", form]
-    return gain.removeprefix("+")
+    # The loss of a cell in which a seed diverged is NaN.
+    return f"{sum(map(math.isnan, metric))} of {len(metric)}"
 
 
 def _gains(cells: list[Cell]) -> dict[tuple[str, str, str], str]:

@@ -32,7 +32,9 @@ def settings(grid: Grid) -> dict[str, Any]:
         "test_images": cases.TEST_SIZE,
         "fine_tuning": RECIPE._asdict(),
         "pretraining": PRETRAINING._asdict(),
-        "cases": [cases.described(case) for case in grid.cases],
+        "cases": [
+            {"name": case.name, **case._asdict(), "source": case.source.name} for case in grid.cases
+        ],
         "methods": {name: [m.name for m in methods] for name, methods in grid.methods.items()},
     }
 
@@ -41,9 +43,6 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the lines of `file`, created if needed, without a torn last one.
 
     The first line is `expected` with the environment of the run that created it.
-
-    Raises:
-      UsageError: The file was made with other settings.
     """
     whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
     lines = [json.loads(line) for line in whole.splitlines()]

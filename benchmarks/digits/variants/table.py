@@ -11,6 +11,10 @@ from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
+WHICH = """\
+The form with the highest mean accuracy over weights and numbers of images, with its
+difference to the plain regularizer; and to fine-tuning. The best of several is a little
+too good: chance helps to choose it."""
 TITLES = {"same": "good source", "rot90": "rotated source", "permlab": "shuffled labels"}
 
 
@@ -21,7 +25,7 @@ def markdown(results: Results) -> str:
         [
             _note(results),
             "## Which form for which case",
-            _which_note(),
+            WHICH,
             which_form(cells),
             "## Where every form hurts",
             every_form_hurts(cells),
@@ -119,14 +123,6 @@ def _figures(group: list[Cell]) -> dict[str, str]:
         ),
         "gradients per step": str(GRADIENTS_PER_STEP[regularizer]),
     }
-
-
-def _which_note() -> str:
-    return (
-        "The form with the highest mean accuracy over weights and numbers of images, with its\n"
-        "difference to the plain regularizer; and to fine-tuning. The best of several is a little\n"
-        "too good: chance helps to choose it."
-    )
 
 
 def _note(results: Results) -> str:

@@ -19,16 +19,12 @@ ASKED = 5
 
 
 class Outcome(NamedTuple):
-    """What one run is judged by.
+    """What one run is judged by."""
 
-    Attributes:
-      correct: How many test images are classified correctly.
-      training_loss: Cross-entropy on all target images and the labels trained on, at the end.
-      descent: Share of the steps, as added to the parameters, that lower this loss to first order.
-    """
-
-    correct: jax.Array
+    correct: jax.Array  # how many test images are classified correctly
+    # Cross-entropy on all target images and the labels trained on, at the end.
     training_loss: jax.Array
+    # Share of the steps, as added to the parameters, that lower this loss to first order.
     descent: jax.Array
 
 
@@ -79,13 +75,11 @@ def descends(source: Params, target: Images, full_batch: bool, step: Step) -> ja
 
     def change():
         if full_batch:
-            return first_order_change(step.updates, _of_loss(step.grads))
+            grads = step.grads
+            g = grads.loss_grads if isinstance(grads, GradientPair) else grads
+            return first_order_change(step.updates, g)
         pixels, labels = map(jnp.asarray, target)
         g = loss_gradient(step.params, source, pixels, labels)
         return first_order_change(step.updates, g)
 
     return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
-
-
-def _of_loss(grads: Any) -> Params:
-    return grads.loss_grads if isinstance(grads, GradientPair) else grads
