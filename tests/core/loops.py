@@ -1,5 +1,6 @@
 """A small training loop, and what wrappers of `dtnh` should come to in it, formed by hand."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -96,49 +97,55 @@ def is_pair(use):
     return use.update is as_pair
 
 
-def fed(change):
-    """Other gradients: `change(t, g, r, params)`."""
+def made(step, extra=None, part=lambda tree: tree):
+    """From a use to its loop, of `step(inside, t, g, r, state, params)`.
+
+    `inside` is the bare loop. With `extra(params)`, the state is its state and that.
+    """
 
     def make(use):
         inside = bare(use)
 
-        def step(t, g, r, state, params):
-            return inside.step(t, *change(t, g, r, params), state, params)
+        def init(params):
+            state = inside.init(part(params))
+            return (state, extra(params)) if extra else state
 
-        return Loop(inside.init, step)
+        return Loop(init, functools.partial(step, inside))
 
     return make
+
+
+def fed(change):
+    """Other gradients: `change(t, g, r, params)`."""
+
+    def step(inside, t, g, r, state, params):
+        return inside.step(t, *change(t, g, r, params), state, params)
+
+    return made(step)
 
 
 def followed(change):
     """Other updates: `change(t, d)`."""
 
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        d, state = inside.step(t, g, r, state, params)
+        return change(t, d), state
 
-        def step(t, g, r, state, params):
-            d, state = inside.step(t, g, r, state, params)
-            return change(t, d), state
-
-        return Loop(inside.init, step)
-
-    return make
+    return made(step)
 
 
 def then(after, extra):
     """`after` by itself, told the direction."""
+    after = optax.with_extra_args_support(after)
 
     def make(use):
-        first = bare(use)
-
-        def step(t, g, r, state, params):
-            d, state_1 = first.step(t, g, r, state[0], params)
+        def step(inside, t, g, r, state, params):
+            d, state_1 = inside.step(t, g, r, state[0], params)
             updates, state_2 = after.update(d, state[1], params, **extra(use, t, params))
             return updates, (state_1, state_2)
 
-        return Loop(lambda params: (first.init(params), after.init(params)), step)
+        return made(step, after.init)(use)
 
-    after = optax.with_extra_args_support(after)
     return make
 
 
@@ -150,35 +157,27 @@ def around(wrapper):
 
     told = wrapper(optax.GradientTransformationExtraArgs(lambda params: (), tell))
 
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        d, state_1 = inside.step(t, g, r, state[0], params)
+        updates, state_2 = told.update(g, state[1], params, d=scaled(-0.1, d))
+        return updates, (state_1, state_2)
 
-        def step(t, g, r, state, params):
-            d, state_1 = inside.step(t, g, r, state[0], params)
-            d = scaled(-0.1, d)
-            updates, state_2 = told.update(g, state[1], params, d=d)
-            return updates, (state_1, state_2)
-
-        return Loop(lambda params: (inside.init(params), told.init(params)), step)
-
-    return make
+    return made(step, told.init)
 
 
 def each(before, reg=is_pair):
     """`before` by itself on the loss's gradient and, where `reg`, on the regularizer's."""
 
     def make(use):
-        last = bare(use)
-
-        def step(t, g, r, state, params):
-            state_g, state_r, state = state
+        def step(inside, t, g, r, state, params):
+            state, (state_g, state_r) = state
             g, state_g = before.update(g, state_g, params)
             if reg(use):
                 r, state_r = before.update(r, state_r, params)
-            updates, state = last.step(t, g, r, state, params)
-            return updates, (state_g, state_r, state)
+            updates, state = inside.step(t, g, r, state, params)
+            return updates, (state, (state_g, state_r))
 
-        return Loop(lambda p: (before.init(p), before.init(p), last.init(p)), step)
+        return made(step, lambda params: (before.init(params), before.init(params)))(use)
 
     return make
 
@@ -189,16 +188,11 @@ def on(keys, otherwise):
     def part(tree):
         return {key: tree[key] for key in keys}
 
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        d, state = inside.step(t, part(g), part(r), state, part(params))
+        return jax.tree.map(otherwise, g) | d, state
 
-        def step(t, g, r, state, params):
-            d, state = inside.step(t, part(g), part(r), state, part(params))
-            return jax.tree.map(otherwise, g) | d, state
-
-        return Loop(lambda params: inside.init(part(params)), step)
-
-    return make
+    return made(step, part=part)
 
 
 def scaled(factor, tree):
@@ -218,152 +212,118 @@ def bias_to_zero(tree):
 
 
 def clipped_jointly(t, g, r, params):
-    size = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves((g, r))))
-    return scaled(jnp.minimum(1.0, 0.5 / size), (g, r))
+    return scaled(jnp.minimum(1.0, 0.5 / optax.tree.norm((g, r))), (g, r))
 
 
 def every_other_step(choose):
     """One step on the means of two steps' gradients; `choose` makes one regularizer's of two."""
 
-    def make(use):
-        inside = bare(use)
-
-        def step(t, g, r, state, params):
-            state, kept = state
-            if t % 2 == 0:
-                return zeros(g), (state, (g, r))
-            d, state = inside.step(t, mean(kept[0], g), choose(kept[1], r), state, params)
-            return d, (state, kept)
-
-        return Loop(lambda params: (inside.init(params), (params, params)), step)
-
-    return make
-
-
-def averaged_before(use):
-    """Means of the loss's gradients every second step, zeros in between."""
-    inside = bare(use)
-
-    def step(t, g, r, state, params):
+    def step(inside, t, g, r, state, params):
         state, kept = state
-        d, state = inside.step(t, mean(kept, g) if t % 2 else zeros(g), r, state, params)
-        return d, (state, g)
+        if t % 2 == 0:
+            return zeros(g), (state, (g, r))
+        d, state = inside.step(t, mean(kept[0], g), choose(kept[1], r), state, params)
+        return d, (state, kept)
 
-    return Loop(lambda params: (inside.init(params), params), step)
+    return made(step, lambda params: (params, params))
 
 
-def averaged_after(use):
-    """Means of the directions of two steps."""
-    inside = bare(use)
+def before_them(inside, t, g, r, state, params):
+    state, kept = state
+    d, state = inside.step(t, mean(kept, g) if t % 2 else zeros(g), r, state, params)
+    return d, (state, g)
 
-    def step(t, g, r, state, params):
-        state, kept = state
-        d, state = inside.step(t, g, r, state, params)
-        return (mean(kept, d) if t % 2 else zeros(g)), (state, d)
 
-    return Loop(lambda params: (inside.init(params), params), step)
+def after_them(inside, t, g, r, state, params):
+    state, kept = state
+    d, state = inside.step(t, g, r, state, params)
+    return (mean(kept, d) if t % 2 else zeros(g)), (state, d)
+
+
+# Means of the loss's gradients, or of the directions, every second step, zeros in between.
+averaged_before, averaged_after = (
+    made(f, lambda params: params) for f in (before_them, after_them)
+)
 
 
 def skipping(updates, states):
     """Zeros in some steps, of two sets one for each number of gradients; the same for the state."""
 
     def make(use):
-        inside, one = bare(use), use.update is alone
-
-        def step(t, g, r, state, params):
+        def step(inside, t, g, r, state, params):
             d, new_state = inside.step(t, g, r, state, params)
-            kept = state if t in states else new_state
-            return (zeros(g) if t in updates[one] else d), kept
+            skipped = t in updates[use.update is alone]
+            return (zeros(g) if skipped else d), (state if t in states else new_state)
 
-        return Loop(inside.init, step)
+        return made(step)(use)
 
     return make
 
 
 def on_even_steps(otherwise):
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        return (otherwise(g), state) if t % 2 else inside.step(t, g, r, state, params)
 
-        def step(t, g, r, state, params):
-            if t % 2:
-                return otherwise(g), state
-            return inside.step(t, g, r, state, params)
-
-        return Loop(inside.init, step)
-
-    return make
+    return made(step)
 
 
-def flat(use):
-    """The factory on one vector instead of the tree."""
-    inside = bare(use)
+def ravel(tree):
+    return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(tree)])
 
-    def ravel(tree):
-        return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(tree)])
 
-    def step(t, g, r, state, params):
-        d, state = inside.step(t, ravel(g), ravel(r), state, ravel(params))
-        bias, kernel, scale = jnp.split(d, [2, 8])
-        return {"bias": bias, "kernel": kernel.reshape(3, 2), "scale": scale[0]}, state
+def flat_step(inside, t, g, r, state, params):
+    d, state = inside.step(t, ravel(g), ravel(r), state, ravel(params))
+    bias, kernel, scale = jnp.split(d, [2, 8])
+    return {"bias": bias, "kernel": kernel.reshape(3, 2), "scale": scale[0]}, state
 
-    return Loop(lambda params: inside.init(ravel(params)), step)
+
+flat = made(flat_step, part=ravel)  # the factory on one vector instead of the tree
 
 
 def sharpness_aware(opaque):
     def climb(g):
-        return scaled(0.2 / jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(g))), g)
+        return scaled(0.2 / optax.tree.norm(g), g)
 
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        state, kept = state
+        if opaque:
+            g, r = gradients(t, optax.apply_updates(params, climb(g)))
+            kept = params
+        elif t % 2 == 0:
+            return climb(g), (state, params)
+        d, state = inside.step(t, g, r, state, kept)
+        back = jax.tree.map(lambda x, w, k: k - w - 0.1 * x, d, params, kept)
+        return back, (state, kept)
 
-        def step(t, g, r, state, params):
-            state, kept = state
-            if opaque:
-                g, r = gradients(t, optax.apply_updates(params, climb(g)))
-                kept = params
-            elif t % 2 == 0:
-                return climb(g), (state, params)
-            d, state = inside.step(t, g, r, state, kept)
-            back = jax.tree.map(lambda x, w, k: k - w - 0.1 * x, d, params, kept)
-            return back, (state, kept)
-
-        return Loop(lambda params: (inside.init(params), params), step)
-
-    return make
+    return made(step, lambda params: params)
 
 
 def looking_ahead(reset=None):
     """Two fast steps, then half way back; `reset(params)`: where the state starts anew."""
 
-    def make(use):
-        inside = bare(use)
+    def step(inside, t, g, r, state, params):
+        d, state = inside.step(t, g, r, state, params.fast)
+        fast = optax.apply_updates(params.fast, scaled(-0.1, d))
+        slow = params.slow
+        if t % 2:
+            fast = slow = mean(slow, fast)
+            state = inside.init(reset(params)) if reset else state
+        new = optax.LookaheadParams(fast, slow)
+        return jax.tree.map(lambda a, b: a - b, new, params), state
 
-        def step(t, g, r, state, params):
-            d, state = inside.step(t, g, r, state, params.fast)
-            fast = optax.apply_updates(params.fast, scaled(-0.1, d))
-            slow = params.slow
-            if t % 2:
-                fast = slow = mean(slow, fast)
-                state = inside.init(reset(params)) if reset else state
-            new = optax.LookaheadParams(fast, slow)
-            return jax.tree.map(lambda a, b: a - b, new, params), state
-
-        return Loop(lambda params: inside.init(params.fast), step)
-
-    return make
+    return made(step, part=lambda params: params.fast)
 
 
-def split(use):
-    inside = bare(use)
+def parts(tree):
+    return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
 
-    def parts(tree):
-        return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
 
-    def step(t, g, r, state, params):
-        d, state = inside.step(t, parts(g), parts(r), state, parts(params))
-        return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}, state
+def split_step(inside, t, g, r, state, params):
+    d, state = inside.step(t, parts(g), parts(r), state, parts(params))
+    return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}, state
 
-    return Loop(lambda params: inside.init(parts(params)), step)
+
+split = made(split_step, part=parts)
 
 
 def without_any(use):

@@ -134,36 +134,3 @@ def test_vmap_equals_a_loop():
     for i in range(len(x)):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
         assert_close(one, value_and_grad_pair(losses)(params, x[i]))
-
-
-@pytest.mark.parametrize(
-    ("returned", "has_aux", "message"),
-    [
-        (
-            lambda w: jnp.sum(w),
-            False,
-            r"`fun` should return \(loss, reg\), got one array.*without summing",
-        ),
-        (
-            lambda w: (w[0], w[1], w[0]),
-            False,
-            r"`fun` should return \(loss, reg\), got a tuple of 3",
-        ),
-        (lambda w: (w[0], w[1]), True, r"`fun` should return \(\(loss, reg\), aux\), got one ar"),
-        (
-            lambda w: (w[0], w),
-            False,
-            r"`reg` should be a real .* got float32 of shape \(2,\).*Make",
-        ),
-        (
-            lambda w: ((w[0], w[1]), w),
-            False,
-            r"`loss` should be a scalar, got tuple.*`has_aux=True`",
-        ),
-        (lambda w: (w[0], None), False, "`reg` should be a scalar, got NoneType"),
-        (lambda w: (1, w[0]), False, "`loss` should be a real floating-point scalar, got int32"),
-    ],
-)
-def test_a_function_that_returns_something_else_is_refused(returned, has_aux, message):
-    with pytest.raises(TypeError, match=message):
-        value_and_grad_pair(returned, has_aux=has_aux)(jnp.ones(2))

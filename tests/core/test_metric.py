@@ -1,7 +1,6 @@
 """Adam with a regularizer that is conflict-free in Adam's own metric."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ from optax_dtnh import (
     scale_by_adam_dtnh,
     truncate,
 )
-from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree, vector
+from tests.core.helpers import assert_equal, cast, minus, norm, random_tree, vector
 from tests.core.loops import quickly
 from tests.core.test_properties import in_float64
 
@@ -128,28 +127,6 @@ def test_without_a_pull_it_is_adam_bit_for_bit_at_every_step(options, dtype):
         assert_equal(state.inner, own)
 
 
-def test_where_p_is_the_identity_it_is_dtnh():
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        g = jnp.float32(rng.choice([-1.0, 1.0], 50))
-        r = jnp.float32(rng.standard_normal(50) - 0.3 * g)
-        update, state = run(scale_by_adam_dtnh(0.7, b1=0.0, b2=0.0, eps=0.0), [(g, r)])
-        expected, other = run(dtnh(0.7), [(g, r)])
-        assert_close(update, expected)
-        assert state.conflict == other.conflict
-
-
-@pytest.mark.parametrize("options", [{"eps": 1e6}, {"bound": 1e-6}], ids=["eps", "bound"])
-def test_where_p_is_uniform_it_is_dtnh_around_adam_at_another_weight(options):
-    pairs = history(4)
-    p = preconditioner([vector(g) for g, _ in pairs], **options)
-    np.testing.assert_allclose(p, p[0], rtol=1e-3)
-    update, _ = run(scale_by_adam_dtnh(1e6, **options), pairs)
-    adam = optax.scale_by_adam(eps=options.get("eps", EPS))
-    expected, _ = run(dtnh(1e6 * p[0], inner=adam), pairs)
-    assert norm(minus(update, expected)) <= 1e-3 * norm(expected)
-
-
 def test_the_bias_of_the_second_moment_is_corrected():
     g, r = jnp.array([2.0, 1.0]), jnp.array([3.0, 1.0])
     for steps in (1, 10):  # of one gradient: P is 1 / |g| from the first on
@@ -195,18 +172,9 @@ def rows(tree, names):
     return np.concatenate([np.float64(tree[k]).reshape(DRAWS, -1) for k in names], axis=1)
 
 
-class Drawn(NamedTuple):
-    """Leaves that share a decision, float64, one vector per draw; `part` was added to `u`."""
-
-    g: np.ndarray
-    r: np.ndarray
-    u: np.ndarray
-    part: np.ndarray
-    p: np.ndarray
-    slack: np.ndarray  # how far `part` may be off along `g`
-
-
 def drawn(factory, groups):
+    """The part's share along `g`, how far it may be off, and whether the gradients conflict."""
+
     @jax.jit
     @jax.vmap
     def last(gs, r, weight):
@@ -228,7 +196,7 @@ def drawn(factory, groups):
         x, y, v = rows(gs[-1], group), rows(r, group) * np.float64(weight)[:, None], rows(u, group)
         in_metric = np.sqrt(along(x, p * x) * along(y, p * y))
         slack = ROUNDING * (np.sqrt(along(x, x) * along(v, v)) + in_metric)
-        yield Drawn(x, y, v, rows(update, group) - v, p, slack)
+        yield along(rows(update, group) - v, x), slack, along(y, p * x) < 0
 
 
 def along(x, y):
@@ -243,47 +211,16 @@ GROUPS = {  # options, and the leaves that share a decision
 
 
 @pytest.mark.parametrize(("options", "groups"), GROUPS.values(), ids=GROUPS.keys())
-def test_the_part_never_opposes_the_gradient_and_is_the_nearest_point_in_the_metric(
-    options, groups
-):
-    """The KKT conditions of `argmin (x - P r) / P (x - P r)` subject to `<x, g> >= 0`."""
-    for d in drawn(functools.partial(scale_by_adam_dtnh, **options), groups):
-        conflict = along(d.r, d.p * d.g) < 0
+def test_the_part_never_opposes_the_gradient(options, groups):
+    for change, slack, conflict in drawn(functools.partial(scale_by_adam_dtnh, **options), groups):
         assert 0.2 < conflict.mean() < 0.99
-        assert np.all(along(d.part, d.g) >= -d.slack)  # feasible
-        moved = d.part - d.p * d.r
-        multiplier = along(moved, d.g) / along(d.g, d.p * d.g)
-        slack = d.slack / along(d.g, d.p * d.g)
-        exact = 1e-3 * np.sqrt(
-            along(d.r, d.p * d.r) / along(d.g, d.p * d.g)
-        )  # float64 P is another
-        assert np.all(multiplier >= -slack - exact)  # dual feasible
-        none, on_the_edge = multiplier <= slack + exact, along(d.part, d.g) <= d.slack
-        assert np.all(none | on_the_edge)  # complementary
-        off = moved - multiplier[:, None] * d.p * d.g  # stationary
-        size = np.linalg.norm(d.p * d.r, axis=1) + multiplier * np.linalg.norm(d.p * d.g, axis=1)
-        rounding = ROUNDING * np.linalg.norm(d.u, axis=1)
-        assert np.all(np.linalg.norm(off, axis=1) <= 1e-3 * size + rounding)
+        assert np.all(change >= -slack)
 
 
 @pytest.mark.parametrize("factory", [euclidean, functools.partial(scale_by_adam_dtnh, rule=plain)])
 def test_a_projection_before_the_metric_and_none_oppose_it(factory):
-    (d,) = drawn(factory, WHOLE)
-    assert np.mean(along(d.part, d.g) < -1e3 * d.slack) > 0.1
-
-
-def test_masked_leaves_get_adams_update_bit_for_bit_and_count_nowhere():
-    pairs = history(3)
-    tx = scale_by_adam_dtnh(0.5, mask={"kernel": False, "bias": True, "scale": True})
-    update, _ = run(tx, pairs)
-    own, _ = adam_alone(pairs)
-    assert_equal(update["kernel"], own["kernel"])
-
-    def without(tree):
-        return {name: leaf for name, leaf in tree.items() if name != "kernel"}
-
-    alone, _ = run(scale_by_adam_dtnh(0.5), [(without(g), without(r)) for g, r in pairs])
-    assert_equal(without(update), alone)
+    ((change, slack, _),) = drawn(factory, WHOLE)
+    assert np.mean(change < -1e3 * slack) > 0.1
 
 
 # --- the cap
@@ -296,25 +233,6 @@ def test_where_the_gradient_has_been_zero_p_is_bound_times_its_typical_value(bou
     for steps in (1, 20):
         update, _ = run(scale_by_adam_dtnh(0.5, bound=bound), [(g, r)] * steps)
         assert update[-1] == pytest.approx(0.5 * 3 * bound / np.sqrt(1.5), rel=1e-4)
-
-
-def test_without_a_cap_it_would_be_a_hundred_million():
-    g, r = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
-    update, _ = run(scale_by_adam_dtnh(1.0, bound=1e30), [(g, r)])
-    assert update[1] == pytest.approx(1e8, rel=1e-3)
-
-
-def test_in_no_draw_does_an_element_of_p_exceed_the_cap():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        g = jnp.float32(rng.standard_normal(40) * 10 ** rng.uniform(-12, 3, 40))
-        r = jnp.float32(rng.standard_normal(40))
-        update, _ = run(scale_by_adam_dtnh(1.0, rule=plain), [(g, r)])
-        u, _ = adam_alone([(g, r)])
-        cap = BOUND * abs(np.float64(r)) / np.sqrt(np.mean(np.float64(g) ** 2))
-        part = vector(minus(update, u))
-        assert np.all(abs(part) <= 1.001 * cap + 1e-6)
-        assert np.any(abs(part) >= 0.999 * cap)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -357,22 +275,6 @@ def test_a_common_scale_cancels_and_that_of_the_loss_divides_the_pull(factor):
     unchanged, _ = run(scale_by_adam_dtnh(0.5, eps=0.0), loss)
     part = vector(minus(expected, u)) / factor
     np.testing.assert_allclose(vector(minus(unchanged, u)), part, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("where", ["g", "r"])
-def test_a_bad_gradient_is_visible_in_every_regularized_leaf(where):
-    bad, pairs = np.inf, history(3)
-    g, r = pairs[1]
-    spoiled = {"g": g, "r": r}[where] | {"bias": jnp.full(4, bad)}
-    pairs[1] = (spoiled, r) if where == "g" else (g, spoiled)
-    tx = scale_by_adam_dtnh(0.5, mask={"kernel": True, "bias": True, "scale": False})
-    update, state = run(tx, pairs[:2])
-    assert not any(np.isfinite(update[name]).any() for name in ("kernel", "bias"))
-    own, adam_state = adam_alone(pairs[:2])
-    assert_equal(update["scale"], own["scale"])
-    assert_equal(state.inner, adam_state)
-    update, _ = tx.update(pairs[2][0], state, reg_grads=pairs[2][1])
-    assert np.isfinite(update["kernel"]).all() == (where == "r")  # a bad g stays in the moments
 
 
 def test_derivatives_are_finite_where_a_gradient_is_zero_or_tiny():

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
@@ -66,23 +65,6 @@ def averaged_loss_grads(pairs):
     return jax.tree.map(lambda *g: sum(g) / len(pairs), *(pair.loss_grads for pair in pairs))
 
 
-def temporary_bytes(rows, **options):
-    arguments = params_and_batch(width=256, rows=rows)
-    compiled = jax.jit(value_and_grad_pair(losses, **options)).lower(*arguments).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
-@pytest.mark.slow
-def test_the_temporary_memory_is_that_of_one_micro_batch_and_two_sums():
-    n, k = 4096, 16
-    params, *_ = params_and_batch(width=256)
-    sums = 2 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    one, whole = temporary_bytes(n // k), temporary_bytes(n)
-    parts = temporary_bytes(n, micro_batches=k)
-    assert parts <= one + 2 * sums + 4096
-    assert parts < whole / 8
-
-
 def test_auxiliary_data_is_stacked_and_statistics_average_to_those_of_the_whole_batch():
     def with_aux(params, x, y):
         return losses(params, x, y), {"mean": x.mean(0), "rows": x}
@@ -93,32 +75,6 @@ def test_auxiliary_data_is_stacked_and_statistics_average_to_those_of_the_whole_
     assert_equal((values, pair), plain)
     assert_equal(aux["rows"], jnp.stack([x[j::4] for j in range(4)]))
     assert_close(aux["mean"].mean(0), x.mean(0), scale=x.std(0))
-
-
-@pytest.mark.slow
-def test_a_whole_run_in_scan_with_donated_parameters_follows_the_whole_batch():
-    tx = optax.chain(dtnh(0.5), optax.sgd(0.05, momentum=0.9))
-
-    def run(**options):
-        def with_aux(params, x, y):
-            return losses(params, x, y), x.shape[0]
-
-        def step(carry, _):
-            params, state = carry
-            evaluate = value_and_grad_pair(with_aux, has_aux=True, **options)
-            ((loss, _), _), pair = evaluate(params, x, y)
-            updates, state = tx.update(pair, state, params)
-            return (optax.apply_updates(params, updates), state), loss
-
-        params, x, y = params_and_batch()
-        train = jax.jit(lambda *carry: jax.lax.scan(step, carry, length=20), donate_argnums=(0, 1))
-        (params, _), loss_values = train(params, tx.init(params))
-        return params, loss_values
-
-    (params, loss_values), (expected, expected_values) = run(micro_batches=8), run()
-    assert relative_error(params, expected) < 1e-5
-    assert relative_error(loss_values, expected_values) < 1e-5
-    assert loss_values[-1] < 0.5 * loss_values[0]
 
 
 def test_narrow_gradients_are_summed_in_float32():
@@ -163,20 +119,6 @@ def test_a_batch_sharded_over_devices_stays_where_it_is(kind):
     assert "all-reduce(" in program
 
 
-def test_a_batch_that_cannot_be_cut_is_refused_with_its_lengths():
-    params, x, y = params_and_batch()
-    advice = "Pass by keyword what all micro-batches share"
-    for k, arguments, got in [
-        (7, (x, y), r"micro_batches=7, got {'args\[0\]': 64, 'args\[1\]': 64}"),
-        (4, (x, {"y": y[:32]}), r"{'args\[0\]': 64, \"args\[1\]\['y'\]\": 32}"),
-        (4, (x, 0.5), r"{'args\[0\]': 64, 'args\[1\]': 'a scalar'}"),
-    ]:
-        with pytest.raises(ValueError, match=f"`args` should share a .*{got}. {advice}"):
-            value_and_grad_pair(losses, micro_batches=k)(params, *arguments)
-    with pytest.raises(ValueError, match="`args` should hold the batch .*, got none. Pass it to"):
-        value_and_grad_pair(losses, micro_batches=4)(params, y=y)
-
-
 def test_the_page_on_accumulation_runs_and_says_what_it_shows():
     names = execute("\n".join(blocks(PAGE, "python")), PAGE)  # asserts the memory
     assert names["state"][0].step == 2
@@ -207,26 +149,3 @@ def test_the_diff_on_the_page_gives_the_same_step():
     ends = [execute(side(blocks(PAGE, "diff")[0], sign), PAGE, names) for sign in "-+"]
     before, after = ((end["loss"], end["reg"], end["updates"]) for end in ends)
     assert relative_error(after, before) < 1e-5
-
-
-@pytest.mark.slow
-def test_in_nnx_every_part_can_draw_its_own_mask():
-    """With reseeding as the page says; without, all parts draw the same."""
-    dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=0))
-    graph, rest = nnx.split(dropout)
-
-    def masks(reseed):
-        def fun(params, x, keys):
-            copy = nnx.merge(graph, rest, copy=True)
-            if reseed:
-                nnx.reseed(copy, dropout=keys[0])
-            return (jnp.sum(params), jnp.sum(params)), copy(x)
-
-        evaluate = value_and_grad_pair(fun, has_aux=True, micro_batches=2)
-        keys = jax.random.split(jax.random.key(3), 2)
-        (_, out), _ = evaluate(jnp.ones(1), jnp.ones((2, 64)), keys)
-        return out
-
-    same, apart = masks(False), masks(True)
-    assert_equal(same[0], same[1])
-    assert (apart[0] != apart[1]).any()

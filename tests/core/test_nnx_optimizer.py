@@ -76,13 +76,6 @@ def test_a_model_that_is_not_split_leaves_its_statistics_where_they_are(graph):
     assert model.layers[1].mean[...] == 0
 
 
-def test_an_nnx_optimizer_without_the_regularizer_gradient_is_told_how_to_pass_it():
-    model = Net(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, dtnh(0.5), wrt=nnx.Param)
-    with pytest.raises(ValueError, match="`reg_grads` is missing"):
-        optimizer.update(model, gradients(model).loss_grads)
-
-
 def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
     model = Net(nnx.Rngs(0))
     start = nnx.to_pure_dict(nnx.state(model, nnx.Param))["backbone"]

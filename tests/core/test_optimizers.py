@@ -9,9 +9,9 @@ import optax
 import pytest
 from optax._src import alias
 
-from optax_dtnh import add_l2_sp, dtnh, scale_by_adam_dtnh
+from optax_dtnh import add_l2_sp, dtnh
 from tests.core.helpers import assert_equal, cast, random_tree
-from tests.core.uses import alone, as_keyword, as_pair
+from tests.core.uses import alone, as_keyword
 
 rng = np.random.default_rng(0)
 START, REG, *GRADS = (cast(random_tree({"kernel": (4, 3)}, rng), "float32") for _ in range(7))
@@ -136,17 +136,6 @@ def test_a_chained_optimizer_keeps_its_own_trajectory_without_a_pull(name):
     assert differ(train(REG), own)
 
 
-@by_name(OPTIMIZERS.keys() - NOT_FOR_PLAIN_GRADIENTS.keys(), "adamw", "lbfgs", "sgd")
-def test_the_pair_makes_the_program_that_reg_grads_makes(name):
-    tx = optax.chain(dtnh(0.5), make(name, OPTIMIZERS[name]))
-    arguments = (START, START, tx.init(START), START)
-    programs = [
-        str(jax.make_jaxpr(one_step(name, tx, update))(*arguments))
-        for update in (as_pair, as_keyword)
-    ]
-    assert programs[0] == programs[1]
-
-
 @by_name(DIRECTIONS.keys() - NOT_INNER.keys(), "scale_by_adam", "scale_by_muon")
 def test_an_inner_direction_keeps_its_own_trajectory_without_a_pull(name):
     inner = make(name, DIRECTIONS[name])
@@ -156,29 +145,6 @@ def test_an_inner_direction_keeps_its_own_trajectory_without_a_pull(name):
     pulled = train(REG)
     assert differ(pulled, own)
     assert_equal(pulled[0][1].inner, own[0][1])  # the pull never enters the buffers
-
-
-def in_the_metric(*after, **options):
-    rate = optax.scale_by_learning_rate(0.1)
-    return optax.chain(scale_by_adam_dtnh(0.5, **options), *after, rate)
-
-
-IN_THE_METRIC = {  # the optimizers made of Adam, and the same with what replaces it
-    "adam": (optax.adam(0.1), in_the_metric()),
-    "nadam": (optax.nadam(0.1), in_the_metric(nesterov=True)),
-    "adamw": (optax.adamw(0.1), in_the_metric(optax.add_decayed_weights(1e-4))),
-}
-
-
-@pytest.mark.parametrize(("optimizer", "tx"), IN_THE_METRIC.values(), ids=IN_THE_METRIC.keys())
-def test_in_the_metric_adam_keeps_its_own_trajectory_without_a_pull(optimizer, tx):
-    own = training("adam", optimizer, alone)(NO_REG)
-    train = training("adam", tx, as_keyword)
-    without, pulled = train(NO_REG), train(REG)
-    assert_equal([params for params, _ in without], [params for params, _ in own])
-    assert_equal([state[0].inner for _, state in without], [state[0] for _, state in own])
-    assert differ(pulled, own)
-    assert_equal(pulled[0][1][0].inner, own[0][1][0])  # the pull never enters the moments
 
 
 def test_no_optimizer_is_left_out_without_a_reason():

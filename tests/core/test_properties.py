@@ -318,31 +318,6 @@ def is_the_nearest_point_of_the_half_space(way, case):
         assert min(multiplier, d.part @ unit) <= d.slack  # complementary
 
 
-@functools.cache
-def optax_projection():
-    @jax.jit
-    def project(r, m):
-        return optax.projections.projection_halfspace(r, optax.tree.scale(-1.0, m), 0.0)
-
-    return project
-
-
-def is_the_projection_of_optax(way, case):
-    result = out_of(way, case)
-    with wide(case.structure):
-        widened = [jax.tree.map(_wide, x) for x in (result.r, result.m)]
-        oracle = vector(jax.tree.leaves(optax_projection()(*widened)))
-    for d in decisions(way, result):
-        if np.isfinite(oracle).all():
-            assert norm(d.part - float(result.weight) * oracle) <= 2 * d.slack
-
-
-def is_unchanged_without_conflict(way, case):
-    for d in decisions(way, out_of(way, case)):
-        if d.r @ d.m > d.slack * norm(d.m) or not d.m.any():
-            assert norm(d.part - d.r) <= d.slack
-
-
 def is_exactly_the_regularizer_without_conflict(way, case):
     result = out_of(way, case)
     for d in decisions(way, result):
@@ -563,15 +538,12 @@ ALL = [*RULES, *COMBINATORS]
 TRUNCATING = [name for name in ALL if WAYS[name].rule is truncate]
 PROTECTING = [name for name in ALL if name != "plain"]
 WHOLE = [name for name in ALL if WAYS[name].label is whole]
-LEAVING_ALONE = [name for name in ALL if WAYS[name].rule in (truncate, drop, plain)]
 TWICE = ["dtnh, a pair", "dtnh, inner", "dtnh, reference", "dtnh, mask", "dtnh, per leaf"]
 
 HOLDS = {
     never_opposes_the_reference: PROTECTING,
     is_the_formula: ALL,
     is_the_nearest_point_of_the_half_space: TRUNCATING,
-    is_the_projection_of_optax: [name for name in TRUNCATING if name in WHOLE],
-    is_unchanged_without_conflict: LEAVING_ALONE,
     is_exactly_the_regularizer_without_conflict: ["truncate", "drop", "plain"],
     is_exactly_the_inner_update_where_nothing_is_added: [*COMBINATORS],
     is_the_same_in_both_spellings: ["dtnh, extra argument"],
@@ -590,8 +562,6 @@ REFUTED = {
     never_opposes_the_reference: ["plain", "adam afterwards", "reference, seen from the batch"],
     is_the_formula: ["orthogonal taken for truncate"],
     is_the_nearest_point_of_the_half_space: ["orthogonal", "drop", "cosine", "plain", "half"],
-    is_the_projection_of_optax: ["orthogonal"],
-    is_unchanged_without_conflict: ["orthogonal", "cosine", "half"],
     is_exactly_the_regularizer_without_conflict: ["orthogonal", "cosine", "half"],
     is_exactly_the_inner_update_where_nothing_is_added: ["none left out"],
     is_the_same_in_both_spellings: ["dtnh, inner", "dtnh, per leaf"],
@@ -610,7 +580,6 @@ HOLDS_IN_THE_METRIC = {
     never_opposes_the_reference: [*METRIC],
     is_the_formula: [*METRIC],
     is_the_nearest_point_of_the_half_space: ["scale_by_adam_dtnh", "scale_by_adam_dtnh, mask"],
-    is_unchanged_without_conflict: [*METRIC][:2],
     is_exactly_the_inner_update_where_nothing_is_added: [*METRIC],
     reports_the_share_in_conflict: [*METRIC],
     lets_nothing_bad_disappear: [*METRIC],
@@ -618,7 +587,6 @@ HOLDS_IN_THE_METRIC = {
 }
 REFUTED |= {is_positively_homogeneous: ["epsilon", "scale_by_adam_dtnh"]}  # `P` sees the length
 REFUTED[is_the_nearest_point_of_the_half_space] += ["scale_by_adam_dtnh, per leaf"]
-REFUTED[is_unchanged_without_conflict] += ["scale_by_adam_dtnh, per leaf"]
 
 
 def by_rows(table):

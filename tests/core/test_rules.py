@@ -13,12 +13,9 @@ from optax_dtnh import apply_rule, cosine, cosine_similarity, drop, orthogonal, 
 from tests.core.helpers import (
     SHAPES,
     assert_equal,
-    at_angle,
     cast,
-    dot,
     norm,
     regime,
-    tolerance,
 )
 
 RULES = [truncate, orthogonal, drop, cosine, plain]
@@ -79,11 +76,6 @@ def test_zero_cases(rule):
     assert_equal(apply_rule(rule, r, zero), nothing_to_protect)
 
 
-def test_opposed_gradients_cancel():
-    m, r = (cast(t, "float32") for t in regime("opposed", SHAPES["dict"], r_norm=100.0))
-    assert norm(apply_rule(truncate, r, m)) <= tolerance("float32", r)
-
-
 @by_rule(PROTECTING)
 def test_overflow_ends_in_nan(rule):
     applied = jax.jit(lambda r, m: apply_rule(rule, r, m))
@@ -119,24 +111,11 @@ def test_the_decision_is_made_in_float32(dtype):
     assert norm(apply_rule(orthogonal, large, large)) == 0
 
 
-def test_float64_leaves_are_decided_in_float64():
-    with jax.enable_x64(True):
-        m, r = at_angle(SHAPES["dict"], -1e-10, np.random.default_rng(0))
-        out = apply_rule(truncate, cast(r, "float64"), cast(m, "float64"))
-        assert dot(out, m) == pytest.approx(0, abs=1e-15)
-        assert dot(r, m) < -0.9e-10
-        assert optax.tree.dtype(out) == jnp.float64
-
-
 def test_a_constant_along_that_is_not_zero_is_used():
     out = apply_rule(lambda dot, ref_sq, reg_sq: (0, 8), jnp.ones(2), jnp.array([2.0, 0.0]))
     assert_equal(out, jnp.array([-4.0, 0.0]))
 
 
-def test_cosine_similarity_is_the_cosine():
-    g, r = at_angle(SHAPES["nested"], -0.6, np.random.default_rng(0), 1e-12, 1e15)
-    assert cosine_similarity(cast(g, "float32"), cast(r, "float32")) == pytest.approx(
-        -0.6, rel=1e-5
-    )
+def test_cosine_similarity_with_zeros_is_zero_and_with_infinity_nan():
     assert cosine_similarity(jnp.zeros(3), jnp.ones(3)) == 0
     assert jnp.isnan(cosine_similarity(jnp.ones(3), jnp.array([jnp.inf, 1.0, 1.0])))
