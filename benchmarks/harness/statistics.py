@@ -21,8 +21,9 @@ class Interval(NamedTuple):
         return f"{_rounded(self.mean):.1f} ± {_width(self.half_width)}"
 
     def signed(self) -> str:
-        """Return it for a table of differences, with its sign."""
-        return f"{_rounded(self.mean):+.1f} ± {_width(self.half_width)}"
+        """Return it for a table of differences, with its sign; what rounds to 0 has none."""
+        mean = _rounded(self.mean)
+        return f"{mean:+.1f} ± {_width(self.half_width)}" if mean else str(self)
 
     def marked(self) -> str:
         """Return it with its sign, in bold where it excludes 0."""
