@@ -33,8 +33,7 @@ class Outputs(NamedTuple):
 
     logits: np.ndarray  # of the batch
     features: Tensors  # named maps, channels last
-    # Of the mean squared difference of logits and targets, by our parameters' paths.
-    gradients: Tensors
+    gradients: Tensors  # of the mean squared error of the logits, by our parameters' paths
     statistics: Tensors  # the running means and variances afterwards, by our paths
 
 
