@@ -20,8 +20,7 @@ NOT_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pass
 class Cost(NamedTuple):
     """The cost of one update, `bytes` and `temporary` in N, the bytes of one parameter tree."""
 
-    # Bytes accessed, by XLA's model: every operand and result of every fusion, no cache.
-    bytes: float
+    bytes: float  # accessed, by XLA's model: every operand and result of every fusion, no cache
     temporary: float  # peak of the temporary buffers
     instructions: int  # HLO instructions, those inside fusions included
     reductions: int  # reductions to scalars, one per leaf and inner product

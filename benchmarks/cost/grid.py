@@ -18,10 +18,8 @@ class Optimizer(NamedTuple):
     """An optimizer in two parts, so that the regularizer can come before or around the first."""
 
     direction: optax.GradientTransformation  # from the gradient to a direction of ascent
-    # What follows: the decay of the weights if there is one, and the learning rate.
-    after: optax.GradientTransformation
-    # The least bytes of an update, in N: every array read once per pass, and written once.
-    floor: float
+    after: optax.GradientTransformation  # the decay of the weights if there is one, and the rate
+    floor: float  # least bytes in N: every array read once per pass, and written once
 
     def alone(self) -> optax.GradientTransformation:
         """Return the whole optimizer."""

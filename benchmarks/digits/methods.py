@@ -22,15 +22,12 @@ class Method(NamedTuple):
     """One way to fine-tune."""
 
     name: str  # its name in results, tables and figures
-    # From the regularizer's weight, possibly traced, to an optax transformation.
-    optimizer: Callable[[Any], optax.GradientTransformation]
+    optimizer: Callable[[Any], optax.GradientTransformation]  # from the weight, maybe traced
     # `gradients(params, source, pixels, labels)`, what that transformation takes as its updates: a
     # tree like the parameters or a `GradientPair`.
     gradients: Callable[[Params, Params, jax.Array, jax.Array], Any]
-    # Name of the regularizer, None without one; then the weight is not used.
-    regularizer: str | None = None
-    # Name of the method that it is compared with, besides the one without a regularizer.
-    baseline: str | None = None
+    regularizer: str | None = None  # its name; without one, the weight is not used
+    baseline: str | None = None  # the name of another method to compare with
 
 
 class Recipe(NamedTuple):
@@ -47,8 +44,7 @@ class Optimizer(NamedTuple):
     """What a form is combined with."""
 
     name: str  # its name in results, tables and figures
-    # Its direction on a gradient, without the learning rate.
-    direction: optax.GradientTransformation
+    direction: optax.GradientTransformation  # on a gradient, without the learning rate
     rate: optax.GradientTransformation  # the learning rate and the sign, after everything else
 
 

@@ -35,10 +35,8 @@ class Outcome(NamedTuple):
     """What one fine-tuning run is judged by."""
 
     accuracy: jax.Array  # on the test images, in %
-    # Cross-entropy on the target images and the labels trained on, at the end.
-    training_loss: jax.Array
-    # Share of the steps with a conflict; None for an optimizer that does not say.
-    conflict: jax.Array | None
+    training_loss: jax.Array  # on the target images and the labels trained on, at the end
+    conflict: jax.Array | None  # share of the steps; None for an optimizer that does not say
 
 
 class Step(NamedTuple):

@@ -33,8 +33,7 @@ class Form(NamedTuple):
     # From the weight and the optimizer's direction to a transformation of a pair.
     build: Callable[[Any, Transformation], Transformation]
     exists: Collection[str] = tuple(DIRECTIONS)  # the optimizers that the form is defined for
-    # The optimizers for which the regularizer never raises what is protected.
-    promises: Collection[str] = ()
+    promises: Collection[str] = ()  # those for which what is protected is never raised
     # From the optimizer's direction to what is protected; None is this batch's gradient.
     reference: Callable[[Transformation], Transformation] | None = None
 

@@ -63,8 +63,7 @@ def _tree(x: np.ndarray, dtype: str) -> Any:
 class Measured(NamedTuple):
     """Per history: how far the regularizer's part raises a loss, and what rounding may do to it."""
 
-    # `first_order_change` of the part, by the last gradient and by what is protected.
-    rise: np.ndarray
+    rise: np.ndarray  # first order, by the last gradient and by what is protected
     size: np.ndarray  # `|step| |g|`, for both
     step: np.ndarray  # `first_order_change` of the whole step by the last gradient
 

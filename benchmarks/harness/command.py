@@ -81,14 +81,12 @@ def command(question: Question, argv: Sequence[str] | None = None) -> int:
     write(question, results, folder)
     print((question.shown or question.text)(results))
     if failures is not None:
-        print("\n" + "\n".join(["Claims that do not hold:", *failures] if failures else [HELD]))
+        said = ["Claims that do not hold:", *failures] if failures else ["No claim fails."]
+        print("\n" + "\n".join(said))
     took = "" if options.redraw else f"{results['seconds']:.0f} s. "
     place = "benchmarks/results" if folder == RESULTS else folder
     print(f"\n{took}Wrote {question.name}.* to {place}")
     return 1 if failures else 0
-
-
-HELD = "No claim fails."
 
 
 def parser_of(question: Question) -> Parser:

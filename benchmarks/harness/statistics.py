@@ -13,8 +13,7 @@ class Interval(NamedTuple):
     """A mean and the half width of its confidence interval."""
 
     mean: float  # NaN if any value is
-    # None if it does not exist, because there is one value or the mean is NaN.
-    half_width: float | None
+    half_width: float | None  # None if there is one value or the mean is NaN
 
     def __str__(self) -> str:
         """Return it for a table, to a tenth."""

@@ -11,8 +11,7 @@ class Table(NamedTuple):
 
     title: str  # what was measured, on what
     rows: list[dict[str, Any]]  # one per line, with the same columns
-    # A message for every claim that does not hold, empty where nothing is asserted.
-    failures: list[str]
+    failures: list[str]  # a message for every claim that does not hold
 
 
 def only(rows: Iterable[dict[str, Any]], **values: Any) -> dict[str, Any]:

@@ -17,8 +17,7 @@ class Asset(NamedTuple):
     """A pretrained checkpoint, or images with labels."""
 
     name: str  # in options, folders and tables
-    # What `--source` or `--data` of the command gets, None where the user has to say.
-    where: str | None
+    where: str | None  # `--source` or `--data` of the command, None where the user has to say
     how: str = ""  # the command or the steps that get it
     known: str = ""  # who says that it belongs in the table
     trained_on: str = ""  # name of the data set that a checkpoint was trained on
@@ -29,8 +28,7 @@ class Target(NamedTuple):
 
     name: str  # in folders and tables
     data: str  # name of its data set
-    # Training images of each class, None for the split that the data have.
-    train_per_class: int | None = None
+    train_per_class: int | None = None  # None for the split that the data have
     # Pairs of a regularizer and what the command gets with it, with or without DTNH.
     arguments: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
@@ -41,8 +39,7 @@ class Table(NamedTuple):
     question: str  # shown above the figure
     sources: Sequence[Asset]  # to start from
     data: Sequence[Asset]  # the data sets of the targets
-    # To transfer to. A source is not combined with the data that it was trained on.
-    targets: Sequence[Target]
+    targets: Sequence[Target]  # not combined with a source that was trained on their data
     methods: Sequence[str]  # as the command calls them
     seeds: Sequence[int]  # of the head, the selection, the order and the augmentation of images
     arguments: Sequence[str] = ()  # of the command, for every cell

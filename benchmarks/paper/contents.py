@@ -19,6 +19,11 @@ _PLACES = (
     f"python -c {shlex.quote(_CONVERT)}; then pass "
     "--source places365-resnet50=resnet50_places365.safetensors"
 )
+_CALTECH = "unpack 256_ObjectCategories, one folder for each class, and pass --data caltech256=DIR"
+_INDOOR = (
+    "sort its images into train/CLASS and test/CLASS by TrainImages.txt and TestImages.txt "
+    "(benchmarks/README.md has the loop), and pass --data mit_indoor67=DIR"
+)
 
 
 def _imagenet(depth: int, known: str) -> Asset:
@@ -50,19 +55,8 @@ SOURCES = (
 )
 
 DATA = (
-    Asset(
-        "caltech256",
-        None,
-        "unpack 256_ObjectCategories, one folder for each class, and pass --data caltech256=DIR",
-        PAPER,
-    ),
-    Asset(
-        "mit_indoor67",
-        None,
-        "sort its images into train/CLASS and test/CLASS by TrainImages.txt and TestImages.txt "
-        "(benchmarks/README.md has the loop), and pass --data mit_indoor67=DIR",
-        PAPER,
-    ),
+    Asset("caltech256", None, _CALTECH, PAPER),
+    Asset("mit_indoor67", None, _INDOOR, PAPER),
     _tfds("cub200", "caltech_birds2011", OURS),
     _tfds("flowers102", "oxford_flowers102", OURS),
     _tfds("cifar10", "cifar10", PAPER),

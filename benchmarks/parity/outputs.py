@@ -33,8 +33,7 @@ class Outputs(NamedTuple):
 
     logits: np.ndarray  # of the batch
     features: Tensors  # named maps, channels last
-    # Of the mean squared difference of logits and targets, by our parameters' paths.
-    gradients: Tensors
+    gradients: Tensors  # of the mean squared error of the logits, by our parameters' paths
     statistics: Tensors  # the running means and variances afterwards, by our paths
 
 
@@ -80,7 +79,9 @@ def of_torch(
     features = {}
 
     def keep(name, *call):
-        features[name] = _channels_last(call[-1])
+        x = call[-1][0] if isinstance(call[-1], tuple) else call[-1]
+        x = x.detach().numpy()
+        features[name] = (x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).copy()  # channels last
 
     for name, module in taps.items():
         module.register_forward_hook(partial(keep, name))
@@ -121,9 +122,3 @@ def in_our_layout(tensors: Tensors, scheme: Scheme, paths: Mapping[str, Any]) ->
 def _by_path(state: Any) -> Tensors:
     leaves = nnx.to_flat_state(state)
     return {".".join(map(str, path)): np.asarray(leaf[...]) for path, leaf in leaves}
-
-
-def _channels_last(output: Any) -> np.ndarray:
-    x = output[0] if isinstance(output, tuple) else output
-    x = x.detach().numpy()
-    return (x.transpose(0, 2, 3, 1) if x.ndim == 4 else x).copy()

@@ -22,8 +22,7 @@ class Library(NamedTuple):
     package: str  # its name, to import
     scheme: Scheme  # how it names tensors in files
     build: Callable[[Any], Any]  # from a model of ours, of which it reads the sizes, to a module
-    # From the module to its submodules by the names of our feature maps.
-    taps: Callable[[Any], dict[str, Any]]
+    taps: Callable[[Any], dict[str, Any]]  # to the submodules by the names of our maps
 
 
 class Reference(NamedTuple):

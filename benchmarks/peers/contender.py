@@ -17,7 +17,5 @@ class Contender(NamedTuple):
     """A piece of work, ready to be done again and again."""
 
     run: Callable[[], None]  # do it once and wait for it
-    # What it has changed since it was made, by name, in the layout of `inputs`, or of checkpoints
-    # for `finetune`.
-    updates: Callable[[], Arrays]
+    updates: Callable[[], Arrays]  # changes so far, in the layout of `inputs`, or of checkpoints
     about: dict[str, float]  # what is known of it: flops, seconds to compile

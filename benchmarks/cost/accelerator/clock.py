@@ -12,11 +12,10 @@ REPEATS = 5
 ITERATIONS = 10  # in one dispatch
 MOST = 100  # dispatches in one repeat
 
-Body = Callable[..., Any]
 Loop = Callable[..., Any]
 
 
-def looped(body: Body, iterations: int = ITERATIONS) -> Loop:
+def looped(body: Callable[..., Any], iterations: int = ITERATIONS) -> Loop:
     """Return `loop(carry, *args)`, jitted: `carry = body(carry, *args)`, so many times.
 
     `carry` is donated. The number is static: of a loop of known length a GPU asks the host for no

@@ -48,7 +48,8 @@ def row_of(tree: str, name: str, params: Abstract, bandwidth: float, seconds: fl
     """Return the time of one update, and the share of a copy's bandwidth that it reaches."""
     n, use, floor = size_in_bytes(params), GROWING[name], FLOORS[name]
     row = {"tree": tree, "update": name, "parameters": n // 4, "floor": floor}
-    need, have = memory_needed(use, params), memory()
+    need = memory_needed(use, params)
+    have = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # not every device says
     if have is not None and need > 0.9 * have:
         row |= dict.fromkeys(("ms", "GB/s", "of a copy", "bytes accessed"))
         return row | {"note": f"needs {need / 1e9:.1f} GB of {have / 1e9:.1f}"}
@@ -89,11 +90,6 @@ def memory_needed(use: Use, params: Abstract) -> int:
     state = jax.eval_shape(use.transformation.init, params)
     trees = 2 if use.update is one_gradient else 3
     return trees * size_in_bytes(params) + size_in_bytes(state)
-
-
-def memory() -> int | None:
-    """Return the bytes of the device's memory, None if it does not say."""
-    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
 BASES = {"L2-SP + DTNH": "fine-tuning", "KnowDist + DTNH": "KnowDist"}

@@ -46,15 +46,12 @@ def table(platform: str, devices: Sequence[Any], sizes: Sizes = LLAMA_7B) -> Tab
 
 def missed(platform: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return a message where arguments are not where they should be, to a thousandth of N."""
-    expected = [
-        (row["anchor"], name, row[name], where.get(row["anchor"], 0))
+    return [
+        f"{platform}, {row['anchor']}: {row[name]:.4f} N of {name}, expected {n} N"
         for row in rows
         for name, where in (("device arguments", ON_DEVICE), ("host arguments", ON_HOST))
-    ]
-    return [
-        f"{platform}, {anchor}: {found:.4f} N of {name}, expected {n} N"
-        for anchor, name, found, n in expected
-        if not abs(found - n) <= 1e-3
+        for n in [where.get(row["anchor"], 0)]
+        if not abs(row[name] - n) <= 1e-3
     ]
 
 

@@ -32,7 +32,8 @@ def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Compared], on_cpu:
     for name, step in chosen.items():
         lower = lambda step=step: steps.program(step, sizes, mesh)  # noqa: E731
         rows.append({"step": name} | compiled_row(lower, on_cpu, sizes.layers))
-    title = f"training step, {_described(mesh)}, per device"
+    axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
+    title = f"training step, {axes} devices, per device"
     return Table(title, rows, missed_by_steps(rows, chosen) if on_cpu else [])
 
 
@@ -47,7 +48,8 @@ def update_table(mesh: Mesh, sizes: Sizes, on_cpu: bool) -> Table:
             missed = [] if missed else [f"control {name!r} misses no bar"]
         rows.append({"update": name} | {k: v for k, v in row.items() if k != "TFLOP"})
         failures += missed
-    title = f"update alone, {_described(mesh)}, {stages} all-reduces for one sum, per device"
+    axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
+    title = f"update alone, {axes} devices, {stages} all-reduces for one sum, per device"
     return Table(title, rows, failures)
 
 
@@ -104,8 +106,3 @@ def missed_by_l2_sp(row: Row, base: Row) -> list[str]:
 def missed_by_pair(row: Row, base: Row) -> list[str]:
     """Return a message for every bar of a pair of gradients against one gradient of the sum."""
     return exceeded(row["step"], {k: row[k] / base[k] for k in PAIR}, PAIR)
-
-
-def _described(mesh: Mesh) -> str:
-    axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
-    return f"{axes} devices"

@@ -20,8 +20,7 @@ class Place(NamedTuple):
 
     case: dict[str, Any]  # as in the record of `benchmarks.digits.variants`
     regularizer: str
-    # In %, of shape `[seeds, candidates]`, fine-tuning first, then plain and DTNH for every weight.
-    accuracy: np.ndarray
+    accuracy: np.ndarray  # in %, `[seeds, candidates]`: fine-tuning, then plain and DTNH by weight
     scores: Scores  # by kind; NaN for a candidate that it does not know
 
 

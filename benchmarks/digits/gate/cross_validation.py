@@ -21,8 +21,7 @@ class Folds(NamedTuple):
 
     learned: np.ndarray  # indices, shape `[folds, images - images / folds]`
     held_out: np.ndarray  # indices, shape `[folds, images / folds]`
-    # Indices into `learned`, shape `[folds, steps, size]`; None for full batches.
-    batches: np.ndarray | None
+    batches: np.ndarray | None  # into `learned`, `[folds, steps, size]`; None for full batches
 
 
 def folds_of(labels: np.ndarray, seed: int, folds: int, steps: int, batch: int | None) -> Folds:

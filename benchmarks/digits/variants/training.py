@@ -22,10 +22,8 @@ class Outcome(NamedTuple):
     """What one run is judged by."""
 
     correct: jax.Array  # how many test images are classified correctly
-    # Cross-entropy on all target images and the labels trained on, at the end.
-    training_loss: jax.Array
-    # Share of the steps, as added to the parameters, that lower this loss to first order.
-    descent: jax.Array
+    training_loss: jax.Array  # on all target images and the labels trained on, at the end
+    descent: jax.Array  # share of the steps that lower this loss to first order
 
 
 # Many programs, each run a few times: level 1 halves their compilation, and they are as fast.
