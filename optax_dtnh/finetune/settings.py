@@ -89,7 +89,8 @@ class Settings:
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     data: str = _file(
-        "Folder with one folder of images for each class, or tfds:NAME.",
+        "Folder with one folder of images for each class, or with train and test that have such "
+        "folders; or tfds:NAME.",
         metavar="DIR",
         required=True,
     )
@@ -124,10 +125,10 @@ class Settings:
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
-        "Weight decay of the new head, with a regularizer.", 0.01, type=number
+        "Weight decay of the new head; used only with a regularizer.", 0.01, type=number
     )
     weight_decay: float = _method(
-        "Weight decay of all parameters, with the method finetune.", 1e-4, type=number
+        "Weight decay of all parameters; used only with the method finetune.", 1e-4, type=number
     )
 
     optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
@@ -146,7 +147,9 @@ class Settings:
     )
 
     train_per_class: int | None = _image(
-        "Training images of each class (default: all of a training split).", type=count
+        "Training images of each class (default: all of train). Required if --data has no test "
+        "images of its own.",
+        type=count,
     )
     image_size: int | None = _image(
         "Height and width of the images that the network sees (default: the checkpoint's, or 224).",

@@ -97,10 +97,15 @@ def mesh(devices: int | None) -> Mesh:
     count = len(found) if devices is None else devices
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
         raise UsageError(
-            f"`--devices` should be at most {len(found)}, the devices found, and all of them with "
-            f"several processes, got {devices}. Leave it out."
+            f"`--devices` should be {_allowed(len(found))}, got {devices}. Leave it out."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def _allowed(found: int) -> str:
+    if jax.process_count() > 1:
+        return f"all {found}, because several processes use every device"
+    return f"at most {found}, because this machine has {found} device{'' if found == 1 else 's'}"
 
 
 def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
