@@ -1,7 +1,5 @@
 """The accelerator's benchmark on a CPU: what it refuses and imports, and that it runs."""
 
-import subprocess
-import sys
 from argparse import Namespace
 
 import jax
@@ -11,26 +9,9 @@ import pytest
 
 from benchmarks.cost.accelerator import __main__ as accelerator
 from benchmarks.cost.accelerator import clock, equality, update
-from benchmarks.cost.trees import as_params
 from benchmarks.cost.uses import Use
 from benchmarks.harness import record
 from optax_dtnh.finetune.errors import UsageError
-
-REFUSES = """
-import importlib.abc, sys
-class Refuses(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        # What jax imports by itself is none of ours.
-        if name in ("flax", "matplotlib", "sklearn", "safetensors", "torch", "tqdm", "orbax"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuses())
-import benchmarks.cost.accelerator.__main__
-"""
-
-
-def test_a_bare_installation_and_a_checkout_are_all_that_it_needs():
-    code = [sys.executable, "-c", REFUSES]
-    subprocess.run(code, cwd=record.ROOT, check=True, capture_output=True, timeout=120)
 
 
 def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recorded():
@@ -40,38 +21,22 @@ def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recor
         accelerator.measure(Namespace(cpu=True, record=True))
 
 
-def test_a_goal_is_reached_or_not_and_too_fast_is_implausible():
-    assert update.verdict(10**8, "dtnh", 0.86) == "goal of 85% reached"
-    assert update.verdict(10**8, "dtnh", 0.84) == "goal of 85% NOT reached"
-    assert update.verdict(10**7, "dtnh", 0.5) == update.verdict(10**8, "SGD alone", 0.5) == ""
-    assert update.verdict(10**8, "dtnh", 1.2).startswith("implausible")
-    updates = [
-        {"tree": "ResNet-50", "update": name, "ms": ms}
-        for name, ms in {"SGD alone": 0.1, "dtnh": 0.2, "add_l2_sp": 0.4}.items()
-    ]
+def test_what_dtnh_takes_beyond_sgd_is_a_share_of_the_step():
+    times = {"SGD alone": 0.1, "dtnh": 0.2, "add_l2_sp": 0.4}
+    updates = [{"tree": "ResNet-50", "update": name, "ms": ms} for name, ms in times.items()]
     pair, anchor = accelerator.shares(updates, [{"network": "ResNet-50", "ms": 30.0}]).rows
-    assert pair["note"] == "goal of 1% reached"
     assert pair["beyond SGD"] == pytest.approx(0.1 / 30)
-    assert anchor["note"] == "goal of 1% NOT reached"
-
-
-def test_a_tree_that_does_not_fit_is_a_row_that_says_so(monkeypatch):
-    monkeypatch.setattr(update, "memory", lambda: 10_000)
-    row = update.row_of("tree", "dtnh", as_params({"x": (1000,)}), 1e9, 0.0)
-    assert (row["ms"], row["note"]) == (None, "needs 0.0 GB of 0.0")
+    assert (pair["note"], anchor["note"]) == ("goal of 1% reached", "goal of 1% NOT reached")
+    assert update.verdict(10**8, "dtnh", 1.2).startswith("implausible")
 
 
 @pytest.mark.slow
-def test_everything_runs_small_on_a_cpu_and_is_marked(tmp_path, quickly_compiled):
+def test_everything_runs_small_on_a_cpu(tmp_path, quickly_compiled):
     assert accelerator.main(["--cpu", "--out", str(tmp_path)]) == 0
     written = record.read(tmp_path / "cost.accelerator.json")
-    checked, updates, steps = (table["rows"] for table in written["tables"])
-    assert len(checked) == 7
+    _, updates, steps = (table["rows"] for table in written["tables"])
     assert {row["update"] for row in updates} == set(update.FLOORS)
     assert {row["network"] for row in steps} == set(accelerator.NETWORKS)
-    assert all(row["ms"] > 0 for row in updates + steps)
-    page = (tmp_path / "cost.accelerator.md").read_text()
-    assert page.startswith(accelerator.NO_MEASUREMENT)
 
 
 @pytest.mark.slow

@@ -1,20 +1,17 @@
-"""The guarantee on the step that is taken: its record, and its measurement form by form."""
+"""The guarantee on the step that is taken: measured form by form."""
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from benchmarks.guarantee import __main__ as guarantee
-from benchmarks.guarantee import geometry
 from benchmarks.guarantee.__main__ import RANGES
 from benchmarks.guarantee.forms import DECAY, DIRECTIONS, FORMS, RATE, without
 from benchmarks.guarantee.histories import SHAPES, K, draw, measured
-from benchmarks.harness import record
-from benchmarks.harness.command import RESULTS
 from optax_dtnh import cosine_similarity
 from tests.core.helpers import assert_close, cast, random_tree
 
+pytestmark = pytest.mark.slow
 COUNT = 1000
 # Compiled here: one optimizer for every form, and Muon. The record has all.
 SHOWN = [
@@ -27,51 +24,12 @@ SHOWN = [
 ]
 WITHIN = [(dtype, name) for dtype, ranges in RANGES.items() for name in ranges if name != "beyond"]
 
-# --- the record
-
-
-@pytest.fixture(scope="module")
-def results():
-    return record.read(RESULTS / "guarantee.json")
-
-
-def test_the_record_has_every_cell_and_every_promise_is_kept(results):
-    rows = results["rows"]
-    cells = {(row["form"], row["optimizer"], row["dtype"], row["range"]) for row in rows}
-    ranges = sum(map(len, RANGES.values()))
-    assert len(rows) == len(cells) == ranges * len(FORMS) * len(DIRECTIONS)
-    assert guarantee.failures(results) == []
-    assert results["k"] == K
-    assert results["draws"] >= 4000
-    assert results["environment"]["dirty"] is False
-    for row in rows:
-        form = FORMS[row["form"]]
-        assert row["exists"] == (row["optimizer"] in form.exists)
-        if row["exists"]:
-            assert row["promises"] == (row["optimizer"] in form.promises)
-
-
-def test_exactly_opposed_gradients_descend_within_the_range_of_the_promises(results):
-    opposed = {(row["dtype"], row["ratio"]): row["not_descending"] for row in results["opposed"]}
-    assert not any(share for (_, ratio), share in opposed.items() if ratio <= 1e5)
-
-
-@pytest.mark.parametrize("worst", [1.01, np.nan])
-def test_a_broken_promise_is_reported(results, worst):
-    row = next(r for r in results["rows"] if r["exists"] and r["promises"])
-    broken = [row | {"worst": worst, "range": name} for name in ("ordinary", "beyond")]
-    assert len(guarantee.failures({"rows": broken})) == 1
-
-
-# --- the measurement
-
 
 @pytest.fixture(scope="module")
 def histories():
     return {(d, b): draw(COUNT, *RANGES[d][b], d) for d, b in WITHIN}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "name"), SHOWN)
 def test_a_form_never_raises_what_it_promises_to_protect(form, name, histories):
     own = 1 if FORMS[form].reference else 0
@@ -80,7 +38,6 @@ def test_a_form_never_raises_what_it_promises_to_protect(form, name, histories):
         assert np.all(excess[own] <= 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "name"), [("plain", "sgd"), ("before", "adam"), ("before", "nesterov")]
 )
@@ -89,7 +46,6 @@ def test_a_form_that_promises_nothing_raises_it(form, name, histories):
     assert np.mean(excess[0] > 1e3) > 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "name"), [("before", "sgd"), ("decoupled", "muon")])
 def test_where_the_gradients_are_opposed_the_rounding_is_that_of_what_cancels(form, name):
     """The page's wider bound; the narrower one need not be kept there."""
@@ -104,7 +60,6 @@ def test_where_the_gradients_are_opposed_the_rounding_is_that_of_what_cancels(fo
         assert np.any(rise > 100 * rounding * step)
 
 
-@pytest.mark.slow
 def test_the_histories_are_what_the_page_says(histories):
     drawn = histories["float32", "ordinary"]
     last = jax.tree.map(lambda x: x[:, -1], (drawn.g, drawn.r))
@@ -113,7 +68,6 @@ def test_the_histories_are_what_the_page_says(histories):
     assert max(drawn.ratio) > 9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_an_optimizer_of_the_table_is_that_of_optax(name):
     aliases = {
@@ -135,13 +89,3 @@ def test_an_optimizer_of_the_table_is_that_of_optax(name):
         a, states[0] = one(g, states[0], params)
         b, states[1] = two(g, states[1], params)
         assert_close(a, b)
-
-
-# --- the pictures
-
-
-@pytest.mark.slow
-def test_the_pictures_show_what_is_claimed_and_without_the_rule_they_do_not(monkeypatch, tmp_path):
-    assert geometry.main(["--out", str(tmp_path)]) == 0
-    monkeypatch.setattr(geometry, "kept", lambda rule, r: np.float32(r))
-    assert geometry.main(["--out", str(tmp_path)]) == 1

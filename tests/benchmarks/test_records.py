@@ -1,44 +1,111 @@
-"""The claims of a benchmark hold on its record, and its tables are those of the record."""
+"""The claims of every benchmark hold on its record, which is complete and of a clean commit."""
 
 import copy
+import re
 
 import pytest
 
+from benchmarks.cost import __main__ as cost
+from benchmarks.cost import feature_distance, training_step
+from benchmarks.cost.anchor import __main__ as anchor
+from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import head
 from benchmarks.digits.gate import __main__ as gate
 from benchmarks.digits.question import against_record
 from benchmarks.digits.variants import __main__ as variants
+from benchmarks.guarantee import __main__ as guarantee
+from benchmarks.guarantee.forms import DIRECTIONS, FORMS
+from benchmarks.guarantee.histories import K
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS
+from benchmarks.paper import on_digits
+from benchmarks.parity import __main__ as parity
+from benchmarks.parity.compare import MODES
+from benchmarks.parity.torch_models import LIBRARIES
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import agreement, measure, work
+from optax_dtnh.finetune.settings import METHODS
 
-QUESTIONS = [digits.QUESTION, head.QUESTION, variants.QUESTION, gate.QUESTION]
+QUESTIONS = [
+    *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
+    *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
+    *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
+    *(parity.QUESTION, peers.QUESTION),
+]
+
+
+def of(question):
+    return record.read(RESULTS / f"{question.name}.json")
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.name)
 def test_the_claims_hold_on_the_record_and_the_tables_are_its_own(question):
-    results = record.read(RESULTS / f"{question.name}.json")
+    results = of(question)
     assert question.failures(results) == []
+    for environment in results.get("runs_on") or [results["environment"]]:
+        assert environment["dirty"] is False
+        assert re.fullmatch("[0-9a-f]{40}", environment["commit"])
     assert (RESULTS / f"{question.name}.md").read_text() == f"{question.text(results)}\n"
 
 
-@pytest.fixture
-def results():
-    return copy.deepcopy(record.read(RESULTS / "digits.json"))
+# --- nothing is missing from a record
 
 
-def test_a_claim_that_does_not_hold_is_named(results):
-    for run in results["runs"]:
-        if (run["cell"], run["method"]) == ("rot90", "KnowDist"):
-            run["accuracy"] = [100.0] * len(results["seeds"])
-    (failure,) = digits.QUESTION.failures(results)
-    assert failure.startswith("KnowDist + DTNH, rot90: loses 18.8 ± ")
-    assert failure.endswith("expected: gains")
+def test_the_guarantee_has_every_cell():
+    results = of(guarantee.QUESTION)
+    rows = results["rows"]
+    cells = {(row["form"], row["optimizer"], row["dtype"], row["range"]) for row in rows}
+    ranges = sum(map(len, guarantee.RANGES.values()))
+    assert len(rows) == len(cells) == ranges * len(FORMS) * len(DIRECTIONS)
+    assert (results["k"], results["draws"] >= 4000) == (K, True)
+    for row in rows:
+        form = FORMS[row["form"]]
+        assert row["exists"] == (row["optimizer"] in form.exists)
+        assert not row["exists"] or row["promises"] == (row["optimizer"] in form.promises)
+    opposed = {(row["dtype"], row["ratio"]): row["not_descending"] for row in results["opposed"]}
+    assert not any(share for (_, ratio), share in opposed.items() if ratio <= 1e5)
 
 
-def test_a_run_says_how_far_it_is_from_the_record(results):
+def test_every_method_library_and_framework_was_measured_against_the_bars_of_today():
+    runs = of(on_digits.QUESTION)["runs"]
+    assert {(run["method"], run["seed"]) for run in runs} >= {(m, 2) for m in METHODS}
+    results = of(parity.QUESTION)
+    assert results["bars"] == {title: mode.bars for title, mode in MODES.items()}
+    assert {row["names"] for row in results["rows"]} == LIBRARIES.keys()
+    assert {row["model"] for row in results["rows"]} == {case.model for case in parity.CASES}
+    results = of(peers.QUESTION)
+    assert results["bars"] == agreement.BARS | {"flops": measure.FLOPS}
+    for table, works in (("combination", work.TREES), ("step", work.NETWORKS)):
+        rows = {(row["work"], row["contender"]) for row in results[table]}
+        assert rows == {(name, by) for name in works for by in work.FRAMEWORK}
+    assert len(results["finetuning"]) == len(work.SINGLE_STEPS) + len(work.TUNINGS)
+
+
+# --- a claim that does not hold is named
+
+
+def broken(question, **changed):
+    """The failures once every row or run of the record has these values."""
+    results = copy.deepcopy(of(question))
+    rows = results.get("runs") or results["rows"]
+    for row in rows:
+        row.update(changed)
+    return question.failures(results)
+
+
+def test_a_broken_claim_is_a_failure():
+    assert len(broken(parity.QUESTION, logits=float("nan"))) >= len(of(parity.QUESTION)["rows"])
+    assert broken(guarantee.QUESTION, worst=float("nan"))
+    assert len(broken(on_digits.QUESTION, accuracy=29.9)) == len(of(on_digits.QUESTION)["runs"])
+    assert broken(digits.QUESTION, accuracy=[80.0] * 20)
+    outside = [row | {"worst": 2.0, "range": "beyond"} for row in of(guarantee.QUESTION)["rows"]]
+    assert guarantee.failures({"rows": outside}) == []
+
+
+def test_a_run_says_how_far_it_is_from_the_record():
+    results = of(digits.QUESTION)
     assert against_record("digits", results) == ["Every value is equal to the record's."]
     results["runs"][3]["accuracy"][0] += 4.6
     (sentence,) = against_record("digits", results)
     assert sentence.startswith("The means differ from the record's by at most 0.23 points: another")
-    assert against_record("digits", {**results, "seeds": [0]}) == []

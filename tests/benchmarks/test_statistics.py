@@ -1,4 +1,4 @@
-"""Means, intervals and paired differences."""
+"""Means, intervals and paired differences, against scipy's."""
 
 import math
 
@@ -14,30 +14,20 @@ SEEDS = RNG.normal(80, 5, 20)
 X, Y = SEEDS + RNG.normal(1, 0.5, 20), SEEDS + RNG.normal(0, 0.5, 20)
 
 
-def test_the_paired_interval_is_that_of_scipys_paired_t_test():
+def test_the_paired_interval_is_that_of_scipys_paired_t_test_in_the_order_of_the_seeds():
     low, high = stats.ttest_rel(X, Y).confidence_interval(0.95)
     mean, half_width = paired_difference(X, Y)
-    assert half_width is not None
     assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-12)
-
-
-def test_seeds_are_paired_in_their_order():
-    widths = [paired_difference(X, y).half_width for y in (Y, Y[::-1])]
-    assert widths[1] > 3 * widths[0]
+    assert paired_difference(X, Y[::-1]).half_width > 3 * half_width
+    assert paired_difference(X, X) == Interval(0.0, 0.0)
     with pytest.raises(ValueError, match=r"`treatment` should have the shape of `control`, \(2,\)"):
         paired_difference([1.0], [1.0, 2.0])
 
 
 def test_one_seed_or_a_diverged_one_leaves_no_interval():
-    interval = paired_difference([1.5], [1.0])
-    assert interval == Interval(0.5, None)
-    assert (interval.signed(), interval.excludes_zero()) == ("+0.5 ± n/a", False)
+    assert paired_difference([1.5], [1.0]) == Interval(0.5, None)
+    assert not Interval(0.5, None).excludes_zero()
     assert mean_interval([1.0, math.nan, 2.0]).half_width is None
-
-
-def test_equal_methods_differ_by_exactly_zero():
-    assert paired_difference(X, X) == Interval(0.0, 0.0)
-    assert Interval(-0.01, 0.2).signed() == "+0.0 ± 0.2"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.digits import data, methods, mini_batches, network
-from benchmarks.digits.methods import ADAM, FINE_TUNING, RECIPE, SGD, loss_gradient
-from benchmarks.digits.network import BACKBONE
+from benchmarks.digits.methods import FINE_TUNING, SGD, loss_gradient
 from benchmarks.digits.tasks import SAME
 from benchmarks.digits.training import with_new_head
 from benchmarks.digits.variants import analysis, cases, forms, runs, training
@@ -35,102 +34,46 @@ def source():
     return network.init(jax.random.key(5))
 
 
-# What every form does, by a second implementation with flat vectors in NumPy
-
-
-def flat(tree):
-    return np.asarray(ravel_pytree(tree)[0], np.float64)
-
-
-def formula(form, inside, leaf):
-    """A function from `g`, `r` and `w` to SGD's direction, by leaf for `per leaf`."""
-    v, v_r, average, steps = 0.0, 0.0, 0.0, itertools.count(1)
-
-    def free(r, m, groups):
-        m = m * inside
-        dot, m_sq = (np.bincount(groups, x)[groups] for x in (r * m, m * m))
-        return r - np.minimum(dot, 0) / np.maximum(m_sq, 1e-30) * m
-
-    def step(g, r, w):
-        nonlocal v, v_r, average
-        decay = float(form.split()[-1]) if form.startswith("smoothed") else 0.0
-        average = decay * average + (1 - decay) * g
-        m, whole = average / (1 - decay ** next(steps)), np.zeros_like(leaf)
-        summed = WEIGHT * free(r, m, leaf if form == "per leaf" else whole)
-        if form == FINE_TUNING:
-            summed = 1e-4 * w * inside
-        if form.startswith("plain") or (form == "drop" and r @ g >= 0):
-            summed = WEIGHT * r
-        elif form == "drop":
-            summed = 0 * r
-        late = form in ("momentum", "decoupled", "plain, decoupled")
-        v = 0.9 * v + g + 1e-3 * w * ~inside + (0 if late else summed)
-        v_r = 0.9 * v_r + r
-        return v + (WEIGHT * free(v_r, v, whole) if form == "momentum" else late * summed)
-
-    return step
-
-
-@pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
-def test_the_first_updates_of_every_form_are_those_of_its_formula(regularizer, source):
+@pytest.mark.parametrize("regularizer", methods.PAIRS)
+def test_no_two_forms_update_alike_and_at_weight_zero_only_fine_tuning_differs(regularizer, source):
+    """What each form does is tested with the command, which builds from the same table."""
     target = data.task(DIGITS, 0, shots=5, test_size=600).target
     batches = [(jnp.asarray(target.pixels[i::3]), jnp.asarray(target.labels[i::3])) for i in (0, 1)]
     pair, w, path = jax.jit(methods.PAIRS[regularizer]), with_new_head(0, source), []
     for batch in batches:
-        g = pair(w, source, *batch).loss_grads
-        w = jax.tree.map(lambda w, d: w - 0.3 * d, w, g)
+        w = jax.tree.map(lambda w, d: w - 0.3 * d, w, pair(w, source, *batch).loss_grads)
         path.append((w, pair(w, source, *batch)))
-    leaves = jax.tree.leaves_with_path(w)
-    leaf = np.repeat(range(len(leaves)), [x.size for _, x in leaves])
-    inside = np.array([BACKBONE[path[0].key] for path, _ in leaves])[leaf]
-    last = {}
-    for method in forms.methods_of(SGD):
-        if method.regularizer in (regularizer, None):
-            form = method.name.removeprefix(f"{regularizer}, ")
-            tx, step = method.optimizer(WEIGHT), formula(form, inside, leaf)
-            state = tx.init(source)  # what L2-SP is pulled to
-            for i, (w, grads) in enumerate(path):
-                last[form] = step(flat(grads.loss_grads), flat(grads.reg_grads), flat(w))
-                given = grads.loss_grads if method.gradients is loss_gradient else grads
-                updates, state = tx.update(given, state, w)
-                rate = RECIPE.learning_rate / 2 * (1 + np.cos(np.pi * i / RECIPE.steps))
-                size = np.abs(last[form]).max()
-                np.testing.assert_allclose(
-                    flat(updates) / -rate, last[form], rtol=2e-3, atol=1e-4 * size, err_msg=form
-                )
-    assert set(last) == {FINE_TUNING, *forms.VARIANTS} - {"metric"}
-    for a, b in itertools.combinations(set(last) - {FINE_TUNING}, 2):  # or it tells none apart
-        assert np.abs(last[a] - last[b]).max() > 1e-3 * np.abs(last[a]).max(), (a, b)
 
+    def last(method, weight):
+        tx = method.optimizer(weight)
+        state = tx.init(source)  # what L2-SP is pulled to
+        for w, grads in path:
+            given = grads.loss_grads if method.gradients is loss_gradient else grads
+            updates, state = tx.update(given, state, w)
+        return np.asarray(ravel_pytree(updates)[0])
 
-def test_with_adam_the_forms_contain_adam_and_the_metric_is_there():
-    names = [m.name for m in forms.methods_of(ADAM) if m.regularizer == "KnowDist"]
-    assert names == [f"KnowDist, {form}" for form in forms.VARIANTS]
-    for method in forms.methods_of(ADAM):
-        state = method.optimizer(WEIGHT).init({k: jnp.ones(2) for k in BACKBONE})
-        assert optax.tree.get_all_with_path(state, "nu"), method.name
+    chosen = [method for method in forms.methods_of(SGD) if method.regularizer == regularizer]
+    pulled = [last(method, WEIGHT) for method in chosen]
+    assert len(chosen) == len(forms.VARIANTS) - 1  # the metric is Adam's
+    for a, b in itertools.combinations(pulled, 2):
+        assert np.abs(a - b).max() > 1e-3 * np.abs(a).max()
+    for method in chosen[1:]:
+        np.testing.assert_allclose(last(method, 0.0), last(chosen[0], 0.0), rtol=1e-4, atol=1e-7)
 
 
 # Batches and the head come from the seed
 
 
 def test_batches_depend_on_the_seed_and_take_every_image_once_an_epoch():
-    batches = mini_batches.draw(3, images=50, steps=25, size=16)
-    np.testing.assert_array_equal(batches, mini_batches.draw(3, images=50, steps=25, size=16))
-    assert not np.array_equal(batches, mini_batches.draw(4, images=50, steps=25, size=16))
+    batches, again, other = (mini_batches.draw(s, 50, steps=25, size=16) for s in (3, 3, 4))
+    assert np.array_equal(batches, again)
+    assert not np.array_equal(batches, other)
     for epoch in batches.ravel().reshape(8, 50):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(50))
-
-
-def test_a_repeated_target_has_the_same_gradient(source):
-    target = data.task(DIGITS, 0, shots=5).target
-    more = mini_batches.repeated(data.Images(target.pixels[None], target.labels[None]), 4)
-    assert more.labels.shape == (1, 200)
-    g, g_more = (
-        loss_gradient(source, source, jnp.asarray(t.pixels), jnp.asarray(t.labels))
-        for t in (target, data.Images(more.pixels[0], more.labels[0]))
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), g, g_more)
+    target = data.Images(np.arange(6.0).reshape(1, 3, 2), np.arange(3)[None])
+    more = mini_batches.repeated(target, 4)  # every image and label as often, side by side
+    assert more.labels.tolist() == [[0, 1, 2] * 4]
+    np.testing.assert_array_equal(more.pixels[0], target.pixels[0][more.labels[0]])
 
 
 TINY = cases.grid(("SGD",), (16,), (SAME,), (5,), (0.0,), (1.0, 10.0), 2, ("plain", "before"))
@@ -174,13 +117,6 @@ def finished(tmp_path_factory):
     return out, runs.run(TINY, out / "runs.jsonl")
 
 
-def killed(finished, folder):
-    """The records of a run that was killed while it wrote the last line but one."""
-    whole = (finished[0] / "runs.jsonl").read_text().splitlines(keepends=True)
-    (folder / "runs.jsonl").write_text("".join(whole[:5]) + whole[5][:20])
-    return folder / "runs.jsonl"
-
-
 def test_networks_learn_and_the_regularizer_that_hurts_descends_less_often(finished):
     results = analysis.with_intervals(finished[1])
     assert len(results["runs"]) == 5
@@ -190,31 +126,28 @@ def test_networks_learn_and_the_regularizer_that_hurts_descends_less_often(finis
     assert by_form["plain", 10.0].descent < fine_tuned.descent == 1
 
 
-def test_a_killed_run_trains_what_is_missing_and_a_finished_one_nothing(
+def test_a_killed_run_trains_what_is_missing_but_not_with_other_settings_or_versions(
     finished, tmp_path, monkeypatch
 ):
-    trained, program = [], training.program
+    trained, program, file = [], training.program, tmp_path / "runs.jsonl"
 
     def counted(method):
         compiled = program(method)
         return lambda *args: trained.append(method.name) or compiled(*args)
 
+    whole = (finished[0] / "runs.jsonl").read_text().splitlines(keepends=True)
+    file.write_text("".join(whole[:5]) + whole[5][:20])
+    with pytest.raises(UsageError, match="got one with other weights"):
+        runs.run(TINY._replace(weights=(2.0,)), file)
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "environment", lambda: {"jax": "another"})
+        with pytest.raises(UsageError, match="got one with other environment"):
+            runs.run(TINY, file)
     monkeypatch.setattr(training, "program", counted)
     assert runs.run(TINY, finished[0] / "runs.jsonl") == finished[1]
     assert trained == []
-    assert runs.run(TINY, killed(finished, tmp_path)) == finished[1]
+    assert runs.run(TINY, file) == finished[1]
     assert len(trained) == 1  # the one whose line was torn
-
-
-def test_a_run_is_not_resumed_with_other_settings_or_versions(finished, tmp_path, monkeypatch):
-    file = killed(finished, tmp_path)
-    before = file.read_bytes()
-    with pytest.raises(UsageError, match="got one with other weights"):
-        runs.run(TINY._replace(weights=(2.0,)), file)
-    assert file.read_bytes() == before
-    monkeypatch.setattr(record, "environment", lambda: {"jax": "another"})
-    with pytest.raises(UsageError, match="got one with other environment"):
-        runs.run(TINY, file)
 
 
 # Regret
@@ -247,13 +180,9 @@ HURT = {
 def test_regret_is_against_the_better_of_fine_tuning_and_the_plain_regularizer():
     by_form = {c.form: c for c in analysis.cells(results_of(HURT))}
     assert by_form["before"].regret.mean == pytest.approx((10 + 10 + 9) / 3)
-    assert by_form["plain"].regret.mean == 20
-    assert by_form[FINE_TUNING].regret.mean == 0
+    assert (by_form["plain"].regret.mean, by_form[FINE_TUNING].regret.mean) == (20, 0)
     assert analysis.over([by_form["before"]], analysis.to_plain).mean == pytest.approx(31 / 3)
-
-
-def test_a_cell_that_every_form_hurts_is_found_with_the_form_that_hurts_least():
-    (cell,) = analysis.hurt_by_all(analysis.cells(results_of(HURT)))
-    assert cell.form == "drop"
+    (hurt,) = analysis.hurt_by_all(analysis.cells(results_of(HURT)))
+    assert hurt.form == "drop"  # which hurts least
     saved = {**HURT, "L2-SP, drop": [79, 82, 82]}
     assert analysis.hurt_by_all(analysis.cells(results_of(saved))) == []
