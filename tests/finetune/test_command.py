@@ -1,7 +1,6 @@
 """The command from outside: what a run leaves, how it is resumed and used, and what is refused."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -42,14 +41,6 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return write_source(tmp_path_factory.mktemp("source") / "resnet.safetensors")
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory):
-    model = ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
-    path = tmp_path_factory.mktemp("source") / "vit.safetensors"
-    save_pretrained(model, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +97,8 @@ def test_a_run_leaves_what_people_keep(finished):
     assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert [entry["step"] for entry in log_of(out)] == [2, 4, 5]
-
-
-def test_the_summary_has_every_setting_the_versions_and_the_accuracy(finished):
-    summary = summary_of(finished())
+    summary = summary_of(out)
     assert vars(settings()).keys() == summary["settings"].keys()
-    assert (
-        summary["settings"] | {"weight": 0.01, "rule": "truncate", "form": "before"}
-        == (summary["settings"])
-    )
     assert summary["environment"]["jax"] == jax.__version__
     assert summary["found"]["train_images"] == 40
     assert 0 <= summary["test_accuracy"] <= 1
@@ -129,13 +113,6 @@ def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
 
 
 @slow
-def test_training_learns(arguments, tmp_path):
-    run(*arguments, "--steps", "60", "--log-every", "10", "--save-every", "60", out=tmp_path / "a")
-    losses = [entry["loss"] for entry in log_of(tmp_path / "a")]
-    assert losses[-1] < 0.85 * losses[0]
-
-
-@slow
 def test_how_often_is_logged_changes_no_mean_and_no_weight(finished, arguments, tmp_path):
     run(*arguments, "--log-every", "5", out=tmp_path / "run")
     (one,) = log_of(tmp_path / "run")
@@ -146,16 +123,21 @@ def test_how_often_is_logged_changes_no_mean_and_no_weight(finished, arguments, 
 
 
 @slow
-def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, vit, tmp_path):
-    how = {"image_size": 48, "mean": [0.5, 0.4, 0.3], "interpolation": "bicubic"}
-    vit.with_name("preprocessing.json").write_text(json.dumps(how))
-    argv = [*arguments, "--source", vit, "--dtype", "bfloat16", "--method", "feature_distance+dtnh"]
+def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, tmp_path):
+    source, how = tmp_path / "vit.safetensors", {"mean": [0.5, 0.4, 0.3], "image_size": 48}
+    save_pretrained(ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0)), source)
+    how |= {"interpolation": "bicubic"}
+    (tmp_path / "preprocessing.json").write_text(json.dumps(how))
+    argv = [*arguments, "--source", source, "--dtype", "bfloat16"]
+    argv += ["--method", "feature_distance+dtnh"]
     out = tmp_path / "run"
     run(*argv, out=out)
     assert log_of(out)[-1]["regularizer"] > 0
     assert weights(out)["head.weight"].shape[0] == 10
     kept = json.loads((out / "preprocessing.json").read_text())
     assert kept == how | {"image_size": 32, "resize": 36, "std": kept["std"]}
+    argv += ["--resize", "72", "--image-size", "64"]
+    assert "that of the ViT" in printed_error(*argv, "--out", tmp_path / "other")
 
 
 # --- methods
@@ -268,14 +250,6 @@ def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
     assert run(examples[3]["name"], out=out, command="predict").strip() == lines[3]
 
 
-@slow
-def test_a_fresh_process_evaluates_to_the_accuracy_of_the_run(finished):
-    command = [sys.executable, "-m", "optax_dtnh.finetune", "evaluate", "--out", finished()]
-    env = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiled as here
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=env)
-    assert accuracy_in(done.stdout) == summary_of(finished())["test_accuracy"]
-
-
 def test_what_fills_the_last_batch_does_not_count(finished, digits, tmp_path):
     folder = tmp_path / "data"
     for split in ("train", "test"):
@@ -334,20 +308,6 @@ def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, na
     extra, message = UNFIT[name]
     assert message in printed_error(*arguments, "--out", tmp_path / "run", *extra)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_image_size_of_a_vit_cannot_be_changed(arguments, vit, tmp_path):
-    argv = [*arguments, "--source", vit, "--resize", "72", "--image-size", "64"]
-    assert "that of the ViT" in printed_error(*argv, "--out", tmp_path / "run")
-
-
-def test_broken_images_are_refused_or_left_out(arguments, digits, finished, tmp_path):
-    data = Path(shutil.copytree(digits, tmp_path / "data"))
-    (data / "3" / "broken.png").write_bytes(b"no image")
-    argv = [*arguments, "--data", data]
-    assert "broken.png" in printed_error(*argv, "--out", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    assert ", 1 broken one left out; " in run(*argv, "--skip-broken", out=tmp_path / "run")
 
 
 def test_a_folder_of_something_else_is_refused(finished, arguments, tmp_path):

@@ -54,13 +54,10 @@ def test_a_folder_of_train_and_test_keeps_its_split(tmp_path, test_name):
     assert set(names(drawn.train)) < set(names(whole.train))
 
 
-def test_classes_may_be_called_train_and_test(tmp_path):
-    data = open_data(folder(tmp_path, train=2, test=2), train_per_class=1, seed=0)
-    assert data.classes == ("test", "train")
-
-
-def test_only_images_in_class_folders_count_and_folders_in_them(tmp_path):
-    data = folder(tmp_path, ant=2, cat=2)
+def test_only_images_in_class_folders_count_and_folders_and_links_in_them(tmp_path):
+    data = folder(tmp_path, ant=2, test=2)  # a class may be called so
+    folder(tmp_path.with_name("elsewhere"), cat=2)
+    (tmp_path / "cat").symlink_to(tmp_path.with_name("elsewhere") / "cat")
     image = (tmp_path / "ant" / "0.png").read_bytes()
     for name in ("loose.png", ".hidden/0.png", "ant/.0.png", "ant/notes.txt", "cat/big/2.JPG"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -68,74 +65,70 @@ def test_only_images_in_class_folders_count_and_folders_in_them(tmp_path):
     train, test, classes, *_ = open_data(data, train_per_class=1, seed=0)
     found = sorted(names(train) + names(test))
     shorter = [name.removeprefix(data + "/") for name in found]
-    assert classes == ("ant", "cat")
-    assert shorter == ["ant/0.png", "ant/1.png", "cat/0.png", "cat/1.png", "cat/big/2.JPG"]
-
-
-def test_links_to_folders_elsewhere_are_followed(tmp_path):
-    folder(tmp_path / "elsewhere", cat=2)
-    data = folder(tmp_path / "data", ant=2)
-    (tmp_path / "data" / "cat").symlink_to(tmp_path / "elsewhere" / "cat")
-    assert open_data(data, train_per_class=1, seed=0).classes == ("ant", "cat")
+    assert classes == ("ant", "cat", "test")
+    assert shorter[:5] == ["ant/0.png", "ant/1.png", "cat/0.png", "cat/1.png", "cat/big/2.JPG"]
+    assert shorter[5:] == ["test/0.png", "test/1.png"]
 
 
 # --- which folders are refused
 
 
-def test_what_is_no_folder(tmp_path):
-    refused(r"got '.*nowhere', which does not exist", tmp_path / "nowhere")
-    (tmp_path / "data.zip").touch()
-    refused(r"got the file '.*data\.zip'\. Unpack", tmp_path / "data.zip")
+def at(root, **splits):
+    """Write a folder of images for every split and return the root."""
+    for split, classes in splits.items():
+        folder(root / split, **classes)
+    return root
 
 
-def test_a_folder_without_images_in_class_folders(tmp_path):
-    refused(r"folder of images for each class, got none in", tmp_path)
-    (tmp_path / "0.png").write_bytes(encoded(halves()))
-    refused(r"folder of images for each class, got none in", tmp_path)
-    (tmp_path / "ant").mkdir()
-    refused(r"folder of images for each class, got none in", tmp_path)
+ONLY_ANT, BOTH = {"ant": 3}, {"ant": 5, "cat": 4}
+UNFIT = {
+    "nowhere": (lambda root: root / "nowhere", r"got '.*nowhere', which does not exist", {}),
+    "empty": (lambda root: root, r"folder of images for each class, got none in", {}),
+    "an empty class": (
+        lambda root: folder(root, ant=2, bee=0, cat=2),
+        r"got none in '.*bee' \(of 1 such",
+        {},
+    ),
+    "one class": (lambda root: folder(root, **ONLY_ANT), r"at least 2 classes, got only 'ant'", {}),
+    "too few": (
+        lambda root: folder(root, **BOTH),
+        r"5 or more .* on 4 and test .* 4 of 'cat'",
+        {"train_per_class": 4},
+    ),
+    "too few to train on": (
+        lambda root: at(root, train=BOTH, test=ONLY_ANT),
+        r"5 or more .* on 5, got 4 of 'cat'",
+        {"train_per_class": 5},
+    ),
+    "a class of the test alone": (
+        lambda root: at(root, train=BOTH, val={"ant": 2, "yak": 2}),
+        r"got 'yak' in '.*val' only",
+        {},
+    ),
+    "no number per class": (
+        lambda root: folder(root, **BOTH),
+        r"split of its own where `--train-per-class`",
+        {"train_per_class": None},
+    ),
+}
 
 
-def test_an_empty_class(tmp_path):
-    refused(r"got none in '.*bee' \(of 1 such", folder(tmp_path, ant=2, bee=0, cat=2))
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_folder_that_does_not_fit_is_refused_before_an_image_is_read(tmp_path, monkeypatch, case):
+    write, match, options = UNFIT[case]
+    monkeypatch.delattr("optax_dtnh.finetune.dataset.check_images")
+    refused(match, write(tmp_path), **options)
 
 
-def test_one_class_only(tmp_path):
-    refused(r"at least 2 classes, got only 'ant'", folder(tmp_path, ant=3))
-
-
-def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+def test_what_is_no_folder_or_cannot_be_read(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", path)
 
+    (tmp_path / "data.zip").touch()
+    refused(r"got the file '.*data\.zip'\. Unpack", tmp_path / "data.zip")
     data = folder(tmp_path, ant=2, cat=2)
     monkeypatch.setattr("os.scandir", denied)  # root may read everything
     refused(r"can be read, got '.*' \(Permission denied\)", data)
-
-
-def test_too_few_images_of_a_class_are_found_before_any_is_read(tmp_path, monkeypatch):
-    data = folder(tmp_path, ant=5, cat=4)
-    open_data(data, train_per_class=3, seed=0)
-    monkeypatch.delattr("optax_dtnh.finetune.dataset.check_images")
-    refused(r"5 or more .* on 4 and test .* 4 of 'cat'", data, train_per_class=4)
-
-
-def test_too_few_training_images_of_a_class(tmp_path):
-    folder(tmp_path / "train", ant=5, cat=4)
-    folder(tmp_path / "test", ant=1)
-    refused(r"5 or more .* on 5, got 4 of 'cat'", tmp_path, train_per_class=5)
-    open_data(str(tmp_path), train_per_class=4, seed=0)
-
-
-def test_a_class_to_test_that_is_not_trained(tmp_path):
-    folder(tmp_path / "train", ant=2, cat=2)
-    folder(tmp_path / "val", ant=2, yak=2)
-    refused(r"got 'yak' in '.*val' only", tmp_path)
-
-
-def test_a_flat_folder_without_a_number_per_class(tmp_path):
-    data = folder(tmp_path, ant=2, cat=2)
-    refused(r"split of its own where `--train-per-class`", data, train_per_class=None)
 
 
 @pytest.mark.parametrize("target", ["..", "loop", "../.."])
@@ -146,12 +139,6 @@ def test_a_link_to_a_folder_around_it_or_to_itself(tmp_path, target):
         (tmp_path / "ring").symlink_to("data")  # by another name
         data = str(tmp_path / "ring")
     refused(r"no link to a folder around it, got '.*loop.*'", data)
-
-
-def test_a_class_that_is_a_link_to_its_folder(tmp_path):
-    data = folder(tmp_path, ant=2, cat=2)
-    (tmp_path / "dog").symlink_to(".")
-    refused(r"no link to a folder around it, got '.*dog'", data)
 
 
 # --- which images are refused
@@ -165,28 +152,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", [*BROKEN, "gone.jpg"])
 def test_a_broken_image_is_named_with_the_reason(tmp_path, name):
     data = folder(tmp_path, ant=3, cat=3)
-    content, reason = BROKEN[name]
-    (tmp_path / "cat" / name).write_bytes(content)
-    refused(
-        rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 broken one am", data
-    )
-
-
-def test_a_link_that_leads_nowhere_is_a_broken_image(tmp_path):
-    data = folder(tmp_path, ant=3, cat=3)
-    (tmp_path / "cat" / "gone.jpg").symlink_to("nowhere")
-    refused(r"gone\.jpg' \(.*No such file", data)
-
-
-def test_all_broken_images_are_counted(tmp_path):
-    folder(tmp_path / "train", ant=3, cat=3)
-    folder(tmp_path / "test", ant=3, cat=3)
-    for place in ("train/cat", "test/ant", "test/cat"):
-        (tmp_path / place / "9.jpg").write_bytes(b"")
-    refused(r"train/cat/9\.jpg' .* first of 3 broken ones among 15", tmp_path)
+    content, reason = BROKEN.get(name, (None, "No such file"))
+    path = tmp_path / "cat" / name
+    path.symlink_to("nowhere") if content is None else path.write_bytes(content)
+    match = rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 broken one am"
+    refused(match, data)
 
 
 def test_broken_images_are_left_out_on_request(tmp_path):
@@ -199,11 +172,11 @@ def test_broken_images_are_left_out_on_request(tmp_path):
 
 
 def test_too_few_images_are_left(tmp_path):
-    folder(tmp_path / "train", ant=3, cat=3)
-    data = str(tmp_path / "train")
+    data = folder(tmp_path / "train", ant=3, cat=3)
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"")
     match = r"3 or more readable images .* got 2 of 'cat'"
     refused(match, data, train_per_class=2, skip_broken=True)
     folder(tmp_path / "test", ant=1)
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
+    refused(r"first of 2 broken ones among 7", tmp_path)
     refused(r"to train on and to test on, got 2 and 0 in", tmp_path, skip_broken=True)

@@ -131,14 +131,6 @@ def check_the_end(process):
 
 
 @slow
-def test_in_the_first_compilation_the_first_steps_are_saved(arguments, tmp_path):
-    with started(arguments, tmp_path / "run", JAX_LOG_COMPILES="1") as process:
-        until(iter(process.stderr.readline, ""), "Compiling jit(step)")
-        process.send_signal(signal.SIGINT)
-        check_the_end(process)
-
-
-@slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_decoding_processes_leave_a_signal_of_the_terminal_to_the_run_and_end_with_it(
     arguments, tmp_path, number

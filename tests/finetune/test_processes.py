@@ -147,20 +147,20 @@ def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, star
 
 
 @slow
-def test_a_process_that_fails_by_itself_ends_with_its_own_words(arguments, tmp_path, start):
+@pytest.mark.parametrize(
+    ("differing", "message"),
+    [
+        (["--batch-size", "9"], "error: `--batch-size` should be a multiple of the number of"),
+        (["--seed", "1"], "where seed was 0 and is 1"),
+    ],
+)
+def test_a_process_that_fails_by_itself_or_differs_ends_with_its_own_words(
+    arguments, tmp_path, start, differing, message
+):
     out = tmp_path / "run"
-    group = start(arguments, out, 2, differing=["--batch-size", "9"])
+    group = start(arguments, out, 2, differing=differing)
     assert group[1].wait(timeout=120) == 2
-    assert "error: `--batch-size` should be a multiple of the number of" in printed(out, 1)
-    assert group[0].wait(timeout=ENDED_S) in (1, -signal.SIGABRT)
-
-
-@slow
-def test_all_processes_are_to_have_the_same_settings(arguments, tmp_path, start):
-    out = tmp_path / "run"
-    group = start(arguments, out, 2, differing=["--seed", "1"])
-    assert group[1].wait(timeout=120) == 2
-    assert "where seed was 0 and is 1" in printed(out, 1)
+    assert message in printed(out, 1)
     assert group[0].wait(timeout=ENDED_S) in (1, -signal.SIGABRT)
 
 

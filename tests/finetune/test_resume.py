@@ -40,11 +40,13 @@ def wait_for_a_save(process, folder):
         time.sleep(0.01)
 
 
-def check_kills(arguments, folder, moments, steps):
-    """A run killed so many times ends in the same bits, and each line of its log is there once."""
+@pytest.mark.parametrize(
+    ("moments", "steps"), [(3, 100), pytest.param(20, 600, marks=pytest.mark.long)]
+)
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path, moments, steps):
     argv = [*arguments, "--method", "feature_distance+dtnh", "--reference-decay", "0.9"]
     argv += ["--steps", steps, "--save-every", "2", "--log-every", "3"]
-    whole, killed, rng = folder / "whole", folder / "killed", random.Random(0)
+    whole, killed, rng = tmp_path / "whole", tmp_path / "killed", random.Random(0)
     assert started(argv, whole).wait(timeout=300) == 0
     for _ in range(moments):
         process = started(argv, killed)
@@ -56,15 +58,6 @@ def check_kills(arguments, folder, moments, steps):
     files = [out / "model.safetensors" for out in (whole, killed)]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert [x["loss"] for x in log_of(whole)] == [x["loss"] for x in log_of(killed)]
-
-
-def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path):
-    check_kills(arguments, tmp_path, moments=3, steps=100)
-
-
-@pytest.mark.long
-def test_a_run_killed_at_twenty_moments_ends_in_the_same_bits(arguments, tmp_path):
-    check_kills(arguments, tmp_path, moments=20, steps=600)
 
 
 WITH_A_LIMIT = """

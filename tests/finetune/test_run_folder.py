@@ -33,6 +33,8 @@ def out(tmp_path):
 def test_a_run_finds_its_own_folder_again(out):
     recorded = run_folder.check(out, settings("--workers", "3"))  # which changes no weight
     run_folder.claim(out, settings(), FACTS, recorded)
+    found = json.loads((out / run_folder.SETTINGS).read_text())["found"]
+    assert found == {"classes": 3, "broken_images": ["a.png"]}
     assert not run_folder.is_finished(out)
 
 
@@ -46,7 +48,7 @@ def test_other_settings_and_other_data_are_refused(out):
         run_folder.claim(out, settings(), FACTS | {"classes": 4}, recorded)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": 1, "found": {}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": 1, "found": {}}'])
 def test_a_damaged_record_is_refused(out, text):
     (out / run_folder.SETTINGS).write_text(text)
     with pytest.raises(UsageError, match="got a damaged one"):
@@ -58,29 +60,19 @@ def test_what_a_killed_claim_has_left_does_not_count(tmp_path):
     assert run_folder.check(tmp_path, settings()) is None
 
 
-def test_a_folder_is_of_one_process_until_that_ends(tmp_path):
-    with run_folder.locked(tmp_path):
-        with (
-            pytest.raises(UsageError, match="`--out` should be a folder that no other process"),
-            run_folder.locked(tmp_path),
-        ):
-            pass
-    with run_folder.locked(tmp_path):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_killed_process_no_longer_has_the_folder(tmp_path):
+def test_a_folder_is_of_one_process_until_that_is_gone(tmp_path):
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     with process:
         assert process.stdout.readline() == b"begun\n"
-        with pytest.raises(UsageError, match="no other process"), run_folder.locked(tmp_path):
+        message = "`--out` should be a folder that no other process"
+        with pytest.raises(UsageError, match=message), run_folder.locked(tmp_path):
             pass
         process.kill()
         process.wait()
     with run_folder.locked(tmp_path):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 # --- what is written
@@ -120,24 +112,3 @@ def test_a_summary_weighs_conflicts_by_steps_and_takes_the_median_speed():
     assert found["conflict"] == pytest.approx(3 / 11)
     assert found["images_per_second"] == 5.0
     assert run_folder.summed_up([entry(2, None, None)])["conflict"] is None
-
-
-@pytest.mark.parametrize(("conflict", "panels"), [(0.5, 3), (None, 2)])
-def test_without_a_regularizer_the_figure_has_no_panel_of_conflicts(
-    tmp_path, monkeypatch, conflict, panels
-):
-    from matplotlib.figure import Figure
-
-    drawn, savefig = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda f, *a, **k: (drawn.append(f), savefig(f, *a, **k))
-    )
-    run_folder.draw(tmp_path / "f.png", [entry(1, conflict, None), entry(2, conflict, None)], "t")
-    assert [len(figure.axes) for figure in drawn] == [panels]
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_record_is_json_that_people_can_read(out):
-    recorded = json.loads((out / run_folder.SETTINGS).read_text())
-    assert recorded["settings"]["method"] == "l2_sp+dtnh"
-    assert recorded["found"] == {"classes": 3, "broken_images": ["a.png"]}

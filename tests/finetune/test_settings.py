@@ -33,23 +33,16 @@ def test_a_regularizer_has_its_published_weight_and_dtnh_its_rule(name):
     assert (plain.rule, protected.rule) == ("plain", "truncate")
     assert plain.regularizer == protected.regularizer == name
     assert plain.form == protected.form == "before"
+    none = settings("--method", "finetune")
+    assert (none.form, none.weight, none.rule) == (None, None, None)
 
 
-def test_finetune_has_no_regularizer():
-    given = settings("--method", "finetune")
-    assert (given.form, given.weight, given.rule) == (None, None, None)
-
-
-def test_options_win_over_defaults():
+def test_options_win_over_defaults_and_are_written_as_json():
     argv = ["--weight", "0", "--form", "decoupled", "--rule", "drop", "--method", "delta+dtnh"]
     given = settings(*argv, "--layers", "stem", "stage1", "--reference-decay", ".9", "--fsdp")
     assert (given.weight, given.form, given.rule) == (0, "decoupled", "drop")
     assert (given.layers, given.reference_decay, given.fsdp) == (("stem", "stage1"), 0.9, True)
-
-
-def test_settings_are_written_as_json():
-    given = asdict(settings("--method", "delta", "--layers", "stem"))
-    assert json.loads(json.dumps(given)) == given | {"layers": ["stem"]}
+    assert json.loads(json.dumps(asdict(given))) == asdict(given) | {"layers": ["stem", "stage1"]}
 
 
 def test_a_run_is_resumed_with_other_settings_that_no_weight_depends_on():
@@ -61,53 +54,32 @@ def test_the_forms_of_the_options_are_those_that_exist():
 
 
 REFUSED = {
-    "zero steps": (["--steps", "0"], "--steps: it should be a whole number from 1 to"),
-    "half a step": (["--steps", "1.5"], "--steps: it should be a whole number"),
-    "a large seed": (["--seed", "4294967296"], "--seed: it should be a whole number from 0"),
-    "words": (
-        ["--learning-rate", "fast"],
-        "--learning-rate: it should be a number > 0, got 'fast'",
-    ),
-    "zero": (["--learning-rate", "0"], "should be a number > 0"),
-    "infinity": (["--weight", "1e999"], "--weight: it should be a number >= 0"),
-    "not a number": (["--weight", "nan"], "should be a number >= 0"),
-    "a decay of 1": (["--reference-decay", "1"], "above 0 and below 1"),
-    "an abbreviation": (["--step", "3"], "unrecognized arguments: --step"),
-    "an unknown form": (["--form", "after"], "invalid choice: 'after'"),
-    "an unknown method": (["--method", "l1"], "invalid choice: 'l1'"),
-    "a weight of nothing": (
-        ["--method", "finetune", "--weight", "1"],
-        "`--weight` should come with",
-    ),
-    "a form of nothing": (
-        ["--method", "finetune", "--form", "before"],
-        "`--form` should come with",
-    ),
-    "a rule of plain": (
-        ["--method", "bss", "--rule", "drop"],
-        "`--rule` should come with a method",
-    ),
-    "a reference of plain": (
-        ["--method", "bss", "--reference-decay", "0.9"],
-        "`--reference-decay` should come with a method that ends in +dtnh",
-    ),
-    "layers of l2_sp": (["--layers", "stem"], "`--layers` should come with feature_distance"),
-    "momentum of adam": (
-        ["--form", "momentum", "--optimizer", "adam"],
-        "`--form momentum` should come with --optimizer sgd, got adam",
-    ),
-    "metric of sgd": (["--form", "metric"], "`--form metric` should come with --optimizer adam"),
-    "metric of an average": (
-        ["--form", "metric", "--optimizer", "adam", "--reference-decay", "0.9"],
-        "`--reference-decay` should come with another form",
-    ),
-    "one of some processes": (["--distributed", "host:1"], "`--distributed` should have HOST:PORT"),
+    "--steps 0": "--steps: it should be a whole number from 1 to",
+    "--steps 1.5": "--steps: it should be a whole number",
+    "--seed 4294967296": "--seed: it should be a whole number from 0",
+    "--learning-rate fast": "--learning-rate: it should be a number > 0, got 'fast'",
+    "--learning-rate 0": "should be a number > 0",
+    "--weight 1e999": "--weight: it should be a number >= 0",
+    "--weight nan": "should be a number >= 0",
+    "--reference-decay 1": "above 0 and below 1",
+    "--step 3": "unrecognized arguments: --step",  # no abbreviations
+    "--form after": "invalid choice: 'after'",
+    "--method l1": "invalid choice: 'l1'",
+    "--method finetune --weight 1": "`--weight` should come with",
+    "--method finetune --form before": "`--form` should come with",
+    "--method bss --rule drop": "`--rule` should come with a method",
+    "--method bss --reference-decay 0.9": "should come with a method that ends in +dtnh",
+    "--layers stem": "`--layers` should come with feature_distance",
+    "--form momentum --optimizer adam": "should come with --optimizer sgd, got adam",
+    "--form metric": "`--form metric` should come with --optimizer adam",
+    "--form metric --optimizer adam --reference-decay 0.9": "should come with another form",
+    "--distributed host:1": "`--distributed` should have HOST:PORT",
 }
 
 
-@pytest.mark.parametrize(("argv", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_mistake_costs_one_line(argv, message):
-    assert message in printed_error(*REQUIRED, *argv)
+@pytest.mark.parametrize("argv", REFUSED)
+def test_a_mistake_costs_one_line(argv):
+    assert REFUSED[argv] in printed_error(*REQUIRED, *argv.split())
 
 
 def test_what_is_missing_is_named():
@@ -123,20 +95,14 @@ def test_the_address_of_a_process_is_that_of_jax():
     assert finetune._address(["host:1", "4", "2"]) == address
 
 
-def texts():
-    """Every piece of text in the package of the command, with its file."""
-    for path in (ROOT / "optax_dtnh" / "finetune").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield path.name, node.value
-
-
 def test_every_option_that_a_message_names_exists():
     options = set(OF_OTHERS)
     for command in ("train", "evaluate", "predict"):
         with contextlib.redirect_stdout(io.StringIO()) as shown, pytest.raises(SystemExit):
             finetune.main([command, "--help"])
         options |= set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", shown.getvalue(), re.MULTILINE))
-    named = {(file, name) for file, text in texts() for name in re.findall("--[a-z][a-z_-]*", text)}
-    assert len(named) > 30
-    assert not {(file, name) for file, name in named if name not in options}
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "optax_dtnh/finetune").glob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    named = {name for x in nodes for name in re.findall("--[a-z][a-z_-]*", str(x.value))}
+    assert len(named) > 20
+    assert named <= options
