@@ -118,15 +118,16 @@ def test_parameters_and_the_anchor_can_be_donated_together():
     assert_equal(optax.tree.get(state, "anchor"), expected)
 
 
-@pytest.mark.parametrize("form", ["before", "momentum", "decoupled"])
-def test_a_smoothed_reference_goes_into_every_form_that_has_one(form):
-    smoothed = of_form(form, "sgd", "bss+dtnh", more=("--reference-decay", "0.9"))
-    assert norm(minus(of_form(form, "sgd", "bss+dtnh"), smoothed)) > 0
-
-
-def test_the_rule_is_that_of_the_settings():
-    other = of_form("before", "sgd", "bss+dtnh", more=("--rule", "drop"))
-    assert norm(minus(of_form("before", "sgd", "bss+dtnh"), other)) > 0
+@pytest.mark.parametrize(
+    ("form", "more"),
+    [
+        *((form, ("--reference-decay", "0.9")) for form in ("before", "momentum", "decoupled")),
+        ("before", ("--rule", "drop")),
+    ],
+)
+def test_the_reference_and_the_rule_are_those_of_the_settings(form, more):
+    other = of_form(form, "sgd", "bss+dtnh", more=more)
+    assert norm(minus(of_form(form, "sgd", "bss+dtnh"), other)) > 0
 
 
 @pytest.mark.parametrize("form", ["before", "momentum", "decoupled"])
@@ -143,30 +144,20 @@ def test_without_dtnh_a_form_keeps_the_whole_regularizer(form):
 # --- the head, and methods without a regularizer
 
 
-def update_of_ones(*argv):
-    """The first update for a loss gradient of zero and a regularizer gradient of one."""
+@pytest.mark.parametrize("method", ["l2_sp", "feature_distance+dtnh", "finetune"])
+def test_the_head_is_not_regularized_but_decays(method):
+    """The loss gradient is zero, the regularizer's one; finetune decays all and ignores it."""
     start, params, _ = data()
     zeros, ones = (jax.tree.map(lambda x, v=v: jnp.full_like(x, v), start) for v in (0, 1))
-    tx = methods.transformation(settings(*argv))
-    return tx.update(GradientPair(zeros, ones), tx.init(start), params)[0]
-
-
-@pytest.mark.parametrize("method", ["l2_sp", "feature_distance+dtnh"])
-def test_the_head_is_not_regularized_but_decays(method):
-    start, params, _ = data()
-    updates = update_of_ones("--method", method, "--weight", "7", "--head-decay", "0.5")
-    r = (
-        minus(params, start)["stem"]
-        if method == "l2_sp"
-        else jax.tree.map(jnp.ones_like, start)["stem"]
-    )
-    assert_close(updates["stem"], jax.tree.map(lambda r: -RATE * 7 * r, r))
-    assert_close(updates["head"], jax.tree.map(lambda w: -RATE * 0.5 * w, params["head"]))
-
-
-def test_finetune_decays_everything_and_ignores_the_second_gradient():
-    updates = update_of_ones("--method", "finetune", "--weight-decay", "0.5")
-    assert_close(updates, jax.tree.map(lambda w: -RATE * 0.5 * w, data()[1]))
+    decays = "--weight-decay" if method == "finetune" else "--head-decay"
+    weight = () if method == "finetune" else ("--weight", "7")
+    tx = methods.transformation(settings("--method", method, decays, "0.5", *weight))
+    updates = tx.update(GradientPair(zeros, ones), tx.init(start), params)[0]
+    pulls = {"l2_sp": minus(params, start), "feature_distance+dtnh": ones}
+    stem = jax.tree.map(lambda r: -RATE * 7 * r, pulls.get(method, start)["stem"])
+    decayed = jax.tree.map(lambda w: -RATE * 0.5 * w, params)
+    assert_close(updates["stem"], decayed["stem"] if method == "finetune" else stem)
+    assert_close(updates["head"], decayed["head"])
 
 
 def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
@@ -181,33 +172,25 @@ def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
 # --- regularizers
 
 
-def jitted(name):
-    return quickly(methods.REGULARIZERS[name].function)
-
-
-def test_the_published_reductions_are_those_of_the_page():
+def test_the_published_reductions_and_temperature_are_those_of_the_page():
     f, f_s = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
-    student, teacher = (methods.Outputs({"a": x}, x.mean((1, 2)), None) for x in (f, f_s))
-    equal = {"a": jnp.full(5, 1 / 5)}
-    distance = jitted("feature_distance")(student, teacher, None, 2.0)
-    np.testing.assert_allclose(distance, 0.5 * np.sum((f - f_s) ** 2), rtol=1e-5)
-    delta = jitted("delta")(student, teacher, equal, 2.0)
-    np.testing.assert_allclose(delta, 0.5 * np.sum((f - f_s) ** 2) / 9, rtol=1e-5)
-
-
-def test_distillation_has_the_temperature_of_the_settings():
-    student, teacher = jax.random.normal(jax.random.key(0), (2, 4, 5))
-    given = [methods.Outputs({}, x, x) for x in (student, teacher)]
-    for t in (1.0, 3.0):
-        value = jitted("distillation")(*given, None, t)
-        expected = regularizers.distillation(student, teacher, temperature=t)
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
-
-
-def test_bss_sees_the_pooled_features_and_needs_no_teacher():
-    pooled = jax.random.normal(jax.random.key(0), (4, 5))
-    value = methods.REGULARIZERS["bss"].function(methods.Outputs({}, pooled, None), None, None, 2.0)
-    np.testing.assert_allclose(value, jnp.linalg.svd(pooled)[1][-1] ** 2, rtol=1e-4)
+    pooled = [x.mean((1, 2)) for x in (f, f_s)]
+    student, teacher = (
+        methods.Outputs({"a": x}, y, y) for x, y in zip((f, f_s), pooled, strict=True)
+    )
+    squares = np.sum((f - f_s) ** 2)
+    expected = {
+        "feature_distance": 0.5 * squares,
+        "delta": 0.5 * squares / 9,
+        "distillation": regularizers.distillation(*pooled, temperature=2.0),
+        "bss": np.linalg.svd(pooled[0])[1][-1] ** 2,
+    }
+    for name, value in expected.items():
+        found = quickly(methods.REGULARIZERS[name].function)
+        given = student, teacher, {"a": jnp.full(5, 1 / 5)}
+        np.testing.assert_allclose(found(*given, 2.0), value, rtol=1e-4, err_msg=name)
+        other = abs(found(*given, 3.0) - value) > 1e-3 * value
+        assert other == (name == "distillation"), name
     teachers = {name for name, regularizer in methods.REGULARIZERS.items() if regularizer.teacher}
     assert teachers == {"feature_distance", "distillation", "delta"}
 

@@ -16,8 +16,7 @@ from safetensors.numpy import save_file
 
 from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
 
-DTYPES = ["float64", "float32", "float16", "bfloat16", "complex64", "bool"]
-DTYPES += [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+DTYPES = ["float64", "float32", "float16", "bfloat16", "complex64", "bool", "int64", "uint8"]
 ARRAYS = {
     "fc.weight": np.arange(6, dtype="float32").reshape(2, 3),
     "fc.bias": np.array([0.1, -3e38], "float32"),
@@ -64,19 +63,16 @@ def test_names_shapes_dtypes_and_metadata_come_before_the_data(path):
     assert open_checkpoint(str(capitals)).metadata == {}
 
 
-def test_the_data_is_read_only_on_demand(path):
+def test_arrays_are_read_bit_for_bit_and_only_on_demand(path):
     file = open_checkpoint(path)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"`source` should be a whole safetensors file, got .*wei"):
-        file.read()
-
-
-def test_arrays_are_read_bit_for_bit(path):
-    arrays = open_checkpoint(path).read()
+    arrays = file.read()
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"`source` should be a whole safetensors file, got .*wei"):
+        file.read()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -226,9 +222,6 @@ def test_a_single_bad_weight_is_found(value, dtype, path):
 def test_bad_weights_are_listed_sorted_and_at_most_ten(path):
     arrays = {f"layer{i:02}": np.array([np.nan]) for i in reversed(range(13))}
     with pytest.raises(ValueError, match=r"in layer00, layer01, .*layer09 and 3 more of .*weights"):
-        check_finite(path, ARRAYS | arrays)
-    arrays = dict(list(arrays.items())[3:])
-    with pytest.raises(ValueError, match=r"in layer00, layer01, .*layer09 of .*weights"):
         check_finite(path, ARRAYS | arrays)
 
 

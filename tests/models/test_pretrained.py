@@ -117,22 +117,12 @@ def test_the_model_is_in_training_mode_and_computes_in_the_dtype_that_is_asked_f
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("bfloat16")}
 
 
-def test_a_source_on_the_hub_is_fetched_as_told(monkeypatch, resnet, tmp_path):
+def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, resnet, tmp_path):
     path, asked = saved(resnet, tmp_path), []
-
-    def hub_file(source, **options):
-        asked.append((source, options))
-        return path
-
-    monkeypatch.setattr(module, "hub_file", hub_file)
+    monkeypatch.setattr(module, "hub_file", lambda *args, **how: asked.append((args, how)) or path)
     options = {"download": True, "cache_dir": tmp_path, "endpoint": "http://localhost"}
     load_pretrained("hf:owner/name", **options)
-    load_pretrained(str(path))
-    assert asked == [("hf:owner/name", options)]
-
-
-def test_the_digest_is_compared(resnet, tmp_path):
-    path = saved(resnet, tmp_path)
+    assert asked == [(("hf:owner/name",), options)]
     with pytest.raises(ValueError, match="`sha256` should be the digest of"):
         load_pretrained(path, sha256="0" * 64)
 

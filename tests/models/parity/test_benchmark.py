@@ -1,7 +1,6 @@
 """The benchmark `benchmarks.parity`: its verdict, and real checkpoints as a source."""
 
 import functools
-import sys
 
 import pytest
 import torch
@@ -12,10 +11,6 @@ from benchmarks.parity import __main__ as parity
 from benchmarks.parity.compare import seeded_pair
 from benchmarks.parity.torch_models import LIBRARIES
 from optax_dtnh.models import ViT
-
-
-def test_every_library_has_a_case():
-    assert {case.library for case in parity.CASES} == LIBRARIES.keys()
 
 
 @pytest.fixture
@@ -59,17 +54,3 @@ def test_a_repository_is_taken_from_the_cache(vit, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     found = compared("hf:owner/name", tmp_path / "out")
     assert found == (0, ("hf:owner/name", "Hugging Face ViT"))
-
-
-@pytest.mark.parametrize("name", ["torch", "torchvision", "timm", "transformers"])
-def test_a_missing_package_is_named(name, monkeypatch):
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=f"`{name}`, with which models are compared"):
-        list(parity.of_cases())
-
-
-def test_a_file_that_does_not_exist_is_named_in_one_line(tmp_path, capsys):
-    with pytest.raises(SystemExit) as refusal:
-        parity.main(["--source", str(tmp_path / "none.safetensors"), "--out", str(tmp_path)])
-    assert refusal.value.code == 2
-    assert "none.safetensors" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """Files of torch: tensors as stored in either format, and nothing of a file is ever executed."""
 
-import argparse
 import collections
 import os
 import re
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
+from optax_dtnh.models._checkpoint import open_checkpoint
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
 formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -102,12 +101,6 @@ def test_a_tensor_named_model_is_no_wrapping(tmp_path):
     assert open_checkpoint(saved(content, tmp_path)).tensors.keys() == content.keys()
 
 
-def test_a_weight_that_is_nan_is_found_in_bfloat16(tmp_path):
-    path = saved({"x": torch.tensor([1.0, float("nan")], dtype=torch.bfloat16)}, tmp_path)
-    with pytest.raises(ValueError, match=r"NaN or infinity in x of .*model\.pth"):
-        check_finite(path, open_checkpoint(path).read())
-
-
 # --- files that hold something else
 
 OTHER = {
@@ -154,12 +147,6 @@ def test_a_malicious_file_executes_nothing_and_is_refused(zipped, tmp_path):
 
 
 @formats
-@pytest.mark.parametrize("content", [network(), {"args": argparse.Namespace(lr=0.1)}])
-def test_python_objects_are_refused(zipped, content, tmp_path):
-    assert refused(saved(content, tmp_path, zipped)).__cause__ is not None
-
-
-@formats
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_one_error_that_is_chained(zipped, keep, tmp_path):
     weights = collections.OrderedDict(x=torch.ones(500), y=torch.ones(500))
@@ -171,13 +158,6 @@ def test_a_truncated_file_is_one_error_that_is_chained(zipped, keep, tmp_path):
     assert error.__cause__ is not None
     path.write_bytes(whole)
     assert open_checkpoint(path).tensors.keys() == weights.keys()
-
-
-@pytest.mark.parametrize("start", [b"", b"PK\3\4", b"\x80\2"])
-def test_garbage_is_refused(start, tmp_path):
-    path = tmp_path / "model.pth"
-    path.write_bytes(start + bytes(np.random.default_rng(0).integers(0, 256, 500, "uint8")))
-    assert refused(path).__cause__ is not None
 
 
 def test_a_digest_is_compared_before_the_file_is_unpickled(tmp_path):
