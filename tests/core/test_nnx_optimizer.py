@@ -62,20 +62,6 @@ def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
     assert_equal(results[2], results[0])
 
 
-@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
-def test_a_model_that_is_not_split_leaves_its_statistics_where_they_are(graph):
-    """The trap of which the page on training loops warns: nothing of ours can see it."""
-    with nnx.set_graph_mode(graph):
-        model = nnx.Sequential(
-            nnx.Linear(3, 1, rngs=nnx.Rngs(0)), nnx.BatchNorm(1, rngs=nnx.Rngs(0))
-        )
-        optimizer = nnx.Optimizer(model, dtnh(0.5), wrt=nnx.Param)
-        _, pair = value_and_grad_pair(lambda model: losses(X, model(X)))(model)
-        assert nnx.state(pair.loss_grads, nnx.BatchStat)
-        optimizer.update(model, pair)
-    assert model.layers[1].mean[...] == 0
-
-
 def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
     model = Net(nnx.Rngs(0))
     start = nnx.to_pure_dict(nnx.state(model, nnx.Param))["backbone"]

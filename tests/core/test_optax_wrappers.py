@@ -180,6 +180,16 @@ def searching(tx):
 BACKTRACKING = searching(
     optax.scale_by_backtracking_linesearch(60, slope_rtol=0.3, decrease_factor=0.9)
 )
+# What their users mean.
+KERNEL_ALONE, UNFROZEN = on(["kernel"], lambda g: g), on(["kernel", "scale"], jnp.zeros_like)
+SKIPPED, MEANS = loops.skipping(({1, 2}, {1}), {1}), loops.every_other_step(mean)
+EVERY_SECOND = compiled(multi_steps(optax.identity()))
+
+
+def is_even(step):
+    return step % 2 == 0
+
+
 AROUND = {
     "chain(dtnh, ...)": after(down),
     "named_chain(dtnh, ...)": after(down)._replace(
@@ -195,45 +205,40 @@ AROUND = {
     'inject_hyperparams(dtnh, static_args="mask"), mask function': Row(
         injected("mask"), loops.other(mask=all_but_bias)
     ),
-    "masked(dtnh)": Row(wrapped(optax.masked, mask=KERNEL), on(["kernel"], lambda g: g)),
+    "masked(dtnh)": Row(wrapped(optax.masked, mask=KERNEL), KERNEL_ALONE),
     "masked(dtnh, mask_compatible_extra_args=True)": Row(
-        wrapped(optax.masked, mask=KERNEL, mask_compatible_extra_args=True),
-        on(["kernel"], lambda g: g),
+        wrapped(optax.masked, mask=KERNEL, mask_compatible_extra_args=True), KERNEL_ALONE
     ),
-    "partition({...: dtnh})": Row(wrapped(partition), on(["kernel"], lambda g: g)),
+    "partition({...: dtnh})": Row(wrapped(partition), KERNEL_ALONE),
     "partition({...: dtnh}, mask_compatible_extra_args=True)": Row(
-        wrapped(partition, mask_compatible_extra_args=True), on(["kernel"], lambda g: g)
+        wrapped(partition, mask_compatible_extra_args=True), KERNEL_ALONE
     ),
     "selective_transform(dtnh)": Row(
-        wrapped(optax.selective_transform, freeze_mask=BIAS),
-        on(["kernel", "scale"], jnp.zeros_like),
+        wrapped(optax.selective_transform, freeze_mask=BIAS), UNFROZEN
     ),
     "MultiSteps(dtnh)": Row(
-        wrapped(multi_steps),
-        loops.every_other_step(mean),
-        loops.every_other_step(lambda old, new: new),
-        jit=True,
+        wrapped(multi_steps), MEANS, loops.every_other_step(lambda old, new: new), jit=True
     ),
     "apply_if_finite(dtnh)": Row(
         wrapped(if_finite),
-        loops.skipping(({1, 2}, {1}), {1}),
+        SKIPPED,
         loops.skipping(({1, 3}, {1, 3}), {1}),
         gradients=loops.poisoned,
         jit=True,
     ),
     "apply_if_finite(chain(dtnh, apply_if_finite(...)))": Row(
         lambda use: if_finite(optax.chain(half(use), if_finite(optax.identity()))),
-        loops.skipping(({1, 2}, {1}), {1}),
+        SKIPPED,
         gradients=loops.poisoned,
         jit=True,
     ),
     "conditionally_transform(dtnh)": Row(
-        wrapped(optax.conditionally_transform, should_transform_fn=lambda step: step % 2 == 0),
+        wrapped(optax.conditionally_transform, should_transform_fn=is_even),
         loops.on_even_steps(lambda g: g),
         jit=True,
     ),
     "conditionally_mask(dtnh)": Row(
-        wrapped(optax.conditionally_mask, should_transform_fn=lambda step: step % 2 == 0),
+        wrapped(optax.conditionally_mask, should_transform_fn=is_even),
         loops.on_even_steps(zeros),
         jit=True,
     ),
@@ -287,18 +292,14 @@ BEFORE = {
     "chain(snapshot, dtnh)": before(optax.snapshot("size", optax.tree.norm)),
     "chain(freeze, dtnh)": before(
         optax.freeze(BIAS),
-        right=on(["kernel", "scale"], jnp.zeros_like),
+        right=UNFROZEN,
         wrong=loops.fed(lambda t, g, r, params: (loops.bias_to_zero(g), r)),
     ),
     "chain(MultiSteps(identity()), dtnh)": before(
-        compiled(multi_steps(optax.identity())),
-        right=loops.every_other_step(mean),
-        wrong=loops.averaged_before,
+        EVERY_SECOND, right=MEANS, wrong=loops.averaged_before
     ),
     "chain(scale_by_learning_rate, dtnh)": before(
-        optax.scale_by_learning_rate(0.1),
-        right=then(down, nothing),
-        wrong=each(down),
+        optax.scale_by_learning_rate(0.1), right=then(down, nothing), wrong=each(down)
     ),
     "chain(adam, dtnh)": before(
         optax.adam(0.1), right=then(optax.adam(0.1), nothing), wrong=each(optax.adam(0.1))
@@ -318,19 +319,13 @@ AFTER = {
         optax.partition({True: optax.adam(0.1), False: down}, KERNEL)
     ),
     "chain(dtnh, freeze)": after(
-        optax.freeze(BIAS),
-        right=on(["kernel", "scale"], jnp.zeros_like),
-        wrong=loops.followed(lambda t, d: loops.bias_to_zero(d)),
+        optax.freeze(BIAS), right=UNFROZEN, wrong=loops.followed(lambda t, d: loops.bias_to_zero(d))
     ),
     "chain(dtnh, flatten(...))": after(optax.flatten(optax.adam(0.1))),
-    "chain(dtnh, MultiSteps(...))": after(
-        compiled(multi_steps(optax.identity())),
-        right=loops.every_other_step(mean),
-        wrong=loops.averaged_after,
-    ),
+    "chain(dtnh, MultiSteps(...))": after(EVERY_SECOND, right=MEANS, wrong=loops.averaged_after),
     "chain(dtnh, apply_if_finite(...))": after(
         compiled(if_finite(optax.identity())),
-        right=loops.skipping(({1, 2}, {1}), {1}),
+        right=SKIPPED,
         wrong=loops.skipping(({1, 2, 3},) * 2, ()),
         gradients=loops.poisoned,
     ),
@@ -358,9 +353,7 @@ AFTER = {
         gradients=loops.steep,
     ),
     "chain(dtnh, scale_by_zoom_linesearch)": after(
-        searching(optax.scale_by_zoom_linesearch(9)),
-        extra=search_loss,
-        gradients=loops.steep,
+        searching(optax.scale_by_zoom_linesearch(9)), extra=search_loss, gradients=loops.steep
     ),
     "chain(dtnh, lbfgs)": after(
         compiled(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(9))),

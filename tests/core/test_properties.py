@@ -597,7 +597,7 @@ def by_rows(table):
 
 # Each structure is compiled or run anew: the short search stays on some of them.
 is_short = settings.get_current_profile_name() == "short"
-SOME = ("nested", "two", "nothing", "mixed", "float64", "unlike", "vector")
+SOME = ("nested", "nothing", "mixed", "float64", "unlike")
 
 
 @by_rows(HOLDS)
