@@ -30,6 +30,7 @@ KEPT = 2
 CHECKSUMS = "checksums.json"
 SHOWN = 5  # leaves in an error
 UNFINISHED = ""
+ROOM = ".room-"  # prefix of a file that shows whether the disk has room
 
 
 @contextmanager
@@ -45,6 +46,9 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
     )
     with run_folder.writing(folder):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        if processes.is_main():
+            for room in folder.glob(f"{ROOM}*"):  # of a killed process
+                room.unlink(missing_ok=True)
     with manager:
         yield manager
 
@@ -102,8 +106,9 @@ def _report(manager: ocp.CheckpointManager, damaged: dict[int, str], none_left: 
     texts = [f"step {step} ({text})" for step, text in damaged.items()]
     if texts and none_left:
         raise UsageError(
-            f"`--out` should have a checkpoint that can be restored, got only damaged ones in "
-            f"'{manager.directory}': {', '.join(texts)}. Delete that folder to train from the "
+            f"`--out` should have a checkpoint that can be restored, got none in "
+            f"'{manager.directory}': {', '.join(texts)}. If jax, optax or flax is of another "
+            "version now, install that of the run. Otherwise delete that folder to train from the "
             "start."
         )
     for text in texts:
@@ -173,7 +178,7 @@ def _reserve(folder: Path, leaves: list[jax.Array]) -> None:
     """
     shards = [shard for leaf in leaves for shard in leaf.addressable_shards]
     size = sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
-    room = folder / f".room-{jax.process_index()}"
+    room = folder / f"{ROOM}{jax.process_index()}"
     try:
         with room.open("wb") as file:
             if hasattr(os, "posix_fallocate"):

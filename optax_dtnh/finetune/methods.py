@@ -103,7 +103,7 @@ def transformation(settings: Settings) -> optax.GradientTransformation:
 def _regularized(settings: Settings) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
     options = {
-        "weight": 0.0 if settings.weight is None else settings.weight,
+        "weight": settings.weight,
         "mask": backbone_mask,
         "rule": getattr(optax_dtnh, settings.rule or "truncate"),
     }

@@ -97,34 +97,46 @@ def check(out: Path, settings: Settings) -> dict[str, Any] | None:
     return facts
 
 
-def claim(
-    out: Path, settings: Settings, facts: dict[str, Any], recorded: dict[str, Any] | None
-) -> None:
-    """Record the run in the folder, or compare the facts with the recorded ones.
+def claim(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
+    """Record the run in a locked folder, or compare it with the one that is recorded.
 
     Args:
-      out: Folder of the run, made if it does not exist.
+      out: Folder of the run.
       settings: Settings of the run.
       facts: Facts about its source and data.
-      recorded: Result of `check`.
 
     Raises:
-      UsageError: Source or data have changed, or the folder cannot be written to.
+      UsageError: The folder is another run's, source or data have changed, or it is not writable.
     """
-    if recorded is not None:
-        return _check_same(out, "source and data", _plain(facts), recorded)
-    with writing(out / SETTINGS):
-        out.mkdir(parents=True, exist_ok=True)
-    return write_json(out / SETTINGS, {"settings": asdict(settings), "found": facts})
+    if (recorded := check(out, settings)) is None:
+        write_json(out / SETTINGS, {"settings": asdict(settings), "found": facts})
+    else:
+        _check_same(out, "source and data", _plain(facts), recorded)
+
+
+def check_claimed(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
+    """Compare the run with what the main process has recorded.
+
+    Raises:
+      UsageError: Nothing is recorded here, or another run, source or data.
+    """
+    if (recorded := check(out, settings)) is None:
+        raise UsageError(
+            f"`--out` should be one folder that all processes see, got '{out}', where this process "
+            f"finds no {SETTINGS}. Name a folder of a shared file system."
+        )
+    _check_same(out, "source and data", _plain(facts), recorded)
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep the folder for this process, until it ends or is killed.
+    """Keep the folder, made if it does not exist, for this process until it ends or is killed.
 
     Raises:
-      UsageError: Another process has it.
+      UsageError: Another process has it, or it cannot be made.
     """
+    with writing(out / SETTINGS):
+        out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

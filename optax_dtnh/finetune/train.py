@@ -4,7 +4,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -75,15 +75,14 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
       SystemExit: A signal has stopped the training, after a checkpoint.
     """
     with processes.joined(distributed):
-        recorded = run_folder.check(out, settings)
+        run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
             if processes.is_main():
                 result = evaluate.in_words(run_folder.summary(out))
                 print(f"The run in {out} is finished. {result}")
             return
         run = open_run(settings, out)
-        _claim(run, recorded)
-        with run_folder.locked(out) if processes.is_main() else nullcontext():
+        with _claimed(run):
             _announce(run)
             model = _fit(run)
             if processes.is_main():
@@ -156,13 +155,17 @@ def _check_size(source: ResNet | ViT, preprocessing: Preprocessing) -> None:
         )
 
 
-def _claim(run: Run, recorded: dict[str, Any] | None) -> None:
-    if processes.is_main():
-        run_folder.claim(run.out, run.settings, run.facts, recorded)
-    processes.barrier("the folder is claimed")
-    if not processes.is_main():
-        recorded = run_folder.check(run.out, run.settings)
-        run_folder.claim(run.out, run.settings, run.facts, recorded)
+@contextmanager
+def _claimed(run: Run) -> Iterator[None]:
+    """Keep the folder for this run, recorded by the main process and compared by the others."""
+    facts = (run.out, run.settings, run.facts)
+    with run_folder.locked(run.out) if processes.is_main() else nullcontext():
+        if processes.is_main():
+            run_folder.claim(*facts)
+        processes.barrier("the folder is claimed")
+        if not processes.is_main():
+            run_folder.check_claimed(*facts)
+        yield
 
 
 def _announce(run: Run) -> None:
@@ -317,6 +320,11 @@ def _end(run: Run, model: ResNet | ViT) -> None:
     out, settings = run.out, run.settings
     evaluate.write(out, model, run.data.classes, run.preprocessing)
     log = run_folder.entries(out / run_folder.LOG)
+    if not log:
+        raise UsageError(
+            f"`--out` should hold the {run_folder.LOG} of its run, got none in '{out}'. Put "
+            f"it back, or delete {CHECKPOINTS} there to train from the start."
+        )
     trained = evaluate.read_model(out, asdict(settings))
     result = {"test_accuracy": evaluate.accuracy(trained, run.data.test)}
     title = f"{settings.method}: test accuracy {result['test_accuracy']:.1%}"

@@ -23,7 +23,8 @@ with run_folder.locked(pathlib.Path(sys.argv[1])):
 @pytest.fixture
 def out(tmp_path):
     """The folder of a run that has begun."""
-    run_folder.claim(tmp_path / "run", settings(), FACTS, None)
+    with run_folder.locked(tmp_path / "run"):
+        run_folder.claim(tmp_path / "run", settings(), FACTS)
     return tmp_path / "run"
 
 
@@ -31,8 +32,8 @@ def out(tmp_path):
 
 
 def test_a_run_finds_its_own_folder_again(out):
-    recorded = run_folder.check(out, settings("--workers", "3"))  # which changes no weight
-    run_folder.claim(out, settings(), FACTS, recorded)
+    run_folder.claim(out, settings("--workers", "3"), FACTS)  # which changes no weight
+    run_folder.check_claimed(out, settings(), FACTS)
     found = json.loads((out / run_folder.SETTINGS).read_text())["found"]
     assert found == {"classes": 3, "broken_images": ["a.png"]}
     assert not run_folder.is_finished(out)
@@ -43,9 +44,21 @@ def test_other_settings_and_other_data_are_refused(out):
         UsageError, match="same settings, got .* where seed was 0 and is 1; steps w"
     ):
         run_folder.check(out, settings("--seed", "1", "--steps", "7"))
-    recorded = run_folder.check(out, settings())
-    with pytest.raises(UsageError, match="same source and data, got .* where classes was 3 and is"):
-        run_folder.claim(out, settings(), FACTS | {"classes": 4}, recorded)
+    for compare in (run_folder.claim, run_folder.check_claimed):
+        with pytest.raises(UsageError, match="same source and data, got .* classes was 3 and is"):
+            compare(out, settings(), FACTS | {"classes": 4})
+
+
+def test_a_run_that_another_has_overtaken_does_not_take_its_folder(out):
+    before = (out / run_folder.SETTINGS).read_text()
+    with pytest.raises(UsageError, match="same settings, got .* where seed was 0 and is 1"):
+        run_folder.claim(out, settings("--seed", "1"), FACTS)
+    assert (out / run_folder.SETTINGS).read_text() == before
+
+
+def test_a_process_that_sees_another_folder_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="one folder that all processes see"):
+        run_folder.check_claimed(tmp_path, settings(), FACTS)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"settings": 1, "found": {}}'])

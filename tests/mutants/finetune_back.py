@@ -45,6 +45,12 @@ MUTANTS = [
     ),
     # the folder of a run
     Mutant(f"{FOLDER}/run_folder.py", " - set(FREE)", "", RUN_FOLDER),
+    Mutant(
+        f"{FOLDER}/run_folder.py",
+        "    if (recorded := check(out, settings)) is None:\n        write_json",
+        "    if (recorded := None) is None:\n        write_json",
+        RUN_FOLDER,
+    ),
     Mutant(f"{FOLDER}/run_folder.py", " | fcntl.LOCK_NB", " | fcntl.LOCK_SH", RUN_FOLDER),
     Mutant(f"{FOLDER}/run_folder.py", 'entry["step"] <= step', 'entry["step"] < step', RUN_FOLDER),
     Mutant(f"{FOLDER}/run_folder.py", "write(partial)", "write(path)", RUN_FOLDER),
