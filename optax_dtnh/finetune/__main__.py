@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import add_options, settings_of
 
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
-        chosen.act(chosen)
+        with interrupts.fatal():
+            chosen.act(chosen)
     except UsageError as error:
         options.error(str(error))
     except ModuleNotFoundError as error:
@@ -66,8 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"`{error.name}` is not installed, and the command needs it. Run "
             "`pip install 'optax-dtnh[finetune]'`."
         )
-    except KeyboardInterrupt:
-        options.exit(130, "\nStopped.\n")
 
 
 def parser() -> Parser:

@@ -88,7 +88,7 @@ def predict(out: Path, images: Sequence[Path]) -> None:
       UsageError: There is no finished run, or an image does not exist or cannot be read.
     """
     for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
-        print(f"{path}\t{label}\t{probability:.4f}")
+        print(f"{path}\t{label}\t{probability:.4f}", flush=True)
 
 
 def in_words(summary: dict[str, Any], images: int | None = None) -> str:

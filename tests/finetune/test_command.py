@@ -1,8 +1,10 @@
 """The command from outside: what a run leaves, how it is resumed and used, and what is refused."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -355,12 +357,17 @@ def test_a_missing_package_is_named_with_its_extra(arguments, tmp_path, monkeypa
         run(*arguments, out=tmp_path / "run")
 
 
-def test_a_stopped_evaluation_says_no_more(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "evaluate", raising(KeyboardInterrupt()))
+@pytest.mark.parametrize("module", [train, evaluate])
+def test_a_signal_ends_what_has_nothing_to_save_at_once(
+    arguments, tmp_path, monkeypatch, capfd, module
+):
+    command = module.__name__.rpartition(".")[2]
+    monkeypatch.setattr(module, command, lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as exit_info:
-        run(out=tmp_path, command="evaluate")
-    assert exit_info.value.code == 130
-    assert capsys.readouterr().err == "\nStopped.\n"
+        run(*(arguments if module is train else ()), out=tmp_path, command=command)
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == "\nStopped.\n"
 
 
 def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
@@ -372,6 +379,7 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
         "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
-        "assert new == {'optax_dtnh.finetune.' + x for x in ('__main__', 'errors', 'settings')}"
+        "own = ('__main__', 'errors', 'interrupts', 'settings')\n"
+        "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
