@@ -33,7 +33,9 @@ with its published weight and reduction.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 
-The data are split as in the run, so that no image it was trained on is among them.
+Without --data, these are the test images of the run: the model was trained on none of them. If the
+data have changed since, or with other --data, these are all images of the test split, or without
+one all images of the class folders. No check is made that the model was not trained on them.
 """
 PREDICT = "Print the most probable class of each image, and its probability."
 

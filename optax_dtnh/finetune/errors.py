@@ -1,6 +1,6 @@
 """The exception for everything that the user of the command can mend."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -23,3 +23,9 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise UsageError(str(error)) from error
+
+
+def listed(names: Sequence[str], shown: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -78,8 +78,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
         run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
             if processes.is_main():
-                result = evaluate.in_words(run_folder.summary(out))
-                print(f"The run in {out} is finished. {result}")
+                print(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
             return
         run = open_run(settings, out)
         with _claimed(run):
@@ -338,4 +337,8 @@ def _end(run: Run, model: ResNet | ViT) -> None:
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
     wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"
-    print(f"{evaluate.in_words(summary)} {wrote}")
+    print(f"{_result(summary)} {wrote}")
+
+
+def _result(summary: dict[str, Any]) -> str:
+    return evaluate.in_words(summary["test_accuracy"], summary["found"]["test_images"])

@@ -110,7 +110,9 @@ def test_a_run_leaves_what_people_keep(finished):
 def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
     out = finished()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert "is finished" in run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    shown = run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    assert "is finished" in shown
+    assert accuracy_in(shown) == (f"{summary_of(out)['test_accuracy']:.2%}", "160")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -241,7 +243,7 @@ def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
     out = finished() if dtype == "float32" else tmp_path / "run"
     run(*arguments, "--dtype", dtype, out=out)
     accuracy = summary_of(out)["test_accuracy"]
-    assert accuracy_in(run(out=out, command="evaluate")) == accuracy
+    assert accuracy_in(run(out=out, command="evaluate")) == (f"{accuracy:.2%}", "160")
     test = open_data(str(digits), train_per_class=4, seed=0).test
     examples = [test[i] for i in range(len(test))]
     lines = run(*(x["name"] for x in examples), out=out, command="predict").splitlines()
@@ -267,7 +269,20 @@ def test_what_fills_the_last_batch_does_not_count(finished, digits, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(digits / path.parent.name / path.name, path)
         shown = run("--data", folder, out=finished(), command="evaluate")
-        assert accuracy_in(shown) == hit
+        assert accuracy_in(shown) == (f"{hit:.2%}", "3")
+        assert " None is of class " in shown
+
+
+def test_other_data_are_tested_on_every_image_and_the_same_elsewhere_on_the_rest(
+    finished, digits, tmp_path
+):
+    data = Path(shutil.copytree(digits, tmp_path / "data"))
+    for removed, count in ((0, 160), (17, 30)):
+        for images in data.iterdir():
+            for path in sorted(images.iterdir())[:removed]:
+                path.unlink()
+        shown = run("--data", data, out=finished(), command="evaluate")
+        assert accuracy_in(shown)[1] == str(count)
 
 
 def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_path):
