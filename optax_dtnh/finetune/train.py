@@ -27,7 +27,7 @@ from optax_dtnh.finetune import (
 )
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
-from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.settings import Settings
@@ -173,7 +173,7 @@ def _announce(run: Run) -> None:
         left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
         print(
             f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
-            f"of {len(data.classes)} classes{left_out}; {run.mesh.size} x "
+            f"of {len(data.classes)} classes ({listed(data.classes)}){left_out}; {run.mesh.size} x "
             f"{jax.devices()[0].device_kind}",
             flush=True,
         )

@@ -58,7 +58,8 @@ def finished(arguments, tmp_path_factory):
     def finished_run(method="l2_sp+dtnh"):
         if method not in folders:
             folders[method] = tmp_path_factory.mktemp("runs") / method
-            run(*arguments, "--method", method, out=folders[method])
+            shown = run(*arguments, "--method", method, out=folders[method])
+            assert "of 10 classes (0, 1, 2, 3, 4 and 5 more)" in shown.splitlines()[0]
         return folders[method]
 
     return finished_run
