@@ -11,6 +11,7 @@ The options of a command are listed by `train --help`.
 import argparse
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,9 +34,9 @@ with its published weight and reduction.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 
-Without --data, these are the test images of the run: the model was trained on none of them. If the
-data have changed since, or with other --data, these are all images of the test split, or without
-one all images of the class folders. No check is made that the model was not trained on them.
+If the data are those of the run, by their checksum, these are the test images of the run, and the
+model was trained on none of them. For any other data, these are all images of the test split, or
+all images if there is no test split. Whether the model was trained on such images is not checked.
 """
 PREDICT = "Print the most probable class of each image, and its probability."
 
@@ -48,6 +49,14 @@ _AS_WRITTEN: dict[str, Any] = {
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
+
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
+        """Refuse an argument that resembles an option."""
+        chosen, unknown = super().parse_known_args(*args, **named)
+        for word in unknown:
+            if near := get_close_matches(word.split("=")[0], self._option_string_actions, 1):
+                self.error(f"unrecognized arguments: {' '.join(unknown)}. Did you mean {near[0]}?")
+        return chosen, unknown
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""

@@ -168,6 +168,10 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
         raise UsageError(
             f"`IMAGE` should be an existing file, got '{path}'. Check the path."
         ) from error
+    except IsADirectoryError as error:
+        raise UsageError(
+            f"`IMAGE` should be a file, got the folder '{path}'. Name its files."
+        ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
         raise UsageError(
             f"`IMAGE` should be an image that can be read, got '{path}' "

@@ -96,6 +96,7 @@ def test_a_run_leaves_what_people_keep(finished):
     out = finished()
     files = "figure.png labels.json log.jsonl model.safetensors preprocessing.json settings.json"
     assert {p.name for p in out.iterdir()} == {*files.split(), "summary.json", "checkpoints"}
+    assert len({p.stat().st_mode for p in out.iterdir() if p.is_file()}) == 1
     assert json.loads((out / "labels.json").read_text()) == [str(i) for i in range(10)]
     assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -298,6 +299,7 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
     reasons = {
         "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
         "missing.png": "Check the path.",
+        "": "Name its files.",
     }
     for name, reason in reasons.items():
         line = printed_error("--out", finished(), tmp_path / name, command="predict")
@@ -310,10 +312,12 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
 UNFIT = {
     "devices": (["--devices", "9"], "`--devices` should be at most"),
     "batch": (["--devices", "3"], "`--batch-size` should be a multiple"),
-    "no source": (["--source", "missing.safetensors"], "`source` should be an existing file"),
+    "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
+    "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
     "no data": (["--data", "missing"], "`--data` should"),
     "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
     "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
+    "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
     "layer": (
         ["--method", "delta", "--layers", "conv9"],
         "`--layers` should be among stem, stage1",
