@@ -11,9 +11,11 @@ The options of a command are listed by `train --help`.
 import argparse
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import add_options, settings_of
 
@@ -32,7 +34,9 @@ with its published weight and reduction.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 
-The data are split as in the run, so that no image it was trained on is among them.
+If the data are those of the run, by their checksum, these are the test images of the run, and the
+model was trained on none of them. For any other data, these are all images of the test split, or
+all images if there is no test split. Whether the model was trained on such images is not checked.
 """
 PREDICT = "Print the most probable class of each image, and its probability."
 
@@ -46,6 +50,14 @@ _AS_WRITTEN: dict[str, Any] = {
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
 
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
+        """Refuse an argument that resembles an option."""
+        chosen, unknown = super().parse_known_args(*args, **named)
+        for word in unknown:
+            if near := get_close_matches(word.split("=")[0], self._option_string_actions, 1):
+                self.error(f"unrecognized arguments: {' '.join(unknown)}. Did you mean {near[0]}?")
+        return chosen, unknown
+
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""
         self.exit(2, f"error: {' '.join(message.split())}\n")
@@ -56,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
-        chosen.act(chosen)
+        with interrupts.fatal():
+            chosen.act(chosen)
     except UsageError as error:
         options.error(str(error))
     except ModuleNotFoundError as error:
@@ -66,8 +79,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"`{error.name}` is not installed, and the command needs it. Run "
             "`pip install 'optax-dtnh[finetune]'`."
         )
-    except KeyboardInterrupt:
-        options.exit(130, "\nStopped.\n")
 
 
 def parser() -> Parser:

@@ -38,6 +38,20 @@ class Data(NamedTuple):
     sha256: str
 
 
+class Tested(NamedTuple):
+    """Images to test a model on.
+
+    Attributes:
+      images: They themselves.
+      classes: Names; a label is an index into them.
+      without: Names of the classes that none of them is of.
+    """
+
+    images: Source
+    classes: tuple[str, ...]
+    without: tuple[str, ...]
+
+
 class Checked(NamedTuple):
     """The result of reading every image of a source.
 
@@ -78,11 +92,7 @@ def open_data(
     """
     parts = _list(data, data_dir)
     _refuse_draw(parts, data, train_per_class)
-    train = check_images(parts.train)
-    test = Checked({}, {}, "") if parts.test is None else check_images(parts.test)
-    broken = _broken(parts, train, test)
-    if broken and not skip_broken:
-        _refuse_broken(broken, len(train.labels) + len(test.labels), data)
+    train, test, broken, checksum = _check_parts(parts, data, skip_broken)
     _refuse_small_classes(train.labels.values(), parts, train_per_class)
     drawn, rest = _draw(train.labels, train_per_class, seed)
     tested = (parts.train, rest) if parts.test is None else (parts.test, tuple(test.labels))
@@ -91,9 +101,50 @@ def open_data(
             f"`--data` should have images to train on and to test on, got {len(drawn)} and "
             f"{len(tested[1])} in '{data}' that can be read. Get the data again."
         )
-    checksum = hashlib.sha256(f"{train.sha256} {test.sha256}".encode()).hexdigest()
     selected = Selected(parts.train, drawn), Selected(*tested)
-    return Data(*selected, parts.classes, tuple(broken), checksum)
+    return Data(*selected, parts.classes, broken, checksum)
+
+
+def open_test(
+    data: str,
+    trained_on: str,
+    *,
+    train_per_class: int | None,
+    seed: int,
+    skip_broken: bool,
+    data_dir: str | None,
+) -> Tested:
+    """Open the test images of the data of a run, or those of any other data.
+
+    Without a test split these are the images that the run has not drawn, and all images of other
+    data.
+
+    Args:
+      data: As for `open_data`.
+      trained_on: Checksum of the data of the run.
+      train_per_class: Of the run, as are the following.
+      seed: As for `open_data`.
+      skip_broken: As for `open_data`.
+      data_dir: As for `open_data`.
+
+    Raises:
+      UsageError: The data do not exist, or are unfit.
+    """
+    parts = _list(data, data_dir)
+    train, test, _, checksum = _check_parts(parts, data, skip_broken)
+    source, labels = (
+        (parts.train, train.labels) if parts.test is None else (parts.test, test.labels)
+    )
+    if parts.test is None and checksum == trained_on:
+        labels = {index: labels[index] for index in _draw(labels, train_per_class, seed)[1]}
+    if not labels:
+        raise UsageError(
+            f"`--data` should have images to test on, got none in '{data}' that can be read. Get "
+            "the data again."
+        )
+    present = {parts.classes[label] for label in labels.values()}
+    without = tuple(name for name in parts.classes if name not in present)
+    return Tested(Selected(source, tuple(labels)), parts.classes, without)
 
 
 def check_images(source: NamedSource) -> Checked:
@@ -165,6 +216,19 @@ def _refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: 
             f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
             "Lower `--train-per-class`, or leave the class out."
         )
+
+
+def _check_parts(
+    parts: Parts, data: str, skip_broken: bool
+) -> tuple[Checked, Checked, tuple[str, ...], str]:
+    """Return the result for both splits, the names of broken images, and the checksum of all."""
+    train = check_images(parts.train)
+    test = Checked({}, {}, "") if parts.test is None else check_images(parts.test)
+    broken = _broken(parts, train, test)
+    if broken and not skip_broken:
+        _refuse_broken(broken, len(train.labels) + len(test.labels), data)
+    checksum = hashlib.sha256(f"{train.sha256} {test.sha256}".encode()).hexdigest()
+    return train, test, tuple(broken), checksum
 
 
 def _broken(parts: Parts, train: Checked, test: Checked) -> dict[str, str]:

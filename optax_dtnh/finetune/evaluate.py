@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
-from optax_dtnh.finetune.dataset import open_data
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.dataset import open_test
+from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
@@ -63,22 +63,24 @@ def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preproces
 def evaluate(out: Path, data: str | None = None) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`.
 
-    They are drawn as those of the run, so that the model was trained on none of them.
+    The model was trained on none of the test images of its own data.
 
     Raises:
       UsageError: There is no finished run, or the data do not exist or do not fit.
     """
     trained = _read(out)
     settings = trained.settings
-    opened = open_data(
+    tested = open_test(
         data or settings["data"],
+        run_folder.summary(out)["found"]["data_sha256"],
         train_per_class=settings["train_per_class"],
         seed=settings["seed"],
         skip_broken=settings["skip_broken"],
         data_dir=settings["data_dir"],
     )
-    _check_classes(trained, opened.classes, data or settings["data"])
-    print(in_words({"test_accuracy": accuracy(trained, opened.test)}, len(opened.test)))
+    _check_classes(trained, tested.classes, data or settings["data"])
+    without = f" None is of class {listed(tested.without)}." if tested.without else ""
+    print(in_words(accuracy(trained, tested.images), len(tested.images)) + without)
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
@@ -88,13 +90,12 @@ def predict(out: Path, images: Sequence[Path]) -> None:
       UsageError: There is no finished run, or an image does not exist or cannot be read.
     """
     for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
-        print(f"{path}\t{label}\t{probability:.4f}")
+        print(f"{path}\t{label}\t{probability:.4f}", flush=True)
 
 
-def in_words(summary: dict[str, Any], images: int | None = None) -> str:
+def in_words(accuracy: float, images: int) -> str:
     """Return the accuracy as a sentence."""
-    of = "" if images is None else f" of {images} images"
-    return f"Test accuracy {summary['test_accuracy']:.2%}{of} ({summary['test_accuracy']!r})."
+    return f"Test accuracy {accuracy:.2%} of {images} images."
 
 
 def _read(out: Path) -> Trained:
@@ -147,8 +148,7 @@ def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
     if different:
         raise UsageError(
             f"`--data` should have the classes of the model, got '{data}', where they differ "
-            f"in {', '.join(different[:5])}{', ...' if len(different) > 5 else ''}. Take the data "
-            "that the model was trained for."
+            f"in {listed(different)}. Take data with the classes that the model was trained for."
         )
 
 
@@ -167,6 +167,10 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
     except FileNotFoundError as error:
         raise UsageError(
             f"`IMAGE` should be an existing file, got '{path}'. Check the path."
+        ) from error
+    except IsADirectoryError as error:
+        raise UsageError(
+            f"`IMAGE` should be a file, got the folder '{path}'. Name its files."
         ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
         raise UsageError(

@@ -37,12 +37,13 @@ class FolderSource:
 def open_folder(root: Path) -> Parts:
     """List a folder of class folders, or of `train` and `test` (or `val`) with class folders.
 
-    Only files with the suffix of an image count, and no hidden ones. Folders inside a class folder
-    belong to its class. Links are followed.
+    Only files with the suffix of an image count, and no hidden ones. Folders beside the
+    images of a class belong to it. Links are followed.
 
     Raises:
-      UsageError: The folder does not exist, cannot be read or is empty, has an empty class or only
-        one class, tests a class that it does not train, or links to a folder around it.
+      UsageError: The folder does not exist, cannot be read or is empty, has an empty class, a
+        class of folders alone or only one class, tests a class that it does not train, or links to
+        a folder around it.
     """
     if not root.is_dir():
         _refuse_missing(root)
@@ -109,6 +110,13 @@ def _images_by_class(folder: Path) -> dict[str, list[str]]:
             f"`--data` should have images of every class, got none in '{folder / empty[0]}' "
             f"(of {len(empty)} such folders). Remove the folder, or unpack the data again."
         )
+    for name in images:
+        if all(map(_is_folder, _entries(str(folder / name)))):
+            raise UsageError(
+                "`--data` should be the folder that holds the class folders, got a folder of "
+                f"folders alone in '{folder / name}'. Give a folder further down, or move the "
+                "images of that class up."
+            )
     return images
 
 

@@ -97,8 +97,8 @@ def _join(address: dict[str, Any]) -> None:
         ) from error
     finally:
         late.cancel()
-    # jax's handler only takes a note.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # jax has replaced Python's handler by one that only takes a note.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _give_up(address: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.settings import FREE, Settings
 
 SETTINGS, LOG, SUMMARY, FIGURE = "settings.json", "log.jsonl", "summary.json", "figure.png"
@@ -162,7 +162,7 @@ def _check_free(out: Path) -> None:
     if names:
         raise UsageError(
             f"`--out` should be a new folder or that of this run, got '{out}', which holds "
-            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}. Name another one."
+            f"{listed(names, 3)}. Name another one."
         )
 
 
@@ -186,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= 60 else f"{text[:54]} [...]"
 
 
 # --- the log, and what it comes to

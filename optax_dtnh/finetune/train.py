@@ -27,7 +27,7 @@ from optax_dtnh.finetune import (
 )
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
-from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.settings import Settings
@@ -78,8 +78,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
         run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
             if processes.is_main():
-                result = evaluate.in_words(run_folder.summary(out))
-                print(f"The run in {out} is finished. {result}")
+                print(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
             return
         run = open_run(settings, out)
         with _claimed(run):
@@ -174,7 +173,7 @@ def _announce(run: Run) -> None:
         left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
         print(
             f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
-            f"of {len(data.classes)} classes{left_out}; {run.mesh.size} x "
+            f"of {len(data.classes)} classes ({listed(data.classes)}){left_out}; {run.mesh.size} x "
             f"{jax.devices()[0].device_kind}",
             flush=True,
         )
@@ -338,4 +337,8 @@ def _end(run: Run, model: ResNet | ViT) -> None:
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
     wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"
-    print(f"{evaluate.in_words(summary)} {wrote}")
+    print(f"{_result(summary)} {wrote}")
+
+
+def _result(summary: dict[str, Any]) -> str:
+    return evaluate.in_words(summary["test_accuracy"], summary["found"]["test_images"])

@@ -57,6 +57,9 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
         metadata[EPSILON] = repr(model.epsilon)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata)
+    # safetensors lets nobody else read the file.
+    os.umask(mask := os.umask(0o077))
+    partial.chmod(0o666 & ~mask)
     os.replace(partial, path)
 
 

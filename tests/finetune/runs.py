@@ -77,5 +77,5 @@ def weights(out):
 
 
 def accuracy_in(text):
-    """The accuracy that the command prints in full."""
-    return float(re.search(r"\((\d\.[\d.e-]*)\)", text)[1])
+    """The accuracy and the number of images that the command prints."""
+    return re.search(r"Test accuracy (.*%) of (\d+) images\.", text).groups()

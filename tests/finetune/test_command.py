@@ -1,8 +1,10 @@
 """The command from outside: what a run leaves, how it is resumed and used, and what is refused."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +58,8 @@ def finished(arguments, tmp_path_factory):
     def finished_run(method="l2_sp+dtnh"):
         if method not in folders:
             folders[method] = tmp_path_factory.mktemp("runs") / method
-            run(*arguments, "--method", method, out=folders[method])
+            shown = run(*arguments, "--method", method, out=folders[method])
+            assert "of 10 classes (0, 1, 2, 3, 4 and 5 more)" in shown.splitlines()[0]
         return folders[method]
 
     return finished_run
@@ -93,6 +96,7 @@ def test_a_run_leaves_what_people_keep(finished):
     out = finished()
     files = "figure.png labels.json log.jsonl model.safetensors preprocessing.json settings.json"
     assert {p.name for p in out.iterdir()} == {*files.split(), "summary.json", "checkpoints"}
+    assert len({p.stat().st_mode for p in out.iterdir() if p.is_file()}) == 1
     assert json.loads((out / "labels.json").read_text()) == [str(i) for i in range(10)]
     assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -108,7 +112,9 @@ def test_a_run_leaves_what_people_keep(finished):
 def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
     out = finished()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert "is finished" in run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    shown = run(*arguments, "--method", "l2_sp+dtnh", out=out)
+    assert "is finished" in shown
+    assert accuracy_in(shown) == (f"{summary_of(out)['test_accuracy']:.2%}", "160")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -239,7 +245,7 @@ def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
     out = finished() if dtype == "float32" else tmp_path / "run"
     run(*arguments, "--dtype", dtype, out=out)
     accuracy = summary_of(out)["test_accuracy"]
-    assert accuracy_in(run(out=out, command="evaluate")) == accuracy
+    assert accuracy_in(run(out=out, command="evaluate")) == (f"{accuracy:.2%}", "160")
     test = open_data(str(digits), train_per_class=4, seed=0).test
     examples = [test[i] for i in range(len(test))]
     lines = run(*(x["name"] for x in examples), out=out, command="predict").splitlines()
@@ -265,7 +271,20 @@ def test_what_fills_the_last_batch_does_not_count(finished, digits, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(digits / path.parent.name / path.name, path)
         shown = run("--data", folder, out=finished(), command="evaluate")
-        assert accuracy_in(shown) == hit
+        assert accuracy_in(shown) == (f"{hit:.2%}", "3")
+        assert " None is of class " in shown
+
+
+def test_other_data_are_tested_on_every_image_and_the_same_elsewhere_on_the_rest(
+    finished, digits, tmp_path
+):
+    data = Path(shutil.copytree(digits, tmp_path / "data"))
+    for removed, count in ((0, 160), (17, 30)):
+        for images in data.iterdir():
+            for path in sorted(images.iterdir())[:removed]:
+                path.unlink()
+        shown = run("--data", data, out=finished(), command="evaluate")
+        assert accuracy_in(shown)[1] == str(count)
 
 
 def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_path):
@@ -280,6 +299,7 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
     reasons = {
         "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
         "missing.png": "Check the path.",
+        "": "Name its files.",
     }
     for name, reason in reasons.items():
         line = printed_error("--out", finished(), tmp_path / name, command="predict")
@@ -292,10 +312,12 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
 UNFIT = {
     "devices": (["--devices", "9"], "`--devices` should be at most"),
     "batch": (["--devices", "3"], "`--batch-size` should be a multiple"),
-    "no source": (["--source", "missing.safetensors"], "`source` should be an existing file"),
+    "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
+    "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
     "no data": (["--data", "missing"], "`--data` should"),
     "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
     "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
+    "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
     "layer": (
         ["--method", "delta", "--layers", "conv9"],
         "`--layers` should be among stem, stage1",
@@ -355,12 +377,17 @@ def test_a_missing_package_is_named_with_its_extra(arguments, tmp_path, monkeypa
         run(*arguments, out=tmp_path / "run")
 
 
-def test_a_stopped_evaluation_says_no_more(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "evaluate", raising(KeyboardInterrupt()))
+@pytest.mark.parametrize("module", [train, evaluate])
+def test_a_signal_ends_what_has_nothing_to_save_at_once(
+    arguments, tmp_path, monkeypatch, capfd, module
+):
+    command = module.__name__.rpartition(".")[2]
+    monkeypatch.setattr(module, command, lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as exit_info:
-        run(out=tmp_path, command="evaluate")
-    assert exit_info.value.code == 130
-    assert capsys.readouterr().err == "\nStopped.\n"
+        run(*(arguments if module is train else ()), out=tmp_path, command=command)
+    assert exit_info.value.code == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == "\nStopped.\n"
 
 
 def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
@@ -372,6 +399,7 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
         "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
-        "assert new == {'optax_dtnh.finetune.' + x for x in ('__main__', 'errors', 'settings')}"
+        "own = ('__main__', 'errors', 'interrupts', 'settings')\n"
+        "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

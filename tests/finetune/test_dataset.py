@@ -89,6 +89,11 @@ UNFIT = {
         r"got none in '.*bee' \(of 1 such",
         {},
     ),
+    "a level too high": (
+        lambda root: at(root, ant=BOTH, cat=BOTH),
+        r"folders alone in '.*ant'",
+        {},
+    ),
     "one class": (lambda root: folder(root, **ONLY_ANT), r"at least 2 classes, got only 'ant'", {}),
     "too few": (
         lambda root: folder(root, **BOTH),

@@ -84,7 +84,7 @@ MUTANTS = [
     ),
     Mutant(
         f"{FOLDER}/interrupts.py",
-        "signal.signal(number, signal.SIG_DFL if handler is None else handler)",
+        "signal.signal(number, signal.SIG_DFL if old is None else old)",
         "pass",
         INTERRUPTS,
     ),
