@@ -81,6 +81,14 @@ def test_rounding_stays_bounded_for_many_and_for_large_leaves(leaves, size):
     assert float(inner_product(g, r)) == pytest.approx(dot(g, r), rel=8 * EPS)
 
 
+def test_with_an_inner_optimizer_the_gradient_is_protected_and_not_its_step():
+    g, r = jnp.array([1.0, 0.1]), jnp.array([-3.1, 10.8])
+    inner = optax.scale_by_adam()
+    alone, _ = inner.update(g, inner.init(g))
+    inside, _ = step(dtnh(1.0, inner=inner), g, r)
+    assert dot(inside, g) >= dot(alone, g) == pytest.approx(1.1, rel=1e-4)
+
+
 # --- options
 
 
