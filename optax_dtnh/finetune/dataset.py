@@ -116,27 +116,29 @@ def open_test(
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
-    Without a test split these are the images that the run has not drawn, and all images of other
-    data.
+    If the data have no test split, the test images of the run are those that it has not drawn, and
+    the test images of other data are all of them.
 
     Args:
       data: As for `open_data`.
       trained_on: Checksum of the data of the run.
-      train_per_class: Of the run, as are the following.
-      seed: As for `open_data`.
-      skip_broken: As for `open_data`.
-      data_dir: As for `open_data`.
+      train_per_class: Setting of the run.
+      seed: Setting of the run.
+      skip_broken: Setting of the run.
+      data_dir: Setting of the run.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
     """
     parts = _list(data, data_dir)
     train, test, _, checksum = _check_parts(parts, data, skip_broken)
-    source, labels = (
-        (parts.train, train.labels) if parts.test is None else (parts.test, test.labels)
-    )
-    if parts.test is None and checksum == trained_on:
-        labels = {index: labels[index] for index in _draw(labels, train_per_class, seed)[1]}
+    if parts.test is not None:
+        source, labels = parts.test, test.labels
+    elif checksum == trained_on:
+        rest = _draw(train.labels, train_per_class, seed)[1]
+        source, labels = parts.train, {index: train.labels[index] for index in rest}
+    else:
+        source, labels = parts.train, train.labels
     if not labels:
         raise UsageError(
             f"`--data` should have images to test on, got none in '{data}' that can be read. Get "

@@ -75,6 +75,7 @@ MUTANTS = [
         f"{FOLDER}/step.py", 'jnp.any(batch["stop"])', 'jnp.all(batch["stop"]) & False', INTERRUPTS
     ),
     # signals and processes
+    Mutant(f"{FOLDER}/interrupts.py", "os._exit(128 + number)", "pass", COMMAND),
     Mutant(f"{FOLDER}/interrupts.py", "is not signal.SIG_IGN", "is not None", INTERRUPTS),
     Mutant(
         f"{FOLDER}/interrupts.py",

@@ -34,8 +34,9 @@ MUTANTS = [
         "from optax_dtnh.finetune.errors import UsageError\n",
         COMMAND,
     ),
-    Mutant(f"{FOLDER}/errors.py", "raise UsageError(str(error))", "raise error", COMMAND),
+    Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
     # the data
+    Mutant(f"{FOLDER}/dataset.py", "elif checksum == trained_on:", "elif False:", COMMAND),
     Mutant(f"{FOLDER}/dataset.py", "default_rng([seed, label])", "default_rng([label])", DATASET),
     Mutant(
         f"{FOLDER}/dataset.py",
