@@ -13,7 +13,9 @@ from optax_dtnh import apply_rule, cosine, cosine_similarity, drop, orthogonal, 
 from tests.core.helpers import (
     SHAPES,
     assert_equal,
+    at_angle,
     cast,
+    dot,
     norm,
     regime,
 )
@@ -109,6 +111,15 @@ def test_the_decision_is_made_in_float32(dtype):
     large = [jnp.full(10, 300.0, dtype)] * 400
     assert_equal(apply_rule(truncate, large, large), large)
     assert norm(apply_rule(orthogonal, large, large)) == 0
+
+
+def test_float64_leaves_are_decided_in_float64():
+    with jax.enable_x64(True):
+        m, r = at_angle(SHAPES["dict"], -1e-10, np.random.default_rng(0))
+        out = apply_rule(truncate, cast(r, "float64"), cast(m, "float64"))
+        assert dot(out, m) == pytest.approx(0, abs=1e-15)
+        assert dot(r, m) < -0.9e-10
+        assert optax.tree.dtype(out) == jnp.float64
 
 
 def test_a_constant_along_that_is_not_zero_is_used():
