@@ -67,7 +67,7 @@ def test_nesting_protects_from_both_in_either_order_and_chaining_does_not():
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
     for tx in (optax.chain(dtnh(1.0), add_l2_sp(1.0)), optax.chain(add_l2_sp(1.0), dtnh(1.0))):
         chained, _ = each(tx)(g, r, moved)
-        assert np.mean(chained < -1e-3) == pytest.approx(0.24, abs=0.03)  # as the page says
+        assert np.mean(chained < -1e-3) == pytest.approx(0.24, abs=0.03)
 
 
 def test_l2_sp_around_the_metric_form_never_raises_the_loss():
