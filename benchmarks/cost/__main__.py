@@ -9,7 +9,7 @@ parameters and state donated:
   buffers under 1 % of N, on a ResNet-50-shaped tree of 161 leaves and for the rules `truncate`,
   `orthogonal`, `drop` and `plain`. `cosine` needs one more norm; it is printed.
 - With Adam (alone: 10 N), `dtnh` before it accesses at most 15.1 N, around it 17.1 N, and
-  `scale_by_adam_dtnh` 21.1 N; the latter two keep one tree from pass to pass. Its program grows
+  `scale_by_adam_dtnh` 21.1 N; the latter two store one temporary tree. Its program grows
   linearly too, to at most 28,000 instructions for 200 small leaves (Adam alone: 9,400).
 - Every use with every optimizer (SGD, momentum, Adam, AdamW, Lion, Adafactor, Muon) stays within
   its bar in `benchmarks.cost.grid`, and is put next to its floor: every array read once per pass

@@ -57,7 +57,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
     """Write a checkpoint, whole or not at all, and keep the two newest.
 
     Args:
-      manager: Of the folder, from `opened`.
+      manager: What `opened` yields.
       step: How far the run is.
       state: A tree of `jax.Array`, of any shardings.
 
@@ -82,7 +82,7 @@ def restore_latest(manager: ocp.CheckpointManager, like: Any) -> Any | None:
     A damaged checkpoint is skipped with a message, and removed once an older one is restored.
 
     Args:
-      manager: Of the folder, from `opened`.
+      manager: What `opened` yields.
       like: The tree to restore: `jax.ShapeDtypeStruct` with shardings.
 
     Raises:

@@ -32,9 +32,9 @@ class State(NamedTuple):
     Attributes:
       params: Parameters.
       stats: Running statistics of batch normalization.
-      opt_state: Of the optimizer, with the anchor of L2-SP and the averaged gradient.
-      channel_weights: Of DELTA, by layer; empty for other methods. They stay as they are.
-      sums: Of the values of `Metrics` since the last line of the log.
+      opt_state: State of the optimizer, with the anchor of L2-SP and the averaged gradient.
+      channel_weights: Weights that DELTA gives to channels, by layer; empty for other methods.
+      sums: Sums of the values of `Metrics` since the last line of the log.
       step: Number of steps made.
     """
 
@@ -165,7 +165,7 @@ def train_step(
       student: Definition of the network that is trained.
       teacher: Definition of the pretrained network.
       tx: The method, a transformation of a `GradientPair`.
-      settings: Of the run.
+      settings: Settings of the run.
       layers: Names of the feature maps that are compared.
     """
     regularizer = methods.REGULARIZERS.get(settings.regularizer)

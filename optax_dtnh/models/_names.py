@@ -34,7 +34,7 @@ class Scheme(NamedTuple):
       rows: The rename table.
       excused: Tensors that may be there and are not used.
       build: From the shapes of tensors, by our paths, and options to a model of that size.
-      options: Of the model, where they follow from the scheme.
+      options: Options of the model that follow from the scheme.
     """
 
     name: str
