@@ -299,6 +299,8 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
                 progress.start(done)
             if stopping:
                 _stop(done)
+        if processes.anywhere(interrupted()):  # during the last steps, whose flags nobody has read
+            _stop(settings.steps)
     return state
 
 

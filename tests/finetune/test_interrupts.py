@@ -13,7 +13,6 @@ from optax_dtnh.finetune import interrupts, step
 from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
 
 slow = pytest.mark.slow
-SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=slow)]
 
 
 @pytest.fixture(autouse=True)
@@ -48,23 +47,26 @@ def without_speed(out):
     return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in log_of(out)]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize(
+    ("number", "sent", "stopped"),
+    [(signal.SIGINT, 5, 7), (signal.SIGINT, 9, 9), pytest.param(signal.SIGTERM, 5, 7, marks=slow)],
+)
 def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
-    arguments, tmp_path, monkeypatch, capsys, number
+    arguments, tmp_path, monkeypatch, capsys, number, sent, stopped
 ):
     argv = [*arguments, "--save-every", "4", "--log-every", "3"]
     run(*argv, out=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        send(patch, number, before_step=5)
+        send(patch, number, before_step=sent)
         with pytest.raises(SystemExit) as stop:
             run(*argv, out=tmp_path / "stopped")
     assert stop.value.code == interrupts.STATUS
-    message = "Stopped after step 7, which is saved. Run the same command again to resume."
+    message = f"Stopped after step {stopped}, which is saved. Run the same command again to resume."
     printed = capsys.readouterr().err.splitlines()
     assert printed[-1] == message
-    assert (tmp_path / "stopped/checkpoints/step_7/checksums.json").is_file()
+    assert (tmp_path / f"stopped/checkpoints/step_{stopped}/checksums.json").is_file()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert "Resuming from step 7." in run(*argv, out=tmp_path / "stopped")
+    assert f"Resuming from step {stopped}." in run(*argv, out=tmp_path / "stopped")
     files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "stopped")
