@@ -17,13 +17,14 @@ from typing import Any
 
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.settings import FREE, Settings
+from optax_dtnh.models import _files
+from optax_dtnh.models._files import PARTIAL
 
 SETTINGS, LOG, SUMMARY, FIGURE = "settings.json", "log.jsonl", "summary.json", "figure.png"
 PACKAGES = (
     *("jax", "jaxlib", "flax", "optax", "numpy"),
     *("safetensors", "grain", "orbax-checkpoint", "pillow"),
 )
-PARTIAL = ".partial-"  # prefix of a file that is being written
 CURVES = {
     "loss": "training loss",
     "accuracy": "training accuracy",
@@ -47,18 +48,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write another file, and move it to `path` once it is whole.
+    """Let `write` write the file: it appears whole or not at all.
 
     Raises:
-      UsageError: That cannot be done. Nothing of the file is left.
+      UsageError: That cannot be done.
     """
-    partial = path.with_name(PARTIAL + path.name)
     with writing(path):
-        try:
-            write(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        _files.atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:

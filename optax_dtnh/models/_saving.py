@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import save_file
 
+from optax_dtnh.models._files import atomically
 from optax_dtnh.models._layout import EXACT, dotted, their_layout
 from optax_dtnh.models._names import EPSILON, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
@@ -55,12 +56,14 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
         metadata[EPSILON] = repr(model.epsilon)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata)
+    atomically(path, lambda partial: _save(tensors, partial, metadata))
+
+
+def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+    save_file(tensors, path, metadata)
     # safetensors lets nobody else read the file.
     os.umask(mask := os.umask(0o077))
-    partial.chmod(0o666 & ~mask)
-    os.replace(partial, path)
+    path.chmod(0o666 & ~mask)
 
 
 def _scheme_to_save(model: Any) -> Scheme:
