@@ -18,7 +18,7 @@ test: $(installed)  ## the tests that everybody runs
 	$(BIN)/python -m pytest
 
 slow: $(installed)  ## what CI runs on top: the benchmarks' own tests, whole matrices, several processes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not long"
 
 long: $(installed)  ## before a release: what takes minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long

@@ -113,7 +113,9 @@ def test_two_processes_train_what_one_trains(arguments, tmp_path, start, method)
 
 @slow
 def test_a_signal_to_one_stops_all_and_another_number_resumes_the_run(arguments, tmp_path, start):
-    argv, out, one = [*arguments, "--fsdp", "--steps", "60"], tmp_path / "run", tmp_path / "one"
+    # A save at every step, so that none is over before its signal has come.
+    slowly = ["--steps", "60", "--save-every", "1", "--learning-rate", "0.0001"]
+    argv, out, one = [*arguments, "--fsdp", *slowly], tmp_path / "run", tmp_path / "one"
     for count, victim, number in ((2, 1, signal.SIGTERM), (1, 0, signal.SIGINT)):
         group = start(argv, out, count)
         until_a_checkpoint(group, out)
