@@ -145,6 +145,8 @@ def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]
 
 def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
     different = sorted(set(classes) ^ set(trained.classes))
+    if not different and list(classes) != list(trained.classes):
+        different = ["their order"]  # labels are positions
     if different:
         raise UsageError(
             f"`--data` should have the classes of the model, got '{data}', where they differ "

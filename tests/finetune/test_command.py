@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -403,3 +404,13 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_the_same_classes_in_another_order_are_refused():
+    from optax_dtnh.finetune import evaluate
+    from optax_dtnh.finetune.errors import UsageError
+
+    trained = types.SimpleNamespace(classes=("a", "b"))
+    evaluate._check_classes(trained, ["a", "b"], "data")
+    with pytest.raises(UsageError, match="differ in their order"):
+        evaluate._check_classes(trained, ["b", "a"], "data")
