@@ -88,6 +88,14 @@ class Settings:
         required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
+    heads: int | None = _file(
+        "Attention heads of a ViT (default: what the checkpoint's configuration says, or those of "
+        "the published size).",
+        type=count,
+    )
+    ignore: tuple[str, ...] = _file(
+        "Tensors of the checkpoint that may stay unused.", (), nargs="+", metavar="NAME"
+    )
     data: str = _file(
         "Folder with one folder of images for each class, or with train and test that have such "
         "folders; or tfds:NAME.",
@@ -199,8 +207,8 @@ def settings_of(chosen: Namespace) -> Settings:
     Raises:
       UsageError: They do not fit together.
     """
-    given = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
-    given["layers"] = tuple(chosen.layers)
+    chosen_values = ((f.name, getattr(chosen, f.name)) for f in fields(Settings))
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in chosen_values}
     settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)

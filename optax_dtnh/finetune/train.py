@@ -1,19 +1,18 @@
-"""The training of a run: open it, start or resume it, take its steps, and end it."""
+"""The training of a run: start or resume it, take its steps, and end it."""
 
 import functools
-import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import (
     checkpoints,
@@ -26,40 +25,14 @@ from optax_dtnh.finetune import (
     step,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
-from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
-from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.progress import Progress
+from optax_dtnh.finetune.run import Run, announce, check_apart, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import ResNet, ViT, load_pretrained, replace_head
-from optax_dtnh.models._hub import hub_file
+from optax_dtnh.models import ResNet, ViT, replace_head
 
 CHECKPOINTS = "checkpoints"
-
-
-class Run(NamedTuple):
-    """Everything that a run needs.
-
-    Attributes:
-      settings: Settings of the run.
-      out: Its folder.
-      source: The pretrained network.
-      layers: Names of the feature maps that are compared.
-      data: Images to train on and to test on.
-      preprocessing: Preprocessing of the images.
-      mesh: The devices.
-      facts: Facts about source and data that belong to the identity of the run.
-    """
-
-    settings: Settings
-    out: Path
-    source: ResNet | ViT
-    layers: tuple[str, ...]
-    data: Data
-    preprocessing: Preprocessing
-    mesh: Mesh
-    facts: dict[str, Any]
 
 
 def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = None) -> None:
@@ -75,6 +48,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
       SystemExit: A signal has stopped the training, after a checkpoint.
     """
     with processes.joined(distributed):
+        check_apart(settings.data, out)
         run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
             if processes.is_main():
@@ -82,76 +56,10 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
             return
         run = open_run(settings, out)
         with _claimed(run):
-            _announce(run)
+            announce(run)
             model = _fit(run)
             if processes.is_main():
                 _end(run, model)
-
-
-# --- open
-
-
-def open_run(settings: Settings, out: Path) -> Run:
-    """Open source and data, and check that they fit together.
-
-    Raises:
-      UsageError: They do not exist, or they or the settings are unfit.
-    """
-    mesh = step.mesh(settings.devices)
-    _check_batch(settings, mesh)
-    with usage_errors():
-        path = _source_file(settings)
-        source = load_pretrained(path, dtype=settings.dtype)
-        layers = methods.layers(settings, source)
-        sizes = {"image_size": settings.image_size, "resize": settings.resize}
-        preprocessing = preprocessing_of(path, **sizes)
-    _check_size(source, preprocessing)
-    data = open_data(
-        settings.data,
-        train_per_class=settings.train_per_class,
-        seed=settings.seed,
-        skip_broken=settings.skip_broken,
-        data_dir=settings.data_dir,
-    )
-    facts = _facts(source, preprocessing, data)
-    return Run(settings, out, source, layers, data, preprocessing, mesh, facts)
-
-
-def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
-        digest.update(np.asarray(leaf).data)
-    return {
-        "source_sha256": digest.hexdigest(),
-        "preprocessing": preprocessing._asdict(),
-        "train_images": len(data.train),
-        "test_images": len(data.test),
-        "classes": len(data.classes),
-        "broken_images": data.broken,
-        "data_sha256": data.sha256,
-    }
-
-
-def _source_file(settings: Settings) -> Path:
-    if settings.source.startswith("hf:"):
-        return hub_file(settings.source, download=settings.download)
-    return Path(settings.source)
-
-
-def _check_batch(settings: Settings, mesh: Mesh) -> None:
-    if settings.batch_size % mesh.size:
-        raise UsageError(
-            f"`--batch-size` should be a multiple of the number of devices, {mesh.size}, got "
-            f"{settings.batch_size}. Change it, or use fewer with --devices."
-        )
-
-
-def _check_size(source: ResNet | ViT, preprocessing: Preprocessing) -> None:
-    if isinstance(source, ViT) and source.image_size != preprocessing.image_size:
-        raise UsageError(
-            f"`--image-size` should be that of the ViT in --source, {source.image_size}, got "
-            f"{preprocessing.image_size}. Pass --image-size {source.image_size}."
-        )
 
 
 @contextmanager
@@ -165,18 +73,6 @@ def _claimed(run: Run) -> Iterator[None]:
         if not processes.is_main():
             run_folder.check_claimed(*facts)
         yield
-
-
-def _announce(run: Run) -> None:
-    if processes.is_main():
-        data = run.data
-        left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
-        print(
-            f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
-            f"of {len(data.classes)} classes ({listed(data.classes)}){left_out}; {run.mesh.size} x "
-            f"{jax.devices()[0].device_kind}",
-            flush=True,
-        )
 
 
 # --- start or resume

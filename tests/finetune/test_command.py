@@ -333,6 +333,12 @@ def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, na
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_inside_its_data_is_refused(arguments, digits):
+    for out in (digits, digits / "3" / "new" / ".." / "run"):
+        assert "outside of `--data`" in printed_error(*arguments, "--out", out)
+    assert len(list(digits.iterdir())) == 10
+
+
 def test_a_folder_of_something_else_is_refused(finished, arguments, tmp_path):
     line = printed_error(*arguments, "--out", finished(), "--seed", "1", "--learning-rate", "0.1")
     assert "learning_rate was 0.01 and is 0.1; seed was 0 and is 1" in line
