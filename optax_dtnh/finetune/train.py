@@ -112,6 +112,9 @@ def open_run(settings: Settings, out: Path) -> Run:
         seed=settings.seed,
         skip_broken=settings.skip_broken,
         data_dir=settings.data_dir,
+        labels=settings.labels,
+        classes=settings.classes,
+        duplicates=settings.duplicates,
     )
     facts = _facts(source, preprocessing, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts)
@@ -127,6 +130,7 @@ def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> di
         "train_images": len(data.train),
         "test_images": len(data.test),
         "classes": len(data.classes),
+        "class_names": data.classes,
         "broken_images": data.broken,
         "data_sha256": data.sha256,
     }
