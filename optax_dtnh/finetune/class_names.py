@@ -24,13 +24,13 @@ def notes(names: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def refuse_untrained(tested: Iterable[str], trained: Iterable[str], data: str) -> None:
+def refuse_untrained(tested: set[str], trained: set[str], data: str) -> None:
     """Check that every class that is tested is trained.
 
     Raises:
       UsageError: One is not.
     """
-    if unknown := sorted(set(tested) - set(trained)):
+    if unknown := sorted(tested - trained):
         raise UsageError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in the test "
             f"split of '{data}' only (of {len(unknown)} such classes"

@@ -227,7 +227,7 @@ def _refuse_unfit(parts: Parts, data: str, train_per_class: int | None) -> None:
         raise UsageError(
             f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
             f"'{data}' ({listed(parts.classes) or 'none'}). "
-            "Give the folder that holds the class folders."
+            "Give the folder that holds the class folders, or choose other data."
         )
     if parts.test is None and train_per_class is None:
         raise UsageError(
@@ -238,10 +238,8 @@ def _refuse_unfit(parts: Parts, data: str, train_per_class: int | None) -> None:
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is None:
         return
-    tested = set(getattr(parts.test, "labels", ()))
-    class_names.refuse_untrained(
-        (parts.classes[n] for n in tested), (parts.classes[n] for n in set(labels)), data
-    )
+    tested = {parts.classes[n] for n in set(getattr(parts.test, "labels", ()))}
+    class_names.refuse_untrained(tested, {parts.classes[n] for n in set(labels)}, data)
     _refuse_small_classes(labels, parts, train_per_class)
 
 
@@ -267,8 +265,8 @@ def _refuse_empty(train: Checked, test: Checked, parts: Parts, data: str) -> Non
             f"`--data` should have images to train on and to test on, got {len(train.labels)} and "
             f"{len(test.labels)} in '{data}' that can be read. Get the data again."
         )
-    names = [{parts.classes[n] for n in part.labels.values()} for part in (test, train)]
-    class_names.refuse_untrained(*names, data)
+    trained, tested = ({parts.classes[n] for n in x.labels.values()} for x in (train, test))
+    class_names.refuse_untrained(tested, trained, data)
 
 
 def _broken(train: Checked, test: Checked) -> dict[str, str]:
@@ -283,7 +281,7 @@ def _refuse_broken(train: Checked, test: Checked, data: str, otherwise: str) -> 
     name, reason = next(iter(broken.items()))
     mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
     raise UsageError(
-        f"`--data` should hold images that can be read, got '{name}' ({reason}), the first of "
+        f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
         f"{broken_ones(len(broken))} among {len(broken) + len(train.labels) + len(test.labels)}. "
         f"{mend}{otherwise}."
     )

@@ -60,12 +60,13 @@ def open_folder(
     splits = _splits(tree, chosen)
     if not (TRAIN in splits or (known is not None and splits and _holds_only(tree, splits))):
         images = _by_class(tree, chosen, known)
-        _refuse_unknown(chosen, images, root)
+        _refuse_unfit_to_train(tree, images, chosen, known)
         return parts(images, None, left_out(tree, _used(images)))
     train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
     images = {} if train is None else _by_class(train, chosen, known)
     tested = None if test is None else _by_class(test, chosen, known)
-    _refuse_unknown(chosen, images, root)
+    if train is not None:
+        _refuse_unfit_to_train(train, images, chosen, known)
     return parts(images, tested, left_out(tree, _used(images) | _used(tested or {})))
 
 
@@ -108,8 +109,8 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
             continue
         if split in splits:
             raise UsageError(
-                f"`--data` should have one folder for each split, got '{splits[split].path}' and "
-                f"'{folder.path}'. Merge them, or move one away."
+                f"`--data` should have one folder for each split, got {splits[split].path!r} "
+                f"and {folder.path!r}. Merge them, or move one away."
             )
         splits[split] = folder
     return splits
@@ -133,7 +134,7 @@ def _by_class(
         )
     if empty := [inner for inner in folders if not images[inner.name]]:
         _refuse(
-            f"should have images of every class, got none in '{empty[0].path}' (of {len(empty)} "
+            f"should have images of every class, got none in {empty[0].path!r} (of {len(empty)} "
             "such folders)",
             folder,
             "Remove the folder, or unpack the data again.",
@@ -141,7 +142,7 @@ def _by_class(
     if deep := [inner for inner in folders if not inner.images and not inner.others]:
         _refuse(
             "should be the folder that holds the class folders, got a folder of folders alone in "
-            f"'{deep[0].path}'",
+            f"{deep[0].path!r}",
             folder,
             "Give a folder further down, or move the images of that class up.",
         )
@@ -169,14 +170,22 @@ def _refuse_split_names(
         names = " ".join(shlex.quote(f.name) for f in folders)
         mend += f", or pass `--classes {names}` if these are the classes"
     raise UsageError(
-        f"`--data` should hold class folders, got '{os.path.join(folder.path, found[0])}', which "
+        f"`--data` should hold class folders, got {os.path.join(folder.path, found[0])!r}, which "
         f"is named like a split, and no training split with class folders. {mend}."
     )
 
 
-def _refuse_unknown(chosen: Sequence[str], images: Files, root: Path) -> None:
+def _refuse_unfit_to_train(
+    folder: Folder, images: Files, chosen: Sequence[str], known: Sequence[str] | None
+) -> None:
     if missing := sorted(set(chosen) - set(images)):
         raise UsageError(
-            f"`--classes` should be names of class folders in '{root}', got {listed(missing)}. "
-            "Check their spelling."
+            f"`--classes` should be names of class folders in '{folder.path}', got "
+            f"{listed([repr(name) for name in missing])}. Check their spelling."
+        )
+    if known is None and len(images) == 1:
+        _refuse(
+            f"should have at least 2 classes, got only {next(iter(images))!r} in '{folder.path}'",
+            folder,
+            "Give the folder that holds the class folders.",
         )
