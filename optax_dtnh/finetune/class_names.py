@@ -34,8 +34,8 @@ def refuse_untrained(tested: set[str], trained: set[str], data: str) -> None:
         raise UsageError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in the test "
             f"split of '{data}' only (of {len(unknown)} such classes"
-            f"{_but(unknown, trained)}). Add training images of it, or remove it from the test "
-            "split."
+            f"{_but(unknown, trained)}). Add training images of it, or sort its test images into "
+            "the classes that are trained."
         )
 
 

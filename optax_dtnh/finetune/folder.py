@@ -65,8 +65,7 @@ def open_folder(
     train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
     images = {} if train is None else _by_class(train, chosen, known)
     tested = None if test is None else _by_class(test, chosen, known)
-    if train is not None:
-        _refuse_unfit_to_train(train, images, chosen, known)
+    _refuse_unfit_to_train(train or tree, images, chosen, known)
     return parts(images, tested, left_out(tree, _used(images) | _used(tested or {})))
 
 
@@ -150,7 +149,9 @@ def _by_class(
 
 
 def _refuse(
-    wrong: str, folder: Folder, otherwise: str = "Move the images into folders named after them."
+    wrong: str,
+    folder: Folder,
+    otherwise: str = "Move the images into folders named after the classes.",
 ) -> NoReturn:
     raise UsageError(f"`--data` {wrong}. {layouts.advice(folder) or otherwise}")
 
@@ -162,11 +163,9 @@ def _refuse_split_names(
     found = [f.name for f in folders if split_named(f.name) and f.name not in asked]
     if not found:
         return
-    if known := layouts.advice(folder):
-        mend = known.removesuffix(".")
-    else:
-        mend = "Move its images into folders named after their classes"
-    if training:
+    advice = layouts.advice(folder)
+    mend = (advice or "Move its images into folders named after their classes.").rstrip(".")
+    if training and not (advice and len(found) == len(folders)):
         names = " ".join(shlex.quote(f.name) for f in folders)
         mend += f", or pass `--classes {names}` if these are the classes"
     raise UsageError(
@@ -181,7 +180,7 @@ def _refuse_unfit_to_train(
     if missing := sorted(set(chosen) - set(images)):
         raise UsageError(
             f"`--classes` should be names of class folders in '{folder.path}', got "
-            f"{listed([repr(name) for name in missing])}. Check their spelling."
+            f"{listed([*map(repr, missing)])}. Check their spelling."
         )
     if known is None and len(images) == 1:
         _refuse(

@@ -22,7 +22,8 @@ LAYOUTS = {
     "image, and list `path` and `label` in a table for `--labels`",
     r"(.*/)?\w*annotations?\.txt|(.*/)?annotations/.*\.(txt|xml)": "List `path` and `label` of the "
     "images that {file} tells about in a table for `--labels`, or sort them into class folders",
-    r".*\.(arrow|parquet)": f"{SAVE}, or pass `--labels` with {{file}} if it is a table of `path` "
+    r".*\.arrow": f"{SAVE}; {{file}} is one of Hugging Face `datasets`",
+    r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it is a table of `path` "
     "and `label`",
     r".*-ubyte(\.gz)?": f"{SAVE}, or pass `--data tfds:mnist`",
     r"(.*/)?(data_batch_\d|test_batch|batches\.meta)": f"{SAVE}, or pass `--data tfds:cifar10`",

@@ -38,18 +38,16 @@ def open_table(table: Path, root: Path, chosen: Sequence[str] = ()) -> Parts:
     if not root.is_dir():
         refuse_missing(root)
     rows = _rows(table)
-    tree, labeled = scan(root), [row for row in rows if row["label"]]
-    files = _files(labeled, tree, table)
-    kept = [row for row in files.values() if not chosen or row["label"] in chosen]
-    if missing := sorted(set(chosen) - {row["label"] for row in kept}):
+    if missing := sorted(set(chosen) - {row["label"] for row in rows}):
         raise UsageError(
-            f"`--classes` should be labels in '{table}', got {listed(missing)}. Check their "
-            "spelling."
+            f"`--classes` should be labels in '{table}', got {listed([*map(repr, missing)])}. Check "
+            "their spelling."
         )
+    tree, labeled = scan(root), [row for row in rows if row["label"]]
+    kept = [row for row in labeled if not chosen or row["label"] in chosen]
     splits = {split: dict[str, list[str]]() for split in SPELLINGS}
-    for file, row in files.items():
-        if not chosen or row["label"] in chosen:
-            splits[row["split"]].setdefault(row["label"], []).append(file)
+    for file, row in _files(kept, tree, table).items():
+        splits[row["split"]].setdefault(row["label"], []).append(file)
     test = splits[TEST] or splits[VALIDATION]
     used = {file for split in (splits[TRAIN], test) for files in split.values() for file in files}
     left = left_out(tree, used)
@@ -228,7 +226,7 @@ def _index(tree: Folder) -> dict[str, list[str]]:
 def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
     """Return the files in the folder that a path may mean."""
     for given in (path, path.replace("\\", "/")):
-        inside = os.path.normpath(os.path.relpath(given, root) if os.path.isabs(given) else given)
+        inside = os.path.relpath(os.path.join(root, given), root)
         if inside.split(os.sep)[0] == ".." or not path:
             continue
         if os.path.isfile(file := os.path.join(root, inside)):

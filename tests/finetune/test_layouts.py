@@ -95,8 +95,8 @@ UNFIT = {
     "coco": (["val2017/1.jpg", "annotations/instances_val2017.json"], r"one label for each image from"),
     "pets": (["images/Abyssinian_{1,2}.jpg", "annotations/{list.txt,x.xml}"], r"List `path` and `la"),
     "tiny imagenet": (
-        ["train/n0{1,2}/images/1.jpeg", "val/images/1.jpeg", "val/val_annotations.txt"],
-        r"folder of folders alone in '.*val|got 'images' in the test split|alone in '.*train/n01'",
+        ["train/n0{1,2}/{images/1.jpeg,boxes.txt}", "val/images/1.jpeg", "val/val_annotations.txt"],
+        r"got 'images' in the test split .* or sort its test images into the classes",
     ),
     "imagefolder, csv": (["train/{1.png,metadata.csv}"], r"Pass '.*/metadata\.csv' as `--labels`"),
     "imagefolder, jsonl": (["{1.png,metadata.jsonl}"], r"Pass '.*/metadata\.jsonl' as `--labels`"),
