@@ -11,8 +11,8 @@ FILES = 10_000  # a layout shows in far fewer
 SAVE = "Save every image as a file in a folder named after its class"
 # A name of a file in the folder, and what to do; the first that fits is said.
 LAYOUTS = {
-    r"(.*/)?features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, and the folder around "
-    "it as `--data-dir`",
+    r"(.*/)?features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, "
+    "and the folder around it as `--data-dir`",
     r"(.*/)?metadata\.(csv|jsonl|parquet)": "Pass {file} as `--labels`",
     r"(.*/)?(_annotations\.coco|(instances|person)_\w+|annotations?)\.json": "Take one label for "
     "each image from {file}, and list `path` and `label` in a table for `--labels`",

@@ -40,8 +40,8 @@ def open_table(table: Path, root: Path, chosen: Sequence[str] = ()) -> Parts:
     rows = _rows(table)
     if missing := sorted(set(chosen) - {row["label"] for row in rows}):
         raise UsageError(
-            f"`--classes` should be labels in '{table}', got {listed([*map(repr, missing)])}. Check "
-            "their spelling."
+            f"`--classes` should be labels in '{table}', got {listed([*map(repr, missing)])}. "
+            "Check their spelling."
         )
     tree, labeled = scan(root), [row for row in rows if row["label"]]
     kept = [row for row in labeled if not chosen or row["label"] in chosen]

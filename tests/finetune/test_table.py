@@ -36,7 +36,8 @@ def json_lines(*rows, names=("image", "label")):
     return "\n".join(json.dumps(dict(zip(names, row.split(","), strict=True))) for row in rows)
 
 
-SPLIT = [f"{row},{split}" for row, split in zip(ROWS, "Train test valid Train test dev".split())]
+SPLITS = "Train test valid Train test dev".split()
+SPLIT = [f"{row},{split}" for row, split in zip(ROWS, SPLITS, strict=True)]
 READ = {
     "csv": (text(*ROWS), ALL),
     "windows": (text(*ROWS, line="\r\n").encode("utf-8-sig"), ALL),
@@ -105,7 +106,7 @@ BAD = {
     "no header": ("\n".join(ROWS), r"one column `path`, got .* with a/1\.png, ant"),
     "no label column": (text(*ROWS, header="path,x"), r"one column `label`, got .* with path, x"),
     "one-hot": (text("1.png,1,0", header="filename,ant,cat"), r"one column `label`"),
-    "two paths": (text("1,1,a", header="image,id,label"), r"Rename the one that is meant to `path`"),
+    "two paths": (text("1,1,a", header="image,id,label"), r"Rename the one that is meant to `path"),
     "two labels": (text("1,1,a", header="id,Class,species"), r"Rename the one .* to `label`, and"),
     "equal columns": (text("1,1,a", header="path,label,label"), r"a name for each column"),
     "ragged": (text(*ROWS, "a/1.png,ant,x"), r"2 cells in every row, got 3 in line 8"),
@@ -117,7 +118,7 @@ BAD = {
     "absolute": (text(*ROWS, "/etc/hosts,ant"), r"got '/etc/hosts' in .* which is not there"),
     "a folder": (text(*ROWS, "a,ant"), r"got 'a' in .* which is not there"),
     "other label": (text(*ROWS, "a/1.png,cat"), r"as 'ant' \(train\) and 'cat' \(train\)\. Remove"),
-    "other split": (text(*SPLIT, "a/1.png,ant,test", header="path,label,split"), r"\(train\) and 'an"),
+    "other split": (text(*SPLIT, "a/1.png,ant,test", header="path,label,split"), r"\(train\) and"),
     "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"splits, got 'fold 3' in"),
     "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"test split of"),
     "one class": (text(*ROWS[:3]), r"2 classes, got 1 in '.*' \(ant\)"),
@@ -131,7 +132,7 @@ BAD = {
     "many.jsonl": ('{"path": "1", "label": ["ant"]}', r"text and numbers, got .* with a list"),
     "broken.parquet": (b"PAR1....PAR1", r"a table that can be read, got"),
     "rows.parquet": (pa.table({"path": ["a"], "label": ["b"]}).slice(0, 0), r"without any"),
-    "images.parquet": (pa.table({"image": [{"bytes": b"x"}], "label": [1]}), r"with a dict.*Save the images"),
+    "images.parquet": (pa.table({"image": [{"bytes": b"x"}], "label": [1]}), r"with a dict.*Save"),
 }  # fmt: skip
 
 
