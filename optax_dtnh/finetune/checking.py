@@ -66,16 +66,12 @@ def check_images(source: NamedSource) -> Checked:
 
 def checksum(parts: Iterable[Checked], classes: Sequence[str]) -> str:
     """Return a checksum of the images and the names of their classes, in whatever order."""
+    names = [name.encode("utf-8", "surrogatepass") for name in classes]
     whole = hashlib.sha256()
     for part in parts:
-        images = (part.digests[i] + encoded_name(classes[n]) for i, n in part.labels.items())
+        images = (part.digests[i] + names[n] for i, n in part.labels.items())
         whole.update(b"".join(sorted(hashlib.sha256(image).digest() for image in images)) + b"|")
     return whole.hexdigest()
-
-
-def encoded_name(name: str) -> bytes:
-    """Return the name in UTF-8, even one that holds bytes of another encoding."""
-    return name.encode("utf-8", "surrogatepass")
 
 
 def _check(source: NamedSource, index: int) -> tuple[int, int, bytes, str | None]:

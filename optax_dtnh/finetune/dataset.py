@@ -1,15 +1,15 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import class_names
+from optax_dtnh.finetune import class_names, unfit
 from optax_dtnh.finetune import duplicates as copies
-from optax_dtnh.finetune.checking import Checked, check_images, checksum, encoded_name
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.checking import Checked, check_images, checksum
+from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import Parts, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
@@ -82,7 +82,7 @@ def open_data(
       train_per_class: Training images of each class, drawn from all; the rest are test images.
         If the data have a test split, the images are drawn from the training split, and its rest
         is not used. None takes the whole training split.
-      seed: Seed of the draw. Each class has its own.
+      seed: Seed of the draw, which is one for each class.
       skip_broken: Leave out images that cannot be read, instead of raising.
       data_dir: Folder of TFDS's data sets; None for TFDS's default.
       labels: Table of the paths and labels of the images in `data`.
@@ -95,10 +95,10 @@ def open_data(
         reading images is found before that.
     """
     parts = _list(data, data_dir, labels, classes, None)
-    _refuse_unfit(parts, data, train_per_class)
+    unfit.refuse_parts(parts, data, train_per_class)
     train, test = _check_parts(parts)
     if not skip_broken:
-        _refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
+        unfit.refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
     found = checksum((train, test), parts.classes)
     twice, count = copies.ambiguous(train, test), len(train.labels) + len(test.labels)
     left = parts.left_out + _unlabeled(train, test)
@@ -106,16 +106,16 @@ def open_data(
         twice, (train, test) = {}, copies.dropped(train, test)
         dropped = count - len(train.labels) - len(test.labels)
         left += (f"copies {dropped}",) if dropped else ()
-    _refuse_small_classes(train.labels.values(), parts, train_per_class)
-    drawn, rest = _draw(train, parts.classes, train_per_class, seed)
+    unfit.refuse_small_classes(train.labels.values(), parts, train_per_class)
+    drawn, rest = _draw(train, train_per_class, seed)
     tested = rest if parts.test is None else test
-    _refuse_empty(drawn, tested, parts, data)
+    unfit.refuse_empty(drawn, tested, parts, data)
     notes = copies.notes(copies.shared(drawn, tested), twice)
     if duplicates == copies.REFUSE:
         copies.refuse(notes, data)
     notes += class_names.notes(parts.classes)
     trained = {train.source.name(i): train.digests[i] for i in drawn.labels}
-    broken = tuple(_broken(train, test))
+    broken = tuple(unfit.broken(train, test))
     images = drawn.images(), tested.images()
     return Data(*images, parts.classes, broken, found, left, notes, trained)
 
@@ -158,7 +158,7 @@ def open_test(
     parts = _list(data, data_dir, labels, classes, known)
     train, test = _check_parts(parts)
     if not skip_broken:
-        _refuse_broken(train, test, data, "")
+        unfit.refuse_broken(train, test, data, "")
     same = checksum((train, test), parts.classes) == trained_on
     left = parts.left_out + _unlabeled(train, test)
     if same and duplicates == copies.DROP:
@@ -166,7 +166,7 @@ def open_test(
     if parts.test is not None:
         tested = test
     elif same:
-        tested = _draw(train, parts.classes, train_per_class, seed)[1]
+        tested = _draw(train, train_per_class, seed)[1]
     else:
         tested = train
     if not tested.labels:
@@ -183,11 +183,6 @@ def in_words(images: int, classes: int, left_out: Sequence[str]) -> str:
     """Return one line of what is used, and of what is left out."""
     left = f"; left out: {', '.join(left_out)}" if left_out else ""
     return f"{images} images of {classes} classes{left}"
-
-
-def broken_ones(count: int) -> str:
-    """Return the number of broken images in words for a sentence."""
-    return f"{count} broken {'one' if count == 1 else 'ones'}"
 
 
 def _list(
@@ -221,83 +216,15 @@ def _unlabeled(train: Checked, test: Checked) -> tuple[str, ...]:
     return (f"images without a label {count}",) if count else ()
 
 
-def _refuse_unfit(parts: Parts, data: str, train_per_class: int | None) -> None:
-    """Refuse what can be refused before images are read."""
-    if len(parts.classes) < 2:
-        raise UsageError(
-            f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
-            f"'{data}' ({listed(parts.classes) or 'none'}). "
-            "Give the folder that holds the class folders, or choose other data."
-        )
-    if parts.test is None and train_per_class is None:
-        raise UsageError(
-            f"`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{data}' without test images. Give `--train-per-class N`, or make folders "
-            "`train` and `test`."
-        )
-    labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
-    if labels is None:
-        return
-    tested = {parts.classes[n] for n in set(getattr(parts.test, "labels", ()))}
-    class_names.refuse_untrained(tested, {parts.classes[n] for n in set(labels)}, data)
-    _refuse_small_classes(labels, parts, train_per_class)
-
-
-def _refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: int | None) -> None:
-    if train_per_class is None:
-        return
-    needed, rest = train_per_class, ""
-    if parts.test is None:
-        needed, rest = train_per_class + 1, " and test on the rest"
-    counts = np.bincount(list(labels), minlength=len(parts.classes))
-    if counts.min() < needed:
-        raise UsageError(
-            f"`--data` should have {needed} or more readable images of every class, to train on "
-            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
-            "Lower `--train-per-class`, or leave the class out."
-        )
-
-
-def _refuse_empty(train: Checked, test: Checked, parts: Parts, data: str) -> None:
-    """Refuse data of which too little can be read, or is left."""
-    if not (train.labels and test.labels):
-        raise UsageError(
-            f"`--data` should have images to train on and to test on, got {len(train.labels)} and "
-            f"{len(test.labels)} in '{data}' that can be read. Get the data again."
-        )
-    trained, tested = ({parts.classes[n] for n in x.labels.values()} for x in (train, test))
-    class_names.refuse_untrained(tested, trained, data)
-
-
-def _broken(train: Checked, test: Checked) -> dict[str, str]:
-    splits = (train, test)
-    return {split.source.name(i): why for split in splits for i, why in split.broken.items()}
-
-
-def _refuse_broken(train: Checked, test: Checked, data: str, otherwise: str) -> None:
-    broken = _broken(train, test)
-    if not broken:
-        return
-    name, reason = next(iter(broken.items()))
-    mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
-    raise UsageError(
-        f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
-        f"{broken_ones(len(broken))} among {len(broken) + len(train.labels) + len(test.labels)}. "
-        f"{mend}{otherwise}."
-    )
-
-
-def _draw(
-    pool: Checked, classes: Sequence[str], train_per_class: int | None, seed: int
-) -> tuple[Checked, Checked]:
+def _draw(pool: Checked, train_per_class: int | None, seed: int) -> tuple[Checked, Checked]:
     """Return the images to train on, ordered by class and content, and the others."""
     by_class: dict[int, list[int]] = {}
     for index in sorted(pool.labels, key=lambda i: pool.digests[i]):
         by_class.setdefault(pool.labels[index], []).append(index)
     drawn = []
     for label in sorted(by_class):
-        order = np.random.default_rng([seed, *encoded_name(classes[label])])
-        taken = set(order.permutation(by_class[label])[:train_per_class].tolist())
+        shuffled = np.random.default_rng(seed).permutation(by_class[label])
+        taken = set(shuffled[:train_per_class].tolist())
         drawn += [index for index in by_class[label] if index in taken]
     rest = pool.labels.keys() - set(drawn)
     return pool.selected(drawn), pool.selected(i for i in pool.labels if i in rest)

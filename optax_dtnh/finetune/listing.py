@@ -77,7 +77,8 @@ def _count_kinds(folder: Folder, kinds: Counter[str]) -> None:
 def _unused(folder: Folder, used: set[str], root: str) -> Iterator[str]:
     if folder.path != root and not (found := set(all_images(folder))) & used:
         if found:
-            yield f"{_relative(folder.path, root)}/ {len(found)} images"
+            count = f"{len(found)} image{'s' if len(found) > 1 else ''}"
+            yield f"{_relative(folder.path, root)}/ {count}"
         return
     loose = [path for path in folder.images if path not in used]
     if len(loose) > 3:

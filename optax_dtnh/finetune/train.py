@@ -26,12 +26,13 @@ from optax_dtnh.finetune import (
     step,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
+from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
+from optax_dtnh.finetune.unfit import broken_ones
 from optax_dtnh.models import ResNet, ViT, load_pretrained, replace_head
 from optax_dtnh.models._hub import hub_file
 

@@ -72,7 +72,7 @@ def test_classes_are_chosen_by_name_alone(tmp_path):
     assert found(opened(tmp_path, classes=("train", "bus"))) == "bus train 2+2, car/ 2 images"
     write(tmp_path / "splits", SPLIT, "{train,test}/bee/0.png")
     chosen = opened(tmp_path / "splits", classes=("cat", "ant"))
-    assert found(chosen) == "ant cat 2+4, test/bee/ 1 images, train/bee/ 1 images"
+    assert found(chosen) == "ant cat 2+4, test/bee/ 1 image, train/bee/ 1 image"
     refused(
         r"^`--classes` should be names .* got 'yak'\.", tmp_path / "splits", classes=("ant", "yak")
     )

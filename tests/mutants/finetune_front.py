@@ -38,12 +38,7 @@ MUTANTS = [
     Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
     # the data
     Mutant(f"{FOLDER}/dataset.py", "elif same:", "elif False:", COMMAND),
-    Mutant(
-        f"{FOLDER}/dataset.py",
-        "default_rng([seed, *encoded_name(classes[label])])",
-        "default_rng([seed])",
-        DATASET,
-    ),
+    Mutant(f"{FOLDER}/dataset.py", "default_rng(seed)", "default_rng(0)", DATASET),
     Mutant(f"{FOLDER}/dataset.py", "key=lambda i: pool.digests[i]", "key=int", DATASET),
     Mutant(
         f"{FOLDER}/dataset.py",
@@ -51,15 +46,9 @@ MUTANTS = [
         "for i in pool.labels",
         DATASET,
     ),
-    Mutant(
-        f"{FOLDER}/checking.py",
-        "part.digests[i] + encoded_name(classes[n])",
-        "part.digests[i]",
-        DATASET,
-    ),
-    Mutant(f"{FOLDER}/duplicates.py", "in reversed(split.labels)", "in split.labels", DATASET),
+    Mutant(f"{FOLDER}/checking.py", "part.digests[i] + names[n]", "part.digests[i]", DATASET),
     Mutant(f"{FOLDER}/class_names.py", "position.get(name, -1)", "known.index(known[0])", DATASET),
-    Mutant(f"{FOLDER}/dataset.py", "train_per_class + 1,", "train_per_class,", DATASET),
+    Mutant(f"{FOLDER}/unfit.py", "train_per_class + 1,", "train_per_class,", DATASET),
     Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", BATCHES),
     Mutant(f"{FOLDER}/listing.py", 'name.startswith(".")', "False", DATASET),
     Mutant(f"{FOLDER}/listing.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
@@ -67,7 +56,9 @@ MUTANTS = [
     Mutant(f"{FOLDER}/folder.py", "splits.get(TEST, splits", "(splits", LAYOUTS),
     Mutant(f"{FOLDER}/table.py", 'encoding="utf-8-sig"', 'encoding="utf-8"', TABLE),
     Mutant(f"{FOLDER}/table.py", '== ".." or not path', '== "..." or not path', TABLE),
-    Mutant(f"{FOLDER}/tfds.py", 'source[index]["label"] >= 0', 'source[index]["label"] >= -1', TFDS),
+    Mutant(
+        f"{FOLDER}/tfds.py", 'source[index]["label"] >= 0', 'source[index]["label"] >= -1', TFDS
+    ),
     Mutant(f"{FOLDER}/images.py", "ImageOps.exif_transpose(opened)", "opened", IMAGES),
     Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
     Mutant(f"{FOLDER}/images.py", 'found.pop("resize", None)', "pass", IMAGES),
