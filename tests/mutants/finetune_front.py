@@ -52,7 +52,6 @@ MUTANTS = [
     Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", BATCHES),
     Mutant(f"{FOLDER}/listing.py", 'name.startswith(".")', "False", DATASET),
     Mutant(f"{FOLDER}/listing.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
-    Mutant(f"{FOLDER}/listing.py", "elif _is_special(entry):", "elif False:", LAYOUTS),
     Mutant(f"{FOLDER}/folder.py", "splits.get(TEST, splits", "(splits", LAYOUTS),
     Mutant(f"{FOLDER}/table.py", 'encoding="utf-8-sig"', 'encoding="utf-8"', TABLE),
     Mutant(f"{FOLDER}/table.py", '== ".." or not path', '== "..." or not path', TABLE),
