@@ -5,6 +5,7 @@ anywhere gets the accuracy that the run has printed.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,8 +83,8 @@ def _tested(
 ) -> Tested:
     """Return the test images, with labels that are positions among the classes of the model."""
     settings = trained.settings
-    own = data is None or data == settings["data"]
-    name = settings["data"] if data is None else data
+    name = data or settings["data"]
+    own = os.path.realpath(name) == os.path.realpath(settings["data"])
     tested = open_test(
         name,
         run_folder.summary(out)["found"]["data_sha256"],

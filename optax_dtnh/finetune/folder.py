@@ -11,7 +11,7 @@ from optax_dtnh.finetune import layouts
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts
 from optax_dtnh.finetune.listing import Folder, all_images, left_out, scan
-from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION, split_named
+from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION, is_no_class, split_named
 
 Files = Mapping[str, Sequence[str]]
 
@@ -104,7 +104,7 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
     splits: dict[str, Folder] = {}
     for folder in tree.folders:
         split = None if folder.name in chosen else split_named(folder.name)
-        if split is None or not any(any(all_images(inner)) for inner in folder.folders):
+        if split is None or not any(_is_class(inner, chosen) for inner in folder.folders):
             continue
         if split in splits:
             raise UsageError(
@@ -115,6 +115,10 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
     return splits
 
 
+def _is_class(folder: Folder, chosen: Sequence[str]) -> bool:
+    return any(all_images(folder)) and (folder.name in chosen or not is_no_class(folder.name))
+
+
 def _holds_only(tree: Folder, splits: dict[str, Folder]) -> bool:
     return all(folder in splits.values() for folder in tree.folders if any(all_images(folder)))
 
@@ -123,7 +127,7 @@ def _by_class(
     folder: Folder, chosen: Sequence[str], known: Sequence[str] | None
 ) -> dict[str, list[str]]:
     folders = [inner for inner in folder.folders if not chosen or inner.name in chosen]
-    _refuse_split_names(folder, folders, {*chosen, *(known or ())}, training=known is None)
+    _refuse_names(folder, folders, {*chosen, *(known or ())}, training=known is None)
     images = {inner.name: list(all_images(inner)) for inner in folders}
     if chosen and not images:
         return {}  # the names are wrong, or nothing of them is tested
@@ -156,21 +160,21 @@ def _refuse(
     raise UsageError(f"`--data` {wrong}. {layouts.advice(folder) or otherwise}")
 
 
-def _refuse_split_names(
+def _refuse_names(
     folder: Folder, folders: list[Folder], asked: set[str], *, training: bool
 ) -> None:
-    """Refuse class folders that are called like splits, unless they are asked for."""
-    found = [f.name for f in folders if split_named(f.name) and f.name not in asked]
+    """Refuse class folders whose names are hardly those of classes, unless they are asked for."""
+    found = [f.name for f in folders if is_no_class(f.name) and f.name not in asked]
     if not found:
         return
     advice = layouts.advice(folder)
     mend = (advice or "Move its images into folders named after their classes.").rstrip(".")
-    if training and not (advice and len(found) == len(folders)):
-        names = " ".join(shlex.quote(f.name) for f in folders)
-        mend += f", or pass `--classes {names}` if these are the classes"
+    names = [f.name for f in folders if any(all_images(f))]
+    if training and len(names) > 1 and not (advice and all(map(is_no_class, names))):
+        mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
         f"`--data` should hold class folders, got {os.path.join(folder.path, found[0])!r}, which "
-        f"is named like a split, and no training split with class folders. {mend}."
+        f"is named like a split or a kind of file. {mend}."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts
 from optax_dtnh.finetune.folder import parts, refuse_missing
 from optax_dtnh.finetune.listing import Folder, all_images, left_out, scan
@@ -121,7 +121,8 @@ def _cell(value: Any, table: Path) -> str:
 
 def _text(table: Path) -> str:
     try:
-        return table.read_text(encoding="utf-8-sig")
+        with usage_errors(OSError):
+            return table.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         _refuse(f"a table in UTF-8, got '{table}' in another encoding", "Save it in UTF-8.")
 

@@ -38,6 +38,10 @@ KNOWN = {
         ["{train,dev}/{ant,cat}/{0,1}.png", "test/{1,2}.png"],
         "ant cat 2+4, test/ 2 images",
     ),
+    "tiny imagenet": (
+        ["train/n0{1,2}/images/{1,2}.jpeg", "train/n0{1,2}/box.txt", "{val,test}/images/1.jpeg"],
+        "n01 n02 2+2, .txt 2, test/ 1 image, val/ 1 image",
+    ),
     "loose in train": ([SPLIT, "train/montage.png"], "ant cat 2+4, train/montage.png"),
     "many loose": ([FLAT, "{1,2,3,4}.png"], "ant cat 2+4, 4 images directly in ./"),
     "beside the splits": ([SPLIT, "raw/{1,2}.png"], "ant cat 2+4, raw/ 2 images"),
@@ -94,10 +98,6 @@ UNFIT = {
     "roboflow, yolo": (["train/images/1.jpg", "train/labels/1.txt"], r"Turn the boxes of"),
     "coco": (["val2017/1.jpg", "annotations/instances_val2017.json"], r"one label for each image"),
     "pets": (["images/Abyssinian_{1,2}.jpg", "annotations/{list.txt,x.xml}"], r"List `path` and `"),
-    "tiny imagenet": (
-        ["train/n0{1,2}/{images/1.jpeg,boxes.txt}", "val/images/1.jpeg", "val/val_annotations.txt"],
-        r"got 'images' in the test split .* or sort its test images into the classes",
-    ),
     "imagefolder, csv": (["train/{1.png,metadata.csv}"], r"Pass '.*/metadata\.csv' as `--labels`"),
     "imagefolder, jsonl": (["{1.png,metadata.jsonl}"], r"Pass '.*/metadata\.jsonl' as `--labels`"),
     "parquet": (["data/train-00000-of-00001.parquet"], r"Save every image as a file.*table of `pa"),
@@ -113,9 +113,10 @@ UNFIT = {
     "cub": ([f"images/{FLAT}", "parts/parts.txt"], r"Give '.*/images'\."),
     "a level too deep": (["{ant,cat}/images/{1,2}.png"], r"folders alone in '.*ant'"),
     "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give a folder"),
+    "images and masks": (["{images,masks}/{1,2}.png"], r"'.*/images', .* `--classes images masks`"),
     "an empty class": ([FLAT, "bee/notes.txt"], r"got none in '.*bee' \(of 1 such folders\)\. Rem"),
     "one class": (["ant/{1,2}.png"], r"at least 2 classes, got only 'ant' in '"),
-    "a test split alone": (["test/{ant,cat}/1.png"], r"named like a split, and no training split"),
+    "a test split alone": (["test/{ant,cat}/1.png"], r"named like a split or a"),
     "images in splits": (["{train,valid}/{1,2}.png"], r"'.*/train'.* `--classes train valid`"),
     "splits of two spellings": (["{train,Train,test}/{ant,cat}/1.png"], r"'.*/Train' and '.*/trai"),
     "two validations": (["{train,val,valid}/{ant,cat}/1.png"], r"'.*/val' and '.*/valid'\. Merge"),
@@ -220,6 +221,7 @@ def test_a_folder_to_evaluate_on_may_have_less(tmp_path, case):
         (["{train,valid}/1.png"], "named like a split"),
         (["ant/0.png", "cat/broken.png"], "can be read"),
         (["{1,2}.png"], "each class, got none"),
+        (["train/ant/1.png", "test/ant/broken.png"], "images to test on, got none in"),
     ],
 )
 def test_an_error_of_evaluation_names_no_option_of_training(tmp_path, patterns, match):
@@ -227,6 +229,6 @@ def test_an_error_of_evaluation_names_no_option_of_training(tmp_path, patterns, 
     for broken in tmp_path.rglob("broken.png"):
         broken.write_bytes(b"")
     with pytest.raises(UsageError, match=match) as raised:
-        to_test(tmp_path)
+        to_test(tmp_path, skip_broken=match.startswith("images to test on"))
     options = set(re.findall(r"`(--[a-z-]+)", str(raised.value)))
     assert options <= {"--data", "--labels", "--data-dir"}
