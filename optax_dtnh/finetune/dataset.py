@@ -9,7 +9,7 @@ import numpy as np
 from optax_dtnh.finetune import class_names, unfit
 from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, check_images, checksum
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Parts, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
@@ -139,18 +139,9 @@ def open_test(
     If the data have no test split, the test images of the run are those that it has not drawn, and
     the test images of other data are all of them.
 
-    Args:
-      data: As for `open_data`.
-      trained_on: Checksum of the data of the run.
-      train_per_class: Setting of the run.
-      seed: Setting of the run.
-      skip_broken: Setting of the run.
-      data_dir: As for `open_data`.
-      labels: As for `open_data`.
-      classes: As for `open_data`.
-      duplicates: Setting of the run.
-      known: Names of the classes of the model.
-      trained: SHA-256 of the images that the model was trained on.
+    `trained_on` is the checksum of the data of the run, `known` are the classes of the model, and
+    `trained` holds the SHA-256 of the images that it was trained on. The other arguments are those
+    of `open_data`; the number and draw of training images are the run's.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
@@ -181,7 +172,7 @@ def open_test(
 
 def in_words(images: int, classes: int, left_out: Sequence[str]) -> str:
     """Return one line of what is used, and of what is left out."""
-    left = f"; left out: {', '.join(left_out)}" if left_out else ""
+    left = f"; left out: {listed(left_out, 9)}" if left_out else ""
     return f"{images} images of {classes} classes{left}"
 
 

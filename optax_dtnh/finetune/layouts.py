@@ -2,10 +2,9 @@
 
 import os
 import re
-from collections.abc import Iterator
 from itertools import islice
 
-from optax_dtnh.finetune.listing import Folder, all_images
+from optax_dtnh.finetune.listing import Folder, all_images, below
 
 FILES = 10_000  # a layout shows in far fewer
 SAVE = "Save every image as a file in a folder named after its class"
@@ -39,8 +38,9 @@ def advice(folder: Folder) -> str | None:
     """Return what to do with a folder that has no class folders as it is, None if unknown."""
     if inner := _around_classes(folder):
         return f"Give '{inner.path}'."
-    names = islice(_other_files(folder, ""), FILES)
-    if text := advice_on_names(list(names), folder.path):
+    files = (os.path.join(inner.path, name) for inner in below(folder) for name in inner.others)
+    names = [os.path.relpath(file, folder.path) for file in islice(files, FILES)]
+    if text := advice_on_names(names, folder.path):
         return text
     if folder.images:
         return (
@@ -57,12 +57,6 @@ def advice_on_names(names: list[str], root: str) -> str | None:
             if re.fullmatch(pattern, name, re.IGNORECASE | re.DOTALL):
                 return text.format(file=f"'{os.path.join(root, name)}'") + "."
     return None
-
-
-def _other_files(folder: Folder, prefix: str) -> Iterator[str]:
-    yield from (prefix + name for name in folder.others)
-    for inner in folder.folders:
-        yield from _other_files(inner, f"{prefix}{inner.name}/")
 
 
 def _around_classes(folder: Folder) -> Folder | None:

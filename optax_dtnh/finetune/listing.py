@@ -53,25 +53,25 @@ def scan(root: Path) -> Folder:
     return _scan(os.fspath(root), frozenset())
 
 
+def below(folder: Folder) -> Iterator[Folder]:
+    """Yield the folder and all folders below it."""
+    yield folder
+    for inner in folder.folders:
+        yield from below(inner)
+
+
 def all_images(folder: Folder) -> Iterator[str]:
     """Yield the paths of the images in the folder and below it."""
-    yield from folder.images
-    for inner in folder.folders:
-        yield from all_images(inner)
+    return (path for inner in below(folder) for path in inner.images)
 
 
 def left_out(root: Folder, used: set[str]) -> tuple[str, ...]:
     """Return what of the tree is not among the images `used`, one kind or folder in each item."""
     kinds = Counter[str]()
-    _count_kinds(root, kinds)
+    for folder in below(root):
+        kinds.update(os.path.splitext(name)[1].lower() or "no suffix" for name in folder.others)
+        kinds.update(folder.ignored)
     return (*(f"{kind} {n}" for kind, n in kinds.most_common()), *_unused(root, used, root.path))
-
-
-def _count_kinds(folder: Folder, kinds: Counter[str]) -> None:
-    kinds.update(os.path.splitext(name)[1].lower() or "no suffix" for name in folder.others)
-    kinds.update(folder.ignored)
-    for inner in folder.folders:
-        _count_kinds(inner, kinds)
 
 
 def _unused(folder: Folder, used: set[str], root: str) -> Iterator[str]:

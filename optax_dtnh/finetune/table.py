@@ -187,15 +187,14 @@ def _parquet(table: Path) -> list[dict[str, Any]]:
 def _files(rows: list[Row], tree: Folder, table: Path) -> dict[str, Row]:
     """Return the row of every file."""
     known, found = _index(tree), dict[str, Row]()
-    missing = [row["path"] for row in rows if not _places(row["path"], tree.path, known)]
-    if missing:
+    placed = [(row, _places(row["path"], tree.path, known)) for row in rows]
+    if missing := [row["path"] for row, places in placed if not places]:
         _refuse(
             f"a table of images in '{tree.path}', got {missing[0]!r} in '{table}', which is not "
             f"there (the first of {len(missing)} such rows of {len(rows)})",
             "Give the folder that the paths start from as `--data`.",
         )
-    for row in rows:
-        places = _places(row["path"], tree.path, known)
+    for row, places in placed:
         if len(places) > 1:
             _refuse(
                 f"a table whose paths fit one image each, got {row['path']!r} in '{table}', which "
@@ -203,11 +202,11 @@ def _files(rows: list[Row], tree: Folder, table: Path) -> dict[str, Row]:
                 "Add folder and suffix to the path, or give a folder further down as `--data`.",
             )
         before = found.setdefault(places[0], row)
-        if (before["label"], before["split"]) != (row["label"], row["split"]):
+        kept, other = (f"{x['label']!r} ({x['split']})" for x in (before, row))
+        if kept != other:
             _refuse(
                 f"a table with one label and split for each image, got {row['path']!r} in "
-                f"'{table}' as {before['label']!r} ({before['split']}) and {row['label']!r} "
-                f"({row['split']})",
+                f"'{table}' as {kept} and {other}",
                 "Remove a row.",
             )
     return found

@@ -26,11 +26,10 @@ def refuse_parts(parts: Parts, data: str, train_per_class: int | None) -> None:
             "`train` and `test`."
         )
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
-    if labels is None:
-        return
-    tested = {parts.classes[n] for n in set(getattr(parts.test, "labels", ()))}
-    class_names.refuse_untrained(tested, {parts.classes[n] for n in set(labels)}, data)
-    refuse_small_classes(labels, parts, train_per_class)
+    if labels is not None:
+        tested = {parts.classes[n] for n in set(getattr(parts.test, "labels", ()))}
+        class_names.refuse_untrained(tested, {parts.classes[n] for n in set(labels)}, data)
+        refuse_small_classes(labels, parts, train_per_class)
 
 
 def refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: int | None) -> None:
