@@ -92,6 +92,10 @@ def parser() -> Parser:
     _add_out(evaluate, "Folder of a finished run.")
     data = "Folder of images or tfds:NAME (default: the data of the run)."
     evaluate.add_argument("--data", metavar="DIR", help=data)
+    table = "Table of path and label of the images in --data."
+    evaluate.add_argument("--labels", metavar="FILE", help=table)
+    where = "Folder of prepared TFDS data sets (default: that of the run)."
+    evaluate.add_argument("--data-dir", metavar="DIR", help=where)
     predict = _command(commands, "predict", _predict, PREDICT)
     _add_out(predict, "Folder of a finished run.")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
@@ -131,7 +135,7 @@ def _train(chosen: Namespace) -> None:
 def _evaluate(chosen: Namespace) -> None:
     from optax_dtnh.finetune import evaluate
 
-    evaluate.evaluate(chosen.out, chosen.data)
+    evaluate.evaluate(chosen.out, chosen.data, chosen.labels, chosen.data_dir)
 
 
 def _predict(chosen: Namespace) -> None:

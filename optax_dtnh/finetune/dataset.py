@@ -1,23 +1,19 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-import hashlib
-import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from optax_dtnh.finetune import images
-from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import NamedSource, Parts, Selected, Source
+from optax_dtnh.finetune import class_names, unfit
+from optax_dtnh.finetune import duplicates as copies
+from optax_dtnh.finetune.checking import Checked, check_images, checksum
+from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.examples import Parts, Source
 from optax_dtnh.finetune.folder import open_folder
+from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
-
-CHUNK = 64
-MAX_THREADS = 16
 
 
 class Data(NamedTuple):
@@ -28,7 +24,10 @@ class Data(NamedTuple):
       test: Images to test on.
       classes: Names; a label is an index into them.
       broken: Names of the images that are left out because they cannot be read.
-      sha256: Checksum of all other images, as encoded, and of their labels.
+      sha256: Checksum of all other images, as encoded, and of the names of their classes.
+      left_out: What else is there, in words like ".csv 1".
+      notes: Sentences about what may be wrong: copies of images, similar names of classes.
+      trained: SHA-256 of every training image, by name.
     """
 
     train: Source
@@ -36,6 +35,9 @@ class Data(NamedTuple):
     classes: tuple[str, ...]
     broken: tuple[str, ...]
     sha256: str
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    trained: dict[str, bytes]
 
 
 class Tested(NamedTuple):
@@ -44,26 +46,18 @@ class Tested(NamedTuple):
     Attributes:
       images: They themselves.
       classes: Names; a label is an index into them.
-      without: Names of the classes that none of them is of.
+      present: Names of the classes that some of them are of.
+      left_out: What else is there, in words like ".csv 1".
+      same: Whether the data are those of the run.
+      trained: How many of the images the model was trained on.
     """
 
     images: Source
     classes: tuple[str, ...]
-    without: tuple[str, ...]
-
-
-class Checked(NamedTuple):
-    """The result of reading every image of a source.
-
-    Attributes:
-      labels: Label by index of every image that can be read, in order.
-      broken: Reason by index of every other image.
-      sha256: Checksum of the images that can be read, and of their labels.
-    """
-
-    labels: dict[int, int]
-    broken: dict[int, str]
-    sha256: str
+    present: tuple[str, ...]
+    left_out: tuple[str, ...]
+    same: bool
+    trained: int
 
 
 def open_data(
@@ -73,36 +67,57 @@ def open_data(
     seed: int,
     skip_broken: bool = False,
     data_dir: str | None = None,
+    labels: str | None = None,
+    classes: Sequence[str] = (),
+    duplicates: str = "warn",
 ) -> Data:
     """Open a folder or a prepared TFDS data set, and check every image of it.
 
+    Images, classes and seed alone decide which images are drawn, and in which order they are
+    trained on: not the names of files.
+
     Args:
-      data: Folder laid out class/file, folder of `train` and `test` (or `val`) laid out so, or
-        `tfds:NAME[/CONFIG][:VERSION]`.
+      data: Folder laid out class/file, folder of splits laid out so, folder of the images of a
+        table, or `tfds:NAME[/CONFIG][:VERSION]`.
       train_per_class: Training images of each class, drawn from all; the rest are test images.
         If the data have a test split, the images are drawn from the training split, and its rest
         is not used. None takes the whole training split.
-      seed: Seed of the draw. Each class has its own.
+      seed: Seed of the draw, which is one for each class.
       skip_broken: Leave out images that cannot be read, instead of raising.
       data_dir: Folder of TFDS's data sets; None for TFDS's default.
+      labels: Table of the paths and labels of the images in `data`.
+      classes: Names of the classes to use alone; () uses all.
+      duplicates: What to do about images of equal content in train and test, or in two classes:
+        "refuse", "warn" or "drop".
 
     Raises:
       UsageError: The data do not exist, or are unfit. Everything that can be found without
         reading images is found before that.
     """
-    parts = _list(data, data_dir)
-    _refuse_draw(parts, data, train_per_class)
-    train, test, broken, checksum = _check_parts(parts, data, skip_broken)
-    _refuse_small_classes(train.labels.values(), parts, train_per_class)
-    drawn, rest = _draw(train.labels, train_per_class, seed)
-    tested = (parts.train, rest) if parts.test is None else (parts.test, tuple(test.labels))
-    if not (drawn and tested[1]):
-        raise UsageError(
-            f"`--data` should have images to train on and to test on, got {len(drawn)} and "
-            f"{len(tested[1])} in '{data}' that can be read. Get the data again."
-        )
-    selected = Selected(parts.train, drawn), Selected(*tested)
-    return Data(*selected, parts.classes, broken, checksum)
+    parts = _list(data, data_dir, labels, classes, None)
+    unfit.refuse_parts(parts, data, train_per_class)
+    train, test = _check_parts(parts)
+    if not skip_broken:
+        unfit.refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
+    found = checksum((train, test), parts.classes)
+    twice, count = copies.ambiguous(train, test), len(train.labels) + len(test.labels)
+    left = parts.left_out + _unlabeled(train, test)
+    if duplicates == copies.DROP:
+        twice, (train, test) = {}, copies.dropped(train, test)
+        dropped = count - len(train.labels) - len(test.labels)
+        left += (f"copies {dropped}",) if dropped else ()
+    unfit.refuse_small_classes(train.labels.values(), parts, train_per_class)
+    drawn, rest = _draw(train, train_per_class, seed)
+    tested = rest if parts.test is None else test
+    unfit.refuse_empty(drawn, tested, parts, data)
+    notes = copies.notes(copies.shared(drawn, tested), twice)
+    if duplicates == copies.REFUSE:
+        copies.refuse(notes, data)
+    notes += class_names.notes(parts.classes)
+    trained = {train.source.name(i): train.digests[i] for i in drawn.labels}
+    broken = tuple(unfit.broken(train, test))
+    images = drawn.images(), tested.images()
+    return Data(*images, parts.classes, broken, found, left, notes, trained)
 
 
 def open_test(
@@ -113,153 +128,94 @@ def open_test(
     seed: int,
     skip_broken: bool,
     data_dir: str | None,
+    labels: str | None = None,
+    classes: Sequence[str] = (),
+    duplicates: str = "warn",
+    known: Sequence[str] = (),
+    trained: Collection[bytes] = (),
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
     If the data have no test split, the test images of the run are those that it has not drawn, and
     the test images of other data are all of them.
 
-    Args:
-      data: As for `open_data`.
-      trained_on: Checksum of the data of the run.
-      train_per_class: Setting of the run.
-      seed: Setting of the run.
-      skip_broken: Setting of the run.
-      data_dir: Setting of the run.
+    `trained_on` is the checksum of the data of the run, `known` are the classes of the model, and
+    `trained` holds the SHA-256 of the images that it was trained on. The other arguments are those
+    of `open_data`; the number and draw of training images are the run's.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
     """
-    parts = _list(data, data_dir)
-    train, test, _, checksum = _check_parts(parts, data, skip_broken)
+    parts = _list(data, data_dir, labels, classes, known)
+    train, test = _check_parts(parts)
+    if not skip_broken:
+        unfit.refuse_broken(train, test, data, "")
+    same = checksum((train, test), parts.classes) == trained_on
+    left = parts.left_out + _unlabeled(train, test)
+    if same and duplicates == copies.DROP:
+        train, test = copies.dropped(train, test)
     if parts.test is not None:
-        source, labels = parts.test, test.labels
-    elif checksum == trained_on:
-        rest = _draw(train.labels, train_per_class, seed)[1]
-        source, labels = parts.train, {index: train.labels[index] for index in rest}
+        tested = test
+    elif same:
+        tested = _draw(train, train_per_class, seed)[1]
     else:
-        source, labels = parts.train, train.labels
-    if not labels:
+        tested = train
+    if not tested.labels:
         raise UsageError(
             f"`--data` should have images to test on, got none in '{data}' that can be read. Get "
             "the data again."
         )
-    present = {parts.classes[label] for label in labels.values()}
-    without = tuple(name for name in parts.classes if name not in present)
-    return Tested(Selected(source, tuple(labels)), parts.classes, without)
+    seen = sum(tested.digests[index] in trained for index in tested.labels)
+    present = tuple(parts.classes[label] for label in sorted(set(tested.labels.values())))
+    return Tested(tested.images(), parts.classes, present, left, same, seen)
 
 
-def check_images(source: NamedSource) -> Checked:
-    """Decode every image in threads, with a progress bar on a terminal."""
-    labels: dict[int, int] = {}
-    broken: dict[int, str] = {}
-    whole = hashlib.sha256()
-    chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
-    with (
-        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads,
-        # `disable=None`: only on a terminal.
-        tqdm(total=len(source), desc="checking images", leave=False, disable=None) as bar,
-    ):
-        for chunk in threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks):
-            for index, label, digest, reason in chunk:
-                if reason is None:
-                    labels[index] = label
-                    whole.update(digest + label.to_bytes(4, signed=True))
-                else:
-                    broken[index] = reason
-            bar.update(len(chunk))
-    return Checked(labels, broken, whole.hexdigest())
+def in_words(images: int, classes: int, left_out: Sequence[str]) -> str:
+    """Return one line of what is used, and of what is left out."""
+    left = f"; left out: {listed(left_out, 9)}" if left_out else ""
+    return f"{images} images of {classes} classes{left}"
 
 
-def broken_ones(count: int) -> str:
-    """Return the number of broken images in words for a sentence."""
-    return f"{count} broken {'one' if count == 1 else 'ones'}"
-
-
-def _list(data: str, data_dir: str | None) -> Parts:
+def _list(
+    data: str,
+    data_dir: str | None,
+    labels: str | None,
+    classes: Sequence[str],
+    known: Sequence[str] | None,
+) -> Parts:
     if data.startswith(PREFIX):
+        for name, given in (("labels", labels), ("classes", classes)):
+            if given:
+                raise UsageError(
+                    f"`--{name}` should come with a folder of images, got --data {data}. Leave it "
+                    "out."
+                )
         return open_tfds(data.removeprefix(PREFIX), data_dir)
-    return open_folder(Path(data))
-
-
-def _check(source: NamedSource, index: int) -> tuple[int, int, bytes, str | None]:
-    """Return the index, the label, a checksum and None, or instead of None what is wrong."""
-    try:
-        example = source[index]
-        images.check(example["image"])
-    # A damaged file makes PIL's decoders raise all kinds of exceptions.
-    except Exception as error:
-        return index, -1, b"", images.reason(error, source.name(index))
-    return index, example["label"], hashlib.sha256(example["image"]).digest(), None
-
-
-def _refuse_draw(parts: Parts, data: str, train_per_class: int | None) -> None:
-    if parts.test is None and train_per_class is None:
-        raise UsageError(
-            f"`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{data}' without test images. Give `--train-per-class N`, or make folders "
-            "`train` and `test`."
-        )
-    labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
-        _refuse_small_classes(labels, parts, train_per_class)
+        return open_table(Path(labels), Path(data), classes)
+    return open_folder(Path(data), classes, known)
 
 
-def _refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: int | None) -> None:
-    if train_per_class is None:
-        return
-    needed, rest = train_per_class, ""
-    if parts.test is None:
-        needed, rest = train_per_class + 1, " and test on the rest"
-    counts = np.bincount(list(labels), minlength=len(parts.classes))
-    if counts.min() < needed:
-        raise UsageError(
-            f"`--data` should have {needed} or more readable images of every class, to train on "
-            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
-            "Lower `--train-per-class`, or leave the class out."
-        )
-
-
-def _check_parts(
-    parts: Parts, data: str, skip_broken: bool
-) -> tuple[Checked, Checked, tuple[str, ...], str]:
-    """Return the result for both splits, the names of broken images, and the checksum of all."""
+def _check_parts(parts: Parts) -> tuple[Checked, Checked]:
     train = check_images(parts.train)
-    test = Checked({}, {}, "") if parts.test is None else check_images(parts.test)
-    broken = _broken(parts, train, test)
-    if broken and not skip_broken:
-        _refuse_broken(broken, len(train.labels) + len(test.labels), data)
-    checksum = hashlib.sha256(f"{train.sha256} {test.sha256}".encode()).hexdigest()
-    return train, test, tuple(broken), checksum
+    nothing = Checked(parts.train, {}, {}, {}, 0)
+    return train, nothing if parts.test is None else check_images(parts.test)
 
 
-def _broken(parts: Parts, train: Checked, test: Checked) -> dict[str, str]:
-    broken = {parts.train.name(index): reason for index, reason in train.broken.items()}
-    if parts.test is not None:
-        broken |= {parts.test.name(index): reason for index, reason in test.broken.items()}
-    return broken
+def _unlabeled(train: Checked, test: Checked) -> tuple[str, ...]:
+    count = train.unlabeled + test.unlabeled
+    return (f"images without a label {count}",) if count else ()
 
 
-def _refuse_broken(broken: dict[str, str], sound: int, data: str) -> None:
-    name, reason = next(iter(broken.items()))
-    mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
-    raise UsageError(
-        f"`--data` should hold images that can be read, got '{name}' ({reason}), the first of "
-        f"{broken_ones(len(broken))} among {len(broken) + sound}. {mend}, or leave them out with "
-        "`--skip-broken`."
-    )
-
-
-def _draw(
-    labels: dict[int, int], train_per_class: int | None, seed: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices to train on, and the others."""
-    if train_per_class is None:
-        return tuple(labels), ()
-    indices, label_of = np.array(list(labels)), np.array(list(labels.values()))
-    drawn = [
-        np.random.default_rng([seed, label]).permutation(indices[label_of == label])
-        for label in np.unique(label_of)
-    ]
-    train = np.sort(np.concatenate([images[:train_per_class] for images in drawn]))
-    return tuple(train.tolist()), tuple(np.setdiff1d(indices, train).tolist())
+def _draw(pool: Checked, train_per_class: int | None, seed: int) -> tuple[Checked, Checked]:
+    """Return the images to train on, ordered by class and content, and the others."""
+    by_class: dict[int, list[int]] = {}
+    for index in sorted(pool.labels, key=lambda i: pool.digests[i]):
+        by_class.setdefault(pool.labels[index], []).append(index)
+    drawn = []
+    for label in sorted(by_class):
+        shuffled = np.random.default_rng(seed).permutation(by_class[label])
+        taken = set(shuffled[:train_per_class].tolist())
+        drawn += [index for index in by_class[label] if index in taken]
+    rest = pool.labels.keys() - set(drawn)
+    return pool.selected(drawn), pool.selected(i for i in pool.labels if i in rest)

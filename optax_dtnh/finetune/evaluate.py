@@ -5,6 +5,7 @@ anywhere gets the accuracy that the run has printed.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,11 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 
-from optax_dtnh.finetune import run_folder
+from optax_dtnh.finetune import class_names, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
-from optax_dtnh.finetune.dataset import open_test
+from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Relabeled, Source
 from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
@@ -60,7 +61,9 @@ def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preproces
             raise OSError(str(error)) from error
 
 
-def evaluate(out: Path, data: str | None = None) -> None:
+def evaluate(
+    out: Path, data: str | None = None, labels: str | None = None, data_dir: str | None = None
+) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`.
 
     The model was trained on none of the test images of its own data.
@@ -69,18 +72,33 @@ def evaluate(out: Path, data: str | None = None) -> None:
       UsageError: There is no finished run, or the data do not exist or do not fit.
     """
     trained = _read(out)
+    tested = _tested(trained, out, data, labels, data_dir)
+    without = [name for name in trained.classes if name not in tested.present]
+    remark = f" None is of class {listed(without)}." if without else ""
+    print(in_words(accuracy(trained, tested.images), len(tested.images)) + remark)
+
+
+def _tested(
+    trained: Trained, out: Path, data: str | None, labels: str | None, data_dir: str | None
+) -> Tested:
+    """Return the test images, with labels that are positions among the classes of the model."""
     settings = trained.settings
+    name = data or settings["data"]
+    own = os.path.realpath(name) == os.path.realpath(settings["data"])
     tested = open_test(
-        data or settings["data"],
+        name,
         run_folder.summary(out)["found"]["data_sha256"],
         train_per_class=settings["train_per_class"],
         seed=settings["seed"],
         skip_broken=settings["skip_broken"],
-        data_dir=settings["data_dir"],
+        data_dir=data_dir or settings["data_dir"],
+        labels=labels or (settings.get("labels") if own else None),
+        classes=settings.get("classes", ()) if own else (),
+        duplicates=settings.get("duplicates", "warn"),
+        known=trained.classes,
     )
-    _check_classes(trained, tested.classes, data or settings["data"])
-    without = f" None is of class {listed(tested.without)}." if tested.without else ""
-    print(in_words(accuracy(trained, tested.images), len(tested.images)) + without)
+    position = class_names.positions(tested.classes, tested.present, trained.classes, name)
+    return tested._replace(images=Relabeled(tested.images, position))
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
@@ -141,17 +159,6 @@ def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]
     for chunk, (_, logits) in zip(chunks, results, strict=True):
         for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
             yield Prediction(trained.classes[int(row.argmax())], float(row.max()))
-
-
-def _check_classes(trained: Trained, classes: Sequence[str], data: str) -> None:
-    different = sorted(set(classes) ^ set(trained.classes))
-    if not different and list(classes) != list(trained.classes):
-        different = ["their order"]  # labels are positions
-    if different:
-        raise UsageError(
-            f"`--data` should have the classes of the model, got '{data}', where they differ "
-            f"in {listed(different)}. Take data with the classes that the model was trained for."
-        )
 
 
 def _with_logits(

@@ -38,6 +38,21 @@ class Selected:
         return self.source[self.indices[index]]
 
 
+@dataclass(frozen=True, repr=False)
+class Relabeled:
+    """The examples of a source with other labels: `labels[n]` instead of n."""
+
+    source: Source
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.source[index]
+        return example | {"label": self.labels[example["label"]]}
+
+
 class Parts(NamedTuple):
     """The splits of a folder or a data set.
 
@@ -45,8 +60,10 @@ class Parts(NamedTuple):
       train: The training split, or everything if there is no test split.
       test: The test split, None if there is none.
       classes: Names; a label is an index into them.
+      left_out: What is not among them, in words like ".csv 1".
     """
 
     train: NamedSource
     test: NamedSource | None
     classes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()

@@ -1,17 +1,19 @@
 """Images in a folder laid out class/file; a file is read when its image is used."""
 
-import errno
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune import layouts
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts
+from optax_dtnh.finetune.listing import Folder, all_images, left_out, scan
+from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION, is_no_class, split_named
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-TRAIN, TESTS = "train", ("test", "val")
+Files = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,38 +36,52 @@ class FolderSource:
         return self.files[index]
 
 
-def open_folder(root: Path) -> Parts:
-    """List a folder of class folders, or of `train` and `test` (or `val`) with class folders.
+def open_folder(
+    root: Path, chosen: Sequence[str] = (), known: Sequence[str] | None = None
+) -> Parts:
+    """List a folder of class folders, or of splits with class folders.
 
-    Only files with the suffix of an image count, and no hidden ones. Folders beside the
-    images of a class belong to it. Links are followed.
+    It holds splits if a folder with a usual name of the training split has folders of images. Of a
+    test and a validation split, the test split is used. Folders beside the images of a class belong
+    to the class.
+
+    Args:
+      root: The folder.
+      chosen: Classes to use alone; () uses all.
+      known: Classes of the model that is tested on the folder; None if one is trained. The folder
+        may then hold a test split alone.
 
     Raises:
-      UsageError: The folder does not exist, cannot be read or is empty, has an empty class, a
-        class of folders alone or only one class, tests a class that it does not train, or links to
-        a folder around it.
+      UsageError: The folder does not exist, cannot be read, or is not laid out so.
     """
     if not root.is_dir():
-        _refuse_missing(root)
-    test = next((root / name for name in TESTS if (root / name).is_dir()), None)
-    if test is None or not _holds_folders_only(root / TRAIN):
-        images = _images_to_train(root)
-        return Parts(_source(images, tuple(images)), None, tuple(images))
-    images, tested = _images_to_train(root / TRAIN), _images_by_class(test)
-    if unknown := sorted(tested.keys() - images.keys()):
-        raise UsageError(
-            f"`--data` should train every class that it tests, got {unknown[0]!r} in '{test}' only "
-            f"(of {len(unknown)} such classes). Give '{root / TRAIN}' a folder of it."
-        )
-    classes = tuple(images)
-    return Parts(_source(images, classes), _source(tested, classes), classes)
+        refuse_missing(root)
+    tree = scan(root)
+    splits = _splits(tree, chosen)
+    if not (TRAIN in splits or (known is not None and splits and _holds_only(tree, splits))):
+        images = _by_class(tree, chosen, known)
+        _refuse_unfit_to_train(tree, images, chosen, known)
+        return parts(images, None, left_out(tree, _used(images)))
+    train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
+    images = {} if train is None else _by_class(train, chosen, known)
+    tested = None if test is None else _by_class(test, chosen, known)
+    _refuse_unfit_to_train(train or tree, images, chosen, known)
+    return parts(images, tested, left_out(tree, _used(images) | _used(tested or {})))
 
 
-def _refuse_missing(root: Path) -> NoReturn:
+def parts(train: Files, test: Files | None, left_out: tuple[str, ...]) -> Parts:
+    """Return the splits with labels: positions in the sorted names of all classes."""
+    classes = tuple(sorted({*train, *(test or ())}))
+    tested = None if test is None else _source(test, classes)
+    return Parts(_source(train, classes), tested, classes, left_out)
+
+
+def refuse_missing(root: Path) -> NoReturn:
+    """Raise for what is no folder."""
     if root.exists():
         raise UsageError(
             f"`--data` should be a folder of class folders or tfds:NAME, got the file '{root}'. "
-            "Unpack an archive first."
+            + (layouts.advice_on_names([root.name], str(root.parent)) or "Give its folder.")
         )
     raise UsageError(
         f"`--data` should be a folder of class folders or tfds:NAME, got '{root}', which does not "
@@ -73,91 +89,106 @@ def _refuse_missing(root: Path) -> NoReturn:
     )
 
 
-def _source(images: dict[str, list[str]], classes: tuple[str, ...]) -> FolderSource:
-    labeled = [(file, classes.index(name)) for name, files in images.items() for file in files]
+def _source(images: Files, classes: tuple[str, ...]) -> FolderSource:
+    labels = {name: label for label, name in enumerate(classes)}
+    labeled = [(file, labels[name]) for name, files in images.items() for file in files]
     return FolderSource(tuple(file for file, _ in labeled), tuple(label for _, label in labeled))
 
 
-def _holds_folders_only(folder: Path) -> bool:
-    """Return whether it is a split, not a class with the name `train`."""
-    return folder.is_dir() and not any(_is_image(entry) for entry in _entries(str(folder)))
+def _used(images: Files) -> set[str]:
+    return {file for files in images.values() for file in files}
 
 
-def _images_to_train(folder: Path) -> dict[str, list[str]]:
-    images = _images_by_class(folder)
-    if len(images) == 1:
-        raise UsageError(
-            f"`--data` should have at least 2 classes, got only {next(iter(images))!r} in "
-            f"'{folder}'. Give the folder that holds the class folders."
-        )
-    return images
-
-
-def _images_by_class(folder: Path) -> dict[str, list[str]]:
-    outside = frozenset({os.path.realpath(folder)})
-    images = {
-        entry.name: list(_walk(entry.path, outside))
-        for entry in _entries(str(folder))
-        if _is_folder(entry)
-    }
-    if not any(images.values()):
-        raise UsageError(
-            f"`--data` should hold a folder of images for each class, got none in '{folder}'. "
-            f"Move the images ({', '.join(sorted(SUFFIXES))}) into folders named after the classes."
-        )
-    if empty := [name for name, files in images.items() if not files]:
-        raise UsageError(
-            f"`--data` should have images of every class, got none in '{folder / empty[0]}' "
-            f"(of {len(empty)} such folders). Remove the folder, or unpack the data again."
-        )
-    for name in images:
-        if all(map(_is_folder, _entries(str(folder / name)))):
+def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
+    """Return the folders of splits that have folders of images, by split."""
+    splits: dict[str, Folder] = {}
+    for folder in tree.folders:
+        split = None if folder.name in chosen else split_named(folder.name)
+        if split is None or not any(_is_class(inner, chosen) for inner in folder.folders):
+            continue
+        if split in splits:
             raise UsageError(
-                "`--data` should be the folder that holds the class folders, got a folder of "
-                f"folders alone in '{folder / name}'. Give a folder further down, or move the "
-                "images of that class up."
+                f"`--data` should have one folder for each split, got {splits[split].path!r} "
+                f"and {folder.path!r}. Merge them, or move one away."
             )
+        splits[split] = folder
+    return splits
+
+
+def _is_class(folder: Folder, chosen: Sequence[str]) -> bool:
+    return any(all_images(folder)) and (folder.name in chosen or not is_no_class(folder.name))
+
+
+def _holds_only(tree: Folder, splits: dict[str, Folder]) -> bool:
+    return all(folder in splits.values() for folder in tree.folders if any(all_images(folder)))
+
+
+def _by_class(
+    folder: Folder, chosen: Sequence[str], known: Sequence[str] | None
+) -> dict[str, list[str]]:
+    folders = [inner for inner in folder.folders if not chosen or inner.name in chosen]
+    _refuse_names(folder, folders, {*chosen, *(known or ())}, training=known is None)
+    images = {inner.name: list(all_images(inner)) for inner in folders}
+    if chosen and not images:
+        return {}  # the names are wrong, or nothing of them is tested
+    if not any(images.values()):
+        _refuse(
+            f"should hold a folder of images for each class, got none in '{folder.path}'", folder
+        )
+    if empty := [inner for inner in folders if not images[inner.name]]:
+        _refuse(
+            f"should have images of every class, got none in {empty[0].path!r} (of {len(empty)} "
+            "such folders)",
+            folder,
+            "Remove the folder, or unpack the data again.",
+        )
+    if deep := [inner for inner in folders if not inner.images and not inner.others]:
+        _refuse(
+            "should be the folder that holds the class folders, got a folder of folders alone in "
+            f"{deep[0].path!r}",
+            folder,
+            "Give a folder further down, or move the images of that class up.",
+        )
     return images
 
 
-def _walk(folder: str, outside: frozenset[str]) -> Iterator[str]:
-    """Yield the images in a folder and its subfolders, sorted; `outside` holds its parents."""
-    real = os.path.realpath(folder)
-    if real in outside:
-        _refuse_loop(folder)
-    for entry in _entries(folder):
-        if _is_folder(entry):
-            yield from _walk(entry.path, outside | {real})
-        elif _is_image(entry):
-            yield entry.path
+def _refuse(
+    wrong: str,
+    folder: Folder,
+    otherwise: str = "Move the images into folders named after the classes.",
+) -> NoReturn:
+    raise UsageError(f"`--data` {wrong}. {layouts.advice(folder) or otherwise}")
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UsageError(
-            f"`--data` should be a folder that can be read, got '{folder}' ({error.strerror}). "
-            "Check its permissions."
-        ) from error
-    return sorted(visible, key=lambda entry: entry.name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            _refuse_loop(entry.path)
-        raise
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in SUFFIXES and not _is_folder(entry)
-
-
-def _refuse_loop(path: str) -> NoReturn:
+def _refuse_names(
+    folder: Folder, folders: list[Folder], asked: set[str], *, training: bool
+) -> None:
+    """Refuse class folders whose names are hardly those of classes, unless they are asked for."""
+    found = [f.name for f in folders if is_no_class(f.name) and f.name not in asked]
+    if not found:
+        return
+    advice = layouts.advice(folder)
+    mend = (advice or "Move its images into folders named after their classes.").rstrip(".")
+    names = [f.name for f in folders if any(all_images(f))]
+    if training and len(names) > 1 and not (advice and all(map(is_no_class, names))):
+        mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
-        f"`--data` should hold no link to a folder around it, got '{path}'. Remove the link."
+        f"`--data` should hold class folders, got {os.path.join(folder.path, found[0])!r}, which "
+        f"is named like a split or a kind of file. {mend}."
     )
+
+
+def _refuse_unfit_to_train(
+    folder: Folder, images: Files, chosen: Sequence[str], known: Sequence[str] | None
+) -> None:
+    if missing := sorted(set(chosen) - set(images)):
+        raise UsageError(
+            f"`--classes` should be names of class folders in '{folder.path}', got "
+            f"{listed([*map(repr, missing)])}. Check their spelling."
+        )
+    if known is None and len(images) == 1:
+        _refuse(
+            f"should have at least 2 classes, got only {next(iter(images))!r} in '{folder.path}'",
+            folder,
+            "Give the folder that holds the class folders.",
+        )

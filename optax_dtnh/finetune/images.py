@@ -7,18 +7,23 @@ random and mirrored at random. A test image is resized to the size of the crop.
 import io
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from optax_dtnh.finetune.errors import UsageError
 
 FILE_NAME = "preprocessing.json"
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 RESIZE_OF_CROP = 256 / 224
+# Pillow identifies these, but reads them with other programs alone.
+STUBS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# Files of these begin with nothing of their own, so that other files may look like them.
+UNMARKED = frozenset({"IM", "IPTC", "MCIDAS", "SPIDER", "TGA"})
 
 
 class Preprocessing(NamedTuple):
@@ -58,7 +63,25 @@ def check(encoded: bytes) -> None:
 def reason(error: Exception, name: str) -> str:
     """Return in one line why an image cannot be read, with its file name for PIL's `BytesIO`."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"<_io\.BytesIO object at \w+>", repr(Path(name).name), text)
+    return re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(Path(name).name), text)
+
+
+def is_image(path: str | Path) -> bool:
+    """Return whether Pillow reads files of this suffix, or of this content.
+
+    A file with the suffix of an image may still be damaged.
+    """
+    Image.init()
+    kind = Image.EXTENSION.get(os.path.splitext(path)[1].lower())
+    if kind in Image.OPEN and kind not in STUBS:
+        return True
+    try:
+        with Image.open(path, formats=sorted(Image.OPEN.keys() - STUBS - UNMARKED)):
+            return True
+    except Image.DecompressionBombError:
+        return True  # the check of all images names it
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return False
 
 
 def evaluation_image(encoded: bytes, preprocessing: Preprocessing) -> np.ndarray:

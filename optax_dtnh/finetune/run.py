@@ -10,11 +10,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from optax_dtnh.finetune import methods, processes, step
-from optax_dtnh.finetune.dataset import Data, broken_ones, open_data
+from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
+from optax_dtnh.finetune.unfit import broken_ones
 from optax_dtnh.models import ResNet, ViT, load_pretrained
 from optax_dtnh.models._hub import hub_file
 
@@ -77,6 +78,9 @@ def open_run(settings: Settings, out: Path) -> Run:
         seed=settings.seed,
         skip_broken=settings.skip_broken,
         data_dir=settings.data_dir,
+        labels=settings.labels,
+        classes=settings.classes,
+        duplicates=settings.duplicates,
     )
     facts = _facts(source, preprocessing, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts)
@@ -92,6 +96,7 @@ def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> di
         "train_images": len(data.train),
         "test_images": len(data.test),
         "classes": len(data.classes),
+        "class_names": data.classes,
         "broken_images": data.broken,
         "data_sha256": data.sha256,
     }

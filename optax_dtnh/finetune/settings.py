@@ -106,6 +106,20 @@ class Settings:
         "Folder of prepared TFDS data sets (default: that of TFDS).", metavar="DIR"
     )
 
+    labels: str | None = _file(
+        "Table of path and label of the images in --data: CSV, TSV, JSON lines or Parquet.",
+        metavar="FILE",
+    )
+    classes: tuple[str, ...] = _file(
+        "Use these class folders or labels alone (default: all).", (), nargs="+", metavar="NAME"
+    )
+    duplicates: str = _file(
+        "What to do about images of equal content in train and test, or in two classes; drop "
+        "leaves them out.",
+        "warn",
+        choices=("refuse", "warn", "drop"),
+    )
+
     method: str = _method(
         f"Regularizer, with or without DTNH, or none: {', '.join(METHODS)}.",
         "l2_sp+dtnh",

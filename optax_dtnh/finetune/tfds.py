@@ -59,18 +59,21 @@ def open_tfds(name: str, data_dir: str | None) -> Parts:
     builder = _builder(name, data_dir)
     _refuse_unprepared(builder, name, data_dir)
     classes = _classes(builder, name)
-    labeled = {
-        split: source
-        for split in (TRAIN, *TESTS)
-        if split in builder.info.splits and _is_labeled(source := _source(builder, split, name))
-    }
-    if TRAIN not in labeled:
+    present = [split for split in (TRAIN, *TESTS) if split in builder.info.splits]
+    sources = {split: _source(builder, split, name) for split in present}
+    used = [split for split in present if _is_labeled(sources[split])][:2]
+    if TRAIN not in used:
         raise UsageError(
             f"`--data` should be a data set with a split `train` with labels, got {PREFIX}{name} "
             f"with {_listed(builder.info.splits)}. Choose another data set."
         )
-    tests = [labeled[split] for split in TESTS if split in labeled]
-    return Parts(labeled[TRAIN], tests[0] if tests else None, classes)
+    left = tuple(
+        f"split {x} {builder.info.splits[x].num_examples}"
+        for x in builder.info.splits
+        if x not in used
+    )
+    test = sources[used[1]] if len(used) > 1 else None
+    return Parts(sources[TRAIN], test, classes, left)
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
@@ -132,11 +135,6 @@ def _classes(builder: Any, name: str) -> tuple[str, ...]:
             f"`--data` should be a data set whose examples have an `image` and a class `label`, "
             f"got {PREFIX}{name} with {_listed(features)}. Choose another data set."
         )
-    if features["label"].num_classes < 2:
-        raise UsageError(
-            f"`--data` should have at least 2 classes, got {PREFIX}{name} with "
-            f"{features['label'].num_classes}. Choose another data set."
-        )
     return tuple(features["label"].names)
 
 
@@ -149,10 +147,14 @@ def _source(builder: Any, split: str, name: str) -> TfdsSource:
 
 def _is_labeled(source: TfdsSource) -> bool:
     """Return False for the test split of a contest, whose labels are all -1."""
+    return any(_has_label(source, index) for index in range(len(source)))
+
+
+def _has_label(source: TfdsSource, index: int) -> bool:
     try:
-        return source[0]["label"] >= 0
+        return source[index]["label"] >= 0
     # The check of all images reports one that cannot be read.
-    except (UsageError, ValueError, RuntimeError):
+    except (UsageError, ValueError, RuntimeError, OSError):
         return True
 
 

@@ -1,6 +1,8 @@
 """Small images, and folders of them."""
 
+import hashlib
 import io
+import os
 import re
 import struct
 import zlib
@@ -15,6 +17,12 @@ from optax_dtnh.finetune.images import Preprocessing, decode
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 # Pixels from 0 to 255, so that an image of one gray is recognized in a batch.
+KINDS = {".png": ("PNG",), ".jpg": ("JPEG", ("quality", 95)), ".jpeg": ("JPEG", ("quality", 95))}
+KINDS |= {".avif": ("AVIF",), ".ppm": ("PPM",), ".jfif": ("JPEG",), ".jp2": ("JPEG2000",)}
+KINDS |= {
+    ".none": ("PNG",),
+    "no suffix": ("PNG",),
+}  # images with a suffix of no image, and without one
 AS_IS = Preprocessing(image_size=8, resize=10, mean=(0, 0, 0), std=(1 / 255,) * 3)
 
 
@@ -54,6 +62,33 @@ def folder(root, **classes):
             (root / name / f"{i}.png").write_bytes(encoded(Image.new("L", (12, 9), gray)))
             gray += 1
     return str(root)
+
+
+def spelled_out(pattern):
+    """'a/{b,c}.png' is two names, as in a shell."""
+    head, brace, rest = pattern.partition("{")
+    inside, _, tail = rest.partition("}")
+    parts = [head + choice + tail for choice in inside.split(",")] if brace else []
+    return [name for part in parts for name in spelled_out(part)] or [pattern]
+
+
+def write(root, *patterns):
+    """Write images of a color that hangs on the name, and text where the suffix is of no image."""
+    for name in (name for pattern in patterns for name in spelled_out(pattern)):
+        path = root / name
+        suffix = path.suffix or "no suffix" * path.name.isdigit()
+        kind, *options = KINDS.get(suffix, ("",))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        color = tuple(hashlib.sha256(os.fsencode(name)).digest()[:3])
+        image = Image.new("RGB", (12, 9), color)
+        path.write_bytes(encoded(image, kind, **dict(options)) if kind else b"a,b\n1,2\n")
+    return root
+
+
+def found(data):
+    """What of some data is trained on, tested on and left out, in one line."""
+    counts = f"{len(data.train)}+{len(data.test)}"
+    return f"{' '.join(data.classes)} {counts}" + "".join(f", {x}" for x in data.left_out)
 
 
 def grays(source):

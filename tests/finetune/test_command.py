@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import jax
@@ -288,11 +287,18 @@ def test_other_data_are_tested_on_every_image_and_the_same_elsewhere_on_the_rest
         assert accuracy_in(shown)[1] == str(count)
 
 
-def test_evaluation_needs_a_finished_run_and_its_classes(finished, digits, tmp_path):
+def test_evaluation_needs_a_finished_run_and_some_of_its_classes(finished, digits, tmp_path):
     assert "without settings.json" in printed_error("--out", tmp_path, command="evaluate")
     data = write_digits(tmp_path / "data", classes=9)
+    assert " None is of class 9." in run("--data", data, out=finished(), command="evaluate")
+    (data / "0").rename(data / "nought")
     line = printed_error("--out", finished(), "--data", data, command="evaluate")
-    assert "where they differ in 9." in line
+    assert f"got '{data}' with 'nought', which it does not know" in line
+    rows = [f"{path.stem},{path.parent.name}" for path in data.glob("[1-8]/*")]
+    (tmp_path / "table.csv").write_text("\n".join(["id,label", *rows]))
+    argv = ["--data", data, "--labels", tmp_path / "table.csv"]
+    shown = run(*argv, out=finished(), command="evaluate")
+    assert accuracy_in(shown)[1] == "160"
 
 
 def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
@@ -410,13 +416,3 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
-
-
-def test_the_same_classes_in_another_order_are_refused():
-    from optax_dtnh.finetune import evaluate
-    from optax_dtnh.finetune.errors import UsageError
-
-    trained = types.SimpleNamespace(classes=("a", "b"))
-    evaluate._check_classes(trained, ["a", "b"], "data")
-    with pytest.raises(UsageError, match="differ in their order"):
-        evaluate._check_classes(trained, ["b", "a"], "data")

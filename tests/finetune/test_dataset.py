@@ -1,16 +1,34 @@
 """The images of a folder: which are trained and tested on, and what is refused."""
 
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from optax_dtnh.finetune.dataset import open_data
-from tests.finetune.pictures import bomb, encoded, folder, grays, halves, names, photo, refused
+from optax_dtnh.finetune import class_names, manifest
+from optax_dtnh.finetune.dataset import in_words, open_data, open_test
+from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.pictures import (
+    bomb,
+    encoded,
+    folder,
+    grays,
+    halves,
+    names,
+    photo,
+    refused,
+    write,
+)
 
 # --- which images
 
 
 def test_a_flat_folder_is_split_by_the_seed_into_n_per_class_and_the_rest(tmp_path):
     data = folder(tmp_path, dog=5, cat=4, ant=6)
-    train, test, classes, broken, _ = open_data(data, train_per_class=3, seed=0)
+    train, test, classes, broken, *_ = open_data(data, train_per_class=3, seed=0)
     assert classes == ("ant", "cat", "dog")
     assert [train[i]["label"] for i in range(9)] == [0] * 3 + [1] * 3 + [2] * 3
     assert [test[i]["label"] for i in range(len(test))] == [0] * 3 + [1] + [2] * 2
@@ -27,25 +45,31 @@ def test_the_draw_depends_on_the_seed_and_the_class_alone(tmp_path):
     assert names(open_data(data, train_per_class=4, seed=1).train)[:8] == drawn[0]
 
 
-def test_the_checksum_is_of_images_and_labels_and_not_of_names(tmp_path):
-    def checksum():
-        return open_data(data, train_per_class=1, seed=0).sha256
+def test_the_run_is_of_images_and_names_of_classes_whatever_the_files_are_called(tmp_path):
+    def taken():
+        data = open_data(root, train_per_class=1, seed=0)
+        images = [
+            (x["image"], data.classes[x["label"]]) for x in map(data.train.__getitem__, (0, 1))
+        ]
+        return data.sha256, images
 
-    data = folder(tmp_path, ant=3, cat=3)
-    before = checksum()
-    tmp_path.joinpath("ant/2.png").rename(tmp_path / "ant/3.png")
-    assert checksum() == before
-    tmp_path.joinpath("ant/3.png").write_bytes(encoded(halves()))
-    replaced = checksum()
-    assert replaced != before
-    tmp_path.joinpath("ant/3.png").rename(tmp_path / "cat/!.png")  # in the order as before
-    assert checksum() not in (before, replaced)
+    root = folder(tmp_path, ant=3, cat=3)
+    before = taken()
+    (tmp_path / "ant/2.png").rename(tmp_path / "ant/!.png")
+    assert taken() == before
+    (tmp_path / "ant/!.png").write_bytes(encoded(halves()))
+    replaced = taken()
+    assert replaced[0] != before[0]
+    (tmp_path / "ant/!.png").rename(tmp_path / "cat/!.png")
+    assert taken()[0] not in (before[0], replaced[0])
+    (tmp_path / "cat/!.png").rename(tmp_path / "ant/!.png")
+    (tmp_path / "ant").rename(tmp_path / "bee")
+    assert taken()[0] not in (before[0], replaced[0])
 
 
-@pytest.mark.parametrize("test_name", ["test", "val"])
-def test_a_folder_of_train_and_test_keeps_its_split(tmp_path, test_name):
+def test_a_folder_of_train_and_test_keeps_its_split(tmp_path):
     folder(tmp_path / "train", ant=3, cat=4)
-    folder(tmp_path / test_name, cat=2)
+    folder(tmp_path / "test", cat=2)
     whole = open_data(str(tmp_path), train_per_class=None, seed=0)
     assert (len(whole.train), len(whole.test)) == (7, 2)
     assert [whole.test[i]["label"] for i in range(2)] == [1, 1]
@@ -54,83 +78,136 @@ def test_a_folder_of_train_and_test_keeps_its_split(tmp_path, test_name):
     assert set(names(drawn.train)) < set(names(whole.train))
 
 
-def test_only_images_in_class_folders_count_and_folders_and_links_in_them(tmp_path):
-    data = folder(tmp_path, ant=2, test=2)  # a class may be called so
+def test_links_are_followed_and_hidden_files_are_not(tmp_path):
+    data = folder(tmp_path, ant=2)
     folder(tmp_path.with_name("elsewhere"), cat=2)
     (tmp_path / "cat").symlink_to(tmp_path.with_name("elsewhere") / "cat")
-    image = (tmp_path / "ant" / "0.png").read_bytes()
-    for name in ("loose.png", ".hidden/0.png", "ant/.0.png", "ant/notes.txt", "cat/big/2.JPG"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(image)
-    train, test, classes, *_ = open_data(data, train_per_class=1, seed=0)
-    found = sorted(names(train) + names(test))
-    shorter = [name.removeprefix(data + "/") for name in found]
-    assert classes == ("ant", "cat", "test")
-    assert shorter[:5] == ["ant/0.png", "ant/1.png", "cat/0.png", "cat/1.png", "cat/big/2.JPG"]
-    assert shorter[5:] == ["test/0.png", "test/1.png"]
+    write(tmp_path, ".hidden/0.png", "ant/.0.png")
+    train, test, *_ = opened = open_data(data, train_per_class=1, seed=0)
+    found = [f"{data}/{name}" for name in ("ant/0.png", "ant/1.png", "cat/0.png", "cat/1.png")]
+    assert sorted(names(train) + names(test)) == found
+    assert opened.left_out == ("hidden 2",)
+
+
+# --- equal images, similar names
+
+
+COPIES = {  # the copy and its original; numbers of images and the note; numbers without copies
+    "nothing": ("", "", (4, 4), r"", (4, 4)),
+    "train and test": ("test/ant/9.png", "train/ant/0.png", (4, 5), r"both in train and", (3, 5)),
+    "two classes": (
+        "train/cat/9.png",
+        "train/ant/0.png",
+        (5, 4),
+        r"in two classes: '.*' = ",
+        (3, 4),
+    ),
+    "both": ("test/cat/9.png", "train/ant/0.png", (4, 5), r"both in .* two classes", (3, 4)),
+    "within train": ("train/ant/9.png", "train/ant/0.png", (5, 4), r"", (5, 4)),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_equal_images_are_said_refused_or_left_out(tmp_path, case):
+    copy, original, counts, match, dropped = COPIES[case]
+    write(tmp_path, "{train,test}/{ant,cat}/{0,1}.png")
+    if copy:
+        shutil.copy(tmp_path / original, tmp_path / copy)
+    options = {"train_per_class": None, "seed": 0}
+    data = open_data(str(tmp_path), **options)
+    assert (len(data.train), len(data.test)) == counts
+    assert re.fullmatch(f".*{match}.*" if match else "", " ".join(data.notes))
+    if match:
+        refused(
+            r"no image twice, got '.*', where 1 image is", tmp_path, **options, duplicates="refuse"
+        )
+    data = open_data(str(tmp_path), **options, duplicates="drop")
+    assert ((len(data.train), len(data.test)), data.notes) == (dropped, ())
+    removed = sum(counts) - sum(dropped)
+    assert data.left_out == ((f"copies {removed}",) if removed else ())
+
+
+def test_copies_without_a_split_go_before_the_draw_and_evaluation_follows(tmp_path):
+    data = folder(tmp_path, ant=4, cat=4)
+    for i in range(9):
+        shutil.copy(tmp_path / "ant/0.png", tmp_path / f"ant/copy {i}.png")
+    shutil.copy(tmp_path / "cat/0.png", tmp_path / "ant/cat.png")
+    options = {"train_per_class": 2, "seed": 0, "duplicates": "drop"}
+    opened = open_data(data, **options)
+    assert sorted(grays(opened.train) + grays(opened.test)) == [0, 1, 2, 3, 5, 6, 7]
+    assert opened.left_out == ("copies 11",)
+    more = {"skip_broken": False, "data_dir": None, "trained": manifest_of(opened)}
+    tested = open_test(data, opened.sha256, **options, **more)
+    assert (grays(tested.images), tested.same, tested.trained) == (grays(opened.test), True, 0)
+    tested = open_test(data, "of another run", **options, **more)
+    assert (len(tested.images), tested.same, tested.trained) == (18, False, 13)
+
+
+def manifest_of(data):
+    return manifest.digests(manifest.text(data.trained))
+
+
+def test_the_list_of_training_images_is_that_of_sha256sum(tmp_path):
+    odd = ["a b.png", "a\nb.png", "back\\slash.png", "  .png", "caf\udce9.png"]
+    digests = {
+        str(tmp_path / name): hashlib.sha256(name.encode(errors="replace")).digest() for name in odd
+    }
+    for path, name in zip(digests, odd, strict=True):
+        Path(path).write_bytes(name.encode(errors="replace"))
+    text = manifest.text(digests)
+    assert manifest.digests(text) == frozenset(digests.values())
+    if shutil.which("sha256sum"):
+        listed = text.encode(errors="surrogateescape")
+        subprocess.run(["sha256sum", "--check", "--strict", "-"], input=listed, check=True)
+
+
+def test_classes_whose_names_are_almost_equal_are_said(tmp_path):
+    data = write(tmp_path, "{Ant,ant,caf\u00e9,cafe\u0301,tea}/{0,1}.png")
+    notes = open_data(str(data), train_per_class=1, seed=0).notes
+    assert [note.split(" differ")[0] for note in notes] == [
+        "The classes 'Ant' and 'ant'",
+        "The classes 'cafe\\u0301' and 'caf\\xe9'",
+    ]
+
+
+def test_labels_of_data_become_positions_among_the_classes_of_a_model():
+    known = ("zebra", "cat", "ant")
+    names = ("ant", "bee", "cat", "zebra")
+    assert class_names.positions(names, ("ant", "zebra"), known, "d") == (2, -1, 1, 0)
+    assert class_names.positions((), (), known, "d") == ()
+    for unknown, match in (
+        ("bee", r"with 'bee', which it does"),
+        ("Cat", r"tells 'Cat' and 'cat' a"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            class_names.positions((unknown,), (unknown,), known, "d")
 
 
 # --- which folders are refused
 
 
-def at(root, **splits):
-    """Write a folder of images for every split and return the root."""
-    for split, classes in splits.items():
-        folder(root / split, **classes)
-    return root
-
-
-ONLY_ANT, BOTH = {"ant": 3}, {"ant": 5, "cat": 4}
 UNFIT = {
-    "nowhere": (lambda root: root / "nowhere", r"got '.*nowhere', which does not exist", {}),
-    "empty": (lambda root: root, r"folder of images for each class, got none in", {}),
-    "an empty class": (
-        lambda root: folder(root, ant=2, bee=0, cat=2),
-        r"got none in '.*bee' \(of 1 such",
-        {},
-    ),
-    "a level too high": (
-        lambda root: at(root, ant=BOTH, cat=BOTH),
-        r"folders alone in '.*ant'",
-        {},
-    ),
-    "one class": (lambda root: folder(root, **ONLY_ANT), r"at least 2 classes, got only 'ant'", {}),
-    "too few": (
-        lambda root: folder(root, **BOTH),
-        r"5 or more .* on 4 and test .* 4 of 'cat'",
-        {"train_per_class": 4},
-    ),
-    "too few to train on": (
-        lambda root: at(root, train=BOTH, test=ONLY_ANT),
-        r"5 or more .* on 5, got 4 of 'cat'",
-        {"train_per_class": 5},
-    ),
-    "a class of the test alone": (
-        lambda root: at(root, train=BOTH, val={"ant": 2, "yak": 2}),
-        r"got 'yak' in '.*val' only",
-        {},
-    ),
-    "no number per class": (
-        lambda root: folder(root, **BOTH),
-        r"split of its own where `--train-per-class`",
-        {"train_per_class": None},
-    ),
+    "too few": ("", r"5 or more .* on 4 and test .* 4 of 'cat'", {"train_per_class": 4}),
+    "too few to train on": ("train/", r"5 or more .* on 5, got 4 of 'cat'", {"train_per_class": 5}),
+    "no number per class": ("", r"of its own where `--train-per-class`", {"train_per_class": None}),
 }
 
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_a_folder_that_does_not_fit_is_refused_before_an_image_is_read(tmp_path, monkeypatch, case):
-    write, match, options = UNFIT[case]
+    place, match, options = UNFIT[case]
+    folder(tmp_path / place, ant=5, cat=4)
+    if place:
+        folder(tmp_path / "test", ant=3)
     monkeypatch.delattr("optax_dtnh.finetune.dataset.check_images")
-    refused(match, write(tmp_path), **options)
+    refused(match, tmp_path, **options)
 
 
-def test_what_is_no_folder_or_cannot_be_read(tmp_path, monkeypatch):
+def test_what_cannot_be_read(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", path)
 
-    (tmp_path / "data.zip").touch()
-    refused(r"got the file '.*data\.zip'\. Unpack", tmp_path / "data.zip")
+    refused(r"got '.*nowhere', which does not exist", tmp_path / "nowhere")
     data = folder(tmp_path, ant=2, cat=2)
     monkeypatch.setattr("os.scandir", denied)  # root may read everything
     refused(r"can be read, got '.*' \(Permission denied\)", data)
@@ -171,7 +248,7 @@ def test_broken_images_are_left_out_on_request(tmp_path):
     data = folder(tmp_path, ant=3, cat=3)
     for name, (content, _) in BROKEN.items():
         (tmp_path / "cat" / name).write_bytes(content)
-    train, test, _, broken, _ = open_data(data, train_per_class=2, seed=0, skip_broken=True)
+    train, test, _, broken, *_ = open_data(data, train_per_class=2, seed=0, skip_broken=True)
     assert sorted(broken) == sorted(f"{data}/cat/{name}" for name in BROKEN)
     assert sorted(grays(train) + grays(test)) == list(range(6))
 
@@ -185,3 +262,10 @@ def test_too_few_images_are_left(tmp_path):
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
     refused(r"first of 2 broken ones among 7", tmp_path)
     refused(r"to train on and to test on, got 2 and 0 in", tmp_path, skip_broken=True)
+
+
+def test_what_is_found_is_one_line():
+    assert in_words(18, 3, ()) == "18 images of 3 classes"
+    left = [f".x{i} 1" for i in range(11)]
+    assert in_words(2, 2, left[:2]) == "2 images of 2 classes; left out: .x0 1, .x1 1"
+    assert in_words(2, 2, left).endswith(".x8 1 and 2 more")

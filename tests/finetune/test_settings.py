@@ -45,6 +45,7 @@ def test_options_win_over_defaults_and_are_written_as_json():
     assert json.loads(json.dumps(asdict(given))) == asdict(given) | {
         "layers": ["stem", "stage1"],
         "ignore": [],
+        "classes": [],
     }
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import decode
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
@@ -68,6 +69,24 @@ with tfds.core.registered.skip_registration():
 
         def label(self, split, i):
             return -1 if split == "test" else i % 10
+
+    class Gaps(PngDigits):
+        """The same, of which every third image has no label."""
+
+        SPLITS = {"train": 60, "test": 12}
+
+        def label(self, split, i):
+            return -1 if i % 3 == 0 else int(digits()[1][i])
+
+    class Reordered(PngDigits):
+        """The same, with the classes in another order."""
+
+        LABEL = tfds.features.ClassLabel(
+            names=[f"digit {i}" for i in (3, *range(9, 3, -1), 0, 2, 1)]
+        )
+
+        def label(self, split, i):
+            return f"digit {digits()[1][i]}"
 
     class TrainOnly(PngDigits):
         """The same without a test split."""
@@ -123,27 +142,57 @@ def all_of(source):
 
 
 def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
-    train, test, classes, broken, _ = opened("png_digits", prepared)
+    train, test, classes, broken, *_ = opened("png_digits", prepared)
     assert (len(train), len(test), broken) == (120, 30, ())
     assert classes == tuple(f"digit {i}" for i in range(10))
     pixels, labels = digits()
     read = {np.asarray(decode(x["image"]))[..., 0].tobytes(): x["label"] for x in all_of(train)}
     assert read == {p.tobytes(): n for p, n in zip(pixels[:120], labels[:120], strict=True)}
-    assert train[7]["name"] == "png_digits train[7]"
+    assert {x["name"] for x in all_of(train)} == {f"png_digits train[{i}]" for i in range(120)}
     assert "tensorflow" not in sys.modules
 
 
 def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
     data_dir = prepare(TrainOnly, tmp_path)
-    train, test, _, _, _ = opened("train_only", data_dir, train_per_class=4)
+    train, test, *_ = opened("train_only", data_dir, train_per_class=4)
     assert (len(train), len(test)) == (40, 80)
     assert not {x["name"] for x in all_of(train)} & {x["name"] for x in all_of(test)}
     refused("should have a split of its own", "train_only", data_dir)
 
 
 def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
-    _, test, _, _, _ = opened("contest", prepare(Contest, tmp_path))
-    assert test[0]["name"] == "contest validation[0]"
+    data = opened("contest", prepare(Contest, tmp_path))
+    assert data.test[0]["name"] == "contest validation[0]"
+    assert data.left_out == ("split test 5",)
+
+
+@pytest.mark.parametrize("train_per_class", [None, 2])
+def test_images_without_a_label_are_left_out_and_counted(tmp_path, train_per_class):
+    data = opened("gaps", prepare(Gaps, tmp_path), train_per_class=train_per_class)
+    assert len(data.train) == (2 * 10 if train_per_class else 40)
+    assert (len(data.test), data.left_out) == (8, ("images without a label 24",))
+    assert min(x["label"] for x in (*all_of(data.train), *all_of(data.test))) == 0
+
+
+def write_images(source, classes, root):
+    for x in all_of(source):
+        path = root / classes[x["label"]] / f"{zlib.crc32(x['image'])}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(x["image"])
+    return root
+
+
+def test_a_data_set_and_a_folder_of_the_same_images_are_the_same_data(tmp_path):
+    where = {"data_dir": prepare(TrainOnly, tmp_path / "tfds"), "train_per_class": 4, "seed": 0}
+    data = open_data("tfds:train_only", **where)
+    write_images(data.test, data.classes, tmp_path / "data")
+    root = write_images(data.train, data.classes, tmp_path / "data")
+    same = open_data(str(root), **where)
+    assert same.sha256 == data.sha256
+    assert [x["image"] for x in all_of(same.train)] == [x["image"] for x in all_of(data.train)]
+    tested = open_test(str(root), data.sha256, skip_broken=False, **where)
+    assert (len(tested.images), tested.same) == (80, True)
+    refused("`--classes` should come with a folder", "train_only", tmp_path, classes=("ant",))
 
 
 @pytest.mark.slow
@@ -155,6 +204,12 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 10
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == (f"{accuracy:.2%}", "30")
+    data = opened("png_digits", prepared)
+    folder = ["--data", write_images(data.test, data.classes, tmp_path / "folder")]
+    other = ["--data", "tfds:reordered", "--data-dir", prepare(Reordered, tmp_path / "reordered")]
+    for argv in (folder, other):
+        shown = run(*argv, command="evaluate", out=tmp_path / "run")
+        assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")
 
 
 # --- a data set of TFDS, with random content
@@ -173,7 +228,7 @@ def test_a_data_set_of_tfds_is_read(tmp_path, monkeypatch):
     # TFDS's own way to encode an array needs tensorflow.
     monkeypatch.setattr(image_encoder, "_encode_image", lambda self, image: png(image))
     with tfds.testing.mock_data(num_examples=6, data_dir=str(tmp_path)):
-        train, test, classes, _, _ = opened("oxford_flowers102", tmp_path)
+        train, test, classes, *_ = opened("oxford_flowers102", tmp_path)
         assert (len(train), len(test), len(classes)) == (6, 6, 102)
         assert decode(train[0]["image"]).mode == "RGB"
 
@@ -212,7 +267,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
     ("builder", "match"),
     [
         (Numbers, "got tfds:numbers with `image`, `label`"),
-        (OneClass, "2 classes, got tfds:one_class with 1"),
+        (OneClass, "2 classes, got 1 in 'tfds:one_class'"),
         (Untrained, r"split `train` .* with `test`\."),
     ],
 )

@@ -6,6 +6,7 @@ FOLDER = "optax_dtnh/finetune"
 COMMAND, SETTINGS = "tests/finetune/test_command.py", "tests/finetune/test_settings.py"
 DATASET, IMAGES = "tests/finetune/test_dataset.py", "tests/finetune/test_images.py"
 BATCHES, TFDS = "tests/finetune/test_batches.py", "tests/finetune/test_tfds.py"
+LAYOUTS, TABLE = "tests/finetune/test_layouts.py", "tests/finetune/test_table.py"
 METHODS = "tests/finetune/test_methods.py"
 
 MUTANTS = [
@@ -36,20 +37,27 @@ MUTANTS = [
     ),
     Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
     # the data
-    Mutant(f"{FOLDER}/dataset.py", "elif checksum == trained_on:", "elif False:", COMMAND),
-    Mutant(f"{FOLDER}/dataset.py", "default_rng([seed, label])", "default_rng([label])", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", "elif same:", "elif False:", COMMAND),
+    Mutant(f"{FOLDER}/dataset.py", "default_rng(seed)", "default_rng(0)", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", "key=lambda i: pool.digests[i]", "key=int", DATASET),
     Mutant(
         f"{FOLDER}/dataset.py",
-        "np.setdiff1d(indices, train).tolist()",
-        "indices.tolist()",
+        "for i in pool.labels if i in rest",
+        "for i in pool.labels",
         DATASET,
     ),
-    Mutant(f"{FOLDER}/dataset.py", "digest + label.to_bytes(4, signed=True)", "digest", DATASET),
-    Mutant(f"{FOLDER}/dataset.py", "train_per_class + 1,", "train_per_class,", DATASET),
+    Mutant(f"{FOLDER}/checking.py", "part.digests[i] + names[n]", "part.digests[i]", DATASET),
+    Mutant(f"{FOLDER}/class_names.py", "position.get(name, -1)", "known.index(known[0])", DATASET),
+    Mutant(f"{FOLDER}/unfit.py", "train_per_class + 1,", "train_per_class,", DATASET),
     Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", BATCHES),
-    Mutant(f"{FOLDER}/folder.py", 'not entry.name.startswith(".")', "True", DATASET),
-    Mutant(f"{FOLDER}/folder.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
-    Mutant(f"{FOLDER}/tfds.py", 'source[0]["label"] >= 0', 'source[0]["label"] >= -1', TFDS),
+    Mutant(f"{FOLDER}/listing.py", 'name.startswith(".")', "False", DATASET),
+    Mutant(f"{FOLDER}/listing.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
+    Mutant(f"{FOLDER}/folder.py", "splits.get(TEST, splits", "(splits", LAYOUTS),
+    Mutant(f"{FOLDER}/table.py", 'encoding="utf-8-sig"', 'encoding="utf-8"', TABLE),
+    Mutant(f"{FOLDER}/table.py", '== ".." or not path', '== "..." or not path', TABLE),
+    Mutant(
+        f"{FOLDER}/tfds.py", 'source[index]["label"] >= 0', 'source[index]["label"] >= -1', TFDS
+    ),
     Mutant(f"{FOLDER}/images.py", "ImageOps.exif_transpose(opened)", "opened", IMAGES),
     Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
     Mutant(f"{FOLDER}/images.py", 'found.pop("resize", None)', "pass", IMAGES),

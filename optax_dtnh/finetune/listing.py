@@ -1,0 +1,150 @@
+"""A folder as a tree: its images, and everything in it that is none."""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from optax_dtnh.finetune import images
+from optax_dtnh.finetune.errors import UsageError
+
+# What desktops, cameras' cards, NAS devices and notebooks put beside the files of people.
+SYSTEM = frozenset({
+    *("@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
+    *(".thumbnails", "__macosx", ".appledouble", ".ipynb_checkpoints", "__pycache__"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
+})  # fmt: skip
+
+
+class Folder(NamedTuple):
+    """A folder and everything below it.
+
+    Attributes:
+      path: Path of the folder.
+      images: Paths of the images directly in it, sorted.
+      folders: Folders directly in it, sorted by name.
+      others: Names of the files directly in it that are no images.
+      ignored: Number of entries directly in it that are never data, by kind.
+    """
+
+    path: str
+    images: tuple[str, ...]
+    folders: tuple["Folder", ...]
+    others: tuple[str, ...]
+    ignored: Counter[str]
+
+    @property
+    def name(self) -> str:
+        """Return the last part of the path."""
+        return os.path.basename(self.path)
+
+
+def scan(root: Path) -> Folder:
+    """List a folder and everything below it. Links are followed.
+
+    Files are recognized as images by their content, or by a suffix that Pillow reads. Hidden
+    entries, and those that systems make, are counted and not listed.
+
+    Raises:
+      UsageError: A folder cannot be read, or links to a folder around it.
+    """
+    return _scan(os.fspath(root), frozenset())
+
+
+def below(folder: Folder) -> Iterator[Folder]:
+    """Yield the folder and all folders below it."""
+    yield folder
+    for inner in folder.folders:
+        yield from below(inner)
+
+
+def all_images(folder: Folder) -> Iterator[str]:
+    """Yield the paths of the images in the folder and below it."""
+    return (path for inner in below(folder) for path in inner.images)
+
+
+def left_out(root: Folder, used: set[str]) -> tuple[str, ...]:
+    """Return what of the tree is not among the images `used`, one kind or folder in each item."""
+    kinds = Counter[str]()
+    for folder in below(root):
+        kinds.update(os.path.splitext(name)[1].lower() or "no suffix" for name in folder.others)
+        kinds.update(folder.ignored)
+    return (*(f"{kind} {n}" for kind, n in kinds.most_common()), *_unused(root, used, root.path))
+
+
+def _unused(folder: Folder, used: set[str], root: str) -> Iterator[str]:
+    if folder.path != root and not (found := set(all_images(folder))) & used:
+        if found:
+            count = f"{len(found)} image{'s' if len(found) > 1 else ''}"
+            yield f"{_relative(folder.path, root)}/ {count}"
+        return
+    loose = [path for path in folder.images if path not in used]
+    if len(loose) > 3:
+        yield f"{len(loose)} images directly in {_relative(folder.path, root)}/"
+    else:
+        yield from (_relative(path, root) for path in loose)
+    for inner in folder.folders:
+        yield from _unused(inner, used, root)
+
+
+def _relative(path: str, root: str) -> str:
+    return repr(os.path.relpath(path, root))[1:-1]  # a name may have a line break
+
+
+def _scan(path: str, outside: frozenset[str]) -> Folder:
+    real = os.path.realpath(path)
+    if real in outside:
+        _refuse_loop(path)
+    found, folders, others, ignored = [], [], [], Counter[str]()
+    for entry in _entries(path):
+        if kind := _ignored(entry.name):
+            ignored[kind] += 1
+        elif _is_folder(entry):
+            folders.append(_scan(entry.path, outside | {real}))
+        elif _is_special(entry):
+            ignored["special files"] += 1
+        elif images.is_image(entry.path):
+            found.append(entry.path)
+        else:
+            others.append(entry.name)
+    return Folder(path, tuple(found), tuple(folders), tuple(others), ignored)
+
+
+def _ignored(name: str) -> str | None:
+    if name.casefold() in SYSTEM:
+        return name
+    return "hidden" if name.startswith(".") else None
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(
+            f"`--data` should be a folder that can be read, got '{folder}' ({error.strerror}). "
+            "Check its permissions."
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            _refuse_loop(entry.path)
+        raise
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Return whether it is a FIFO, a socket or a device: opening one may wait forever."""
+    is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
+    return not entry.is_file() and not is_broken_link
+
+
+def _refuse_loop(path: str) -> NoReturn:
+    raise UsageError(
+        f"`--data` should hold no link to a folder around it, got '{path}'. Remove the link."
+    )

@@ -1,0 +1,22 @@
+"""The list of the images that a model was trained on, in the format of `sha256sum`."""
+
+import re
+from collections.abc import Mapping
+
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+
+
+def text(digests: Mapping[str, bytes]) -> str:
+    """Return a line for every name of an image, with the SHA-256 of its content."""
+    return "".join(_line(name, digest) for name, digest in digests.items())
+
+
+def digests(text: str) -> frozenset[bytes]:
+    """Return the contents that such a text lists."""
+    found = re.findall(r"^\\?([0-9a-f]{64})  ", text, re.MULTILINE)
+    return frozenset(map(bytes.fromhex, found))
+
+
+def _line(name: str, digest: bytes) -> str:
+    escaped = re.sub(r"[\\\n\r]", lambda found: ESCAPES[found[0]], name)
+    return f"{'' if escaped == name else chr(92)}{digest.hex()}  {escaped}\n"

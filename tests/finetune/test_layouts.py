@@ -1,0 +1,234 @@
+"""What people have in a folder: which images it holds, or how to bring it into form."""
+
+import os
+import re
+import socket
+
+import pytest
+
+from optax_dtnh.finetune.dataset import open_data, open_test
+from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.pictures import found, refused, write
+
+FLAT, SPLIT = "{ant,cat}/{0,1,2}.png", "{train,test}/{ant,cat}/{0,1}.png"
+
+
+def opened(root, **options):
+    return open_data(str(root), **{"train_per_class": 1, "seed": 0} | options)
+
+
+# --- what is recognized: what is written, and what is found with one training image of each class
+
+KNOWN = {
+    "class folders": ([FLAT], "ant cat 2+4"),
+    "synsets": (["n0144{3537,8}/n01_{1,2}.jpeg"], "n01443537 n01448 2+2"),
+    "lfw": (["Ann_Lee/Ann_Lee_000{1,2}.jpg", "Bo_X/Bo_X_000{1,2}.jpg"], "Ann_Lee Bo_X 2+2"),
+    "splits": ([SPLIT], "ant cat 2+4"),
+    "roboflow folders": (
+        ["{train,valid,test}/{ant,cat}/{a,b}.rf.jpg", "README.roboflow.txt"],
+        "ant cat 2+4, .txt 1, valid/ 4 images",
+    ),
+    "imagenette": (["{train,val}/n0{1,2}/{1,2}.jpeg", "noisy.csv"], "n01 n02 2+4, .csv 1"),
+    "train alone": (["train/{ant,cat}/{0,1,2}.png"], "ant cat 2+4"),
+    "an unlabeled test": (
+        ["train/{ant,cat}/{0,1,2}.png", "test/{1,2,3,4}.png", "sample_submission.csv"],
+        "ant cat 2+4, .csv 1, test/ 4 images",
+    ),
+    "an unlabeled test beside a validation": (
+        ["{train,dev}/{ant,cat}/{0,1}.png", "test/{1,2}.png"],
+        "ant cat 2+4, test/ 2 images",
+    ),
+    "tiny imagenet": (
+        ["train/n0{1,2}/images/{1,2}.jpeg", "train/n0{1,2}/box.txt", "{val,test}/images/1.jpeg"],
+        "n01 n02 2+2, .txt 2, test/ 1 image, val/ 1 image",
+    ),
+    "loose in train": ([SPLIT, "train/montage.png"], "ant cat 2+4, train/montage.png"),
+    "many loose": ([FLAT, "{1,2,3,4}.png"], "ant cat 2+4, 4 images directly in ./"),
+    "beside the splits": ([SPLIT, "raw/{1,2}.png"], "ant cat 2+4, raw/ 2 images"),
+    "images by content": (
+        ["{ant,cat}/{0.avif,1.ppm,2.jfif,3.jp2,4,5.none}", "ant/{a,b}.heic"],
+        "ant cat 2+10, .heic 2",
+    ),
+    "of systems": (
+        [FLAT, "{ant,cat,.}/@eaDir/0.png/SYNO.jpg", "{.thumbnails,__MACOSX,#recycle}/ant/0.png"]
+        + ["ant/{.DS_Store,._0.png,Thumbs.db,desktop.ini}", "cat/.ipynb_checkpoints/0.png"],
+        "ant cat 2+4, @eaDir 3, hidden 2, #recycle 1, .thumbnails 1, __MACOSX 1, Thumbs.db 1, "
+        "desktop.ini 1, .ipynb_checkpoints 1",
+    ),
+    "folders in classes": (["{ant,cat}/{0.png,x/1.png,x/y/2.png}"], "ant cat 2+4"),
+}
+SPLITS = "train/test TRAIN/VAL Train/Test training/validation trn/eval train/dev training/testing"
+KNOWN |= {
+    s: ([f"{{{s.replace('/', ',')}}}/{{ant,cat}}/0.png"], "ant cat 2+2") for s in SPLITS.split()
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_a_layout_is_recognized(tmp_path, case):
+    patterns, expected = KNOWN[case]
+    assert found(opened(write(tmp_path, *patterns))) == expected
+
+
+def test_classes_are_chosen_by_name_alone(tmp_path):
+    write(tmp_path, "{bus,car,train}/{0,1}.png")
+    refused(r"got '.*/train', which is named like a split.*`--classes bus car train`", tmp_path)
+    assert found(opened(tmp_path, classes=("bus", "car", "train"))) == "bus car train 3+3"
+    assert found(opened(tmp_path, classes=("train", "bus"))) == "bus train 2+2, car/ 2 images"
+    write(tmp_path / "splits", SPLIT, "{train,test}/bee/0.png")
+    chosen = opened(tmp_path / "splits", classes=("cat", "ant"))
+    assert found(chosen) == "ant cat 2+4, test/bee/ 1 image, train/bee/ 1 image"
+    refused(
+        r"^`--classes` should be names .* got 'yak'\.", tmp_path / "splits", classes=("ant", "yak")
+    )
+
+
+# --- what is not: what is written, and the sentence about it
+
+UNFIT = {
+    "nothing": ([], r"images for each class, got none in"),
+    "text alone": (["a/1.rst"], r"images for each class, got none in"),
+    "loose images": (["{1,2}.png"], r"Move the images into folders .* in a table for `--labels`"),
+    "dogs versus cats": (["{cat,dog}.{0,1}.jpg"], r"list `path` and `label` in a table for `--lab"),
+    "dogs versus cats, unpacked": (["{train,test}/{cat,dog}.0.jpg"], r"'.*/test'.* named like a s"),
+    "kaggle": (["{train,test}/{1,2}.jpg", "train.csv"], r"Pass `--labels` with '.*/train\.csv'"),
+    "a table beside": (["images/{1,2}.jpg", "labels.csv"], r"Pass `--labels` with '.*/labels\.csv"),
+    "roboflow, several labels": (["{train,valid}/{1.jpg,_classes.csv}"], r"Turn the columns of '."),
+    "roboflow, coco": (["{train,valid}/{1.jpg,_annotations.coco.json}"], r"one label for each ima"),
+    "yolo": (["{images,labels}/train/1.{png,txt}", "data.yaml"], r"Turn the boxes of"),
+    "roboflow, yolo": (["train/images/1.jpg", "train/labels/1.txt"], r"Turn the boxes of"),
+    "coco": (["val2017/1.jpg", "annotations/instances_val2017.json"], r"one label for each image"),
+    "pets": (["images/Abyssinian_{1,2}.jpg", "annotations/{list.txt,x.xml}"], r"List `path` and `"),
+    "imagefolder, csv": (["train/{1.png,metadata.csv}"], r"Pass '.*/metadata\.csv' as `--labels`"),
+    "imagefolder, jsonl": (["{1.png,metadata.jsonl}"], r"Pass '.*/metadata\.jsonl' as `--labels`"),
+    "parquet": (["data/train-00000-of-00001.parquet"], r"Save every image as a file.*table of `pa"),
+    "save_to_disk": (["train/{data-0.arrow,state.json}", "dataset_dict.json"], r"Save every image"),
+    "tfds": (["mnist/3.0.1/{features.json,dataset_info.json}"], r"`--data tfds:NAME`.*`--data-dir"),
+    "mnist": (["{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"], r"or pass `--data tfds:mnist`"),
+    "cifar": (["cifar-10-batches-py/{data_batch_1,batches.meta}"], r"or pass `--data tfds:cifar10"),
+    "arrays": (["{train,test}.npz"], r"'.*/test\.npz' holds arrays"),
+    "webdataset": (["shard-00000{0,1}.tar"], r"Unpack '.*/shard-000000\.tar', and give the folder"),
+    "a zip": (["data.zip"], r"Unpack '.*/data\.zip'"),
+    "a wrapper": ([f"images/{FLAT}"], r"Give '.*/images'\."),
+    "a wrapper of splits": ([f"dataset/{SPLIT}"], r"Give '.*/dataset'\."),
+    "cub": ([f"images/{FLAT}", "parts/parts.txt"], r"Give '.*/images'\."),
+    "a level too deep": (["{ant,cat}/images/{1,2}.png"], r"folders alone in '.*ant'"),
+    "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give a folder"),
+    "images and masks": (["{images,masks}/{1,2}.png"], r"'.*/images', .* `--classes images masks`"),
+    "an empty class": ([FLAT, "bee/notes.txt"], r"got none in '.*bee' \(of 1 such folders\)\. Rem"),
+    "one class": (["ant/{1,2}.png"], r"at least 2 classes, got only 'ant' in '"),
+    "a test split alone": (["test/{ant,cat}/1.png"], r"named like a split or a"),
+    "images in splits": (["{train,valid}/{1,2}.png"], r"'.*/train'.* `--classes train valid`"),
+    "splits of two spellings": (["{train,Train,test}/{ant,cat}/1.png"], r"'.*/Train' and '.*/trai"),
+    "two validations": (["{train,val,valid}/{ant,cat}/1.png"], r"'.*/val' and '.*/valid'\. Merge"),
+    "a class of the test alone": ([SPLIT, "test/yak/1.png"], r"got 'yak' in the test split of '.*"),
+    "case": (["train/{Ant,Cat}/1.png", "test/{ant,Cat}/1.png"], r"alone tells 'Ant' and 'ant' apa"),
+    "normalization": (
+        ["train/{caf\u00e9,tea}/1.png", "test/{cafe\u0301,tea}/1.png"],
+        r"alone tells 'cafe\\u0301' and 'caf\\xe9' apart",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_layout_that_is_not_recognized_is_answered_by_what_to_do(tmp_path, monkeypatch, case):
+    patterns, match = UNFIT[case]
+    monkeypatch.delattr("optax_dtnh.finetune.dataset.check_images")
+    refused(match, write(tmp_path, *patterns))
+
+
+FILES = {
+    "x.zip": "Unpack",
+    "x.npz": "holds arrays",
+    "train.csv": "Pass `--labels` with",
+    "x.parquet": "Save every image",
+    "x.png": "Give its folder",
+    "x.tar.gz": "Unpack",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_not_a_folder(tmp_path, name):
+    refused(rf"got the file '.*{name}'\. .*{FILES[name]}", write(tmp_path, name) / name)
+
+
+# --- names and files of all kinds
+
+ODD = [
+    "a\nb",
+    "caf\udce9",
+    "9.41\u202fAM",
+    "100%s{0}{x!r}\\u\\1",
+    "~",
+    "-n",
+    "x" * 250,
+    " ",
+    "'\"",
+    "🐜",
+]
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+def test_odd_names_of_classes_and_files_change_nothing(tmp_path, name):
+    root = write(tmp_path, "{train,test}/ant/0.png", "train/cat/0.png", "loose.png")
+    (root / "loose.png").rename(root / f"{name[:200]}.png")
+    for split in (root / "train", root / "test"):
+        (split / "ant" / "0.png").rename(split / "ant" / f"{name[:200]}.png")
+        (split / "ant").rename(split / name)
+    data = opened(root)
+    assert data.classes == tuple(sorted([name, "cat"]))
+    assert "\n" not in "".join(data.left_out)
+    broken = tmp_path / "train" / name / "2.png"
+    broken.write_bytes(b"no image")
+    refused(r"can be read", root)
+    assert opened(root, skip_broken=True).broken == (str(broken),)
+
+
+def test_what_is_no_file_is_never_opened(tmp_path):
+    write(tmp_path, FLAT)
+    os.mkfifo(tmp_path / "ant" / "x.jpg")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(tmp_path / "cat" / "y.png"))
+    assert found(opened(tmp_path)) == "ant cat 2+4, special files 2"
+
+
+# --- evaluation asks for less
+
+TESTED = {
+    "class folders": ([FLAT], 6, "ant cat"),
+    "one class": (["cat/{1,2}.png"], 2, "cat"),
+    "a test split alone": (["test/cat/1.png"], 1, "cat"),
+    "both": ([SPLIT], 4, "ant cat"),
+    "a class called so": (["{cat,test}/1.png"], 2, "cat test"),
+    "validation and test": (["{val,test}/{ant,cat}/1.png"], 2, "ant cat"),
+}
+
+
+def to_test(root, **options):
+    options = {"train_per_class": 1, "seed": 0, "skip_broken": False, "data_dir": None} | options
+    return open_test(str(root), "", known=("ant", "cat", "test"), **options)
+
+
+@pytest.mark.parametrize("case", TESTED)
+def test_a_folder_to_evaluate_on_may_have_less(tmp_path, case):
+    patterns, count, present = TESTED[case]
+    result = to_test(write(tmp_path, *patterns))
+    assert (len(result.images), " ".join(result.present)) == (count, present)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "match"),
+    [
+        (["{train,valid}/1.png"], "named like a split"),
+        (["ant/0.png", "cat/broken.png"], "can be read"),
+        (["{1,2}.png"], "each class, got none"),
+        (["train/ant/1.png", "test/ant/broken.png"], "images to test on, got none in"),
+    ],
+)
+def test_an_error_of_evaluation_names_no_option_of_training(tmp_path, patterns, match):
+    write(tmp_path, *patterns)
+    for broken in tmp_path.rglob("broken.png"):
+        broken.write_bytes(b"")
+    with pytest.raises(UsageError, match=match) as raised:
+        to_test(tmp_path, skip_broken=match.startswith("images to test on"))
+    options = set(re.findall(r"`(--[a-z-]+)", str(raised.value)))
+    assert options <= {"--data", "--labels", "--data-dir"}

@@ -1,0 +1,167 @@
+"""Tables of paths and labels: what is read, and what is refused."""
+
+import json
+import re
+import sys
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from optax_dtnh.finetune.dataset import open_data
+from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.pictures import found, write
+
+IMAGES = ("a/{1,2,3}.png", "b/{4,5,6}.jpg", "b/10.png")
+ROWS = "a/1.png,ant a/2.png,ant a/3.png,ant b/4.jpg,cat b/5.jpg,cat b/6.jpg,cat".split()
+ALL = "ant cat 2+4, b/10.png"
+
+
+def text(*rows, header="path,label", line="\n"):
+    return line.join([header, *rows]) + line
+
+
+def opened(tmp_path, content, name="t.csv", **options):
+    root = write(tmp_path / "data", *IMAGES)
+    table = tmp_path / name
+    if isinstance(content, pa.Table):
+        parquet.write_table(content, table)
+    elif content is not None:
+        table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    options = {"train_per_class": 1, "seed": 0, "labels": str(table)} | options
+    return open_data(str(root), **options)
+
+
+def json_lines(*rows, names=("image", "label")):
+    return "\n".join(json.dumps(dict(zip(names, row.split(","), strict=True))) for row in rows)
+
+
+SPLITS = "Train test valid Train test dev".split()
+SPLIT = [f"{row},{split}" for row, split in zip(ROWS, SPLITS, strict=True)]
+READ = {
+    "csv": (text(*ROWS), ALL),
+    "windows": (text(*ROWS, line="\r\n").encode("utf-8-sig"), ALL),
+    "semicolons": (text(*ROWS).replace(",", ";"), ALL),
+    "tabs": (text(*ROWS).replace(",", "\t"), ALL),
+    "backslashes": (text(*ROWS).replace("/", "\\"), ALL),
+    "other columns": (text(*(r + ',"x, y"' for r in ROWS), header="File_Name,Species,note"), ALL),
+    "ids": (text(*(r[2] + r[r.index(",") :] for r in ROWS), header="id,breed"), ALL),
+    "names alone": (text(*(r[2:] for r in ROWS), header="image,class"), ALL),
+    "dots": (text(*("./" + r for r in ROWS)), ALL),
+    "twice with one label": (text(*ROWS, "./a/1.png,ant", ROWS[0]), ALL),
+    "blank lines": (text(*ROWS, "", ","), ALL),
+    "no label": (
+        text(*ROWS[1:], "a/1.png,", "b/10.png, "),
+        "ant cat 2+3, a/1.png, b/10.png, rows without a label 2",
+    ),
+    "splits": (text(*SPLIT, header="path,label,Split"), "ant cat 2+2, a/3.png, b/10.png, b/6.jpg"),
+    "numbers": (
+        text(*(r.replace("ant", "0").replace("cat", "1") for r in ROWS)),
+        "0 1 2+4, b/10.png",
+    ),
+    "accents": (
+        text(*(r.replace("ant", "fourmi été") for r in ROWS)),
+        "cat fourmi été 2+4, b/10.png",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_delimited_table_is_read(tmp_path, case):
+    content, expected = READ[case]
+    assert found(opened(tmp_path, content)) == expected
+
+
+FILES = [row.split(",")[0] for row in ROWS]
+OTHERS = {
+    "t.jsonl": (json_lines(*ROWS), ALL),
+    "t.ndjson": (json_lines(*ROWS) + "\n\n", ALL),
+    "t.json": (f"[{','.join(json_lines(*ROWS).splitlines())}]", ALL),
+    "t.tsv": (text(*ROWS).replace(",", "\t"), ALL),
+    "t.parquet": (pa.table({"path": FILES, "label": ["ant"] * 3 + ["cat"] * 3}), ALL),
+    "numbers.parquet": (
+        pa.table({"path": FILES, "label": [0.0, 0.0, None, 1.0, 1.0, float("nan")]}),
+        "0 1 2+2, a/3.png, b/10.png, b/6.jpg, rows without a label 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_table_of_another_form_is_read(tmp_path, name):
+    content, expected = OTHERS[name]
+    assert found(opened(tmp_path, content, name)) == expected
+
+
+def test_labels_are_chosen_by_name(tmp_path):
+    content = text(*ROWS, "b/10.png,bee")
+    assert found(opened(tmp_path, content, classes=("ant", "cat"))) == ALL
+    with pytest.raises(UsageError, match=r"`--classes` should be labels in .* got 'yak'"):
+        opened(tmp_path, content, classes=("ant", "yak"))
+
+
+BAD = {
+    "missing": (None, r"t\.csv', which is no file"),
+    "empty": ("", r"got '.*t\.csv' without any"),
+    "a header alone": (text(), r"without any"),
+    "no header": ("\n".join(ROWS), r"one column `path`, got .* with a/1\.png, ant"),
+    "no label column": (text(*ROWS, header="path,x"), r"one column `label`, got .* with path, x"),
+    "one-hot": (text("1.png,1,0", header="filename,ant,cat"), r"one column `label`"),
+    "two paths": (text("1,1,a", header="image,id,label"), r"Rename the one that is meant to `path"),
+    "two labels": (text("1,1,a", header="id,Class,species"), r"Rename the one .* to `label`, and"),
+    "equal columns": (text("1,1,a", header="path,label,label"), r"a name for each column"),
+    "ragged": (text(*ROWS, "a/1.png,ant,x"), r"2 cells in every row, got 3 in line 8"),
+    "short": (text(*ROWS, "a/1.png"), r"2 cells in every row, got 1 in line 8"),
+    "an open quote": (text(*ROWS, '"a/1.png,ant'), r"a table that can be read, got"),
+    "no such file": (text(*ROWS, "a/9.png,ant"), r"'a/9\.png' .*first of 1 such rows of 7"),
+    "no path": (text(*ROWS, ",ant"), r"got '' in"),
+    "outside": (text(*ROWS, "../data/a/1.png,ant", "../t.csv,ant"), r"got '\.\./t\.csv' in"),
+    "absolute": (text(*ROWS, "/etc/hosts,ant"), r"got '/etc/hosts' in .* which is not there"),
+    "a folder": (text(*ROWS, "a,ant"), r"got 'a' in .* which is not there"),
+    "other label": (text(*ROWS, "a/1.png,cat"), r"as 'ant' \(train\) and 'cat' \(train\)\. Remove"),
+    "other split": (text(*SPLIT, "a/1.png,ant,test", header="path,label,split"), r"\(train\) and"),
+    "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"splits, got 'fold 3' in"),
+    "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"test split of"),
+    "one class": (text(*ROWS[:3]), r"2 classes, got 1 in '.*' \(ant\)"),
+    "latin-1": (text(*(r + "é" for r in ROWS)).encode("latin-1"), r"a table in UTF-8, got"),
+    "utf-16": (text(*ROWS).encode("utf-16"), r"a table in UTF-8, got"),
+    "an image": (b"\x89PNG\r\n\x1a\n\0\0", r"a table in UTF-8, got"),
+    "zeros": (b"\0" * 9, r"without any|one column"),
+    "broken.jsonl": ('{"path": "a/1.png"', r"JSON object in each line, got .*Expecting"),
+    "lists.jsonl": ("[1, 2]\n[3]", r"JSON object in each line"),
+    "numbers.jsonl": ("1\n2", r"a table of JSON objects"),
+    "many.jsonl": ('{"path": "1", "label": ["ant"]}', r"text and numbers, got .* with a list"),
+    "broken.parquet": (b"PAR1....PAR1", r"a table that can be read, got"),
+    "rows.parquet": (pa.table({"path": ["a"], "label": ["b"]}).slice(0, 0), r"without any"),
+    "images.parquet": (pa.table({"image": [{"bytes": b"x"}], "label": [1]}), r"with a dict.*Save"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_table_that_does_not_fit_is_refused_in_two_sentences(tmp_path, case):
+    content, match = BAD[case]
+    with pytest.raises(UsageError, match=match) as raised:
+        opened(tmp_path, content, case if "." in case else "t.csv")
+    assert re.fullmatch(r"`--[a-z-]+` should [^\n]+\. [^\n]+\.", str(raised.value))
+
+
+def test_a_path_that_fits_two_images(tmp_path):
+    write(tmp_path / "data", "c/1.png")
+    with pytest.raises(
+        UsageError, match=r"got '1' .* fits '.*a/1\.png', '.*c/1\.png'\. Add folder"
+    ):
+        opened(tmp_path, text("1,ant", header="id,label"))
+
+
+def test_a_table_comes_with_a_folder(tmp_path):
+    with pytest.raises(
+        UsageError, match=r"`--labels` should come with a folder of images, got --da"
+    ):
+        open_data("tfds:mnist", train_per_class=1, seed=0, labels="t.csv")
+    with pytest.raises(UsageError, match=r"which does not exist"):
+        open_data(str(tmp_path / "x"), train_per_class=1, seed=0, labels="t.csv")
+
+
+def test_parquet_needs_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match=r"^`pyarrow` is not installed, so '.*t\.parquet' cannot"):
+        opened(tmp_path, b"", "t.parquet")
