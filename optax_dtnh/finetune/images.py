@@ -4,12 +4,13 @@ The protocol is that of DELTA (Li et al., 2019). A training image is resized to 
 random and mirrored at random. A test image is resized to the size of the crop.
 """
 
+import functools
 import io
 import json
 import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +19,7 @@ from optax_dtnh.finetune.errors import UsageError
 
 FILE_NAME = "preprocessing.json"
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 RESIZE_OF_CROP = 256 / 224
 
 
@@ -53,6 +55,27 @@ def check(encoded: bytes) -> None:
     with Image.open(io.BytesIO(encoded)) as opened:
         opened.draft(None, (1, 1))
         _upright_rgb(opened)
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image that can be decoded here, by its content.
+
+    Only the beginning is read, so the pixels may still be damaged. Anything but a regular file,
+    such as a pipe, is never opened.
+
+    Raises:
+      OSError: The file cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        try:
+            _open(file).close()
+        except Image.DecompressionBombError:
+            return True
+        except Exception:  # what a file that is no image makes a plugin trip over
+            return False
+    return True
 
 
 def reason(error: Exception, name: str) -> str:
@@ -102,6 +125,17 @@ def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
     if "image_size" in given:
         found.pop("resize", None)
     return _checked(found | given)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return what Pillow decodes: not the formats it only names, nor the programs of PostScript."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - NOT_DECODED))
+
+
+def _open(file: IO[bytes]) -> Image.Image:
+    return Image.open(file, formats=_formats())
 
 
 def _upright_rgb(opened: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from optax_dtnh.finetune.images import (
     check,
     decode,
     evaluation_image,
+    is_image,
     preprocessing_of,
     training_image,
 )
-from tests.finetune.pictures import AS_IS, BLUE, GREEN, RED, encoded, halves, photo
+from tests.finetune.pictures import AS_IS, BLUE, GREEN, RED, bomb, encoded, halves, photo
 
 # --- decoding
 
@@ -165,3 +167,26 @@ def test_a_malformed_file_is_named(tmp_path, name, content):
 def test_values_that_do_not_fit_are_refused(tmp_path, overrides, match):
     with pytest.raises(UsageError, match=match):
         preprocessing_of(tmp_path, **overrides)
+
+
+def test_an_image_is_known_by_its_content(tmp_path):
+    contents = {
+        "no_suffix": encoded(photo(), "JPEG"),
+        "a.txt": encoded(photo(), "AVIF"),
+        "bomb.png": bomb(),
+        "truncated.jpg": encoded(photo(), "JPEG")[:900],
+    }
+    others = {
+        "empty.jpg": b"",
+        "page.jpg": b"<!DOCTYPE html>",
+        "a.h": b"#define A_H x\n",
+        "video.mpg": b"\x00\x00\x01\xb3" + bytes(99),
+        "a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99),
+        "a.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    }
+    for name, content in (contents | others).items():
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "nowhere.jpg").symlink_to("nothing")
+    assert {path.name for path in tmp_path.iterdir() if is_image(path)} == contents.keys()
