@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.models._fields import INTERPOLATIONS
 
 # The weights of the authors' code, for the reductions of docs/regularizers.md, "Which weight".
 PUBLISHED_WEIGHTS = {
@@ -43,6 +44,7 @@ def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
 
 
 number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
+finite = _numeric("a number", float, math.isfinite)
 positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
 fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
 whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
@@ -159,6 +161,20 @@ class Settings:
         "Resize training images to N x N pixels before cropping (default: 8/7 of the image size).",
         type=count,
     )
+    mean: tuple[float, ...] | None = _image(
+        "Mean of each channel (default: the checkpoint's, or ImageNet's).",
+        type=finite,
+        nargs=3,
+    )
+    std: tuple[float, ...] | None = _image(
+        "Standard deviation of each channel (default: the checkpoint's, or ImageNet's).",
+        type=positive,
+        nargs=3,
+    )
+    interpolation: str | None = _image(
+        "How images are resized (default: the checkpoint's, or bilinear).",
+        choices=tuple(INTERPOLATIONS.values()),
+    )
     skip_broken: bool = _image(
         "Leave out images that cannot be read, instead of refusing the data.", False
     )
@@ -200,7 +216,8 @@ def settings_of(chosen: Namespace) -> Settings:
       UsageError: They do not fit together.
     """
     given = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
-    given["layers"] = tuple(chosen.layers)
+    for name in ("layers", "mean", "std"):
+        given[name] = None if given[name] is None else tuple(given[name])
     settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)

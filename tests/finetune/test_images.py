@@ -79,7 +79,7 @@ def test_the_check_finds_what_decoding_would():
 
 def test_an_image_to_evaluate_is_resized_whole_and_normalized():
     preprocessing = Preprocessing(image_size=4)
-    image = evaluation_image(encoded(halves()), preprocessing)
+    image = evaluation_image(halves(), preprocessing)
     assert image.dtype == np.float32
     assert image.shape == (4, 4, 3)
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
@@ -89,8 +89,8 @@ def test_an_image_to_evaluate_is_resized_whole_and_normalized():
 
 def test_training_images_are_crops_half_of_them_mirrored():
     ramp = np.arange(100, dtype=np.uint8).reshape(10, 10)
-    content, rng = encoded(Image.fromarray(ramp)), np.random.default_rng(0)
-    crops = [training_image(content, AS_IS, rng)[..., 0].round() for _ in range(200)]
+    image, rng = Image.fromarray(ramp).convert("RGB"), np.random.default_rng(0)
+    crops = [training_image(image, AS_IS, rng)[..., 0].round() for _ in range(200)]
     mirrored = [crop[0, 1] < crop[0, 0] for crop in crops]
     corners = {
         crop[:, ::-1][0, 0] if m else crop[0, 0] for crop, m in zip(crops, mirrored, strict=True)
