@@ -157,9 +157,9 @@ def deviations(value: Any) -> tuple[float, float, float]:
 
 def interpolation(value: Any) -> str:
     """Return Pillow's name of an interpolation, of the name in any case or of its number."""
-    name = value.lower() if isinstance(value, str) else INTERPOLATIONS.get(value)
-    if type(value) not in (int, str) or name not in INTERPOLATIONS.values():
-        raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())} or its number from 0 to 5")
+    name = INTERPOLATIONS.get(value) if type(value) is int else str(value).lower()
+    if name not in INTERPOLATIONS.values():
+        raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
     return name
 
 
