@@ -157,7 +157,7 @@ def _rgb(opened: Image.Image) -> Image.Image:
     # way from premultiplied gray to RGB.
     image = opened.convert(DETOURS[opened.mode]) if opened.mode in DETOURS else opened
     image = image.convert("RGB")
-    if wide_color and 0 < max(high for _, high in image.getextrema()) < 16:
+    if wide_color and 0 < np.asarray(image).max() < 16:
         raise ValueError(
             "its colors are 12-bit numbers in 16 bits, of which Pillow reads the upper 8"
         )
@@ -183,11 +183,11 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     if not 0 <= low <= high < 2**32:  # NaN included
         raise ValueError(f"its pixels should be finite numbers from 0, got {low} to {high}")
     if values.dtype.kind == "f" and high <= 1:
-        return np.uint8(np.rint(values * 255))
+        return np.rint(values * 255).astype(np.uint8)
     if values.dtype.kind == "f" and high < 2:
         raise ValueError(f"its pixels should reach 1 or 255, got {high}, which is of neither scale")
     bits = next(bits for bits in (8, 12, 16, 32) if high < 2**bits)
-    return np.uint8(values // 2 ** (bits - 8))
+    return (values // 2 ** (bits - 8)).astype(np.uint8)
 
 
 def _resized(image: Image.Image, side: int, preprocessing: Preprocessing) -> Image.Image:

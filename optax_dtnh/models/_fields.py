@@ -158,7 +158,7 @@ def deviations(value: Any) -> tuple[float, float, float]:
 def interpolation(value: Any) -> str:
     """Return Pillow's name of an interpolation, of the name in any case or of its number."""
     name = INTERPOLATIONS.get(value) if type(value) is int else str(value).lower()
-    if name not in INTERPOLATIONS.values():
+    if name is None or name not in INTERPOLATIONS.values():
         raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
     return name
 
