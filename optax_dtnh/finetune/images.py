@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
 from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
@@ -26,7 +26,7 @@ __all__ = [
     "training_image",
 ]
 
-SAMPLE_FORMAT, PHOTOMETRIC = 339, 262  # tags of TIFF
+ORIENTATION, SAMPLE_FORMAT, PHOTOMETRIC = 274, 339, 262  # tags of TIFF
 DETOURS = {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 TURNS = Image.Transpose
 ORIENTATIONS = {
@@ -143,7 +143,7 @@ def _check(encoded: bytes) -> None:
 def _orientation(loaded: Image.Image) -> Image.Transpose | None:
     """Return how to turn the pixels; None too if the EXIF cannot be read, or has been obeyed."""
     try:
-        return ORIENTATIONS.get(loaded.getexif().get(ExifTags.Base.Orientation))
+        return ORIENTATIONS.get(loaded.getexif().get(ORIENTATION, 1))
     except Exception:  # what damaged metadata make Pillow trip over
         return None
 

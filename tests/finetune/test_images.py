@@ -1,6 +1,5 @@
 """From files to pixels: decoding by content, and crops."""
 
-import io
 import os
 
 import numpy as np
@@ -15,16 +14,9 @@ from optax_dtnh.finetune.images import (
     is_image,
     training_image,
 )
-from tests.finetune.pictures import AS_IS, BLUE, GREEN, RED, bomb, encoded, halves, photo
+from tests.finetune.pictures import AS_IS, BLUE, bomb, encoded, halves, photo
 
 # --- decoding
-
-
-@pytest.mark.parametrize(("mode", "kind"), [("P", "PNG"), ("CMYK", "JPEG")])
-def test_every_mode_becomes_rgb(mode, kind):
-    pixels = np.asarray(decode(encoded(halves(mode=mode), kind, quality=100)), int)
-    assert np.abs(pixels[:, :4] - RED).max() < 20
-    assert np.abs(pixels[:, 12:] - BLUE).max() < 20
 
 
 def test_transparency_is_dropped_without_a_warning():
@@ -33,32 +25,6 @@ def test_transparency_is_dropped_without_a_warning():
     image = halves().convert("RGBA")
     image.putalpha(77)
     assert np.array_equal(decode(encoded(image)), halves())
-
-
-def test_sixteen_bits_of_gray_are_scaled_and_not_clipped():
-    gray = np.linspace(0, 65535, 8 * 16).astype(np.uint16).reshape(8, 16)
-    content = encoded(Image.fromarray(gray))
-    assert np.array_equal(np.asarray(decode(content))[..., 1], gray >> 8)
-    clipped = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-    assert (clipped == 255).mean() > 0.9
-
-
-def test_the_exif_orientation_is_applied():
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
-    content = encoded(halves(), "JPEG", quality=100, exif=exif)
-    upright = decode(content)
-    assert Image.open(io.BytesIO(content)).size == (16, 8)
-    assert upright.size == (8, 16)
-    top, bottom = np.asarray(upright, int)[2, 4], np.asarray(upright, int)[13, 4]
-    assert np.abs(top - RED).max() < 20
-    assert np.abs(bottom - BLUE).max() < 20
-
-
-def test_of_an_animation_the_first_image_counts():
-    frames = [Image.new("RGB", (4, 4), GREEN)]
-    content = encoded(Image.new("RGB", (4, 4), RED), "GIF", save_all=True, append_images=frames)
-    assert decode(content).getpixel((0, 0)) == RED
 
 
 def test_the_check_finds_what_decoding_would():

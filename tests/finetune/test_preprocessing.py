@@ -1,4 +1,4 @@
-"""How images are prepared: what the checkpoint says, what an option changes, and what a run tells."""
+"""How images are prepared: what a checkpoint says, what an option changes, and what a run tells."""
 
 import json
 
