@@ -46,7 +46,8 @@ MODEL: dict[str, Reader] = {
 # What a configuration of this `model_type` means where it is silent.
 VIT = {"heads": 12, "activation": "gelu", "epsilon": 1e-12}
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("vit", "deit", "vit_mae", "vit_msn"), VIT),
+    **dict.fromkeys(("vit", "deit", "vit_mae"), VIT),
+    "vit_msn": VIT | {"epsilon": 1e-6},
     "resnet": {"activation": "relu", "block": "bottleneck"},
 }
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

@@ -191,7 +191,7 @@ REFUSED = {
     "half a png with text": (png(PIXELS, RGB, chunk(b"pHYs", b""))[:1500], "truncated"),
     "half a tiff": (tiff(PIXELS)[:1500], "cannot identify"),
     "damaged pixels": (png(PIXELS, RGB).replace(b"IDAT", b"IDAT\0\0", 1), "."),
-    "nan": (tiff(np.where(F1 > 0.5, np.float32(np.nan), F1)), "finite numbers from 0, got nan to nan"),
+    "nan": (tiff(np.where(F1 > 0.5, np.float32(np.nan), F1)), "finite numbers from 0, got nan"),
     "infinity": (tiff(np.where(F1 > 0.5, np.float32(np.inf), F1)), "finite numbers from 0, got"),
     "below 0": (tiff(F1 - 0.5), "finite numbers from 0, got -0"),
     "signed below 0": (tiff(I32 - I32.max()), "finite numbers from 0, got -"),
