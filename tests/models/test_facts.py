@@ -88,7 +88,7 @@ FIELDS = [
     (OURS, {"mean": [1, 2, 3], "rescale": 1.0}, {"mean": (1, 2, 3), "rescale": 1}),
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
     (CONFIG, VIT | {"num_attention_heads": 16}, {"heads": 16, "epsilon": 1e-12}),
-    (CONFIG, VIT | {"hidden_act": "relu", "layer_norm_eps": 1}, {"activation": "relu", "epsilon": 1}),
+    (CONFIG, VIT | {"hidden_act": "x", "layer_norm_eps": 1}, {"activation": "x", "epsilon": 1}),
     (CONFIG, VIT | {"hidden_size": 128, "intermediate_size": 512}, {"width": 128, "hidden": 512}),
     (CONFIG, VIT | {"num_hidden_layers": 32, "qkv_bias": False}, {"blocks": 32, "qkv_bias": False}),
     (CONFIG, VIT | {"image_size": 384, "patch_size": [14]}, {"image_size": 384, "patch_size": 14}),
@@ -118,7 +118,7 @@ FIELDS = [
     (CONFIG, TIMM | {"pretrained_cfg": FIXED}, {"model_image_size": 64, "image_size": 64}),
     (CONFIG, {"pretrained_cfg": FIXED, "model_args": {"img_size": 32}}, {"image_size": 32}),
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
-    (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"blocks": 2, "activation": "x"}),
+    (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
     (CONFIG, TIMM | {"global_pool": "avg", "model_type": "timm_wrapper"}, {"pool": None}),
     (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
 ]  # fmt: skip
