@@ -167,7 +167,7 @@ def _with_logits(
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UsageError(
-            f"`IMAGE` should be a file, got the device or pipe '{path}'. Leave it out."
+            f"`IMAGE` should be a regular file, got the pipe or device '{path}'. Leave it out."
         )
     try:
         image = decode(path.read_bytes())

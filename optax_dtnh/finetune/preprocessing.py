@@ -12,6 +12,7 @@ from optax_dtnh.finetune.errors import UsageError, usage_errors
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, Fact, facts_beside
 
+DEFAULT = "default"
 RESIZE_OF_CROP = 256 / 224
 
 
@@ -58,7 +59,7 @@ def preprocessing_facts(checkpoint: Path, **overrides: Any) -> dict[str, Fact]:
     given = {n: _of_option(n, value) for n, value in overrides.items() if value is not None}
     if "image_size" in given:
         found.pop("resize", None)
-    defaults = {n: Fact(v, "default") for n, v in Preprocessing()._asdict().items()}
+    defaults = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
     facts = defaults | found | given
     _check_size(facts["image_size"])
     if "resize" not in found | given:
@@ -79,8 +80,10 @@ def described(facts: dict[str, Fact]) -> list[str]:
         f"images: {size.value} x {size.value} ({size.origin}), training crops out of "
         f"{resize.value} x {resize.value} ({resize.origin}), {_told(facts, 'interpolation')}",
         f"pixels: mean {_told(facts, 'mean')}, std {_told(facts, 'std')}"
-        + (", times " + _told(facts, "rescale") if facts["rescale"].origin != "default" else ""),
+        + (f", times {_told(facts, 'rescale')}" if facts["rescale"].origin != DEFAULT else ""),
     ]
+    if usual := [name for name in Preprocessing._fields[:-1] if facts[name].origin == DEFAULT]:
+        lines.append(f"no file beside the checkpoint tells {', '.join(usual)}: ImageNet's are used")
     unused = [f"{name} {_told(facts, name)}" for name in UNUSED if name in facts]
     return lines + ([f"not used: {', '.join(unused)}"] if unused else [])
 

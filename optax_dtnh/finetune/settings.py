@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.models._fields import INTERPOLATIONS
 
 # The weights of the authors' code, for the reductions of docs/regularizers.md, "Which weight".
 PUBLISHED_WEIGHTS = {
@@ -25,6 +24,7 @@ METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", 
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 GROUPS = ("files", "method", "training", "images", "machine")
 
 
@@ -173,7 +173,7 @@ class Settings:
     )
     interpolation: str | None = _image(
         "How images are resized (default: the checkpoint's, or bilinear).",
-        choices=tuple(INTERPOLATIONS.values()),
+        choices=INTERPOLATIONS,
     )
     skip_broken: bool = _image(
         "Leave out images that cannot be read, instead of refusing the data.", False

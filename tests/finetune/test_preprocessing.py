@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from PIL import Image
 
+from optax_dtnh.finetune import settings
 from optax_dtnh.finetune.__main__ import main
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.preprocessing import (
@@ -12,6 +14,7 @@ from optax_dtnh.finetune.preprocessing import (
     preprocessing_facts,
     preprocessing_of,
 )
+from optax_dtnh.models import _fields
 from tests.finetune.pictures import AS_IS
 
 
@@ -34,6 +37,8 @@ def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
         "images: 224 x 224 (default), training crops out of 256 x 256 (default: 8/7 of the image "
         "size), bilinear (default)",
         "pixels: mean 0.485 0.456 0.406 (default), std 0.229 0.224 0.225 (default)",
+        "no file beside the checkpoint tells image_size, mean, std, interpolation: ImageNet's are "
+        "used",
     ]
     timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "test_input_size": [3, 288, 288]}
     written(tmp_path, "config.json", {"architecture": "resnet50", "crop_mode": "center"} | timm)
@@ -43,6 +48,7 @@ def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
         "config.json), bicubic (default of timm)",
         "pixels: mean 0.485 0.456 0.406 (default), std 0.5 0.5 0.5 (--std), times 1 (do_rescale of "
         "preprocessor_config.json)",
+        "no file beside the checkpoint tells mean: ImageNet's are used",
         "not used: crop_mode center (config.json), test_input_size 288 (config.json)",
     ]
 
@@ -79,6 +85,11 @@ def test_a_malformed_file_is_an_error_of_the_command(tmp_path):
     (tmp_path / "preprocessing.json").write_text("{")
     with pytest.raises(UsageError, match=r"an object in JSON, got '.*preprocessing\.json'"):
         preprocessing_of(tmp_path)
+
+
+def test_the_option_knows_every_interpolation_that_a_file_can_name():
+    assert tuple(_fields.INTERPOLATIONS.values()) == settings.INTERPOLATIONS
+    assert all(name.upper() in Image.Resampling.__members__ for name in settings.INTERPOLATIONS)
 
 
 @pytest.mark.parametrize(
