@@ -73,38 +73,32 @@ INPUT = {"input_size": [3, 224, 224]}
 FIXED = {"fixed_input_size": True, "input_size": [3, 64, 64]}
 FIELDS = [
     (PREPROCESSOR, {"image_mean": [0.5] * 3, "image_std": 0.5}, {"mean": HALF, "std": HALF}),
-    (PREPROCESSOR, {"image_mean": [0.5], "image_std": [1]}, {"mean": HALF, "std": (1, 1, 1)}),
-    (PREPROCESSOR, {"resample": 0}, {"interpolation": "nearest"}),
-    (PREPROCESSOR, {"resample": "LANCZOS"}, {"interpolation": "lanczos"}),
+    (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
+    (PREPROCESSOR, {"resample": "BOX"}, {"interpolation": "box"}),
     (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
     (PREPROCESSOR, {"do_rescale": False, "rescale_factor": 0.1}, {"rescale": 1}),
     (PREPROCESSOR, {"do_normalize": False, "image_mean": 0.5}, {"mean": (0,) * 3, "std": (1,) * 3}),
     (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"feature_extractor_type": "ConvNextF"}, {"interpolation": "bicubic"}),
-    (PREPROCESSOR, {"do_resize": False}, {"do_resize": False}),
-    (PREPROCESSOR, {"do_center_crop": True}, {"do_center_crop": True}),
-    (PREPROCESSOR, {"do_resize": True, "do_center_crop": False}, {"do_resize": None}),
-    (OURS, {"image_size": 32, "resize": 40}, {"image_size": 32, "resize": 40}),
-    (OURS, {"mean": [1, 2, 3], "rescale": 1.0}, {"mean": (1, 2, 3), "rescale": 1}),
+    (PREPROCESSOR, {"do_resize": False, "do_center_crop": False}, {"do_resize": False}),
+    (PREPROCESSOR, {"do_resize": True, "do_center_crop": True}, {"do_center_crop": True}),
+    (OURS, {"image_size": 32, "rescale": 1.0}, {"image_size": 32, "rescale": 1}),
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
-    (CONFIG, VIT | {"num_attention_heads": 16}, {"heads": 16, "epsilon": 1e-12}),
+    (CONFIG, VIT | {"num_attention_heads": 16, "hidden_size": 128}, {"heads": 16, "width": 128}),
     (CONFIG, VIT | {"hidden_act": "x", "layer_norm_eps": 1}, {"activation": "x", "epsilon": 1}),
-    (CONFIG, VIT | {"hidden_size": 128, "intermediate_size": 512}, {"width": 128, "hidden": 512}),
-    (CONFIG, VIT | {"num_hidden_layers": 32, "qkv_bias": False}, {"blocks": 32, "qkv_bias": False}),
+    (CONFIG, VIT | {"intermediate_size": 9, "num_hidden_layers": 8}, {"hidden": 9, "blocks": 8}),
     (CONFIG, VIT | {"image_size": 384, "patch_size": [14]}, {"image_size": 384, "patch_size": 14}),
-    (CONFIG, VIT | {"image_size": [64, 32]}, {"model_image_size": (64, 32)}),
+    (CONFIG, VIT | {"image_size": [64, 32], "qkv_bias": False}, {"model_image_size": (64, 32)}),
     (CONFIG, VIT | {"id2label": {"1": "b", "0": "a"}}, {"labels": ("a", "b"), "classes": 2}),
     (CONFIG, VIT | {"num_labels": 9}, {"classes": 9}),
-    (CONFIG, RESNET, {"activation": "relu", "block": "bottleneck"}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
-    (CONFIG, RESNET | {"layer_type": "basic"}, {"block": "basic"}),
-    (CONFIG, RESNET | {"hidden_sizes": [64, 128]}, {"hidden_sizes": (64, 128)}),
+    (CONFIG, RESNET | {"layer_type": "basic"}, {"block": "basic", "activation": "relu"}),
+    (CONFIG, RESNET | {"hidden_sizes": [8]}, {"hidden_sizes": (8,)}),
     (CONFIG, RESNET | {"downsample_in_bottleneck": True}, {"downsample_in_bottleneck": True}),
     (CONFIG, TIMM, {"architecture": "vit_base_patch16_224", "interpolation": "bicubic"}),
-    (CONFIG, TIMM | {"mean": [0.5] * 3, "std": HALF}, {"mean": HALF, "std": HALF}),
+    (CONFIG, TIMM | {"mean": [0.5] * 3, "labels": ["a"]}, {"mean": HALF, "labels": ("a",)}),
     (CONFIG, TIMM | {"num_features": 768, "num_classes": 0}, {"width": 768, "classes": 0}),
     (CONFIG, TIMM | {"architecture": "resnet50", "num_features": 2048}, {"width": None}),
-    (CONFIG, TIMM | {"labels": ["a", "b"]}, {"labels": ("a", "b")}),
     (CONFIG, TIMM | {"input_size": [3, 384, 192]}, {"image_size": (384, 192)}),
     (CONFIG, TIMM | {"interpolation": "random"}, {"timm_interpolation": "random"}),
     (CONFIG, TIMM | {"crop_mode": "center"}, {"crop_mode": "center"}),
@@ -114,13 +108,14 @@ FIELDS = [
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1}}, {"image_size": 224, "resize": None}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1.1}}, {"crop_pct": 1.1, "resize": None}),
     (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
-    (CONFIG, {"pretrained_cfg": {"test_crop_pct": 1.0}}, {"test_crop_pct": 1}),
     (CONFIG, TIMM | {"pretrained_cfg": FIXED}, {"model_image_size": 64, "image_size": 64}),
     (CONFIG, {"pretrained_cfg": FIXED, "model_args": {"img_size": 32}}, {"image_size": 32}),
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
     (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
-    (CONFIG, TIMM | {"global_pool": "avg", "model_type": "timm_wrapper"}, {"pool": None}),
     (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
+    # files of other libraries
+    (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None}),
+    *((CONFIG, x, {"mean": None}) for x in ({"architecture": {"a": 1}}, {"model_type": 3}, {})),
 ]  # fmt: skip
 
 
@@ -148,84 +143,65 @@ def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
     assert "resize" not in facts_beside(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "facts"),
-    [
-        ("resnet50-11ad3fa6.pth", {"architecture": "resnet50", "image_size": 224, "resize": 232}),
-        (
-            "vit_h_14_swag-80465313.pth",
-            {"heads": 16, "image_size": 518, "interpolation": "bicubic"},
-        ),
-        ("vit_b_16_lc_swag-4e70ced5.safetensors", {"architecture": "vit_b_16", "heads": 12}),
-        ("resnet50.pth", {}),
-    ],
-)
-def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path, name, facts):
-    found = facts_beside(tmp_path / name)
-    assert {name: found[name].value for name in facts} == facts
-    assert {fact.origin for fact in found.values()} <= {f"torchvision's {name.partition('.')[0]}"}
-    assert bool(found) == bool(facts)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [{}, {"model_type": "t5", "image_size": "big"}, {"model_type": 3}, {"architecture": {"a": 1}}]
-)  # fmt: skip
-def test_a_file_of_another_library_says_nothing_about_images(tmp_path, content):
-    assert not values_beside(tmp_path, CONFIG, content).keys() - {"architecture"}
-    assert facts_beside(tmp_path / "nowhere" / "model.safetensors") == {}
+def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
+    found = facts_beside(tmp_path / "vit_b_16_lc_swag-4e70ced5.safetensors")
+    assert (found["architecture"].value, found["heads"].value) == ("vit_b_16", 12)
+    resize = facts_beside(tmp_path / "nowhere" / "resnet50-11ad3fa6.pth")["resize"]
+    assert resize == (232, "torchvision's resnet50-11ad3fa6")
+    assert facts_beside(tmp_path / "resnet50.pth") == {}
 
 
 # --- what is wrong
 
 
+# File, other fields, field, its wrong values, and what it should be.
+WRONG = [
+    (PREPROCESSOR, {}, "size", [{}, {"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
+    (PREPROCESSOR, {}, "crop_size", [SQUARE | {"width": "a"}, [9, None]], ".* height"),
+    (PREPROCESSOR, {}, "resample", [9, "magic", [1], True], "one of nearest, .*"),
+    (PREPROCESSOR, {}, "image_mean", [[1, 2], "0.5", float("nan"), [True] * 3], ".* list of three"),
+    (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a positive number"),
+    (PREPROCESSOR, {}, "rescale_factor", [0, "a"], "a positive number"),
+    (PREPROCESSOR, {}, "do_rescale", ["no", 0], "true or false"),
+    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1], "a positive number"),
+    (PROCESSOR, {}, "image_processor", [3], "an object"),
+    (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
+    (CONFIG, VIT, "hidden_act", [3], "a text"),
+    (CONFIG, VIT, "layer_norm_eps", [-1, "a"], "a positive number"),
+    (CONFIG, VIT, "id2label", [{"0": "a", "2": "b"}, "a", [None]], ".* numbered from 0"),
+    (CONFIG, RESNET, "depths", [3, [], [0]], "a list of positive whole numbers|a positive .*"),
+    (CONFIG, RESNET, "downsample_in_bottleneck", [1], "true or false"),
+    (CONFIG, {}, "pretrained_cfg", ["a", []], "an object"),
+    (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], "a list of channels, height and width"),
+    (CONFIG, TIMM, "num_classes", [-1], "a positive whole number"),
+    (CONFIG, TIMM, "interpolation", ["cubic"], "one of nearest, .*"),
+    (OURS, {}, "mean", [[1, 2]], ".* list of three"),
+    (OURS, {}, "image_size", [8.5], "a positive whole number"),
+]
+
+
 @pytest.mark.parametrize(
-    ("file", "content", "match"),
-    [
-        *(
-            (CONFIG, text, rf"an object in JSON, got '.*{CONFIG}' \(.+\)\. Mend or remove")
-            for text in ("{", "", "[1]", "null", '"a"', "\x00", "[" * 99_999)
-        ),
-        *(
-            (PREPROCESSOR, {"size": value}, "`size` in .* an edge|list of height and width")
-            for value in ({}, {"max_height": 9}, SQUARE | {"width": "a"}, "big", 0, 1.5, True, [])
-        ),
-        (PREPROCESSOR, {"crop_size": {"height": 3, "width": None}}, "`crop_size` in .* got"),
-        (PREPROCESSOR, {"resample": 9}, "`resample` in .* should be one of nearest, .*, got 9"),
-        (PREPROCESSOR, {"resample": "magic"}, "should be one of nearest, .*, got 'magic'"),
-        (PREPROCESSOR, {"resample": [1]}, "should be one of nearest"),
-        (PREPROCESSOR, {"image_mean": [1, 2]}, "`image_mean` .* or a list of three"),
-        (PREPROCESSOR, '{"image_mean": NaN}', "`image_mean` .* got nan"),
-        (PREPROCESSOR, {"image_mean": "0.5"}, "`image_mean` .* got '0.5'"),
-        (PREPROCESSOR, {"image_std": 0}, "`image_std` .* should be a positive number"),
-        (PREPROCESSOR, {"image_std": [1, -1, 1]}, "`image_std` .* should be a positive number"),
-        (PREPROCESSOR, {"rescale_factor": 0}, "`rescale_factor` .* a positive number, got 0"),
-        (PREPROCESSOR, {"do_rescale": "no"}, "`do_rescale` .* true or false, got 'no'"),
-        (PREPROCESSOR, {"do_normalize": 0}, "`do_normalize` .* true or false, got 0"),
-        (PREPROCESSOR, {"size": 9, "crop_pct": "all"}, "`crop_pct` .* a positive number"),
-        (PROCESSOR, {"image_processor": 3}, "`image_processor` .* an object, got 3"),
-        (CONFIG, VIT | {"num_attention_heads": "12"}, "`num_attention_heads` .* positive whole"),
-        (CONFIG, VIT | {"hidden_act": 3}, "`hidden_act` .* a text, got 3"),
-        (CONFIG, VIT | {"layer_norm_eps": -1}, "`layer_norm_eps` .* positive number, got -1"),
-        (CONFIG, VIT | {"id2label": {"0": "a", "2": "b"}}, "`id2label` .* numbered from 0"),
-        (CONFIG, VIT | {"id2label": "a"}, "`id2label` .* numbered from 0"),
-        (CONFIG, RESNET | {"depths": 3}, "`depths` .* a list of positive whole numbers"),
-        (CONFIG, RESNET | {"downsample_in_bottleneck": 1}, "true or false, got 1"),
-        (CONFIG, {"pretrained_cfg": "a"}, "`pretrained_cfg` .* an object, got 'a'"),
-        (CONFIG, {"pretrained_cfg": {"mean": ["a", 0, 0]}}, "`mean` in .* got"),
-        (CONFIG, TIMM | {"input_size": 224}, "`input_size` .* channels, height and width"),
-        (CONFIG, TIMM | {"input_size": [3, 0, 0]}, "`input_size` .* channels, height and width"),
-        (CONFIG, TIMM | {"num_classes": -1}, "`num_classes` .* positive whole number, got -1"),
-        (CONFIG, TIMM | {"crop_pct": 0}, "`crop_pct` .* a positive number, got 0"),
-        (OURS, {"size": 3}, "The fields of .* among image_size, .*, got 'size'"),
-        (OURS, {"mean": [1, 2]}, "`mean` in .* a list of three"),
-        (OURS, {"image_size": 8.5}, "`image_size` .* a positive whole number, got 8.5"),
-        (OURS, {"interpolation": "random"}, "`interpolation` .* got 'random'"),
-    ],
-)  # fmt: skip
-def test_a_wrong_value_is_one_sentence_with_file_field_and_value(tmp_path, file, content, match):
-    path = written(tmp_path, **{file: content})
-    with pytest.raises(CheckpointError, match=match) as raised:
+    ("file", "others", "field", "value", "wanted"),
+    [(file, rest, key, value, text) for file, rest, key, values, text in WRONG for value in values],
+)
+def test_a_wrong_value_is_one_sentence(tmp_path, file, others, field, value, wanted):
+    path = written(tmp_path, **{file: others | {field: value}})
+    place, got = re.escape(str(tmp_path / file)), re.escape(repr(value)[:20])
+    match = (
+        rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. Mend or remove the file\.$"
+    )
+    with pytest.raises(CheckpointError, match=match):
         facts_beside(path)
-    assert str(tmp_path / file) in str(raised.value)
-    assert re.fullmatch(r"[^\n]+, got [^\n]+\. Mend or remove the file\.", str(raised.value))
+
+
+@pytest.mark.parametrize("content", ["{", "", "[1]", "null", '"a"', "\x00", "[" * 99_999])
+def test_what_is_no_object_is_one_sentence(tmp_path, content):
+    with pytest.raises(
+        CheckpointError, match=r"an object in JSON, got '.*' \(.+\)\. Mend or remove"
+    ):
+        facts_beside(written(tmp_path, config__json=content))
+
+
+def test_a_field_that_we_do_not_write_is_no_silent_mistake(tmp_path):
+    with pytest.raises(CheckpointError, match=r"among image_size, .*, got 'size'\. Mend"):
+        facts_beside(written(tmp_path, preprocessing__json={"size": 3}))

@@ -191,6 +191,8 @@ def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
     path = huggingface_hub.hf_hub_download("owner/name", "model.safetensors", **where)
     assert str(fetch("hf:owner/name@v1.0", download=False)) == path
     assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
+    with answered_with(ConnectionError, "cannot be reached", "config.json of owner/name"):
+        fetch("hf:owner/name@v1.0", endpoint="http://127.0.0.1:9")
     server.status = 500
     with answered_with(OSError, "answered 500", "config.json of owner/name at revision v1.0"):
         fetch("hf:owner/name@v1.0")
@@ -200,13 +202,6 @@ def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
     server.requests.clear()
     assert facts_beside(fetch("hf:owner/name@v1.0"))["heads"].value == 2
     assert server.requests == []
-
-
-def test_what_tells_about_a_checkpoint_is_not_lost_with_the_network(server, fetch, tmp_path):
-    where = {"cache_dir": tmp_path / "cache", "endpoint": server.endpoint}
-    huggingface_hub.hf_hub_download("owner/name", "model.safetensors", **where)
-    with answered_with(ConnectionError, "cannot be reached", "config.json of owner/name"):
-        fetch(endpoint="http://127.0.0.1:9")
 
 
 @pytest.mark.slow
