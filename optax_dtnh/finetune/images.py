@@ -1,6 +1,5 @@
 """From encoded images to arrays: decoding by content, training crops, and normalization."""
 
-import functools
 import io
 import re
 import warnings
@@ -14,7 +13,9 @@ from PIL import Image, ImageOps
 from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 
-NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
+Image.init()
+FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 __all__ = [
     "Preprocessing",
     "check",
@@ -105,15 +106,8 @@ def training_image(
     return _normalized(ImageOps.mirror(image) if rng.random() < 0.5 else image, preprocessing)
 
 
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    """Return what Pillow decodes: not the formats it only names, nor the programs of PostScript."""
-    Image.init()
-    return tuple(sorted(set(Image.OPEN) - NOT_DECODED))
-
-
 def _open(file: IO[bytes]) -> Image.Image:
-    return Image.open(file, formats=_formats())
+    return Image.open(file, formats=FORMATS)
 
 
 def _tolerant(read: Callable[[bytes], T], encoded: bytes) -> T:

@@ -1,13 +1,13 @@
 """Fields of a JSON file beside a checkpoint: each is read in one form, or is one error."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from optax_dtnh.models._errors import CheckpointError
 
+LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -37,7 +37,7 @@ def read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise _unreadable(file, what) from error
@@ -129,7 +129,7 @@ def flag(value: Any) -> bool:
 
 def positive(value: Any) -> float:
     """Return a positive finite number."""
-    if type(value) not in (int, float) or not 0 < value < math.inf:
+    if type(value) not in (int, float) or not 0 < value < LARGEST:
         raise ValueError("a positive number")
     return float(value)
 
@@ -138,7 +138,7 @@ def channels(value: Any) -> tuple[float, float, float]:
     """Return one number for each of three channels, of one number or of a list of one or three."""
     values = value if isinstance(value, list) else [value]
     values = values * 3 if len(values) == 1 else values
-    if len(values) != 3 or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+    if len(values) != 3 or not all(type(v) in (int, float) and abs(v) < LARGEST for v in values):
         raise ValueError("a finite number, or a list of three")
     red, green, blue = map(float, values)
     return red, green, blue
