@@ -13,9 +13,6 @@ from PIL import Image, ImageOps
 from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 
-# What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
-Image.init()
-FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 __all__ = [
     "Preprocessing",
     "check",
@@ -27,6 +24,9 @@ __all__ = [
     "training_image",
 ]
 
+# What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
+Image.init()
+FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 ORIENTATION, SAMPLE_FORMAT, PHOTOMETRIC = 274, 339, 262  # tags of TIFF
 DETOURS = {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 TURNS = Image.Transpose
