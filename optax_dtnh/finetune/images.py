@@ -27,6 +27,8 @@ __all__ = [
 # What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
 Image.init()
 FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
+# Their files begin with nothing of their own, so that many a file looks like one.
+UNMARKED = {"IM", "IPTC", "MCIDAS", "SPIDER", "TGA"}
 ORIENTATION, SAMPLE_FORMAT, PHOTOMETRIC = 274, 339, 262  # tags of TIFF
 DETOURS = {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
 TURNS = Image.Transpose
@@ -61,25 +63,26 @@ def check(encoded: bytes) -> None:
     _tolerant(_check, encoded)
 
 
-def is_image(path: Path) -> bool:
-    """Return whether a file is an image that can be decoded here, by its content.
+def is_image(path: str | Path) -> bool:
+    """Return whether a file has the suffix or the content of an image that is decoded here.
 
-    Only the beginning is read, so the pixels may still be damaged. Anything but a regular file,
-    such as a pipe, is never opened.
-
-    Raises:
-      OSError: The file cannot be read.
+    Of the content only the beginning is read, so the file may still be damaged. Anything but a
+    regular file, such as a pipe, is not opened and no image.
     """
+    path = Path(path)
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        try:
-            _open(file).close()
-        except Image.DecompressionBombError:
-            return True
-        except Exception:  # what a file that is no image makes a plugin trip over
-            file.seek(0)
-            return file.read(len(PNG)).startswith((PNG, JPEG))  # its metadata may be damaged
+    if Image.EXTENSION.get(path.suffix.lower()) in FORMATS:
+        return True
+    try:
+        with path.open("rb") as file:
+            if file.read(len(PNG)).startswith((PNG, JPEG)):
+                return True  # even if damaged metadata keep Pillow from opening it
+            Image.open(file, formats=[name for name in FORMATS if name not in UNMARKED]).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # what a file that is no image makes a plugin trip over
+        return False
     return True
 
 

@@ -37,16 +37,18 @@ def test_the_check_finds_what_decoding_would():
             check(whole[:length])
 
 
-def test_an_image_is_known_by_its_content(tmp_path):
+def test_an_image_is_known_by_its_suffix_or_content(tmp_path):
     contents = {
         "no_suffix": encoded(photo(), "JPEG"),
         "a.txt": encoded(photo(), "AVIF"),
         "bomb.png": bomb(),
-        "truncated.jpg": encoded(photo(), "JPEG")[:900],
+        "truncated": encoded(photo(), "JPEG")[:900],
+        "empty.jpg": b"",
+        "photo.TGA": encoded(photo(), "TGA"),
     }
     others = {
-        "empty.jpg": b"",
-        "page.jpg": b"<!DOCTYPE html>",
+        "empty": b"",
+        "page.htm": b"<!DOCTYPE html>",
         "a.h": b"#define A_H x\n",
         "video.mpg": b"\x00\x00\x01\xb3" + bytes(99),
         "a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99),
