@@ -66,11 +66,11 @@ def check(encoded: bytes) -> None:
 def is_image(path: str | Path) -> bool:
     """Return whether a file has the suffix or the content of an image that is decoded here.
 
-    Of the content only the beginning is read, so the file may still be damaged. Anything but a
-    regular file, such as a pipe, is not opened and no image.
+    Of the content only the beginning is read, so the file may still be damaged, or a link to
+    nothing. A folder is no image, nor is a pipe or a device, which is not opened.
     """
     path = Path(path)
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         return False
     if Image.EXTENSION.get(path.suffix.lower()) in FORMATS:
         return True

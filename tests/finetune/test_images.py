@@ -58,8 +58,10 @@ def test_an_image_is_known_by_its_suffix_or_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "nowhere.jpg").symlink_to("nothing")
-    assert {path.name for path in tmp_path.iterdir() if is_image(path)} == contents.keys()
+    (tmp_path / "nowhere").symlink_to("nothing")
+    (tmp_path / "nowhere.jpg").symlink_to("nothing")  # a broken image
+    found = {path.name for path in tmp_path.iterdir() if is_image(path)}
+    assert found == contents.keys() | {"nowhere.jpg"}
 
 
 # --- crops and numbers
