@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from threading import Thread
 from typing import Any, cast
@@ -12,10 +11,12 @@ from typing import Any, cast
 import grain
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import Source
-from optax_dtnh.finetune.images import Preprocessing, evaluation_image, reason, training_image
+from optax_dtnh.finetune.images import decode, evaluation_image, reason, training_image
+from optax_dtnh.finetune.preprocessing import Preprocessing
 
 MAX_THREADS = 16
 
@@ -110,22 +111,19 @@ def _follow_parent(*_: int) -> None:
 def _training_example(
     example: dict[str, Any], rng: np.random.Generator, *, preprocessing: Preprocessing
 ) -> dict[str, Any]:
-    with _naming(example):
-        image = training_image(example["image"], preprocessing, rng)
+    image = training_image(_decoded(example), preprocessing, rng)
     return {"image": image, "label": np.int32(example["label"])}
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:
-    with _naming(example):
-        image = evaluation_image(example["image"], preprocessing)
+    image = evaluation_image(_decoded(example), preprocessing)
     return {"image": image, "label": np.int32(example["label"]), "valid": np.True_}
 
 
-@contextmanager
-def _naming(example: dict[str, Any]) -> Iterator[None]:
-    """Name an image that was damaged after the data had been checked."""
+def _decoded(example: dict[str, Any]) -> Image.Image:
     try:
-        yield
+        return decode(example["image"])
+    # The image was damaged after the check, and Pillow's decoders raise all kinds of exceptions.
     except Exception as error:
         raise UsageError(
             f"`--data` should hold images that can be read, got '{example['name']}' "

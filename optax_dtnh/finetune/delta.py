@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.examples import Source
-from optax_dtnh.finetune.images import Preprocessing
+from optax_dtnh.finetune.preprocessing import Preprocessing
 from optax_dtnh.models import ResNet, replace_head
 from optax_dtnh.regularizers import channel_attention
 

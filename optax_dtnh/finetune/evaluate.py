@@ -21,7 +21,8 @@ from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Relabeled, Source
-from optax_dtnh.finetune.images import Preprocessing, evaluation_image, preprocessing_of, reason
+from optax_dtnh.finetune.images import decode, evaluation_image, reason
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
@@ -171,8 +172,12 @@ def _with_logits(
 
 
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UsageError(
+            f"`IMAGE` should be a regular file, got the pipe or device '{path}'. Leave it out."
+        )
     try:
-        return evaluation_image(path.read_bytes(), how)
+        image = decode(path.read_bytes())
     except FileNotFoundError as error:
         raise UsageError(
             f"`IMAGE` should be an existing file, got '{path}'. Check the path."
@@ -186,6 +191,7 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
             f"`IMAGE` should be an image that can be read, got '{path}' "
             f"({reason(error, path.name)}). Leave it out."
         ) from error
+    return evaluation_image(image, how)
 
 
 def _fill(images: np.ndarray, size: int) -> np.ndarray:

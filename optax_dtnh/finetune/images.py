@@ -1,224 +1,197 @@
-"""From encoded images to arrays: decoding, training crops, and the preprocessing of a checkpoint.
-
-The protocol is that of DELTA (Li et al., 2019). A training image is resized to a square, cropped at
-random and mirrored at random. A test image is resized to the size of the crop.
-"""
+"""From encoded images to arrays: decoding by content, training crops, and normalization."""
 
 import io
-import json
-import math
-import os
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 
-FILE_NAME = "preprocessing.json"
-INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-RESIZE_OF_CROP = 256 / 224
-# Pillow identifies these, but reads them with other programs alone.
-STUBS = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-# Files of these begin with nothing of their own, so that other files may look like them.
-UNMARKED = frozenset({"IM", "IPTC", "MCIDAS", "SPIDER", "TGA"})
+__all__ = [
+    "Preprocessing",
+    "check",
+    "decode",
+    "evaluation_image",
+    "is_image",
+    "preprocessing_of",
+    "reason",
+    "training_image",
+]
 
-
-class Preprocessing(NamedTuple):
-    """How an image becomes the input of a network.
-
-    Attributes:
-      image_size: Height and width of the input.
-      resize: Height and width of a training image before it is cropped.
-      mean: Mean of each channel, which is subtracted from values between 0 and 1.
-      std: Standard deviation of each channel, which the difference is divided by.
-      interpolation: PIL's name for how images are resized: bilinear, bicubic, ...
-    """
-
-    image_size: int = 224
-    resize: int = 256
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    interpolation: str = "bilinear"
+# What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
+Image.init()
+FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
+# Their files begin with nothing of their own, so that many a file looks like one.
+UNMARKED = {"IM", "IPTC", "MCIDAS", "SPIDER", "TGA"}
+ORIENTATION, SAMPLE_FORMAT, PHOTOMETRIC = 274, 339, 262  # tags of TIFF
+DETOURS = {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+TURNS = Image.Transpose
+ORIENTATIONS = {
+    2: TURNS.FLIP_LEFT_RIGHT,
+    3: TURNS.ROTATE_180,
+    4: TURNS.FLIP_TOP_BOTTOM,
+    5: TURNS.TRANSPOSE,
+    6: TURNS.ROTATE_270,
+    7: TURNS.TRANSVERSE,
+    8: TURNS.ROTATE_90,
+}
+T = TypeVar("T")
+# Pillow warns of damaged metadata, which nobody has asked for.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
 
 def decode(encoded: bytes) -> Image.Image:
     """Return the image in RGB, rotated as its EXIF orientation says.
 
-    An animation gives its first frame. Transparency is dropped. 16-bit gray keeps its high byte.
+    A file of several images gives the first. Transparency is dropped. Damaged metadata are not
+    read. Pixels of more than 8 bits are scaled as `_eight_bits` says.
+
+    Raises:
+      Exception: Pillow's decoders raise all kinds of exceptions for a damaged file.
     """
-    with Image.open(io.BytesIO(encoded)) as opened:
-        return _upright_rgb(opened)
+    return _tolerant(_decode, encoded)
 
 
 def check(encoded: bytes) -> None:
     """Raise whatever `decode` would, in less time: a JPEG is read, but hardly decoded."""
-    with Image.open(io.BytesIO(encoded)) as opened:
-        opened.draft(None, (1, 1))
-        _upright_rgb(opened)
+    _tolerant(_check, encoded)
+
+
+def is_image(path: str | Path) -> bool:
+    """Return whether a file has the suffix or the content of an image that is decoded here.
+
+    Of the content only the beginning is read, so the file may still be damaged, or a link to
+    nothing. A folder is no image, nor is a pipe or a device, which is not opened.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        return False
+    if Image.EXTENSION.get(path.suffix.lower()) in FORMATS:
+        return True
+    try:
+        with path.open("rb") as file:
+            if file.read(len(PNG)).startswith((PNG, JPEG)):
+                return True  # even if damaged metadata keep Pillow from opening it
+            Image.open(file, formats=[name for name in FORMATS if name not in UNMARKED]).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # what a file that is no image makes a plugin trip over
+        return False
+    return True
 
 
 def reason(error: Exception, name: str) -> str:
     """Return in one line why an image cannot be read, with its file name for PIL's `BytesIO`."""
     text = " ".join(str(error).split()) or type(error).__name__
+    # A function, because in a template the backslashes of a name would be escapes.
     return re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(Path(name).name), text)
 
 
-def is_image(path: str | Path) -> bool:
-    """Return whether Pillow reads files of this suffix, or of this content.
-
-    A file with the suffix of an image may still be damaged.
-    """
-    Image.init()
-    kind = Image.EXTENSION.get(os.path.splitext(path)[1].lower())
-    if kind in Image.OPEN and kind not in STUBS:
-        return True
-    try:
-        with Image.open(path, formats=sorted(Image.OPEN.keys() - STUBS - UNMARKED)):
-            return True
-    except Image.DecompressionBombError:
-        return True  # the check of all images names it
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return False
-
-
-def evaluation_image(encoded: bytes, preprocessing: Preprocessing) -> np.ndarray:
+def evaluation_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Return the whole image resized, float32 `[image_size, image_size, 3]`."""
-    return _normalized(_resized(encoded, preprocessing.image_size, preprocessing), preprocessing)
+    return _normalized(_resized(image, preprocessing.image_size, preprocessing), preprocessing)
 
 
 def training_image(
-    encoded: bytes, preprocessing: Preprocessing, rng: np.random.Generator
+    image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator
 ) -> np.ndarray:
     """Return a random crop of the resized image, mirrored half the time, as `evaluation_image`."""
     size = preprocessing.image_size
     left, top = rng.integers(preprocessing.resize - size + 1, size=2).tolist()
-    image = _resized(encoded, preprocessing.resize, preprocessing)
+    image = _resized(image, preprocessing.resize, preprocessing)
     image = image.crop((left, top, left + size, top + size))
     return _normalized(ImageOps.mirror(image) if rng.random() < 0.5 else image, preprocessing)
 
 
-def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
-    """Return the preprocessing in the files beside a checkpoint, else that of ImageNet.
+def _open(file: IO[bytes]) -> Image.Image:
+    return Image.open(file, formats=FORMATS)
 
-    The first of our own `preprocessing.json`, timm's `config.json` and Hugging Face's
-    `preprocessor_config.json` is read.
 
-    Args:
-      checkpoint: File of weights, or its folder.
-      **overrides: Fields of `Preprocessing`; None overrides nothing. `image_size` without `resize`
-        changes both in proportion.
+def _tolerant(read: Callable[[bytes], T], encoded: bytes) -> T:
+    """Read an image, and if that fails once more without its metadata."""
+    try:
+        return read(encoded)
+    except Exception:
+        bare = without_metadata(encoded)
+        if bare == encoded:
+            raise
+    return read(bare)
 
-    Raises:
-      UsageError: A file beside the checkpoint is malformed, or the fields do not fit together.
+
+def _decode(encoded: bytes) -> Image.Image:
+    with _open(io.BytesIO(encoded)) as opened:
+        image = _rgb(opened)
+        turn = _orientation(opened)
+    return image if turn is None else image.transpose(turn)
+
+
+def _check(encoded: bytes) -> None:
+    with _open(io.BytesIO(encoded)) as opened:
+        opened.draft(None, (1, 1))
+        _rgb(opened)
+
+
+def _orientation(loaded: Image.Image) -> Image.Transpose | None:
+    """Return how to turn the pixels; None too if the EXIF cannot be read, or has been obeyed."""
+    try:
+        return ORIENTATIONS.get(loaded.getexif().get(ORIENTATION, 1))
+    except Exception:  # what damaged metadata make Pillow trip over
+        return None
+
+
+def _rgb(opened: Image.Image) -> Image.Image:
+    wide_color = any(";16" in str(tile) for tile in getattr(opened, "tile", ()))
+    opened.load()
+    if opened.mode.startswith(("I", "F")):
+        return Image.fromarray(_gray(opened)).convert("RGB")
+    # Pillow warns of a palette with transparency unless it is converted to RGBA first, and has no
+    # way from premultiplied gray to RGB.
+    image = opened.convert(DETOURS[opened.mode]) if opened.mode in DETOURS else opened
+    image = image.convert("RGB")
+    if wide_color and 0 < np.asarray(image).max() < 16:
+        raise ValueError(
+            "its colors are 12-bit numbers in 16 bits, of which Pillow reads the upper 8"
+        )
+    return image
+
+
+def _gray(wide: Image.Image) -> np.ndarray:
+    """Return gray pixels of more than 8 bits as 8 bits."""
+    tags, values = getattr(wide, "tag_v2", {}), np.asarray(wide)
+    if wide.mode == "I" and tags.get(SAMPLE_FORMAT, (2,))[0] == 1:
+        values = values.view(np.uint32)  # which Pillow holds as signed
+    gray = _eight_bits(values)
+    return 255 - gray if tags.get(PHOTOMETRIC) == 0 else gray  # 0 is white
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Scale numbers by what they span.
+
+    Floats up to 1 are multiplied by 255. All other numbers keep the upper 8 of 8, 12, 16 or 32
+    bits, whichever is the least that holds the largest number.
     """
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    for name, parse in _PARSERS.items():
-        found = _parse_file(folder / name, parse) if (folder / name).is_file() else None
-        if found is not None:
-            break
-    else:
-        found = {}
-    given = {field: value for field, value in overrides.items() if value is not None}
-    if "image_size" in given:
-        found.pop("resize", None)
-    return _checked(found | given)
+    low, high = values.min(), values.max()
+    if not 0 <= low <= high < 2**32:  # NaN included
+        raise ValueError(f"its pixels should be finite numbers from 0, got {low} to {high}")
+    if values.dtype.kind == "f" and high <= 1:
+        return np.rint(values * 255).astype(np.uint8)
+    if values.dtype.kind == "f" and high < 2:
+        raise ValueError(f"its pixels should reach 1 or 255, got {high}, which is of neither scale")
+    bits = next(bits for bits in (8, 12, 16, 32) if high < 2**bits)
+    return (values // 2 ** (bits - 8)).astype(np.uint8)
 
 
-def _upright_rgb(opened: Image.Image) -> Image.Image:
-    upright = ImageOps.exif_transpose(opened)
-    if upright.mode.startswith("I"):
-        # PIL would clip at 255, which leaves a 16-bit image white.
-        return Image.fromarray(np.uint8(np.asarray(upright) // 256 % 256)).convert("RGB")
-    if upright.mode == "P":
-        # PIL warns of a palette with transparency unless it is converted to RGBA first.
-        upright = upright.convert("RGBA")
-    return upright.convert("RGB")
-
-
-def _resized(encoded: bytes, side: int, preprocessing: Preprocessing) -> Image.Image:
-    resampling = Image.Resampling[preprocessing.interpolation.upper()]
-    return decode(encoded).resize((side, side), resampling)
+def _resized(image: Image.Image, side: int, preprocessing: Preprocessing) -> Image.Image:
+    return image.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()])
 
 
 def _normalized(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    scaled = np.asarray(image, np.float32) / np.float32(255)
+    scaled = np.asarray(image, np.float32) / np.float32(1 / preprocessing.rescale)
     mean, std = (np.asarray(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
     return (scaled - mean) / std
-
-
-def _ours(content: dict[str, Any]) -> dict[str, Any]:
-    return content
-
-
-def _timm(content: dict[str, Any]) -> dict[str, Any] | None:
-    """Return None for a `config.json` of another library."""
-    if "pretrained_cfg" not in content:
-        return None
-    config = content["pretrained_cfg"]
-    fields = {field: config[field] for field in ("mean", "std", "interpolation") if field in config}
-    return fields | ({"image_size": config["input_size"][-1]} if "input_size" in config else {})
-
-
-def _hugging_face(content: dict[str, Any]) -> dict[str, Any]:
-    renamed = {"image_mean": "mean", "image_std": "std"}
-    fields = {ours: content[theirs] for theirs, ours in renamed.items() if theirs in content}
-    if "resample" in content:
-        fields["interpolation"] = INTERPOLATIONS[content["resample"]]
-    size = content.get("crop_size", content.get("size"))
-    if isinstance(size, dict):
-        size = size["height"] if "height" in size else size["shortest_edge"]
-    return fields | ({} if size is None else {"image_size": size})
-
-
-_PARSERS = {FILE_NAME: _ours, "config.json": _timm, "preprocessor_config.json": _hugging_face}
-
-
-def _parse_file(file: Path, parse: Any) -> dict[str, Any] | None:
-    try:
-        fields = parse(json.loads(file.read_text(encoding="utf-8")))
-        if fields is not None:
-            _checked(fields)
-    # A file of another shape than expected fails in any of these ways.
-    except (UsageError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
-        raise UsageError(
-            f"The preprocessing beside a checkpoint should be readable, got '{file}' "
-            f"({_one_line(error)}). Mend or remove the file."
-        ) from error
-    return fields
-
-
-def _checked(fields: dict[str, Any]) -> Preprocessing:
-    """Return the fields as a `Preprocessing`, with a `resize` that suits the image size."""
-    if "image_size" in fields and "resize" not in fields:
-        fields = fields | {"resize": round(fields["image_size"] * RESIZE_OF_CROP)}
-    made = Preprocessing(**fields)
-    made = made._replace(mean=_channels(made.mean), std=_channels(made.std))
-    if not (_is_size(made.image_size) and _is_size(made.resize)):
-        wrong = f"`image_size` and `resize` should be positive whole numbers, got {made}"
-    elif made.resize < made.image_size:
-        wrong = f"`resize` should be at least `image_size`, {made.image_size}, got {made.resize}"
-    elif not all(map(math.isfinite, made.mean + made.std)) or min(made.std) <= 0:
-        wrong = f"`mean` should be finite and `std` positive, got {made.mean} and {made.std}"
-    elif made.interpolation not in INTERPOLATIONS.values():
-        known = ", ".join(INTERPOLATIONS.values())
-        wrong = f"`interpolation` should be one of {known}, got {made.interpolation!r}"
-    else:
-        return made
-    raise UsageError(f"{wrong}. Change the option, or the file beside the checkpoint.")
-
-
-def _channels(values: Any) -> tuple[float, float, float]:
-    red, green, blue = values
-    return float(red), float(green), float(blue)
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
-
-
-def _one_line(error: Exception) -> str:
-    kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-    return " ".join(f"{kind}{error}".split())

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from optax_dtnh.finetune import methods, processes, step
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
-from optax_dtnh.finetune.images import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.finetune.unfit import broken_ones
@@ -69,8 +69,8 @@ def open_run(settings: Settings, out: Path) -> Run:
         path = _source_file(settings)
         source = load_pretrained(path, dtype=settings.dtype)
         layers = methods.layers(settings, source)
-        sizes = {"image_size": settings.image_size, "resize": settings.resize}
-        preprocessing = preprocessing_of(path, **sizes)
+        overrides = {name: getattr(settings, name, None) for name in Preprocessing._fields}
+        preprocessing = preprocessing_of(path, **overrides)
     _check_size(source, preprocessing)
     data = open_data(
         settings.data,

@@ -24,6 +24,7 @@ METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", 
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 GROUPS = ("files", "method", "training", "images", "machine")
 
 
@@ -43,6 +44,7 @@ def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
 
 
 number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
+finite = _numeric("a number", float, math.isfinite)
 positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
 fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
 whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
@@ -180,6 +182,20 @@ class Settings:
     resize: int | None = _image(
         "Resize training images to N x N pixels before cropping (default: 8/7 of the image size).",
         type=count,
+    )
+    mean: tuple[float, ...] | None = _image(
+        "Mean of each channel (default: the checkpoint's, or ImageNet's).",
+        type=finite,
+        nargs=3,
+    )
+    std: tuple[float, ...] | None = _image(
+        "Standard deviation of each channel (default: the checkpoint's, or ImageNet's).",
+        type=positive,
+        nargs=3,
+    )
+    interpolation: str | None = _image(
+        "How images are resized (default: the checkpoint's, or bilinear).",
+        choices=INTERPOLATIONS,
     )
     skip_broken: bool = _image(
         "Leave out images that cannot be read, instead of refusing the data.", False

@@ -1,14 +1,18 @@
-"""A file of a hub repository: the cache first, the network only on demand, one error if not."""
+"""A file of a hub repository: the cache first, the network only on demand, one error if not.
+
+What a file of weights means stands in the small files beside it, which come along.
+"""
 
 import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 DEFAULT_FILE = "model.safetensors"
+BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
 CONNECT_S = 1.0  # without a network, this is what the user waits for
@@ -42,13 +46,14 @@ def hub_file(
 ) -> Path:
     """Return the path of the file in the hub's cache, and download it first if asked.
 
-    A cached file is returned without any request. An incomplete download is neither returned nor
-    left in the cache.
+    The files in `BESIDE` of the same folder are downloaded with it, as far as the hub has them.
+    What the cache has, or knows that the hub has not, is not asked for again. An incomplete
+    download is neither returned nor left in the cache.
 
     Args:
       source: `hf:owner/name[@revision][/file/in/repo]`. The default revision is `main`, the default
         file `model.safetensors`.
-      download: Whether to fetch a file that is not in the cache.
+      download: Whether to fetch what is not in the cache.
       cache_dir: Folder of the cache; None is the client's own choice.
       endpoint: Address of the hub that every request goes to; None is the client's own choice.
 
@@ -62,7 +67,7 @@ def hub_file(
     """
     file = _parse(source, cache_dir)
     cached = _cached(file)
-    if cached is not None:
+    if not download and cached is not None:
         return cached
     if not download:
         raise FileNotFoundError(
@@ -71,8 +76,39 @@ def hub_file(
         )
     address = None if endpoint is None else endpoint.rstrip("/")
     with _discreet():
-        _reach(source, file, address)
-        return _download(source, file, address)
+        if cached is None:
+            _reach(source, file, address)
+            cached = _download(source, file, address)
+            unknown = _unknown(file)
+        elif unknown := _unknown(file):
+            with suppress(FileNotFoundError):
+                _reach(source, unknown[0], address)
+        for beside in unknown:
+            with suppress(FileNotFoundError):  # the client notes that the hub has none
+                _download(source, beside, address)
+    return cached
+
+
+def unknown_beside(
+    source: str, *, cache_dir: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
+    """Return the names in `BESIDE` that the cache neither has nor knows to be missing on the hub.
+
+    Args:
+      source: As for `hub_file`.
+      cache_dir: Folder of the cache; None is the client's own choice.
+
+    Raises:
+      ValueError: `source` has another form.
+      ImportError: `huggingface_hub` is not installed.
+    """
+    return tuple(Path(file.filename).name for file in _unknown(_parse(source, cache_dir)))
+
+
+def _unknown(file: HubFile) -> list[HubFile]:
+    folder = file.filename.rpartition("/")[0]
+    names = (f"{folder}/{name}" if folder else name for name in BESIDE)
+    return [beside for name in names if _lookup(beside := file._replace(filename=name)) is None]
 
 
 def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
@@ -112,12 +148,16 @@ def _client() -> Any:
 
 
 def _cached(file: HubFile) -> Path | None:
+    found = _lookup(file)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _lookup(file: HubFile) -> Any:
+    """Return a path, None, or something else if the cache knows that the hub has no such file."""
     # Not `hf_hub_download(local_files_only=True)`: that may ask the hub for a list of agents first.
-    # If the cache knows that the hub has no such file, it returns neither a path nor None.
-    found = _client().try_to_load_from_cache(
+    return _client().try_to_load_from_cache(
         file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
     )
-    return Path(found) if isinstance(found, str) else None
 
 
 def _ways_out(file: HubFile, last: str) -> str:

@@ -106,6 +106,11 @@ def test_an_image_damaged_or_removed_after_the_check_is_named(source, content):
         list(evaluation_batches(source, AS_IS, batch_size=4))
 
 
+def test_a_mistake_of_ours_does_not_pass_for_a_damaged_image(source):
+    with pytest.raises(KeyError, match="MAGIC"):
+        list(evaluation_batches(source, AS_IS._replace(interpolation="magic"), batch_size=4))
+
+
 def test_evaluation_takes_each_image_once_in_order_and_fills_the_last_batch_up(source):
     some = list(evaluation_batches(source, AS_IS, batch_size=4))
     assert [b["valid"].tolist() for b in some] == [[True] * 4] * 2 + [[True] * 2 + [False] * 2]

@@ -303,7 +303,9 @@ def test_evaluation_needs_a_finished_run_and_some_of_its_classes(finished, digit
 
 def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
+    os.mkfifo(tmp_path / "pipe.png")
     reasons = {
+        "pipe.png": "pipe.png'. Leave it out.",
         "broken.png": "(cannot identify image file 'broken.png'). Leave it out.",
         "missing.png": "Check the path.",
         "": "Name its files.",
@@ -323,7 +325,7 @@ UNFIT = {
     "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
     "no data": (["--data", "missing"], "`--data` should"),
     "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
-    "sizes": (["--resize", "16"], "`resize` should be at least `image_size`"),
+    "sizes": (["--resize", "16"], "`--resize` should be at least the image size"),
     "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
     "layer": (
         ["--method", "delta", "--layers", "conv9"],

@@ -18,7 +18,8 @@ import pytest
 from safetensors.numpy import save
 
 from optax_dtnh.models._checkpoint import open_checkpoint
-from optax_dtnh.models._hub import hub_file
+from optax_dtnh.models._facts import facts_beside
+from optax_dtnh.models._hub import BESIDE, hub_file, unknown_beside
 
 MAIN, OTHER, PULL_REQUEST = "1" * 40, "2" * 40, "3" * 40
 WEIGHTS = {name: save({"w": np.full(9, i, "float32")}) for i, name in enumerate("abcd")}
@@ -30,7 +31,10 @@ FILES = [
     ("v1.0", OTHER, "model.safetensors", WEIGHTS["c"]),
     ("refs%2Fpr%2F1", PULL_REQUEST, "model.safetensors", WEIGHTS["d"]),
     ("main", MAIN, "page.safetensors", PAGE),
+    ("v1.0", OTHER, "config.json", b'{"model_type": "vit", "num_attention_heads": 2}'),
+    ("main", MAIN, "in/a folder/preprocessor_config.json", b'{"size": 32}'),
 ]
+COMMITS = {revision: commit for revision, commit, *_ in FILES}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -44,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
                     headers |= {"Location": self.server.storage + self.path}
                     headers |= {"X-Linked-Size": len(content), "X-Linked-ETag": f'"{commit}"'}
                 return self.answer(self.server.status, content, headers)
-        return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+        commit = COMMITS.get(self.path.split("/")[4], "")
+        return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
 
     do_GET = do_HEAD
 
@@ -169,6 +174,36 @@ def test_a_cached_file_is_returned_without_a_request(server, fetch):
     assert server.requests == []
 
 
+def test_the_files_that_tell_about_a_checkpoint_come_with_it(server, fetch, tmp_path):
+    found = facts_beside(fetch("hf:owner/name@v1.0"))
+    assert found["heads"] == (2, "config.json")
+    found = facts_beside(fetch("hf:owner/name/in/a folder/model.safetensors"))
+    assert found["image_size"] == (32, "preprocessor_config.json")
+    assert facts_beside(fetch()) == {}
+    asked = [request.rpartition("/")[2] for request in server.requests]
+    assert sum(name in BESIDE for name in asked) == 3 * len(BESIDE) + 2  # HEAD, and two of GET
+
+
+def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
+    cache = {"cache_dir": tmp_path / "cache"}
+    assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
+    where = {"revision": "v1.0", "endpoint": server.endpoint} | cache
+    path = huggingface_hub.hf_hub_download("owner/name", "model.safetensors", **where)
+    assert str(fetch("hf:owner/name@v1.0", download=False)) == path
+    assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
+    with answered_with(ConnectionError, "cannot be reached", "config.json of owner/name"):
+        fetch("hf:owner/name@v1.0", endpoint="http://127.0.0.1:9")
+    server.status = 500
+    with answered_with(OSError, "answered 500", "config.json of owner/name at revision v1.0"):
+        fetch("hf:owner/name@v1.0")
+    server.status = 200
+    assert str(fetch("hf:owner/name@v1.0")) == path
+    assert unknown_beside("hf:owner/name@v1.0", **cache) == ()
+    server.requests.clear()
+    assert facts_beside(fetch("hf:owner/name@v1.0"))["heads"].value == 2
+    assert server.requests == []
+
+
 @pytest.mark.slow
 def test_every_request_goes_to_the_endpoint(server, tmp_path):
     """The client's own way is to ask a hub named in the environment for more than the file."""
@@ -189,7 +224,8 @@ def test_every_request_goes_to_the_endpoint(server, tmp_path):
             subprocess.run([sys.executable, "-c", script, *arguments], check=True, env=env)
         assert bool(elsewhere.requests) == bool(control)
     assert set(server.requests) == {
-        f"{method} /owner/name/resolve/main/model.safetensors" for method in ("HEAD", "GET")
+        *(f"{m} /owner/name/resolve/main/model.safetensors" for m in ("HEAD", "GET")),
+        *(f"HEAD /owner/name/resolve/main/{name}" for name in BESIDE),
     }
 
 
@@ -206,7 +242,10 @@ def test_the_progress_bar_of_a_terminal_is_all_that_is_printed(server, fetch, pr
     assert out == ""
     lines = [line for line in re.split(r"[\r\n]+", err) if line]
     assert lines
-    assert all(re.fullmatch(r".*model\.safetensors: +\d+%\|.*\| .*\]", line) for line in lines)
+    assert all(
+        re.fullmatch(r".*(model\.safetensors|config\.json): +\d+%\|.*\| .*\]", line)
+        for line in lines
+    )
     assert "100%" in lines[-1]
 
 

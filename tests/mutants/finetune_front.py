@@ -5,6 +5,8 @@ from tests.mutants import Mutant
 FOLDER = "optax_dtnh/finetune"
 COMMAND, SETTINGS = "tests/finetune/test_command.py", "tests/finetune/test_settings.py"
 DATASET, IMAGES = "tests/finetune/test_dataset.py", "tests/finetune/test_images.py"
+FILES = "tests/finetune/test_image_files.py"
+PREPROCESSING = "tests/finetune/test_preprocessing.py"
 BATCHES, TFDS = "tests/finetune/test_batches.py", "tests/finetune/test_tfds.py"
 LAYOUTS, TABLE = "tests/finetune/test_layouts.py", "tests/finetune/test_table.py"
 METHODS = "tests/finetune/test_methods.py"
@@ -58,9 +60,15 @@ MUTANTS = [
     Mutant(
         f"{FOLDER}/tfds.py", 'source[index]["label"] >= 0', 'source[index]["label"] >= -1', TFDS
     ),
-    Mutant(f"{FOLDER}/images.py", "ImageOps.exif_transpose(opened)", "opened", IMAGES),
+    Mutant(f"{FOLDER}/images.py", "get(ORIENTATION, 1)", "get(0, 1)", FILES),
+    Mutant(f"{FOLDER}/images.py", "values.view(np.uint32)", "values", FILES),
+    Mutant(f"{FOLDER}/images.py", "255 - gray if", "gray if", FILES),
+    Mutant(f"{FOLDER}/images.py", "(8, 12, 16, 32)", "(8, 16, 32)", FILES),
+    Mutant(f"{FOLDER}/images.py", "if wide_color and", "if False and", FILES),
+    Mutant(f"{FOLDER}/metadata.py", " or _is_sound_exif(chunk)", "", FILES),
+    Mutant(f"{FOLDER}/metadata.py", " and len(content) >= length", "", FILES),
     Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
-    Mutant(f"{FOLDER}/images.py", 'found.pop("resize", None)', "pass", IMAGES),
+    Mutant(f"{FOLDER}/preprocessing.py", 'found.pop("resize", None)', "pass", PREPROCESSING),
     # the batches
     Mutant(
         f"{FOLDER}/batches.py",

@@ -10,6 +10,7 @@ PRETRAINED = "tests/models/test_pretrained.py"
 REFUSED = "tests/models/test_refused_checkpoints.py"
 FILES = "tests/models/test_checkpoint_files.py"
 HUB = "tests/models/test_hub.py"
+FACTS = "tests/models/test_facts.py"
 
 MUTANTS = [
     # The networks
@@ -87,6 +88,10 @@ MUTANTS = [
         "",
         FILES,
     ),
+    Mutant(MODELS + "_facts.py", 'facts.pop("resize", None)', "pass", FACTS),
+    Mutant(MODELS + "_facts_timm.py", "math.floor(", "round(", FACTS),
+    Mutant(MODELS + "_facts_hugging_face.py", "whole > crop", "True", FACTS),
+    Mutant(MODELS + "_hub.py", "elif unknown := _unknown(file):", "elif unknown := []:", HUB),
     Mutant(MODELS + "_hub.py", "follow_redirects=False", "follow_redirects=True", HUB),
     Mutant(MODELS + "_hub.py", "constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off", "pass", HUB),
     Mutant(MODELS + "_hub.py", 'endpoint.rstrip("/")', "endpoint", HUB),

@@ -1,0 +1,150 @@
+"""What Hugging Face's `config.json` and `preprocessor_config.json` say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optax_dtnh.models._facts_timm import with_resize
+from optax_dtnh.models._fields import (
+    Fact,
+    Facts,
+    Reader,
+    channels,
+    count,
+    count_or_none,
+    counts,
+    deviations,
+    flag,
+    interpolation,
+    labels,
+    positive,
+    read_field,
+    read_fields,
+    side,
+    text,
+)
+
+DEFAULT = "default of Hugging Face"
+MODEL: dict[str, Reader] = {
+    "num_attention_heads": ("heads", count),
+    "hidden_act": ("activation", text),
+    "layer_norm_eps": ("epsilon", positive),
+    "hidden_size": ("width", count),
+    "intermediate_size": ("hidden", count),
+    "num_hidden_layers": ("blocks", count),
+    "patch_size": ("patch_size", side),
+    "image_size": ("model_image_size", side),
+    "qkv_bias": ("qkv_bias", flag),
+    "num_labels": ("classes", count_or_none),
+    "id2label": ("labels", labels),
+    "depths": ("depths", counts),
+    "hidden_sizes": ("hidden_sizes", counts),
+    "layer_type": ("block", text),
+    "downsample_in_first_stage": ("downsample_in_first_stage", flag),
+    "downsample_in_bottleneck": ("downsample_in_bottleneck", flag),
+}
+# What a configuration of this `model_type` means where it is silent.
+VIT = {"heads": 12, "activation": "gelu", "epsilon": 1e-12}
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("vit", "deit", "vit_mae"), VIT),
+    "vit_msn": VIT | {"epsilon": 1e-6},
+    "resnet": {"activation": "relu", "block": "bottleneck"},
+}
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+IMAGES: dict[str, Reader] = {
+    "image_mean": ("mean", channels),
+    "image_std": ("std", deviations),
+    "resample": ("interpolation", interpolation),
+    "rescale_factor": ("rescale", positive),
+}
+# The same for an image processor, by the beginning of the name of its class.
+PROCESSOR_DEFAULTS: dict[str, dict[str, Any]] = {
+    "ViT": HALF | {"interpolation": "bilinear"},
+    "DeiT": HALF | {"interpolation": "bicubic"},
+    "ConvNext": HALF | {"interpolation": "bicubic"},
+}
+NO_CROP_FROM = 384  # from this size on, ConvNext's processor ignores `crop_pct`
+
+
+def model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
+    """Return the facts of a `config.json`, of a model type that is known here.
+
+    The size of the images that the model was trained on is that of the images to come.
+
+    Raises:
+      CheckpointError: A field has a wrong value.
+    """
+    kind = content.get("model_type")
+    if not isinstance(kind, str):
+        return {}
+    architecture = {"architecture": Fact(kind, file.name)}
+    if kind not in MODEL_DEFAULTS:
+        return architecture
+    defaults = {name: Fact(value, DEFAULT) for name, value in MODEL_DEFAULTS[kind].items()}
+    found = architecture | defaults | read_fields(file, content, MODEL)
+    if "labels" in found:
+        found["classes"] = Fact(len(found["labels"].value), file.name)
+    if "model_image_size" in found:
+        found["image_size"] = found["model_image_size"]
+    return found
+
+
+def image_facts(file: Path, content: Mapping[str, Any]) -> Facts:
+    """Return the facts of a `preprocessor_config.json`, or of that part of another file.
+
+    Raises:
+      CheckpointError: A field has a wrong value.
+    """
+    if not content:
+        return {}
+    found = read_fields(file, content, IMAGES)
+    if read_field(file, content, "do_rescale", flag) is False:
+        found["rescale"] = Fact(1.0, f"do_rescale of {file.name}")
+    if read_field(file, content, "do_normalize", flag) is False:
+        origin = f"do_normalize of {file.name}"
+        found |= {"mean": Fact((0.0,) * 3, origin), "std": Fact((1.0,) * 3, origin)}
+    return _processor_defaults(content) | found | _sizes(file, content)
+
+
+def _processor_defaults(content: Mapping[str, Any]) -> Facts:
+    name = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
+    for beginning, values in PROCESSOR_DEFAULTS.items():
+        if name.startswith(beginning):
+            return {field: Fact(value, DEFAULT) for field, value in values.items()}
+    return {}
+
+
+def _sizes(file: Path, content: Mapping[str, Any]) -> Facts:
+    """Return the size after cropping, and that before it if it is larger."""
+    found = {
+        name: Fact(value, file.name)
+        for name, usual in (("do_resize", True), ("do_center_crop", False))
+        if (value := read_field(file, content, name, flag)) not in (None, usual)
+    }
+    whole = read_field(file, content, "size", _size)
+    crop = read_field(file, content, "crop_size", _size)
+    if content.get("do_center_crop") is False:
+        crop = None
+    size = whole if crop is None else crop
+    if size is None:
+        return found
+    found["image_size"] = Fact(size, file.name)
+    if crop is not None:
+        if isinstance(whole, int) and isinstance(crop, int) and whole > crop:
+            found["resize"] = Fact(whole, file.name)
+        return found
+    if isinstance(size, int) and size < NO_CROP_FROM:
+        found |= read_fields(file, content, {"crop_pct": ("crop_pct", positive)})
+    return with_resize(found, file.name)
+
+
+def _size(value: Any) -> int | tuple[int, int]:
+    """Return a size in any of the spellings: a number, a list, an object of sides or of an edge."""
+    if not isinstance(value, dict):
+        return side(value)
+    if {"height", "width"} <= value.keys():
+        return side([value["height"], value["width"]])
+    edge = value.get("shortest_edge", value.get("longest_edge"))
+    if edge is None:
+        raise ValueError("a number, [height, width], or an object with height and width or an edge")
+    return side(edge)

@@ -1,0 +1,173 @@
+"""Fields of a JSON file beside a checkpoint: each is read in one form, or is one error."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optax_dtnh.models._errors import CheckpointError
+
+LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
+INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+
+
+class Fact(NamedTuple):
+    """A value, and where it comes from.
+
+    Attributes:
+      value: The value.
+      origin: A file's name such as "config.json", an option such as "--mean", or a default.
+    """
+
+    value: Any
+    origin: str
+
+
+Facts = dict[str, Fact]
+# Our name of a field, and what makes our value of theirs or raises ValueError with what is wanted.
+Reader = tuple[str, Callable[[Any], Any]]
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one if there is no such file.
+
+    Raises:
+      CheckpointError: The file cannot be read, or holds something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise _unreadable(file, what) from error
+    if not isinstance(content, dict):
+        raise _unreadable(file, f"its content is {content!r:.60}")
+    return content
+
+
+def _unreadable(file: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"A file beside a checkpoint should be an object in JSON, got '{file}' ({what}). Mend or "
+        "remove the file."
+    )
+
+
+def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Reader]) -> Facts:
+    """Return the facts of these fields; a field that is missing or null says nothing.
+
+    Raises:
+      CheckpointError: A field has a wrong value.
+    """
+    return {
+        ours: Fact(read_field(file, content, theirs, read), file.name)
+        for theirs, (ours, read) in readers.items()
+        if content.get(theirs) is not None
+    }
+
+
+def read_field(
+    file: Path, content: Mapping[str, Any], key: str, read: Callable[[Any], Any]
+) -> Any | None:
+    """Return the value of one field, None if it is missing or null.
+
+    Raises:
+      CheckpointError: The field has a wrong value.
+    """
+    value = content.get(key)
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except ValueError as error:
+        raise CheckpointError(
+            f"`{key}` in '{file}' should be {error}, got {value!r:.80}. Mend or remove the file."
+        ) from error
+
+
+def count(value: Any) -> int:
+    """Return a positive whole number."""
+    if type(value) is not int or value < 1:
+        raise ValueError("a positive whole number")
+    return value
+
+
+def count_or_none(value: Any) -> int:
+    """Return a whole number from 0, where 0 means that there is none."""
+    return 0 if type(value) is int and value == 0 else count(value)
+
+
+def counts(value: Any) -> tuple[int, ...]:
+    """Return a tuple of positive whole numbers."""
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of positive whole numbers")
+    return tuple(map(count, value))
+
+
+def side(value: Any) -> int | tuple[int, int]:
+    """Return the side of a square, or height and width of what is not square."""
+    wanted = "a positive whole number, or a list of height and width"
+    sides = value if isinstance(value, list) else [value]
+    if len(sides) not in (1, 2) or not all(type(s) is int and s > 0 for s in sides):
+        raise ValueError(wanted)
+    return sides[0] if len({*sides}) == 1 else (sides[0], sides[1])
+
+
+def text(value: Any) -> str:
+    """Return a text."""
+    if not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
+def flag(value: Any) -> bool:
+    """Return a truth value."""
+    if type(value) is not bool:
+        raise ValueError("true or false")
+    return value
+
+
+def positive(value: Any) -> float:
+    """Return a positive finite number."""
+    if type(value) not in (int, float) or not 0 < value < LARGEST:
+        raise ValueError("a positive number")
+    return float(value)
+
+
+def channels(value: Any) -> tuple[float, float, float]:
+    """Return one number for each of three channels, of one number or of a list of one or three."""
+    values = value if isinstance(value, list) else [value]
+    values = values * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(type(v) in (int, float) and abs(v) < LARGEST for v in values):
+        raise ValueError("a finite number, or a list of three")
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+def deviations(value: Any) -> tuple[float, float, float]:
+    """Return one positive number for each of three channels, as `channels`."""
+    try:
+        found = channels(value)
+    except ValueError:
+        found = (0.0, 0.0, 0.0)
+    if min(found) <= 0:
+        raise ValueError("a positive number, or a list of three")
+    return found
+
+
+def interpolation(value: Any) -> str:
+    """Return Pillow's name of an interpolation, of the name in any case or of its number."""
+    name = INTERPOLATIONS.get(value) if type(value) is int else str(value).lower()
+    if name is None or name not in INTERPOLATIONS.values():
+        raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
+    return name
+
+
+def labels(value: Any) -> tuple[str, ...]:
+    """Return the names of the classes, of a list or of an object with the numbers as keys."""
+    if isinstance(value, dict):
+        numbered = {str(key): name for key, name in value.items()}
+        value = [numbered.get(str(i)) for i in range(len(numbered))]
+    if not isinstance(value, list) or not all(isinstance(name, str | int) for name in value):
+        raise ValueError("the names of the classes, numbered from 0")
+    return tuple(map(str, value))

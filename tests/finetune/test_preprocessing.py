@@ -1,0 +1,107 @@
+"""How images are prepared: what a checkpoint says, what an option changes, and what a run tells."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from optax_dtnh.finetune import settings
+from optax_dtnh.finetune.__main__ import main
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.preprocessing import (
+    Preprocessing,
+    described,
+    preprocessing_facts,
+    preprocessing_of,
+)
+from optax_dtnh.models import _fields
+from tests.finetune.pictures import AS_IS
+
+
+def written(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_read_back(tmp_path):
+    assert preprocessing_of(tmp_path / "model.safetensors") == Preprocessing()
+    assert preprocessing_of(tmp_path, image_size=None, mean=None) == Preprocessing()
+    written(tmp_path, "preprocessing.json", AS_IS._asdict())
+    assert preprocessing_of(tmp_path / "model.safetensors") == AS_IS
+    assert preprocessing_of(tmp_path, image_size=112) == AS_IS._replace(image_size=112, resize=128)
+    changed = preprocessing_of(tmp_path, image_size=28, resize=28, mean=[1, 2, 3])
+    assert changed == AS_IS._replace(image_size=28, resize=28, mean=(1, 2, 3))
+
+
+def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
+    assert described(preprocessing_facts(tmp_path)) == [
+        "images: 224 x 224 (default), training crops out of 256 x 256 (default: 8/7 of the image "
+        "size), bilinear (default)",
+        "pixels: mean 0.485 0.456 0.406 (default), std 0.229 0.224 0.225 (default)",
+        "no file beside the checkpoint tells image_size, mean, std, interpolation: ImageNet's are "
+        "used",
+    ]
+    timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "test_input_size": [3, 288, 288]}
+    written(tmp_path, "config.json", {"architecture": "resnet50", "crop_mode": "center"} | timm)
+    written(tmp_path, "preprocessor_config.json", {"do_rescale": False})
+    assert described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
+        "images: 224 x 224 (config.json), training crops out of 248 x 248 (crop_pct of "
+        "config.json), bicubic (default of timm)",
+        "pixels: mean 0.485 0.456 0.406 (default), std 0.5 0.5 0.5 (--std), times 1 (do_rescale of "
+        "preprocessor_config.json)",
+        "no file beside the checkpoint tells mean: ImageNet's are used",
+        "not used: crop_mode center (config.json), test_input_size 288 (config.json)",
+    ]
+
+
+def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path):
+    written(tmp_path, "preprocessor_config.json", {"size": {"height": 64, "width": 32}})
+    match = r"^`--image-size` should be given .*, got 64 x 32 in preprocessor_config\.json\. Pass"
+    with pytest.raises(UsageError, match=match):
+        preprocessing_of(tmp_path)
+    assert preprocessing_of(tmp_path, image_size=56)[:2] == (56, 64)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        ({"image_size": 0}, "`--image-size` should be a positive whole number, got 0"),
+        ({"resize": 2.5}, "`--resize` should be a positive whole number, got 2.5"),
+        ({"image_size": 8, "resize": 7}, r"`--resize` .* size, 8 \(--image-size\), got 7 \(--res"),
+        ({"resize": 99}, r"`--resize` .* size, 224 \(default\), got 99"),
+        ({"std": (1, 0, 1)}, "`--std` should be a positive number"),
+        ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),
+        ({"interpolation": "magic"}, "`--interpolation` should be one of nearest, .*, got magic"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(tmp_path, overrides, match):
+    with pytest.raises(UsageError, match=match):
+        preprocessing_of(tmp_path, **overrides)
+
+
+def test_a_malformed_file_is_an_error_of_the_command(tmp_path):
+    written(tmp_path, "preprocessing.json", {"image_size": 8, "resize": 4})
+    with pytest.raises(UsageError, match=r"8 \(preprocessing\.json\), got 4 \(preprocessing\.json"):
+        preprocessing_of(tmp_path)
+    (tmp_path / "preprocessing.json").write_text("{")
+    with pytest.raises(UsageError, match=r"an object in JSON, got '.*preprocessing\.json'"):
+        preprocessing_of(tmp_path)
+
+
+def test_the_option_knows_every_interpolation_that_a_file_can_name():
+    assert tuple(_fields.INTERPOLATIONS.values()) == settings.INTERPOLATIONS
+    assert all(name.upper() in Image.Resampling.__members__ for name in settings.INTERPOLATIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ("--mean 0.5 0.5", "argument --mean: expected 3 arguments"),
+        ("--mean 1 2 nan", "argument --mean: it should be a number, got 'nan'"),
+        ("--std 1 0 1", "argument --std: it should be a number > 0, got '0'"),
+        ("--interpolation magic", "argument --interpolation: invalid choice: 'magic'"),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused(options, match, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--source", "m", "--data", "d", "--out", "o", *options.split()])
+    assert match in capsys.readouterr().err

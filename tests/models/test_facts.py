@@ -1,0 +1,207 @@
+"""What the files beside a checkpoint say: every spelling in the field, and every wrong value."""
+
+import json
+import re
+
+import pytest
+
+from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._facts import facts_beside
+
+CONFIG, PREPROCESSOR, OURS = "config.json", "preprocessor_config.json", "preprocessing.json"
+PROCESSOR = "processor_config.json"
+TIMM = {"architecture": "vit_base_patch16_224"}
+VIT, RESNET = {"model_type": "vit"}, {"model_type": "resnet"}
+HALF = (0.5, 0.5, 0.5)
+
+
+def written(folder, **files):
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name.replace("__", ".")).write_text(text)
+    return folder / "model.safetensors"
+
+
+def values_beside(folder, name, content):
+    path = written(folder, **{name: content})
+    assert facts_beside(folder) == facts_beside(path)
+    return {name: fact.value for name, fact in facts_beside(path).items()}
+
+
+# --- sizes: what a preprocessor_config.json holds, the image size and the size before the crop
+
+
+EDGE, SQUARE = {"shortest_edge": 256}, {"height": 32, "width": 32}
+SIZES = {
+    # The image size and the size before the crop: what says so.
+    (192, None): [
+        *({"size": size} for size in (192, [192], [192, 192], {"shortest_edge": 192})),
+        *({"size": {edge: 192, "longest_edge": 192}} for edge in ("shortest_edge", "longest_edge")),
+    ],
+    (32, None): [{"size": SQUARE}, {"size": SQUARE, "crop_size": None}, {"crop_size": [32, 32]}],
+    (None, None): [{"size": None}, {"crop_size": None}, {"crop_pct": None}],
+    ((192, 96), None): [{"size": [192, 96]}, {"size": {"height": 192, "width": 96}}],
+    ((224, 160), None): [{"size": 256, "crop_size": {"height": 224, "width": 160}}],
+    (224, None): [
+        *({"size": size, "crop_size": 224} for size in (224, 192)),
+        *({"size": 224, "crop_pct": share} for share in (1, 1.0, None)),
+        {"crop_size": 224, "do_resize": False},
+    ],
+    (224, 256): [
+        *({"size": size, "crop_size": 224} for size in (256, EDGE, [256])),
+        {"size": 256, "crop_size": [224, 224], "do_center_crop": True},
+        {"size": 224, "crop_pct": 0.875},
+    ],
+    (256, None): [{"size": 256, "crop_size": 224, "do_center_crop": False}],
+    (224, 248): [{"size": {"shortest_edge": 224}, "crop_pct": 0.9}],
+    (384, None): [{"size": 384, "crop_pct": 0.875}],
+}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "content"), [(sizes, content) for sizes, some in SIZES.items() for content in some]
+)
+def test_a_size_of_hugging_face_is_that_after_the_crop(tmp_path, sizes, content):
+    for file, whole in ((PROCESSOR, {"image_processor": content}), (PREPROCESSOR, content)):
+        found = values_beside(tmp_path, file, whole)
+        assert (found.get("image_size"), found.get("resize")) == sizes
+
+
+# --- every other field, in our names
+
+INPUT = {"input_size": [3, 224, 224]}
+FIXED = {"fixed_input_size": True, "input_size": [3, 64, 64]}
+FIELDS = [
+    (PREPROCESSOR, {"image_mean": [0.5] * 3, "image_std": 0.5}, {"mean": HALF, "std": HALF}),
+    (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
+    (PREPROCESSOR, {"resample": "BOX"}, {"interpolation": "box"}),
+    (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
+    (PREPROCESSOR, {"do_rescale": False, "rescale_factor": 0.1}, {"rescale": 1}),
+    (PREPROCESSOR, {"do_normalize": False, "image_mean": 0.5}, {"mean": (0,) * 3, "std": (1,) * 3}),
+    (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
+    (PREPROCESSOR, {"feature_extractor_type": "ConvNextF"}, {"interpolation": "bicubic"}),
+    (PREPROCESSOR, {"do_resize": False, "do_center_crop": False}, {"do_resize": False}),
+    (PREPROCESSOR, {"do_resize": True, "do_center_crop": True}, {"do_center_crop": True}),
+    (OURS, {"image_size": 32, "rescale": 1.0}, {"image_size": 32, "rescale": 1}),
+    (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
+    (CONFIG, VIT | {"num_attention_heads": 16, "hidden_size": 128}, {"heads": 16, "width": 128}),
+    (CONFIG, VIT | {"hidden_act": "x", "layer_norm_eps": 1}, {"activation": "x", "epsilon": 1}),
+    (CONFIG, VIT | {"intermediate_size": 9, "num_hidden_layers": 8}, {"hidden": 9, "blocks": 8}),
+    (CONFIG, VIT | {"image_size": 384, "patch_size": [14]}, {"image_size": 384, "patch_size": 14}),
+    (CONFIG, VIT | {"image_size": [64, 32], "qkv_bias": False}, {"model_image_size": (64, 32)}),
+    (CONFIG, VIT | {"id2label": {"1": "b", "0": "a"}}, {"labels": ("a", "b"), "classes": 2}),
+    (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
+    (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
+    (CONFIG, RESNET | {"layer_type": "basic"}, {"block": "basic", "activation": "relu"}),
+    (CONFIG, RESNET | {"hidden_sizes": [8]}, {"hidden_sizes": (8,)}),
+    (CONFIG, RESNET | {"downsample_in_bottleneck": True}, {"downsample_in_bottleneck": True}),
+    (CONFIG, TIMM, {"architecture": "vit_base_patch16_224", "interpolation": "bicubic"}),
+    (CONFIG, TIMM | {"mean": [0.5] * 3, "labels": ["a"]}, {"mean": HALF, "labels": ("a",)}),
+    (CONFIG, TIMM | {"num_features": 768, "num_classes": 0}, {"width": 768, "classes": 0}),
+    (CONFIG, TIMM | {"architecture": "resnet50", "num_features": 2048}, {"width": None}),
+    (CONFIG, TIMM | {"input_size": [3, 384, 192]}, {"image_size": (384, 192)}),
+    (CONFIG, TIMM | {"interpolation": "random"}, {"timm_interpolation": "random"}),
+    (CONFIG, TIMM | {"crop_mode": "center"}, {"crop_mode": "center"}),
+    (CONFIG, TIMM | {"crop_mode": "squash"}, {"crop_mode": None}),
+    (CONFIG, TIMM | {"pretrained_cfg": {"std": [0.2]}}, {"std": (0.2, 0.2, 0.2)}),
+    (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
+    (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1}}, {"image_size": 224, "resize": None}),
+    (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1.1}}, {"crop_pct": 1.1, "resize": None}),
+    (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
+    (CONFIG, TIMM | {"pretrained_cfg": FIXED}, {"model_image_size": 64, "image_size": 64}),
+    (CONFIG, {"pretrained_cfg": FIXED, "model_args": {"img_size": 32}}, {"image_size": 32}),
+    (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
+    (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
+    (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
+    # files of other libraries
+    (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None}),
+    *((CONFIG, x, {"mean": None}) for x in ({"architecture": {"a": 1}}, {"model_type": 3}, {})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "content", "facts"), FIELDS)
+def test_a_field_is_read_under_our_name(tmp_path, file, content, facts):
+    found = values_beside(tmp_path, file, content)
+    assert {name: found.get(name) for name in facts} == facts
+
+
+# --- where a fact comes from
+
+
+def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
+    path = written(tmp_path, config__json=VIT | {"image_size": 48, "layer_norm_eps": 1e-6})
+    assert facts_beside(path)["image_size"] == (48, CONFIG)
+    assert facts_beside(path)["heads"] == (12, "default of Hugging Face")
+    cropped = {"size": 40, "crop_size": 32, "do_normalize": False, "image_std": [2] * 3}
+    written(tmp_path, preprocessor_config__json=cropped)
+    found = facts_beside(path)
+    assert (found["image_size"], found["resize"]) == ((32, PREPROCESSOR), (40, PREPROCESSOR))
+    assert found["std"] == ((1, 1, 1), "do_normalize of preprocessor_config.json")
+    assert (found["model_image_size"].value, found["epsilon"].value) == (48, 1e-6)
+    written(tmp_path, preprocessing__json={"image_size": 16})
+    assert facts_beside(path)["image_size"] == (16, OURS)
+    assert "resize" not in facts_beside(path)
+
+
+def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
+    found = facts_beside(tmp_path / "vit_b_16_lc_swag-4e70ced5.safetensors")
+    assert (found["architecture"].value, found["heads"].value) == ("vit_b_16", 12)
+    resize = facts_beside(tmp_path / "nowhere" / "resnet50-11ad3fa6.pth")["resize"]
+    assert resize == (232, "torchvision's resnet50-11ad3fa6")
+    assert facts_beside(tmp_path / "resnet50.pth") == {}
+
+
+# --- what is wrong
+
+
+# File, other fields, field, its wrong values, and what it should be.
+WRONG = [
+    (PREPROCESSOR, {}, "size", [{}, {"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
+    (PREPROCESSOR, {}, "crop_size", [SQUARE | {"width": "a"}, [9, None]], ".* height"),
+    (PREPROCESSOR, {}, "resample", [9, "magic", [1], True], "one of nearest, .*"),
+    (PREPROCESSOR, {}, "image_mean", [[1, 2], "0.5", float("nan"), -(10**400)], ".* list of three"),
+    (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a positive number"),
+    (PREPROCESSOR, {}, "rescale_factor", [0, "a", 10**400], "a positive number"),
+    (PREPROCESSOR, {}, "do_rescale", ["no", 0], "true or false"),
+    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1], "a positive number"),
+    (PROCESSOR, {}, "image_processor", [3], "an object"),
+    (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
+    (CONFIG, VIT, "hidden_act", [3], "a text"),
+    (CONFIG, VIT, "layer_norm_eps", [-1, "a"], "a positive number"),
+    (CONFIG, VIT, "id2label", [{"0": "a", "2": "b"}, "a", [None]], ".* numbered from 0"),
+    (CONFIG, RESNET, "depths", [3, [], [0]], "a list of positive whole numbers|a positive .*"),
+    (CONFIG, RESNET, "downsample_in_bottleneck", [1], "true or false"),
+    (CONFIG, {}, "pretrained_cfg", ["a", []], "an object"),
+    (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], "a list of channels, height and width"),
+    (CONFIG, TIMM, "num_classes", [-1], "a positive whole number"),
+    (CONFIG, TIMM, "interpolation", ["cubic"], "one of nearest, .*"),
+    (OURS, {}, "mean", [[1, 2]], ".* list of three"),
+    (OURS, {}, "image_size", [8.5], "a positive whole number"),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "others", "field", "value", "wanted"),
+    [(file, rest, key, value, text) for file, rest, key, values, text in WRONG for value in values],
+)
+def test_a_wrong_value_is_one_sentence(tmp_path, file, others, field, value, wanted):
+    path = written(tmp_path, **{file: others | {field: value}})
+    place, got = re.escape(str(tmp_path / file)), re.escape(repr(value)[:20])
+    match = (
+        rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. Mend or remove the file\.$"
+    )
+    with pytest.raises(CheckpointError, match=match):
+        facts_beside(path)
+
+
+@pytest.mark.parametrize("content", ["{", "", "[1]", "null", '"a"', "\x00", "[" * 99_999])
+def test_what_is_no_object_is_one_sentence(tmp_path, content):
+    with pytest.raises(
+        CheckpointError, match=r"an object in JSON, got '.*' \(.+\)\. Mend or remove"
+    ):
+        facts_beside(written(tmp_path, config__json=content))
+
+
+def test_a_field_that_we_do_not_write_is_no_silent_mistake(tmp_path):
+    with pytest.raises(CheckpointError, match=r"among image_size, .*, got 'size'\. Mend"):
+        facts_beside(written(tmp_path, preprocessing__json={"size": 3}))
