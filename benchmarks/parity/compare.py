@@ -100,4 +100,5 @@ def seeded_pair(library: Library, build: Any) -> Pair:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         save_file(outputs.tensors_of(reference.net), path)
-        return Pair(reference, load_pretrained(path), library.scheme)
+        heads = getattr(abstract, "heads", None)  # only transformers have them
+        return Pair(reference, load_pretrained(path, heads=heads), library.scheme)

@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from benchmarks.parity.weights import Tensors, seeded
 from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
 from optax_dtnh.models._names import Scheme
-from optax_dtnh.models._vit import HEAD_WIDTH
 
 
 class Library(NamedTuple):
@@ -150,9 +149,9 @@ def _torchvision_vit(model: ViT) -> Any:
         model.image_size,
         model.patches.kernel_size[0],
         num_layers=len(model.blocks),
-        num_heads=width // HEAD_WIDTH,
+        num_heads=model.heads,
         hidden_dim=width,
-        mlp_dim=4 * width,
+        mlp_dim=model.hidden,
         num_classes=model.head.out_features,
     )
 
@@ -164,7 +163,8 @@ def _timm_vit(model: ViT) -> Any:
         patch_size=model.patches.kernel_size[0],
         embed_dim=width,
         depth=len(model.blocks),
-        num_heads=width // HEAD_WIDTH,
+        num_heads=model.heads,
+        mlp_ratio=model.hidden / width,
         num_classes=model.head.out_features,
     )
 
@@ -174,8 +174,8 @@ def _hugging_face_vit(model: ViT) -> Any:
     config = transformers.ViTConfig(
         hidden_size=width,
         num_hidden_layers=len(model.blocks),
-        num_attention_heads=width // HEAD_WIDTH,
-        intermediate_size=4 * width,
+        num_attention_heads=model.heads,
+        intermediate_size=model.hidden,
         image_size=model.image_size,
         patch_size=model.patches.kernel_size[0],
         num_labels=model.head.out_features,

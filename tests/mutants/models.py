@@ -37,10 +37,10 @@ MUTANTS = [
         GOLDENS,
     ),
     Mutant(MODELS + "_resnet.py", "2 if i and not j else 1", "1 if i and not j else 1", GOLDENS),
-    Mutant(MODELS + "_vit.py", "approximate=False", "approximate=True", GOLDENS),
+    Mutant(MODELS + "_activations.py", "approximate=False", "approximate=True", GOLDENS),
     Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
     # The transfer
-    Mutant(MODELS + "_transfer.py", "arrays=True)\n    old", "arrays=False)\n    old", TRANSFER),
+    Mutant(MODELS + "_transfer.py", "arrays=True)\n    copy", "arrays=False)\n    copy", TRANSFER),
     Mutant(MODELS + "_transfer.py", "    copy.frozen = False\n", "", TRANSFER),
     Mutant(MODELS + "_transfer.py", "not _of_head(path)", "not _of_head(path[1:])", TRANSFER),
     Mutant(
@@ -63,23 +63,13 @@ MUTANTS = [
         PRETRAINED,
     ),
     Mutant(MODELS + "_names.py", 'TV_BLOCK + "mlp.3."', 'TV_BLOCK + "mlp.2."', PRETRAINED),
-    Mutant(MODELS + "_names.py", 'options={"epsilon": 1e-12}', "options={}", PRETRAINED),
-    Mutant(MODELS + "_pretrained.py", " - scheme.excused", "", REFUSED),
+    Mutant(MODELS + "_names.py", "epsilon=1e-12", "epsilon=1e-6", PRETRAINED),
+    Mutant(MODELS + "_agreement.py", " - excused", "", REFUSED),
     Mutant(
-        MODELS + "_pretrained.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
+        MODELS + "_agreement.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
     ),
-    Mutant(
-        MODELS + "_pretrained.py",
-        "{name: arrays[name] for ours in names.values() for name in ours}",
-        "{}",
-        REFUSED,
-    ),
-    Mutant(
-        MODELS + "_saving.py",
-        "        metadata[EPSILON] = repr(model.epsilon)\n",
-        "        pass\n",
-        PRETRAINED,
-    ),
+    Mutant(MODELS + "_pretrained.py", "check_finite(file.path, arrays)", "pass", REFUSED),
+    Mutant(MODELS + "_saving.py", "        metadata |= {", "        _ = {", PRETRAINED),
     Mutant(MODELS + "_checkpoint.py", "digest != sha256.lower()", "digest != sha256", FILES),
     Mutant(
         MODELS + "_checkpoint.py",
