@@ -130,7 +130,7 @@ class ResNet(nnx.Module):
                 inputs = width * 2**i * block.expansion
             setattr(self, f"stage{i + 1}", stage)
         self.stages = len(blocks)
-        self.head = nnx.Linear(inputs, classes, **options) if classes else None
+        self.head = nnx.data(nnx.Linear(inputs, classes, **options) if classes else None)
         self.pooled_width = inputs
         self.dtype = dtype
         self.frozen = False

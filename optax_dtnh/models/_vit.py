@@ -132,7 +132,7 @@ class ViT(nnx.Module):
         block = functools.partial(Block, width, heads, hidden, activation, epsilon, **options)
         self.blocks = nnx.List(block() for _ in range(blocks))
         self.norm = LayerNorm(width, epsilon, rngs=rngs)
-        self.head = nnx.Linear(width, classes, **options) if classes else None
+        self.head = nnx.data(nnx.Linear(width, classes, **options) if classes else None)
         self.pooled_width = width
         self.heads = heads
         self.hidden = hidden
