@@ -16,7 +16,7 @@ from optax_dtnh.models import ViT
 @pytest.fixture
 def vit():
     """A small network of transformers."""
-    build = functools.partial(ViT, 128, blocks=2, image_size=48)
+    build = functools.partial(ViT, 192, blocks=2, image_size=48)
     return seeded_pair(LIBRARIES["Hugging Face ViT"], build).reference.net
 
 
