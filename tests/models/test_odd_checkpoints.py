@@ -1,5 +1,6 @@
 """Checkpoints as people have them: prefixes, no head, other sizes, facts beside; or refused."""
 
+import json
 import re
 from pathlib import Path
 
@@ -236,6 +237,17 @@ def test_facts_that_agree_with_the_tensors_are_no_error(tmp_path):
     for classes in (0, 1000):  # without a head, they are those of the head that was left out
         said = {"classes": Fact(classes, "config.json")}
         assert "heads" in _checked(file, recognized(file), said, ignore=(), heads=None)
+
+
+def test_a_configuration_beside_the_file_is_read(tmp_path):
+    path = saved(tensors_of(HUGGING_FACE_VIT), tmp_path, None)
+    config = {"model_type": "vit", "num_attention_heads": 2, "hidden_act": "relu", "image_size": 32}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model, _, facts = load(path)
+    assert (model.heads, model.activation, model.epsilon) == (2, "relu", 1e-12)
+    assert facts["heads"] == (2, "config.json")
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 768}))
+    refused("the network that config.json beside it describes, with width", lambda: load(path))
 
 
 @pytest.mark.parametrize(
