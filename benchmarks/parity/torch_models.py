@@ -112,6 +112,11 @@ def _loads(torch: Any, folder: Path) -> bool:
     return True
 
 
+def classes_of(model: ResNet | ViT) -> int:
+    """Return the number of logits, 0 for a network without a head."""
+    return 0 if model.head is None else model.head.out_features
+
+
 def _stages(model: ResNet) -> list[Any]:
     return [getattr(model, f"stage{i}") for i in range(1, model.stages + 1)]
 
@@ -126,7 +131,7 @@ def _resnet(library: str, model: ResNet) -> Any:
     """Return the ResNet of torchvision or timm, which have the same interface."""
     resnet, (depths, bottleneck) = package(library).models.resnet, _sizes(model)
     block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
-    return resnet.ResNet(block, depths, num_classes=model.head.out_features)
+    return resnet.ResNet(block, depths, num_classes=classes_of(model))
 
 
 def _hugging_face_resnet(model: ResNet) -> Any:
@@ -138,7 +143,7 @@ def _hugging_face_resnet(model: ResNet) -> Any:
         hidden_sizes=[first * 2**i for i in range(model.stages)],
         depths=depths,
         layer_type="bottleneck" if bottleneck else "basic",
-        num_labels=model.head.out_features,
+        num_labels=classes_of(model),
     )
     return transformers.ResNetForImageClassification(config)
 
@@ -152,7 +157,7 @@ def _torchvision_vit(model: ViT) -> Any:
         num_heads=model.heads,
         hidden_dim=width,
         mlp_dim=model.hidden,
-        num_classes=model.head.out_features,
+        num_classes=classes_of(model),
     )
 
 
@@ -165,7 +170,7 @@ def _timm_vit(model: ViT) -> Any:
         depth=len(model.blocks),
         num_heads=model.heads,
         mlp_ratio=model.hidden / width,
-        num_classes=model.head.out_features,
+        num_classes=classes_of(model),
     )
 
 
@@ -178,7 +183,7 @@ def _hugging_face_vit(model: ViT) -> Any:
         intermediate_size=model.hidden,
         image_size=model.image_size,
         patch_size=model.patches.kernel_size[0],
-        num_labels=model.head.out_features,
+        num_labels=classes_of(model),
     )
     return transformers.ViTForImageClassification(config)
 

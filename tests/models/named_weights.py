@@ -1,14 +1,16 @@
 """Small models with weights from a seed, and their tensors under the names of a family."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from optax_dtnh.models import Basic, ResNet, ViT
+from optax_dtnh.models import Basic, CheckpointError, ResNet, ViT
 from optax_dtnh.models._names import HUGGING_FACE_RESNET, TORCHVISION_RESNET, names_of
 
 
@@ -65,3 +67,21 @@ def saved(tensors, folder, metadata=ONE_HEAD):
     path = folder / "weights.safetensors"
     save_file(tensors, path, metadata)
     return path
+
+
+HEADS = ("fc.", "classifier.", "head.", "heads.")
+
+
+def tensors_of(scheme):
+    return as_checkpoint(scheme, small(scheme))
+
+
+def headless(tensors):
+    return {name: x for name, x in tensors.items() if not name.startswith(HEADS)}
+
+
+def refused(message, call):
+    """The call is refused by an error of ours, which says what to do."""
+    with pytest.raises(CheckpointError, match=message) as raised:
+        call()
+    assert re.fullmatch(r"`\w+` should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL)
