@@ -46,9 +46,8 @@ def check_kind(file: Checkpoint, model: ResNet | ViT, facts: Facts) -> None:
     for name in FOREIGN[type(model)]:
         if name in facts:
             raise CheckpointError(
-                f"`source` should be the network that {facts[name].origin} beside it describes, "
-                f"with {name} {facts[name].value}, got {file.path}, a {type(model).__name__}. "
-                f"{TOGETHER}"
+                f"`source` should be a network with {name} {facts[name].value!r:.60} by "
+                f"{facts[name].origin}, got {file.path}, a {type(model).__name__}. {TOGETHER}"
             )
 
 
@@ -114,9 +113,8 @@ def check_facts(file: Checkpoint, found: Recognized, model: ResNet | ViT, facts:
         said = _comparable(name, facts[name].value, model) if name in facts else size
         if said != size:
             raise CheckpointError(
-                f"`source` should be the network that {facts[name].origin} beside it describes, "
-                f"with {name} {said}, got {file.path} with {size} by {found.names_of(path)[0]}. "
-                f"{TOGETHER}"
+                f"`source` should be a network with {name} {said} by {facts[name].origin}, got "
+                f"{file.path} with {size} by {found.names_of(path)[0]}. {TOGETHER}"
             )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 GENERAL = "Pass a checkpoint of this architecture; name in `ignore` what may stay unused."
-OTHER = "which the networks here have not. Take a checkpoint without."
+OTHER = "which no network here has. Take a checkpoint without it."
 # From a pattern in the name of a tensor that is not expected, the first that matches.
 HINTS = {
     r"(^|\.)lora_": "These are adapters beside their layers. Merge them into the weights, as with "
@@ -18,7 +18,7 @@ HINTS = {
     r"(\.ls\d\.gamma|\.gamma_\d|lambda_?\d)$": f"It has layer scale, {OTHER}",
     r"(^|\.)(dist_token|distillation_token)$": f"It has a distillation token, {OTHER}",
     r"(^|\.)(reg_token|register_tokens)$": f"It has register tokens, {OTHER}",
-    r"[qk]_norm\.": f"It has a normalization of queries and keys, {OTHER}",
+    r"[qk]_norm\.": f"It has normalized queries and keys, {OTHER}",
     r"(^|\.)fc_norm\.": f"It has a head for the mean of the tokens, {OTHER}",
     r"(^|\.)(norm_pre|pre_layrnorm)\.": f"It has a normalization before the blocks, {OTHER}",
     r"\.se\.": f"It has squeeze and excitation, {OTHER}",

@@ -116,9 +116,7 @@ class ViT(nnx.Module):
         rngs: nnx.Rngs,
     ):
         hidden = 4 * width if hidden is None else hidden
-        heads = (
-            PUBLISHED_HEADS.get((width, hidden), width // HEAD_WIDTH) if heads is None else heads
-        )
+        heads = _usual_heads(width, hidden) if heads is None else heads
         _check_heads(heads, width)
         check_image_size(image_size, patch_size)
         _check_activation(activation)
@@ -157,6 +155,15 @@ class ViT(nnx.Module):
     def set_view(self, frozen: bool | None = None) -> None:
         """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
+
+
+def _usual_heads(width: int, hidden: int) -> int:
+    if (width, hidden) not in PUBLISHED_HEADS and (width < HEAD_WIDTH or width % HEAD_WIDTH):
+        raise ValueError(
+            f"`heads` should be given for width {width}, which is no multiple of {HEAD_WIDTH}, got "
+            "none. Pass a divisor of the width."
+        )
+    return PUBLISHED_HEADS.get((width, hidden), width // HEAD_WIDTH)
 
 
 def _check_heads(heads: int, width: int) -> None:

@@ -77,7 +77,7 @@ def test_a_network_without_a_known_name_is_refused_with_those_that_are(name, tmp
         ("blocks.0.ls1.gamma", "It has layer scale"),
         ("dist_token", "It has a distillation token"),
         ("reg_token", "It has register tokens"),
-        ("blocks.1.attn.q_norm.weight", "It has a normalization of queries and keys"),
+        ("blocks.1.attn.q_norm.weight", "It has normalized queries and keys"),
         ("fc_norm.weight", "It has a head for the mean of the tokens"),
         ("norm_pre.weight", "It has a normalization before the blocks"),
         ("blocks.0.attn.qkv.lora_A.weight", "Merge them"),

@@ -71,6 +71,14 @@ MUTANTS = [
         MODELS + "_agreement.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
     ),
     Mutant(MODELS + "_pretrained.py", "check_finite(file.path, arrays)", "pass", REFUSED),
+    Mutant(MODELS + "_pretrained.py", "agreement.check_variances(file, arrays)", "pass", REFUSED),
+    Mutant(MODELS + "_vit.py", "(1152, 4304): 16", "(1152, 4304): 18", TOLD),
+    Mutant(MODELS + "_settled.py", "**said, **_own(file)", "**_own(file), **said", TOLD),
+    Mutant(MODELS + "_agreement.py", "FOREIGN[type(model)]", "()", TOLD),
+    Mutant(MODELS + "_agreement.py", "        if said != size", "        if False", TOLD),
+    Mutant(MODELS + "_recognition.py", "len(found) > 1", "len(found) > 2", ODD),
+    Mutant(MODELS + "_positions.py", "np.clip(below + tap, 0", "np.clip(below + tap, 1", ODD),
+    Mutant(MODELS + "_positions.py", '"cubic", antialias', '"linear", antialias', ODD),
     Mutant(MODELS + "_saving.py", "        metadata |= {", "        _ = {", PRETRAINED),
     Mutant(MODELS + "_checkpoint.py", "digest != sha256.lower()", "digest != sha256", FILES),
     Mutant(
