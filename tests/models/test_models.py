@@ -79,6 +79,7 @@ def test_a_transformer_returns_the_tokens_of_every_block_by_name():
     model = nnx.eval_shape(lambda: vit_small(image_size=32, classes=5, rngs=OneKey()))
     logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 32, 32, 3)))
     assert logits.shape == (2, 5)
+    assert model.epsilon == 1e-6
     assert {name: x.shape for name, x in features.items()} == {
         f"block{i}": (2, 5, 384) for i in range(1, 13)
     }

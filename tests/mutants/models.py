@@ -40,7 +40,8 @@ MUTANTS = [
     ),
     Mutant(MODELS + "_resnet.py", "2 if i and not j else 1", "1 if i and not j else 1", GOLDENS),
     Mutant(MODELS + "_activations.py", "approximate=False", "approximate=True", GOLDENS),
-    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
+    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", NETWORKS),
+    Mutant(MODELS + "_names.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
     # The transfer
     Mutant(MODELS + "_transfer.py", "arrays=True)\n    copy", "arrays=False)\n    copy", TRANSFER),
     Mutant(MODELS + "_transfer.py", "    copy.frozen = False\n", "", TRANSFER),
