@@ -37,10 +37,10 @@ from benchmarks.parity.compare import MODES, Pair, batch_for, compare, seeded_pa
 from benchmarks.parity.torch_models import LIBRARIES, library_of, loaded_reference, package
 from optax_dtnh import models
 from optax_dtnh.finetune.errors import usage_errors
-from optax_dtnh.models import ViT, load_pretrained
+from optax_dtnh.models import CheckpointError, ViT, load_pretrained
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._names import SCHEMES
+from optax_dtnh.models._recognition import recognized
 
 Row = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "torchvision", "timm", "transformers")
@@ -105,7 +105,11 @@ def of_source(source: str, download: bool) -> Iterator[Row]:
     with usage_errors():
         path = hub_file(source, download=download) if on_hub else Path(source)
         model, file = load_pretrained(path), open_checkpoint(path)
-        scheme = next(scheme for scheme in SCHEMES if scheme.known_by in file.tensors)
+        if model.head is None:
+            raise CheckpointError(
+                f"`source` should hold a network with a head, got {path}. Compare one with a head."
+            )
+        scheme = recognized(file).scheme
         library = library_of(scheme)
         package(library.package)
         config = (

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.parity import outputs
 from benchmarks.parity.outputs import Batch, Model, Outputs
-from benchmarks.parity.torch_models import Library, Reference, seeded_reference
+from benchmarks.parity.torch_models import Library, Reference, classes_of, seeded_reference
 from benchmarks.parity.weights import Tensors
 from optax_dtnh.models import ResNet, load_pretrained
 from optax_dtnh.models._names import Scheme
@@ -90,7 +90,7 @@ def batch_for(model: Model, mode: Mode) -> Batch:
         image_size = 96 if mode.train or model.stem.conv.out_features < 64 else 32
     else:
         image_size = model.image_size
-    return outputs.random_batch(2, image_size, model.head.out_features)
+    return outputs.random_batch(2, image_size, classes_of(model))
 
 
 def seeded_pair(library: Library, build: Any) -> Pair:
@@ -100,4 +100,5 @@ def seeded_pair(library: Library, build: Any) -> Pair:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.safetensors")
         save_file(outputs.tensors_of(reference.net), path)
-        return Pair(reference, load_pretrained(path), library.scheme)
+        heads = getattr(abstract, "heads", None)  # only transformers have them
+        return Pair(reference, load_pretrained(path, heads=heads), library.scheme)

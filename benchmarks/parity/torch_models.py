@@ -13,7 +13,6 @@ from safetensors.numpy import save_file
 from benchmarks.parity.weights import Tensors, seeded
 from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
 from optax_dtnh.models._names import Scheme
-from optax_dtnh.models._vit import HEAD_WIDTH
 
 
 class Library(NamedTuple):
@@ -113,6 +112,11 @@ def _loads(torch: Any, folder: Path) -> bool:
     return True
 
 
+def classes_of(model: ResNet | ViT) -> int:
+    """Return the number of logits, 0 for a network without a head."""
+    return 0 if model.head is None else model.head.out_features
+
+
 def _stages(model: ResNet) -> list[Any]:
     return [getattr(model, f"stage{i}") for i in range(1, model.stages + 1)]
 
@@ -127,7 +131,7 @@ def _resnet(library: str, model: ResNet) -> Any:
     """Return the ResNet of torchvision or timm, which have the same interface."""
     resnet, (depths, bottleneck) = package(library).models.resnet, _sizes(model)
     block = resnet.Bottleneck if bottleneck else resnet.BasicBlock
-    return resnet.ResNet(block, depths, num_classes=model.head.out_features)
+    return resnet.ResNet(block, depths, num_classes=classes_of(model))
 
 
 def _hugging_face_resnet(model: ResNet) -> Any:
@@ -139,7 +143,7 @@ def _hugging_face_resnet(model: ResNet) -> Any:
         hidden_sizes=[first * 2**i for i in range(model.stages)],
         depths=depths,
         layer_type="bottleneck" if bottleneck else "basic",
-        num_labels=model.head.out_features,
+        num_labels=classes_of(model),
     )
     return transformers.ResNetForImageClassification(config)
 
@@ -150,10 +154,10 @@ def _torchvision_vit(model: ViT) -> Any:
         model.image_size,
         model.patches.kernel_size[0],
         num_layers=len(model.blocks),
-        num_heads=width // HEAD_WIDTH,
+        num_heads=model.heads,
         hidden_dim=width,
-        mlp_dim=4 * width,
-        num_classes=model.head.out_features,
+        mlp_dim=model.hidden,
+        num_classes=classes_of(model),
     )
 
 
@@ -164,8 +168,9 @@ def _timm_vit(model: ViT) -> Any:
         patch_size=model.patches.kernel_size[0],
         embed_dim=width,
         depth=len(model.blocks),
-        num_heads=width // HEAD_WIDTH,
-        num_classes=model.head.out_features,
+        num_heads=model.heads,
+        mlp_ratio=model.hidden / width,
+        num_classes=classes_of(model),
     )
 
 
@@ -174,11 +179,11 @@ def _hugging_face_vit(model: ViT) -> Any:
     config = transformers.ViTConfig(
         hidden_size=width,
         num_hidden_layers=len(model.blocks),
-        num_attention_heads=width // HEAD_WIDTH,
-        intermediate_size=4 * width,
+        num_attention_heads=model.heads,
+        intermediate_size=model.hidden,
         image_size=model.image_size,
         patch_size=model.patches.kernel_size[0],
-        num_labels=model.head.out_features,
+        num_labels=classes_of(model),
     )
     return transformers.ViTForImageClassification(config)
 

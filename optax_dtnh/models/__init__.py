@@ -13,6 +13,7 @@ Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 """
 
 from optax_dtnh.models import _extra  # noqa: F401, before the imports that need the extra
+from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._pretrained import load_pretrained
 from optax_dtnh.models._resnet import (
     Basic,
@@ -26,11 +27,12 @@ from optax_dtnh.models._resnet import (
 )
 from optax_dtnh.models._saving import save_pretrained
 from optax_dtnh.models._transfer import backbone_mask, replace_head, teacher_view
-from optax_dtnh.models._vit import ViT, vit_base, vit_small, vit_tiny
+from optax_dtnh.models._vit import ViT, vit_base, vit_huge, vit_large, vit_small, vit_tiny
 
 __all__ = [
     "Basic",
     "Bottleneck",
+    "CheckpointError",
     "ResNet",
     "ViT",
     "backbone_mask",
@@ -44,6 +46,8 @@ __all__ = [
     "save_pretrained",
     "teacher_view",
     "vit_base",
+    "vit_huge",
+    "vit_large",
     "vit_small",
     "vit_tiny",
 ]

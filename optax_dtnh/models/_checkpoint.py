@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from optax_dtnh.models._errors import CheckpointError
+
 # From the format's dtypes to numpy's. numpy knows bfloat16 because jax imports ml_dtypes. Left out
 # are the 8-bit and 4-bit floats: safetensors cannot give them to numpy.
 DTYPES = {
@@ -21,6 +23,11 @@ DTYPES = {
     **{"U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8"},
     **{"BOOL": "bool", "C64": "complex64"},
 }
+# Copies, since safetensors refuses views and shared memory.
+CONVERSION = (
+    "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
+    "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
+)
 SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again."
 MORE_THAN_TENSORS = (
     "It is damaged, or holds Python objects, which are not loaded because that can run code. "
@@ -56,13 +63,13 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
 
     Raises:
       FileNotFoundError: There is no such file.
-      ValueError: It is no file of weights, a damaged one, or another one than `sha256` says.
+      CheckpointError: It is no file of weights, a damaged one, or another one than `sha256` says.
     """
     path = Path(path)
     _check_file(path)
     open_file = OPENERS.get(path.suffix.lower())
     if open_file is None:
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should end in {', '.join(OPENERS)}, got {path}. "
             "Convert it to safetensors, or rename it if it is such a file."
         )
@@ -76,7 +83,7 @@ def check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     names = sorted(name for name, array in arrays.items() if not np.isfinite(array).all())
     if names:
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should hold finite weights, got NaN or infinity in {', '.join(names[:10])}"
             f"{more} of {path}. Take a checkpoint from before the training diverged."
         )
@@ -89,21 +96,24 @@ def _check_file(path: Path) -> None:
             "Check the path, or name a repository of the hub as in `hf:owner/name`."
         )
     if not path.is_file():
-        raise ValueError(
-            f"`source` should be a file, got the folder {path}. "
-            "Name the file inside, such as `model.safetensors`."
+        kind = "folder" if path.is_dir() else "pipe, socket or device"
+        raise CheckpointError(
+            f"`source` should be a file, got the {kind} {path}. "
+            "Name a file of weights, such as `model.safetensors` inside a folder."
         )
     with path.open("rb") as file:
         start = file.read(256)
     if not start:
-        raise ValueError(f"`source` should hold weights, got the empty file {path}. {SAVE_AGAIN}")
+        raise CheckpointError(
+            f"`source` should hold weights, got the empty file {path}. {SAVE_AGAIN}"
+        )
     if start.startswith(b"version https://git-lfs"):
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should hold weights, got {path}, a git-LFS pointer to them. "
             "Fetch the real file, as with `git lfs pull`."
         )
     if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html)", start, re.IGNORECASE):
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should hold weights, got {path}, an HTML page. "
             "Fetch the file itself: this is a web page about it, an error or a login page."
         )
@@ -111,14 +121,14 @@ def _check_file(path: Path) -> None:
 
 def _check_digest(path: Path, sha256: str) -> None:
     if not re.fullmatch("[0-9a-fA-F]{64}", str(sha256)):
-        raise ValueError(
+        raise CheckpointError(
             f"`sha256` should be 64 hexadecimal digits, got {sha256!r:.80}. "
             "Pass what `sha256sum` prints for the file."
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256.lower():
-        raise ValueError(
+        raise CheckpointError(
             f"`sha256` should be the digest of {path}, which is {digest}, got {sha256}. "
             "Fetch the file again, or check where the digest comes from."
         )
@@ -126,7 +136,7 @@ def _check_digest(path: Path, sha256: str) -> None:
 
 def _spec(path: Path, name: str, shape: Any, dtype: str | None, stored: str):
     if dtype is None:
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should hold dense tensors of {', '.join(DTYPES.values())}, got {stored} as "
             f"{name} in {path}. Save it as a dense float32 tensor."
         )
@@ -141,7 +151,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should be a whole safetensors file, got {path} ({error}). {SAVE_AGAIN}"
         ) from error
 
@@ -183,10 +193,9 @@ def _import_torch(path: Path) -> Any:
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError(
+        raise CheckpointError(
             f"torch is not installed, so {path} cannot be read. Convert it where torch is: "
-            "`safetensors.torch.save_file(torch.load('model.pth', weights_only=True), "
-            "'model.safetensors')`."
+            f"`{CONVERSION}`. Take its entry `state_dict` or `model` first if it has one."
         ) from error
     return torch
 
@@ -197,14 +206,14 @@ def _load_torch(torch: Any, path: Path) -> Any:
     # A damaged file raises one of a dozen classes. torch's own text stays in the cause, because it
     # advises to let the file run code.
     except Exception as error:
-        raise ValueError(
+        raise CheckpointError(
             f"`source` should be a torch file of tensors alone, got {path} "
             f"({type(error).__name__}). {MORE_THAN_TENSORS}"
         ) from error
 
 
 def _unwrapped(content: Any) -> Any:
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     return content
@@ -218,7 +227,7 @@ def _check_flat(torch: Any, path: Path, content: Any) -> None:
         if not other:
             return
         got = f"a {type(content[other[0]]).__name__} as {other[0]!r:.60}"
-    raise ValueError(
+    raise CheckpointError(
         f"`source` should map names to tensors, got {got} in {path}. "
         "Save `model.state_dict()` alone, or under the key 'state_dict' or 'model'."
     )

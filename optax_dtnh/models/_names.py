@@ -6,15 +6,18 @@ Several prefixes are concatenated along the first axis.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 from flax import nnx
 
+from optax_dtnh.models._positions import antialiased, clamped
 from optax_dtnh.models._sizes import build_resnet, build_vit
 
 Row = tuple[str, ...]
-EPSILON = "layer_norm_epsilon"  # our files store it in their metadata: no tensor tells it
+# What our files store in their metadata, because no tensor tells it, by the name of the fact.
+METADATA = {"epsilon": "layer_norm_epsilon", "heads": "attention_heads", "activation": "activation"}
 
 LEAVES = {
     "kernel": "weight",
@@ -34,7 +37,9 @@ class Scheme(NamedTuple):
       rows: The rename table.
       excused: Tensors that may be there and are not used.
       build: From the shapes of tensors, by our paths, and options to a model of that size.
-      options: Options of the model that follow from the scheme.
+      resize: How the scheme's library interpolates positions, from them and the new side.
+      epsilon: Epsilon of the layer normalization where nothing says it.
+      stem: What the names of a backbone begin with if there is a head. Without one, it is left out.
     """
 
     name: str
@@ -42,7 +47,9 @@ class Scheme(NamedTuple):
     rows: tuple[Row, ...]
     excused: frozenset[str]
     build: Callable[..., nnx.Module]
-    options: Mapping[str, Any] = {}
+    resize: Callable[[np.ndarray, int], np.ndarray] = antialiased
+    epsilon: float = 1e-6
+    stem: str = ""
 
 
 def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
@@ -88,6 +95,7 @@ HUGGING_FACE_RESNET = Scheme(
     ),
     excused=frozenset(),
     build=build_resnet,
+    stem="resnet.",
 )
 
 VIT_BLOCK = r"blocks\.(?P<b>\d+)"
@@ -152,7 +160,9 @@ HUGGING_FACE_VIT = Scheme(
     ),
     excused=frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"}),
     build=build_vit,
-    options={"epsilon": 1e-12},
+    resize=clamped,
+    epsilon=1e-12,
+    stem="vit.",
 )
 
 SCHEMES = (

@@ -1,22 +1,40 @@
 """From a checkpoint to a model, strict in both directions."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from optax_dtnh.models import _agreement as agreement
 from optax_dtnh.models._checkpoint import Checkpoint, check_finite, open_checkpoint
+from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._layout import EXACT, dotted, our_layout, their_shape
-from optax_dtnh.models._names import EPSILON, SCHEMES, Scheme, names_of
+from optax_dtnh.models._layout import dotted, our_layout
+from optax_dtnh.models._recognition import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._vit import ViT
+from optax_dtnh.models._settled import settled
+from optax_dtnh.models._vit import ViT, check_image_size
 
-Names = tuple[str, ...]
-Leaves = dict[tuple[Any, ...], Any]
+
+class Loaded(NamedTuple):
+    """A model and where it comes from.
+
+    Attributes:
+      model: The model.
+      path: The file of its weights.
+      facts: What no tensor tells and was taken nevertheless, by name.
+    """
+
+    model: ResNet | ViT
+    path: Path
+    facts: dict[str, Fact]
 
 
 def load_pretrained(
@@ -28,15 +46,18 @@ def load_pretrained(
     download: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
+    heads: int | None = None,
+    image_size: int | None = None,
 ) -> ResNet | ViT:
     """Load a ResNet or ViT from a checkpoint in the form of torchvision, timm or Hugging Face.
 
     The names and shapes of the tensors give the architecture, the size and the naming scheme. Every
-    tensor must be used, and every parameter and statistic filled. The model is in training mode:
-    call `model.eval()` or `teacher_view(model)` for the pretrained network's own outputs.
+    tensor must be used, and every parameter and statistic filled. Only a head may be left out as a
+    whole. The model is in training mode: call `model.eval()` or `teacher_view(model)` for the
+    pretrained network's own outputs.
 
-    [docs/models.md](models.md#what-no-tensor-tells) lists what the file does not say, such as the
-    preprocessing of the images.
+    What no tensor tells is read from the `config.json` beside the file, if there is one: see
+    [docs/models.md](models.md#what-no-tensor-tells).
 
     Examples:
       >>> import tempfile
@@ -56,17 +77,47 @@ def load_pretrained(
       download: Whether to fetch a file that is not in the hub's cache.
       cache_dir: Folder of the hub's cache; None is the client's own choice.
       endpoint: Address of the hub; None is the client's own choice.
+      heads: Number of attention heads, for a `ViT` of a size that is not published.
+      image_size: Height and width of the images, if others than the checkpoint's. Positions of a
+        `ViT` are interpolated as its library does; a `ResNet` takes images of any size.
 
     Returns:
-      A `ResNet` or `ViT` with float32 parameters.
+      A `ResNet` or `ViT` with float32 parameters. Its `head` is None if the file has none.
 
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
       TypeError: `ignore` is a string.
-      ValueError: The file is damaged, is no checkpoint, or does not hold exactly the tensors of
-        such a model (all differences are listed), or holds values that are not finite.
+      CheckpointError: The file is damaged, is no checkpoint, does not hold exactly the tensors of
+        such a model (all differences are listed), holds values that are not finite, or contradicts
+        the files beside it.
       OSError: The hub cannot be reached or refuses.
     """
+    return load(
+        source,
+        dtype=dtype,
+        sha256=sha256,
+        ignore=ignore,
+        download=download,
+        cache_dir=cache_dir,
+        endpoint=endpoint,
+        heads=heads,
+        image_size=image_size,
+    ).model
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    dtype: DTypeLike | None = None,
+    sha256: str | None = None,
+    ignore: Collection[str] = (),
+    download: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    endpoint: str | None = None,
+    heads: int | None = None,
+    image_size: int | None = None,
+) -> Loaded:
+    """Load as `load_pretrained` does, and return also the file and the facts that were taken."""
     if isinstance(ignore, str):
         raise TypeError(
             f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
@@ -74,47 +125,45 @@ def load_pretrained(
     if isinstance(source, str) and source.startswith("hf:"):
         source = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
     file = open_checkpoint(source, sha256)
-    scheme = _recognized(file)
-    graph, state = nnx.split(_abstract(file, scheme, dtype))
-    leaves = dict(nnx.to_flat_state(state))
-    names = {path: names_of(scheme, dotted(path)) for path in leaves}
-    _check_tensors(file, scheme, leaves, names, ignore)
-    arrays = file.read()
-    check_finite(file.path, {name: arrays[name] for ours in names.values() for name in ours})
-    for path, variable in leaves.items():
-        parts = [arrays.pop(name) for name in names[path]]
-        leaves[path] = variable.replace(our_layout(path, parts))
-    return cast(ResNet | ViT, nnx.merge(graph, nnx.from_flat_state(leaves)))
+    found, said = recognized(file, ignore), facts_beside(file.path)
+    taken = _checked(file, found, said, ignore=ignore, heads=heads)
+    options = {name: fact.value for name, fact in taken.items()}
+    model = _filled(file, found, _abstract(file, found, dtype=dtype, **options))
+    return Loaded(model, file.path, {**taken, **_resized(file, found, model, image_size)})
 
 
-def _recognized(file: Checkpoint) -> Scheme:
-    for scheme in SCHEMES:
-        if scheme.known_by in file.tensors:
-            return scheme
-    raise ValueError(
-        f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES)}, got "
-        f"{file.path} with {len(file.tensors)} tensors: {_listed(file.tensors)}. Pass one "
-        f"that has one of {_listed(s.known_by for s in SCHEMES)}, or convert the names."
-    )
+def _checked(
+    file: Checkpoint,
+    found: Recognized,
+    said: dict[str, Fact],
+    *,
+    ignore: Collection[str],
+    heads: int | None,
+) -> dict[str, Fact]:
+    """Return the facts to build the model with, once nothing contradicts the tensors."""
+    sizes = _abstract(file, found)
+    agreement.check_kind(file, sizes, said)
+    agreement.check_grid(file, found, sizes, said)
+    agreement.check_tensors(file, found, sizes, ignore)
+    agreement.check_facts(file, found, sizes, said)
+    if isinstance(sizes, ViT):
+        return settled(file, found.scheme, sizes, said, heads)
+    if heads is not None:
+        raise CheckpointError(
+            f"`heads` should be left out for a ResNet, got {heads} for {file.path}. Drop it."
+        )
+    return {}
 
 
-def _abstract(file: Checkpoint, scheme: Scheme, dtype: DTypeLike | None) -> nnx.Module:
+def _abstract(file: Checkpoint, found: Recognized, **options: Any) -> ResNet | ViT:
     """Return the model of that size with shapes and dtypes in place of arrays."""
 
     def shape_of(path):
-        tensor = file.tensors.get(names_of(scheme, path)[0])
-        return None if tensor is None else tensor.shape
+        tensor = file.tensors.get(found.names_of(path)[0])
+        return None if tensor is None or 0 in tensor.shape else tensor.shape
 
-    options = dict(scheme.options)
-    if EPSILON in file.metadata:
-        options["epsilon"] = float(file.metadata[EPSILON])
-    try:
-        return nnx.eval_shape(lambda: scheme.build(shape_of, dtype=dtype, rngs=OneKey(), **options))
-    except ValueError as error:
-        raise ValueError(
-            f"`source` should hold a {scheme.name} of a size that exists here, got {file.path}: "
-            f"{error}"
-        ) from error
+    build = found.scheme.build
+    return cast(ResNet | ViT, nnx.eval_shape(lambda: build(shape_of, rngs=OneKey(), **options)))
 
 
 class OneKey(nnx.Rngs):
@@ -128,39 +177,37 @@ class OneKey(nnx.Rngs):
         return jax.random.key(0)
 
 
-def _check_tensors(
-    file: Checkpoint,
-    scheme: Scheme,
-    leaves: Leaves,
-    names: Mapping[tuple[Any, ...], Names],
-    ignore: Collection[str],
-) -> None:
-    """Raise unless the file holds exactly the tensors of the model, in their shapes."""
-    expected = {
-        name: their_shape(path, leaf.shape, len(names[path]))
-        for path, leaf in leaves.items()
-        for name in names[path]
-    }
-    unused = set(file.tensors) - set(expected) - set(ignore) - scheme.excused
-    counters = {n.removesuffix("running_mean") + "num_batches_tracked" for n in expected}
-    wrong = [
-        f"{name} {list(tensor.shape)} {tensor.dtype} instead of {list(expected[name])} float32"
-        for name, tensor in file.tensors.items()
-        if name in expected and (tensor.shape != expected[name] or str(tensor.dtype) not in EXACT)
-    ]
-    found = {
-        "missing": expected.keys() - file.tensors,
-        "unexpected": unused - counters,
-        "of another shape or dtype": wrong,
-    }
-    if any(found.values()):
-        listed = "; ".join(f"{len(n)} {what}: {_listed(n)}" for what, n in found.items() if n)
-        raise ValueError(
-            f"`source` should hold the tensors of a {scheme.name}, got {file.path} with {listed}. "
-            "Pass a checkpoint of this architecture; name in `ignore` what may stay unused."
-        )
+def _filled(file: Checkpoint, found: Recognized, abstract: ResNet | ViT) -> ResNet | ViT:
+    """Return the model with the values of the file."""
+    graph, state = nnx.split(abstract)
+    leaves = dict(nnx.to_flat_state(state))
+    names = {path: found.names_of(dotted(path)) for path in leaves}
+    arrays = file.read()
+    arrays = {name: arrays[name] for ours in names.values() for name in ours}
+    check_finite(file.path, arrays)
+    agreement.check_variances(file, arrays)
+    for path, variable in leaves.items():
+        parts = [arrays.pop(name) for name in names[path]]
+        leaves[path] = variable.replace(our_layout(path, parts))
+    return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
-def _listed(names: Iterable[str], most: int = 20) -> str:
-    names = sorted(names)
-    return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
+def _resized(
+    file: Checkpoint, found: Recognized, model: ResNet | ViT, image_size: int | None
+) -> dict[str, Fact]:
+    """Interpolate the positions of a transformer if asked, and return the size with its origin."""
+    asked = {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
+    if isinstance(model, ResNet):
+        return asked
+    if image_size is None or image_size == model.image_size:
+        name = found.names_of("positions")[0]
+        return {"image_size": Fact(model.image_size, f"{name} of {file.path.name}"), **asked}
+    patch_size = model.patches.kernel_size[0]
+    try:
+        check_image_size(image_size, patch_size)
+    except ValueError as error:
+        raise CheckpointError(f"{error} This is for {file.path}.") from error
+    positions = found.scheme.resize(np.asarray(model.positions[...]), image_size // patch_size)
+    model.positions.set_value(jnp.asarray(positions))
+    model.image_size = image_size
+    return asked

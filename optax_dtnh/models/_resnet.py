@@ -100,7 +100,7 @@ class ResNet(nnx.Module):
       block: `Basic` or `Bottleneck`.
       width: Channels of the stem and of the first stage. Each stage has twice those of the one
         before; the output of a bottleneck has four times as many.
-      classes: Number of logits.
+      classes: Number of logits. With 0 there is no head: the logits are the means of the last maps.
       dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
         Parameters and statistics are float32.
       rngs: Random keys for the initial parameters.
@@ -130,7 +130,9 @@ class ResNet(nnx.Module):
                 inputs = width * 2**i * block.expansion
             setattr(self, f"stage{i + 1}", stage)
         self.stages = len(blocks)
-        self.head = nnx.Linear(inputs, classes, dtype=dtype, rngs=rngs)
+        self.head = nnx.data(nnx.Linear(inputs, classes, **options) if classes else None)
+        self.pooled_width = inputs
+        self.dtype = dtype
         self.frozen = False
 
     def __call__(
@@ -143,7 +145,8 @@ class ResNet(nnx.Module):
             for block in getattr(self, f"stage{i}"):
                 x = block(x)
             features[f"stage{i}"] = x = gated(x, gates, f"stage{i}")
-        return result(self.frozen, self.head(jnp.mean(x, axis=(1, 2))), features)
+        pooled = jnp.mean(x, axis=(1, 2))
+        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
 
     def set_view(self, frozen: bool | None = None) -> None:
         """Set whether gradients stop here. `nnx.view` calls it."""

@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._files import atomically
 from optax_dtnh.models._layout import EXACT, dotted, their_layout
-from optax_dtnh.models._names import EPSILON, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._names import METADATA, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
@@ -35,19 +37,17 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
 
     Args:
       model: A `ResNet` or `ViT`.
-      path: Where to write, ending in `.safetensors`. An existing file is replaced.
+      path: Where to write, in a folder that exists, ending in `.safetensors`. An existing file is
+        replaced.
 
     Raises:
       TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
-      ValueError: `path` has another ending.
+      CheckpointError: `path` has another ending, or is a folder.
+      OSError: The file cannot be written.
     """
     path = Path(path)
     scheme = _scheme_to_save(model)
-    if path.suffix != ".safetensors":
-        raise ValueError(
-            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
-            "written."
-        )
+    _check_path(path)
     leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
     tensors = {
         names_of(scheme, dotted(where))[0]: their_layout(where, _float32(where, leaf[...]))
@@ -55,8 +55,32 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
     }
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
-        metadata[EPSILON] = repr(model.epsilon)
-    atomically(path, lambda partial: _save(tensors, partial, metadata))
+        metadata |= {key: str(getattr(model, name)) for name, key in METADATA.items()}
+    try:
+        atomically(path, lambda partial: _save(tensors, partial, metadata))
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{path} cannot be written ({error}). Check that its folder exists, that you may write "
+            "there, and that there is space."
+        ) from error
+
+
+def _check_path(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
+            "written."
+        )
+    if path.is_dir():
+        raise CheckpointError(
+            f"`path` should be a file, got the folder {path}. Add a name, such as "
+            "`model.safetensors`."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {path.parent}, so {path.name} cannot be written there. Create it, "
+            "or check the path."
+        )
 
 
 def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:

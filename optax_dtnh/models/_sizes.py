@@ -5,6 +5,7 @@ None if there is none. Every size is read from two tensors, so that one that is 
 another shape, is all that the comparison of names and shapes finds.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,22 +24,29 @@ def build_resnet(shape_of: ShapeOf, **options: Any) -> ResNet:
         blocks,
         Bottleneck if third else Basic,
         width=_first_axis(shape_of, "stem.conv.kernel", "stem.norm.scale", usual=64),
-        classes=_first_axis(shape_of, "head.bias", "head.kernel", usual=1000),
+        classes=_first_axis(shape_of, "head.bias", "head.kernel", usual=0),
         **options,
     )
 
 
-def build_vit(shape_of: ShapeOf, **options: Any) -> ViT:
-    """Return a transformer of the checkpoint's depth, width, resolution and number of classes."""
+def build_vit(shape_of: ShapeOf, heads: int = 1, **options: Any) -> ViT:
+    """Return a transformer of the checkpoint's depth, width, resolution and number of classes.
+
+    No shape depends on the number of heads: without it, the transformer has the sizes alone.
+    """
     *_, patch_size = shape_of("patches.kernel") or (16,)
     positions = shape_of("positions") or ()
     patches = positions[1] - 1 if len(positions) == 3 else 196
+    width = _first_axis(shape_of, "patches.kernel", "patches.bias", usual=192)
+    linear1 = ("blocks.0.linear1.kernel", "blocks.0.linear1.bias")
     return ViT(
-        _first_axis(shape_of, "patches.kernel", "patches.bias", usual=192),
-        blocks=_count(shape_of, "blocks.{}.", "norm1.scale", "linear1.kernel"),
-        image_size=round(max(patches, 1) ** 0.5) * patch_size,
+        width,
+        heads=heads,
+        blocks=max(1, _count(shape_of, "blocks.{}.", "norm1.scale", "linear1.kernel")),
+        hidden=_first_axis(shape_of, *linear1, usual=4 * width),
+        image_size=math.isqrt(max(patches, 1)) * patch_size,
         patch_size=patch_size,
-        classes=_first_axis(shape_of, "head.bias", "head.kernel", usual=1000),
+        classes=_first_axis(shape_of, "head.bias", "head.kernel", usual=0),
         **options,
     )
 

@@ -27,7 +27,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
       (67, 1000)
 
     Args:
-      model: A `ResNet` or `ViT`, such as from `load_pretrained`.
+      model: A `ResNet` or `ViT`, such as from `load_pretrained`, with a head or without.
       classes: Number of classes of the new task.
       rngs: Random keys for the head.
 
@@ -44,8 +44,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
             "new task."
         )
     copy = nnx.clone(model, arrays=True)
-    old = model.head
-    copy.head = nnx.Linear(old.in_features, classes, dtype=old.dtype, rngs=rngs)
+    copy.head = nnx.Linear(model.pooled_width, classes, dtype=model.dtype, rngs=rngs)
     copy.frozen = False
     return copy
 
@@ -72,12 +71,16 @@ def backbone_mask(tree: Any) -> Any:
 
     Returns:
       For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
+      All of a model without a head is backbone.
 
     Raises:
       ValueError: The tree has no `head`, or nothing else.
     """
     if isinstance(tree, nnx.Module):
+        headless = getattr(tree, HEAD, ...) is None
         tree = nnx.as_pure(nnx.state(tree, nnx.Param))
+        if headless:
+            return jax.tree.map(lambda _: True, tree)
     mask = jax.tree.map_with_path(lambda path, _: not _of_head(path), tree)
     if len(set(jax.tree.leaves(mask))) < 2:
         raise ValueError(

@@ -7,22 +7,30 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from optax_dtnh.models._activations import ACTIVATIONS
 from optax_dtnh.models._layers import LayerNorm, check_images, result
 
-HEAD_WIDTH = 64  # of every published size; a checkpoint's shapes do not tell it
+HEAD_WIDTH = 64  # of most published sizes
+# Heads of the published sizes, by the width of tokens and of the layer inside a block. No shape in
+# a checkpoint tells them. From timm's vision_transformer.py and torchvision's.
+PUBLISHED_HEADS = {
+    **{(64 * n, 256 * n): n for n in (3, 4, 5, 6, 8, 10, 12, 16)},
+    (896, 2304): 14,
+    **{(1152, 4304): 16, (1280, 5120): 16, (1408, 6144): 16, (1664, 8192): 16},
+}
 
 
 class Attention(nnx.Module):
     """Self-attention, its three projections in one matrix as in torch."""
 
-    def __init__(self, width: int, **options):
+    def __init__(self, width: int, heads: int, **options):
         self.qkv = nnx.Linear(width, 3 * width, **options)
         self.out = nnx.Linear(width, width, **options)
-        self.heads = width // HEAD_WIDTH
+        self.heads = heads
 
     def __call__(self, x: jax.Array) -> jax.Array:
         q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
-        by_head = (*x.shape[:2], self.heads, HEAD_WIDTH)
+        by_head = (*x.shape[:2], self.heads, -1)
         mixed = jax.nn.dot_product_attention(*(a.reshape(by_head) for a in (q, k, v)))
         return self.out(mixed.reshape(x.shape))
 
@@ -30,16 +38,19 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """Attention and a two-layer network, each on normalized tokens and added to them."""
 
-    def __init__(self, width: int, epsilon: float, **options):
+    def __init__(
+        self, width: int, heads: int, hidden: int, activation: str, epsilon: float, **options
+    ):
         self.norm1 = LayerNorm(width, epsilon, rngs=options["rngs"])
-        self.attention = Attention(width, **options)
+        self.attention = Attention(width, heads, **options)
         self.norm2 = LayerNorm(width, epsilon, rngs=options["rngs"])
-        self.linear1 = nnx.Linear(width, 4 * width, **options)
-        self.linear2 = nnx.Linear(4 * width, width, **options)
+        self.linear1 = nnx.Linear(width, hidden, **options)
+        self.linear2 = nnx.Linear(hidden, width, **options)
+        self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x + self.attention(self.norm1(x))
-        hidden = nnx.gelu(self.linear1(self.norm2(x)), approximate=False)
+        hidden = ACTIVATIONS[self.activation](self.linear1(self.norm2(x)))
         return x + self.linear2(hidden)
 
 
@@ -50,7 +61,8 @@ class ViT(nnx.Module):
     width] after each block, `block1` to `block12`, the class token first. It has no dropout and no
     running statistics, so training and evaluation mode are the same.
 
-    `vit_tiny`, `vit_small` and `vit_base` are this class with widths of 192, 384 and 768.
+    `vit_tiny`, `vit_small`, `vit_base`, `vit_large` and `vit_huge` are this class with widths of
+    192, 384, 768, 1024 and 1280, the last two with 24 and 32 blocks.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -63,11 +75,17 @@ class ViT(nnx.Module):
       ((2, 10), (2, 197, 192))
 
     Args:
-      width: Width of the tokens, a multiple of 64, the width of an attention head.
+      width: Width of the tokens.
       blocks: Number of blocks.
+      heads: Number of attention heads, a divisor of `width`. None is that of the published size;
+        for other sizes, heads are 64 wide.
+      hidden: Width of the layer inside a block; None is `4 * width`.
+      activation: Activation inside a block, as transformers and timm name it: `gelu` (exact),
+        `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast` or `gelu_tanh` (by tanh), `quick_gelu`,
+        `relu`, `silu` or `swish`.
       image_size: Height and width of the images, a multiple of `patch_size`.
       patch_size: Height and width of a patch.
-      classes: Number of logits.
+      classes: Number of logits. With 0 there is no head: the logits are the normalized class token.
       epsilon: Epsilon of the layer normalization: 1e-6 in torchvision and timm, 1e-12 in Hugging
         Face.
       dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
@@ -75,7 +93,8 @@ class ViT(nnx.Module):
       rngs: Random keys for the initial parameters.
 
     Raises:
-      ValueError: `width` is not a multiple of 64, or `image_size` not of `patch_size`.
+      ValueError: `heads` does not divide `width`, `image_size` is no multiple of `patch_size`, or
+        `activation` is another one.
 
     Source: Dosovitskiy et al., [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929),
     2020; timm's models for the order of the layers.
@@ -86,6 +105,9 @@ class ViT(nnx.Module):
         width: int,
         *,
         blocks: int = 12,
+        heads: int | None = None,
+        hidden: int | None = None,
+        activation: str = "gelu",
         image_size: int = 224,
         patch_size: int = 16,
         classes: int = 1000,
@@ -93,8 +115,11 @@ class ViT(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        _check_multiple("width", width, HEAD_WIDTH)
-        _check_multiple("image_size", image_size, patch_size)
+        hidden = 4 * width if hidden is None else hidden
+        heads = _usual_heads(width, hidden) if heads is None else heads
+        _check_heads(heads, width)
+        check_image_size(image_size, patch_size)
+        _check_activation(activation)
         options = {"dtype": dtype, "rngs": rngs}
         patch = (patch_size, patch_size)
         self.patches = nnx.Conv(3, width, patch, strides=patch, padding="VALID", **options)
@@ -102,11 +127,17 @@ class ViT(nnx.Module):
         self.cls_token = nnx.Param(init(rngs.params(), (1, 1, width)))
         tokens = 1 + (image_size // patch_size) ** 2
         self.positions = nnx.Param(init(rngs.params(), (1, tokens, width)))
-        self.blocks = nnx.List(Block(width, epsilon, **options) for _ in range(blocks))
+        block = functools.partial(Block, width, heads, hidden, activation, epsilon, **options)
+        self.blocks = nnx.List(block() for _ in range(blocks))
         self.norm = LayerNorm(width, epsilon, rngs=rngs)
-        self.head = nnx.Linear(width, classes, **options)
+        self.head = nnx.data(nnx.Linear(width, classes, **options) if classes else None)
+        self.pooled_width = width
+        self.heads = heads
+        self.hidden = hidden
+        self.activation = activation
         self.image_size = image_size
         self.epsilon = epsilon
+        self.dtype = dtype
         self.frozen = False
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -118,20 +149,51 @@ class ViT(nnx.Module):
         features = {}
         for i, block in enumerate(self.blocks):
             x = features[f"block{i + 1}"] = block(x)
-        return result(self.frozen, self.head(self.norm(x[:, 0])), features)
+        pooled = self.norm(x[:, 0])
+        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
 
     def set_view(self, frozen: bool | None = None) -> None:
         """Set whether gradients stop here. `nnx.view` calls it."""
         self.frozen = self.frozen if frozen is None else frozen
 
 
-def _check_multiple(name: str, value: int, of: int) -> None:
-    if value < of or value % of:
+def _usual_heads(width: int, hidden: int) -> int:
+    if (width, hidden) not in PUBLISHED_HEADS and (width < HEAD_WIDTH or width % HEAD_WIDTH):
         raise ValueError(
-            f"`{name}` should be a multiple of {of}, got {value}. Pass one, such as {3 * of}."
+            f"`heads` should be given for width {width}, which is no multiple of {HEAD_WIDTH}, got "
+            "none. Pass a divisor of the width."
+        )
+    return PUBLISHED_HEADS.get((width, hidden), width // HEAD_WIDTH)
+
+
+def _check_heads(heads: int, width: int) -> None:
+    if heads < 1 or width % heads:
+        raise ValueError(
+            f"`heads` should be a divisor of the width {width}, got {heads}. Pass the number of "
+            "attention heads that the network's authors state."
+        )
+
+
+def check_image_size(image_size: int, patch_size: int) -> None:
+    """Raise unless the images have a whole number of patches along each side."""
+    if image_size < patch_size or image_size % patch_size:
+        below = max(image_size // patch_size, 1) * patch_size
+        raise ValueError(
+            f"`image_size` should be a multiple of {patch_size}, the size of a patch, got "
+            f"{image_size}. Pass {below} or {below + patch_size}."
+        )
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"`activation` should be one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}. "
+            "Take a network with one of these."
         )
 
 
 vit_tiny = functools.partial(ViT, 192)
 vit_small = functools.partial(ViT, 384)
 vit_base = functools.partial(ViT, 768)
+vit_large = functools.partial(ViT, 1024, blocks=24)
+vit_huge = functools.partial(ViT, 1280, blocks=32, patch_size=14)

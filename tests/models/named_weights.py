@@ -1,14 +1,16 @@
 """Small models with weights from a seed, and their tensors under the names of a family."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from optax_dtnh.models import Basic, ResNet, ViT
+from optax_dtnh.models import Basic, CheckpointError, ResNet, ViT
 from optax_dtnh.models._names import HUGGING_FACE_RESNET, TORCHVISION_RESNET, names_of
 
 
@@ -26,9 +28,12 @@ def small(scheme, block=Basic):
     """A model with two blocks in a row, statistics included, with distinct values everywhere."""
     graph, state = abstract(scheme in (TORCHVISION_RESNET, HUGGING_FACE_RESNET), block)
     rng = np.random.default_rng(0)
-    return nnx.merge(
-        graph, jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape), x.dtype), state)
-    )
+
+    def drawn(path, x):
+        array = rng.standard_normal(x.shape)
+        return jnp.asarray(abs(array) if "'var'" in jax.tree_util.keystr(path) else array, x.dtype)
+
+    return nnx.merge(graph, jax.tree.map_with_path(drawn, state))
 
 
 def in_torch_layout(path, array):
@@ -55,7 +60,28 @@ def as_checkpoint(scheme, model):
     return tensors | dict.fromkeys(counters, np.array(7, "int64"))
 
 
-def saved(tensors, folder, metadata=None):
+ONE_HEAD = {"attention_heads": "1"}  # 64 is no published width
+
+
+def saved(tensors, folder, metadata=ONE_HEAD):
     path = folder / "weights.safetensors"
     save_file(tensors, path, metadata)
     return path
+
+
+HEADS = ("fc.", "classifier.", "head.", "heads.")
+
+
+def tensors_of(scheme):
+    return as_checkpoint(scheme, small(scheme))
+
+
+def headless(tensors):
+    return {name: x for name, x in tensors.items() if not name.startswith(HEADS)}
+
+
+def refused(message, call):
+    """The call is refused by an error of ours, which says what to do."""
+    with pytest.raises(CheckpointError, match=message) as raised:
+        call()
+    assert re.fullmatch(r"`\w+` should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import struct
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "complex64", "bool", "int64", "uint8"]
@@ -43,7 +45,7 @@ def refused(path, **options):
     """Return the one error that opening or reading the file ends in; it names the file."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
         open_checkpoint(path, **options).read()
-    assert type(raised.value) is ValueError
+    assert type(raised.value) is CheckpointError
     assert re.fullmatch(
         r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\.", str(raised.value)
     )
@@ -116,9 +118,11 @@ def test_the_name_of_a_repository_without_its_prefix_is_answered_with_the_form(n
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "folder"])
-def test_a_folder_is_named(name, tmp_path):
+def test_a_folder_or_a_pipe_is_named_and_never_opened(name, tmp_path):
     (tmp_path / name).mkdir()
     assert "got the folder" in str(refused(tmp_path / name))
+    os.mkfifo(tmp_path / name / "pipe.pth")
+    assert "got the pipe, socket or device" in str(refused(tmp_path / name / "pipe.pth"))
 
 
 @pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
@@ -237,5 +241,5 @@ def test_without_torch_a_file_of_torch_is_answered_with_how_to_convert_it(
     path.write_bytes(b"PK\3\4 and so on")
     error = refused(path)
     assert str(error).startswith(f"torch is not installed, so {path} cannot be read.")
-    assert "safetensors.torch.save_file(torch.load(" in str(error)
+    assert "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in" in str(error)
     assert isinstance(error.__cause__, ImportError)

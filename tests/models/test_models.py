@@ -17,6 +17,8 @@ from optax_dtnh.models import (
     resnet101,
     resnet152,
     vit_base,
+    vit_huge,
+    vit_large,
     vit_small,
     vit_tiny,
 )
@@ -45,6 +47,8 @@ SIZES = {
     vit_tiny: 5_717_416,
     vit_small: 22_050_664,
     vit_base: 86_567_656,
+    vit_large: 304_326_632,
+    vit_huge: 632_045_800,
 }
 
 
@@ -75,6 +79,7 @@ def test_a_transformer_returns_the_tokens_of_every_block_by_name():
     model = nnx.eval_shape(lambda: vit_small(image_size=32, classes=5, rngs=OneKey()))
     logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 32, 32, 3)))
     assert logits.shape == (2, 5)
+    assert model.epsilon == 1e-6
     assert {name: x.shape for name, x in features.items()} == {
         f"block{i}": (2, 5, 384) for i in range(1, 13)
     }
@@ -144,9 +149,12 @@ def test_images_that_do_not_fit_are_refused(kind, shape, dtype, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 96}, "`width` should be a multiple of 64, got 96. Pass one, such as 192"),
-        ({"width": 0}, "`width` should be a multiple of 64, got 0"),
-        ({"width": 64, "image_size": 40}, "`image_size` should be a multiple of 16, got 40"),
+        ({"width": 100, "heads": 3}, "`heads` should be a divisor of the width 100, got 3. Pass"),
+        ({"width": 96}, "`heads` should be given for width 96, which is no multiple of 64, got no"),
+        ({"width": 0}, "`heads` should be given for width 0"),
+        ({"width": 64, "image_size": 40}, "multiple of 16, .* of a patch, got 40. Pass 32 or 48."),
+        ({"width": 64, "image_size": 8}, "multiple of 16, .* of a patch, got 8. Pass 16 or 32."),
+        ({"width": 64, "activation": "mish"}, "`activation` should be one of gelu, .*got 'mish'"),
     ],
 )
 def test_sizes_that_no_transformer_has_are_refused(options, message):

@@ -8,6 +8,8 @@ NETWORKS = "tests/models/test_models.py"
 TRANSFER = "tests/models/test_model_transfer.py"
 PRETRAINED = "tests/models/test_pretrained.py"
 REFUSED = "tests/models/test_refused_checkpoints.py"
+ODD = "tests/models/test_odd_checkpoints.py"
+TOLD = "tests/models/test_told_facts.py"
 FILES = "tests/models/test_checkpoint_files.py"
 HUB = "tests/models/test_hub.py"
 FACTS = "tests/models/test_facts.py"
@@ -38,10 +40,11 @@ MUTANTS = [
         GOLDENS,
     ),
     Mutant(MODELS + "_resnet.py", "2 if i and not j else 1", "1 if i and not j else 1", GOLDENS),
-    Mutant(MODELS + "_vit.py", "approximate=False", "approximate=True", GOLDENS),
-    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
+    Mutant(MODELS + "_activations.py", "approximate=False", "approximate=True", GOLDENS),
+    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", NETWORKS),
+    Mutant(MODELS + "_names.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
     # The transfer
-    Mutant(MODELS + "_transfer.py", "arrays=True)\n    old", "arrays=False)\n    old", TRANSFER),
+    Mutant(MODELS + "_transfer.py", "arrays=True)\n    copy", "arrays=False)\n    copy", TRANSFER),
     Mutant(MODELS + "_transfer.py", "    copy.frozen = False\n", "", TRANSFER),
     Mutant(MODELS + "_transfer.py", "not _of_head(path)", "not _of_head(path[1:])", TRANSFER),
     Mutant(
@@ -64,23 +67,21 @@ MUTANTS = [
         PRETRAINED,
     ),
     Mutant(MODELS + "_names.py", 'TV_BLOCK + "mlp.3."', 'TV_BLOCK + "mlp.2."', PRETRAINED),
-    Mutant(MODELS + "_names.py", 'options={"epsilon": 1e-12}', "options={}", PRETRAINED),
-    Mutant(MODELS + "_pretrained.py", " - scheme.excused", "", REFUSED),
+    Mutant(MODELS + "_names.py", "epsilon=1e-12", "epsilon=1e-6", PRETRAINED),
+    Mutant(MODELS + "_agreement.py", " - excused", "", ODD),
     Mutant(
-        MODELS + "_pretrained.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
+        MODELS + "_agreement.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
     ),
-    Mutant(
-        MODELS + "_pretrained.py",
-        "{name: arrays[name] for ours in names.values() for name in ours}",
-        "{}",
-        REFUSED,
-    ),
-    Mutant(
-        MODELS + "_saving.py",
-        "        metadata[EPSILON] = repr(model.epsilon)\n",
-        "        pass\n",
-        PRETRAINED,
-    ),
+    Mutant(MODELS + "_pretrained.py", "check_finite(file.path, arrays)", "pass", REFUSED),
+    Mutant(MODELS + "_pretrained.py", "agreement.check_variances(file, arrays)", "pass", REFUSED),
+    Mutant(MODELS + "_vit.py", "(1152, 4304): 16", "(1152, 4304): 18", TOLD),
+    Mutant(MODELS + "_settled.py", "**said, **_own(file)", "**_own(file), **said", TOLD),
+    Mutant(MODELS + "_agreement.py", "FOREIGN[type(model)]", "()", TOLD),
+    Mutant(MODELS + "_agreement.py", "        if said != size", "        if False", TOLD),
+    Mutant(MODELS + "_recognition.py", "len(found) > 1", "len(found) > 2", ODD),
+    Mutant(MODELS + "_positions.py", "np.clip(below + tap, 0", "np.clip(below + tap, 1", ODD),
+    Mutant(MODELS + "_positions.py", '"cubic", antialias', '"linear", antialias', ODD),
+    Mutant(MODELS + "_saving.py", "        metadata |= {", "        _ = {", PRETRAINED),
     Mutant(MODELS + "_checkpoint.py", "digest != sha256.lower()", "digest != sha256", FILES),
     Mutant(
         MODELS + "_checkpoint.py",

@@ -16,7 +16,7 @@ from optax_dtnh.models import ViT
 @pytest.fixture
 def vit():
     """A small network of transformers."""
-    build = functools.partial(ViT, 128, blocks=2, image_size=48)
+    build = functools.partial(ViT, 192, blocks=2, image_size=48)
     return seeded_pair(LIBRARIES["Hugging Face ViT"], build).reference.net
 
 
@@ -35,9 +35,17 @@ def test_a_file_is_compared(vit, tmp_path):
 
 
 def test_what_the_configuration_beside_a_file_asks_for_counts(vit, tmp_path):
-    vit.config.hidden_act = "gelu_new"  # the tanh form
+    vit.config.hidden_act, vit.config.layer_norm_eps = "quick_gelu", 1e-3
+    vit.config.num_attention_heads = 6
     vit.save_pretrained(tmp_path)
-    assert compared(tmp_path / "model.safetensors", tmp_path / "out")[0] == 1
+    assert compared(tmp_path / "model.safetensors", tmp_path / "out")[0] == 0
+
+
+def test_a_file_without_a_head_is_refused(vit, tmp_path, capsys):
+    vit.vit.save_pretrained(tmp_path)
+    with pytest.raises(SystemExit):
+        compared(tmp_path / "model.safetensors", tmp_path / "out")
+    assert "`--source` should hold a network with a head, got" in capsys.readouterr().err
 
 
 def test_a_file_of_torch_is_compared_without_its_configuration(vit, tmp_path):

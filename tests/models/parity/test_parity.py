@@ -45,7 +45,10 @@ NETWORKS = {
     ),
     "bottleneck, timm": ("timm ResNet", functools.partial(ResNet, DEPTHS, Bottleneck)),
     **{
-        library: (library, functools.partial(ViT, 128, blocks=2, image_size=48))
+        library: (
+            library,
+            functools.partial(ViT, 128, heads=4, hidden=320, blocks=2, image_size=48),
+        )
         for library in ("torchvision ViT", "timm ViT", "Hugging Face ViT")
     },
 }

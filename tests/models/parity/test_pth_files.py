@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._checkpoint import open_checkpoint
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
@@ -24,7 +25,7 @@ def refused(path):
     """Return the one error that the file ends in; it names the file."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
         open_checkpoint(path)
-    assert type(raised.value) is ValueError
+    assert type(raised.value) is CheckpointError
     assert re.fullmatch(r"`source` should .+, got .+\. .+\.", str(raised.value))
     assert "weights_only" not in str(raised.value)  # torch's own text: set it to False
     return raised.value

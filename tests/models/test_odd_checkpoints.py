@@ -1,0 +1,166 @@
+"""Checkpoints as people have them: prefixes, no head, another resolution. Right, or refused."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from optax_dtnh.models import (
+    CheckpointError,
+    backbone_mask,
+    load_pretrained,
+    replace_head,
+    save_pretrained,
+    teacher_view,
+)
+from optax_dtnh.models._names import (
+    HUGGING_FACE_VIT,
+    SCHEMES,
+    TIMM_VIT,
+    TORCHVISION_RESNET,
+    TORCHVISION_VIT,
+)
+from optax_dtnh.models._pretrained import load
+from tests.core.helpers import assert_equal
+from tests.models.named_weights import HEADS, headless, refused, saved, small, tensors_of
+from tests.models.small_models import build, images, run
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+PREFIXES = ["module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder_q.", "{0}%s.\\1."]
+NESTED = ["module.encoder_q.", "_orig_mod.module.", "model.backbone.", "a.b.c.d."]
+
+
+def prefixed(tensors, prefix):
+    return {prefix + name: x for name, x in tensors.items()}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES + NESTED)
+def test_what_stands_before_every_name_is_recognized(prefix, tmp_path):
+    for scheme in SCHEMES[:: 1 if prefix == "module." else 2]:
+        found = load_pretrained(saved(prefixed(tensors_of(scheme), prefix), tmp_path))
+        assert_equal(nnx.state(found), nnx.state(small(scheme)))
+
+
+@pytest.mark.parametrize(("one", "two"), [("student.", "teacher."), ("", "ema."), ("a.q.", "a.k.")])
+def test_two_networks_are_refused_unless_one_is_ignored(one, two, tmp_path):
+    both = [prefixed(tensors_of(TIMM_VIT), prefix) for prefix in (one, two)]
+    path = saved(both[0] | both[1], tmp_path)
+    message = f"one network, got .* with 2: ({one}patch_embed.*{two}patch_embed|{two}.*{one})"
+    refused(message, lambda: load_pretrained(path))
+    load_pretrained(path, ignore=both[1])
+
+
+def test_what_is_outside_the_prefix_is_unexpected(tmp_path):
+    tensors = prefixed(tensors_of(TIMM_VIT), "backbone.") | {"projector.weight": np.ones(2, "f")}
+    path = saved(tensors, tmp_path)
+    refused("1 unexpected: projector.weight", lambda: load_pretrained(path))
+    load_pretrained(path, ignore=["projector.weight"])
+
+
+# --- backbones
+
+
+@every_scheme
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme, prefix, tmp_path):
+    model, path = small(scheme), tmp_path / "model.safetensors"
+    bare = {
+        prefix + n.removeprefix(scheme.stem): x for n, x in headless(tensors_of(scheme)).items()
+    }
+    if scheme is HUGGING_FACE_VIT:
+        bare[prefix + "pooler.dense.bias"] = np.ones(2, "f")
+    found = load_pretrained(saved(bare, tmp_path))
+    assert found.head is None
+    pooled, _ = run(teacher_view(found), images())
+    expected, _ = run(teacher_view(model), images())
+    np.testing.assert_allclose(model.head(pooled), expected, rtol=1e-4, atol=1e-4)
+    assert all(jax.tree.leaves(backbone_mask(found)))
+    assert replace_head(found, 5, rngs=nnx.Rngs(0)).head.kernel.shape == (pooled.shape[1], 5)
+    save_pretrained(found, path)
+    again = load_pretrained(path)
+    assert again.head is None
+    assert_equal(nnx.state(again), nnx.state(found))
+
+
+@every_scheme
+def test_half_a_head_is_a_missing_half(scheme, tmp_path):
+    tensors = tensors_of(scheme)
+    (bias,) = (name for name in tensors if name.startswith(HEADS) and name.endswith("bias"))
+    path = saved({name: x for name, x in tensors.items() if name != bias}, tmp_path)
+    refused(f"1 missing: {bias}", lambda: load_pretrained(path))
+
+
+# --- positions and resolution
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 9])
+def test_positions_that_are_no_square_and_a_class_token_are_refused(count, tmp_path):
+    tensors = tensors_of(TIMM_VIT) | {"pos_embed": np.ones((1, count, 64), "f")}
+    message = rf"a class token and a square of patches, got pos_embed \[1, {count}, 64\] in"
+    refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
+
+
+@pytest.mark.parametrize("scheme", [TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT])
+def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, tmp_path):
+    path = saved(tensors_of(scheme), tmp_path)
+    before, (after, _, facts) = load(path), load(path, image_size=64)
+    assert facts["image_size"] == (64, "--image-size")
+    assert before.facts["image_size"].value == before.model.image_size == 32
+    old, new = before.model.positions[...], after.positions[...]
+    assert_equal(load(path, image_size=32).model.positions[...], old)
+    assert new.shape == (1, 17, 64)
+    assert_equal(new[:, 0], old[:, 0])
+    assert run(after, images(side=64))[0].shape == (4, 3)
+    after.positions.set_value(old)
+    assert_equal(nnx.state(after), nnx.state(before.model))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "second"),
+    [(TIMM_VIT, -3 / 34, 0.2265625 / 1.09375), (HUGGING_FACE_VIT, -0.10546875, 0.2265625)],
+)
+def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, second):
+    """From 0 and 1 to four: by hand, border left out (timm) or repeated (transformers)."""
+    grid = np.array([9, 0, 0, 1, 1], "f")[None, :, None]
+    found = scheme.resize(grid, 4)[0, :, 0]
+    rows = found[1:].reshape(4, 4)
+    np.testing.assert_allclose(rows[:, 1], [first, second, 1 - second, 1 - first], rtol=1e-5)
+    np.testing.assert_allclose(rows, rows[:, :1].repeat(4, 1), atol=1e-6)
+    assert found[0] == 9
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [(40, "32 or 48"), (8, "16 or 32"), (0, "16 or 32"), (-32, "16 or 32")]
+)
+def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
+    path = saved(tensors_of(TIMM_VIT), tmp_path)
+    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}."
+    refused(message, lambda: load_pretrained(path, image_size=size))
+
+
+def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
+    resnet = saved(tensors_of(TORCHVISION_RESNET), tmp_path)
+    assert load(resnet, image_size=40).facts == {"image_size": (40, "--image-size")}
+    refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
+
+
+# --- where nothing can be written
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("new/m.safetensors", FileNotFoundError, "no folder .*new, so m.safetensors cannot"),
+        ("file/m.safetensors", FileNotFoundError, "no folder .*file, so m.safetensors cannot"),
+        ("folder.safetensors", CheckpointError, "`path` should be a file, got the folder"),
+        ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
+        ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth"),
+    ],
+)
+def test_a_path_that_cannot_be_written_to_leaves_nothing(name, error, message, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(error, match=message):
+        save_pretrained(build("basic"), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.safetensors"]
