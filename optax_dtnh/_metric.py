@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from optax_dtnh._checks import check_positive
 from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import direction
+from optax_dtnh._rules import direction, weighted
 from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
 from optax_dtnh._transform import as_rule, conflict_free
@@ -74,6 +74,7 @@ def scale_by_adam_dtnh(
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With
       `optax.inject_hyperparams`, pass `static_args=("mu_dtype", "mask", "rule", "labels")`.
+      Strict dtype promotion is an error of Optax's Adam, and so of this.
 
     Raises:
       ValueError: `bound` is not a finite number > 0; and as `dtnh`.
@@ -94,11 +95,11 @@ def scale_by_adam_dtnh(
         moments = cast(optax.ScaleByAdamState, state.inner)
         p = _capped_p(mask_out(in_mask(g), moments.nu), moments.count, b2, eps, eps_root, bound)
         # "On the left": what `p` multiplies differs between the products.
-        left = tuple(jax.tree.map(lambda p, x: p * widen(x), p, tree) for tree in (r, m))
+        left = tuple(jax.tree.map(lambda p, x: weighted(p, widen(x)), p, tree) for tree in (r, m))
         keep, c, conflict = decide(rule, left, r, m, groups)
 
         def add(keep, c, u, r, m, p):
-            return u + p * (lam * direction(keep, c, r, m))
+            return u + p * weighted(lam, direction(keep, c, r, m))
 
         return combine(add, keep, c, u, r, m, p), state._replace(conflict=conflict)
 
