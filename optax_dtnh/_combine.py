@@ -49,9 +49,10 @@ def _decide_once(
     rule: Rule, left_r: list, left_m: list, r: list, m: list
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     parts = parts_of(left_r, left_m, r, m)
-    dot, ref_sq = inner_product(left_r, m, parts), inner_product(left_m, m, parts)
+    products = ((left_r, m), (left_m, m), (left_r, r))
+    dot, ref_sq, reg_sq = widen_all(*(inner_product(x, y, parts) for x, y in products))
     nonzero = ref_sq != 0
-    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(left_r, r, parts))
+    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, reg_sq)
     # "End in a division", `keep` here and `c` below; `s` for "read before donated".
     s = jax.lax.stop_gradient(jnp.maximum(jnp.abs(dot), 1.0))
     keep = jnp.asarray(keep, s.dtype) * s / s

@@ -241,19 +241,38 @@ def environment() -> dict[str, Any]:
 
 
 def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
-    """Draw loss and accuracy over the steps, and the conflict where there is a regularizer."""
+    """Draw loss and accuracy over the steps, with penalty and conflict of a regularizer."""
     from matplotlib.figure import Figure
 
     curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
     figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        steps, values = [x["step"] for x in log], [x[name] for x in log]
-        marker = "o" if len(steps) < 30 else ""
-        axes.plot(steps, values, color="#0072B2", marker=marker, markersize=3)
+        _curve(axes, log, name, "#0072B2", "loss")
         axes.set_xlabel("step")
         axes.set_title(label, fontsize=10)
-        axes.set_ylim(*((0, None) if name == "loss" else (-0.03, 1.03)))
+        axes.set_ylim(-0.03, 1.03)
+        if name == "loss":
+            _scale(axes, log)
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+
+
+def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:
+    marker = "o" if len(log) < 30 else ""
+    steps, values = [x["step"] for x in log], [x[name] for x in log]
+    axes.plot(steps, values, color=color, marker=marker, markersize=3, label=label)
+
+
+def _scale(axes: Any, log: list[dict[str, Any]]) -> None:
+    """Add the penalty, and make the axis logarithmic where the loss would be a flat line."""
+    penalties = [x["penalty"] for x in log if x.get("penalty") is not None]
+    if len(penalties) == len(log):
+        _curve(axes, log, "penalty", "#D55E00", "weight * regularizer")
+        axes.legend(fontsize=8, frameon=False)
+    if max(penalties, default=0.0) > 10 * max(x["loss"] for x in log):
+        axes.set_yscale("log")
+    axes.autoscale(axis="y")
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(0, None)

@@ -106,6 +106,7 @@ def open_run(settings: Settings, out: Path) -> Run:
         sizes = {"image_size": settings.image_size, "resize": settings.resize}
         preprocessing = preprocessing_of(path, **sizes)
     _check_size(source, preprocessing)
+    step.check_batch(settings, source, preprocessing.image_size)
     data = open_data(
         settings.data,
         train_per_class=settings.train_per_class,
@@ -170,11 +171,13 @@ def _claimed(run: Run) -> Iterator[None]:
 def _announce(run: Run) -> None:
     if processes.is_main():
         data = run.data
+        weight = run.settings.weight
+        weighted = "" if weight is None else f" at weight {weight:g}"
         left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
         print(
-            f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
-            f"of {len(data.classes)} classes ({listed(data.classes)}){left_out}; {run.mesh.size} x "
-            f"{jax.devices()[0].device_kind}",
+            f"{run.settings.method}{weighted}: {len(data.train)} training and {len(data.test)} "
+            f"test images of {len(data.classes)} classes ({listed(data.classes)}){left_out}; "
+            f"{run.mesh.size} x {jax.devices()[0].device_kind}",
             flush=True,
         )
 
@@ -291,7 +294,7 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
                 jax.block_until_ready(stop)
                 progress.start(done)  # without the compilation
             if done % settings.log_every == 0 or last:
-                progress.add(done, jax.device_get(state.sums))
+                progress.add(done, jax.device_get(state.sums), state)
                 # A copy: the sums are donated with the state.
                 state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
             if done % settings.save_every == 0 or last or stopping:

@@ -17,7 +17,7 @@ from flax import nnx
 
 from optax_dtnh.finetune import evaluate, train
 from optax_dtnh.finetune.dataset import open_data
-from optax_dtnh.finetune.settings import METHODS, PUBLISHED_WEIGHTS
+from optax_dtnh.finetune.settings import METHODS, DEFAULT_WEIGHTS
 from optax_dtnh.models import ViT, save_pretrained
 from tests.finetune.runs import (
     ROOT,
@@ -163,7 +163,7 @@ def test_every_method_runs(finished, method):
 
 
 @slow
-@pytest.mark.parametrize("name", PUBLISHED_WEIGHTS)
+@pytest.mark.parametrize("name", DEFAULT_WEIGHTS)
 def test_dtnh_changes_the_weights_where_gradients_conflict(finished, name):
     plain, protected = finished(name), finished(name + "+dtnh")
     assert summary_of(plain)["conflict"] > 0

@@ -38,7 +38,12 @@ MUTANTS = [
         "rule(jnp.where(nonzero, dot, 0.0), 1.0,",
         RULES,
     ),
-    Mutant("optax_dtnh/_combine.py", "keep = keep * s / s", "keep = s * 0 + 1", RULES),
+    Mutant(
+        "optax_dtnh/_combine.py",
+        "keep = jnp.asarray(keep, s.dtype) * s / s",
+        "keep = s * 0 + 1",
+        RULES,
+    ),
     Mutant("optax_dtnh/_combine.py", "jnp.where(nonzero, ref_sq, 1.0)", "ref_sq + 1e-8", RULES),
     Mutant("optax_dtnh/_combine.py", "and along == 0", "and along != 0", RULES),
     Mutant("optax_dtnh/_combine.py", "nonzero = ref_sq != 0", "nonzero = ref_sq > 1e-12", RULES),
