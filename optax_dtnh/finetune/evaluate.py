@@ -100,20 +100,33 @@ def in_words(accuracy: float, images: int) -> str:
 
 def _read(out: Path) -> Trained:
     for name in (run_folder.SETTINGS, run_folder.SUMMARY):
-        if not (out / name).is_file():
+        with run_folder.reading(out, name):
+            there = (out / name).is_file()
+        if not there:
             raise UsageError(
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
                 "Name another one, or repeat the run's own command to finish it."
             )
-    return read_model(out, json.loads((out / run_folder.SETTINGS).read_text())["settings"])
+    return read_model(out, run_folder.recorded_settings(out))
 
 
 def read_model(out: Path, settings: dict[str, Any]) -> Trained:
     """Return the model in `out`, that of a run with these settings."""
-    classes = tuple(json.loads((out / LABELS).read_text()))
-    model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    with run_folder.reading(out, MODEL):
+        model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    with run_folder.reading(out, LABELS):
+        classes = _labels((out / LABELS).read_text(encoding="utf-8"), model.head.out_features)
+    with run_folder.reading(out, PREPROCESSING):
+        how = preprocessing_of(out)
     model.eval()
-    return Trained(model, classes, preprocessing_of(out), settings)
+    return Trained(model, classes, how, settings)
+
+
+def _labels(text: str, count: int) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not (isinstance(names, list) and len(names) == count):
+        raise ValueError(f"not a list of {count} names, as the model has outputs")
+    return tuple(map(str, names))
 
 
 def accuracy(trained: Trained, source: Source) -> float:

@@ -58,7 +58,8 @@ def check(encoded: bytes) -> None:
 def reason(error: Exception, name: str) -> str:
     """Return in one line why an image cannot be read, with its file name for PIL's `BytesIO`."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"<_io\.BytesIO object at \w+>", repr(Path(name).name), text)
+    # A function, because a replacement string would be a template: a name may hold backslashes.
+    return re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(Path(name).name), text)
 
 
 def evaluation_image(encoded: bytes, preprocessing: Preprocessing) -> np.ndarray:

@@ -7,9 +7,10 @@ import fcntl
 import json
 import os
 import platform
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +48,26 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(out: Path, name: str) -> Iterator[None]:
+    """Raise a `UsageError` that names a file of the run which does not hold what was written.
+
+    Put it around the parsing of the file, and around nothing more.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ArgumentTypeError) as error:
+        raise UsageError(
+            f"`--out` should hold the {name} that a run has written, got a damaged one in '{out}' "
+            f"({_reason(error)}). Restore that file, or name another folder."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())[:200]
+
+
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write the file: it appears whole or not at all.
 
@@ -59,7 +80,10 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write the value as a JSON file, atomically."""
-    atomically(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
+    atomically(
+        path,
+        lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"),
+    )
 
 
 # --- whose the folder is
@@ -76,19 +100,15 @@ def check(out: Path, settings: Settings) -> dict[str, Any] | None:
     Raises:
       UsageError: `out` is no folder, or another run's, or holds something else.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
-    if not (out / SETTINGS).is_file():
-        _check_free(out)
-        return None
-    try:
-        recorded = json.loads((out / SETTINGS).read_text())
+    with writing(out / SETTINGS):  # a name that is too long, a folder that may not be listed
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
+        if not (out / SETTINGS).is_file():
+            _check_free(out)
+            return None
+    with reading(out, SETTINGS):
+        recorded = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         before, facts = dict(recorded["settings"]), dict(recorded["found"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"`--out` should hold the {SETTINGS} that a run has written, got a damaged one in "
-            f"'{out}'. Name another folder."
-        ) from error
     _check_same(out, "settings", _plain(asdict(settings)), before)
     return facts
 
@@ -190,25 +210,71 @@ def _short(value: Any) -> str:
 
 def append(path: Path, entry: dict[str, Any]) -> None:
     """Add a line to the log."""
-    with writing(path), path.open("a") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
     """Return the lines of the log, without one that a killed process has not finished."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    with reading(path.parent, path.name):
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+        return [_entry(line) for line in lines[:-1]]
+
+
+def _entry(line: str) -> dict[str, Any]:
+    entry = json.loads(line)
+    used = {name: entry[name] for name in (*CURVES, "images_per_second")}
+    return entry | used | {"step": int(entry["step"])}
 
 
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
     kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    atomically(path, lambda partial: partial.write_text("".join(kept)))
+    atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """Return the summary of a finished run."""
-    return json.loads((out / SUMMARY).read_text())
+    """Return the summary of a finished run.
+
+    Raises:
+      UsageError: It was edited, or is damaged.
+    """
+    with reading(out, SUMMARY):
+        found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        _check_type("test_accuracy", found["test_accuracy"], float)
+        _check_type("test_images", found["found"]["test_images"], int)
+        _check_type("data_sha256", found["found"]["data_sha256"], str)
+    return found
+
+
+def recorded_settings(out: Path) -> dict[str, Any]:
+    """Return the settings of the run in `out`; one that an older version lacks has its default.
+
+    Raises:
+      UsageError: They were edited, or are damaged.
+    """
+    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+    with reading(out, SETTINGS):
+        found = json.loads((out / SETTINGS).read_text(encoding="utf-8"))["settings"]
+        recorded = defaults | {name: found[name] for name in ("source", "data")} | found
+        for f in fields(Settings):
+            _check_type(f.name, recorded[f.name], f.type)
+            _check_value(f.metadata["argument"], recorded[f.name])
+    return recorded
+
+
+def _check_type(name: str, value: Any, kind: Any) -> None:
+    kinds = {tuple[str, ...]: (list, tuple), float: (float, int)}
+    if not isinstance(value, kinds.get(kind, kind)):
+        raise TypeError(f"{name} is {value!r:.60}")
+
+
+def _check_value(argument: dict[str, Any], value: Any) -> None:
+    """Raise unless the command line would take the value."""
+    if value is not None and "type" in argument:
+        argument["type"](str(value))
+    if value is not None and value not in argument.get("choices", (value,)):
+        raise ValueError(f"{value!r:.60} is not among {', '.join(argument['choices'])}")
 
 
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
