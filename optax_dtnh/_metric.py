@@ -74,7 +74,6 @@ def scale_by_adam_dtnh(
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With
       `optax.inject_hyperparams`, pass `static_args=("mu_dtype", "mask", "rule", "labels")`.
-      Strict dtype promotion is an error of Optax's Adam, and so of this.
 
     Raises:
       ValueError: `bound` is not a finite number > 0; and as `dtnh`.
@@ -88,6 +87,8 @@ def scale_by_adam_dtnh(
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, adam, in_mask, optax.identity(), labels)
 
+    # Optax's Adam raises a float to an int32 count, which strict promotion refuses.
+    @jax.numpy_dtype_promotion("standard")
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         g, r = as_pair(updates, reg_grads, params)
         u, m, lam, groups, state = prepare(g, state, params, extra_args)

@@ -7,7 +7,15 @@ import optax
 import pytest
 
 import optax_dtnh
-from optax_dtnh import GradientPair, add_l2_sp, apply_rule, cosine_similarity, dtnh, regularizers
+from optax_dtnh import (
+    GradientPair,
+    add_l2_sp,
+    apply_rule,
+    cosine_similarity,
+    dtnh,
+    regularizers,
+    scale_by_adam_dtnh,
+)
 from tests.core.helpers import assert_close, cast
 
 NUMBERS = {
@@ -29,7 +37,7 @@ def updates(tx, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
 def test_a_weight_and_a_temperature_have_any_dtype(number, dtype):
-    for factory in (dtnh, add_l2_sp):
+    for factory in (dtnh, add_l2_sp, scale_by_adam_dtnh):
         expected = updates(factory(float(number)), dtype)
         injected = optax.inject_hyperparams(dtnh)(number)
         with jax.numpy_dtype_promotion("strict"):
