@@ -50,7 +50,8 @@ def picture(page, name, options) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         frame = Path(folder) / "frame.html"
         frame.write_text(
-            FRAME.format(address=(SITE / page).as_uri(), width=width, height=options.height)
+            FRAME.format(address=(SITE / page).as_uri(), width=width, height=options.height),
+            encoding="utf-8",
         )
         size = f"--window-size={max(width, 500)},{options.height}"
         command = [*CHROMIUM, f"--user-data-dir={folder}/profile", size]
@@ -67,10 +68,17 @@ def measured(command, page, width, folder) -> int:
     script = """<script>addEventListener("load", () => setTimeout(() => {
       document.title = "width=" + document.documentElement.scrollWidth }, 300))</script></body>"""
     base = f'<head><base href="{(SITE / page).as_uri()}">'
-    text = (SITE / page).read_text().replace("<head>", base, 1).replace("</body>", script, 1)
-    probe.write_text(text)
+    text = (
+        (SITE / page)
+        .read_text(encoding="utf-8")
+        .replace("<head>", base, 1)
+        .replace("</body>", script, 1)
+    )
+    probe.write_text(text, encoding="utf-8")
     frame = folder / "outer.html"
-    frame.write_text(FRAME.format(address=probe.as_uri(), width=width, height=900) + REPORT)
+    frame.write_text(
+        FRAME.format(address=probe.as_uri(), width=width, height=900) + REPORT, encoding="utf-8"
+    )
     options = ["--allow-file-access-from-files", "--virtual-time-budget=4000", "--dump-dom"]
     done = subprocess.run(
         [*command, *options, frame.as_uri()], capture_output=True, text=True, check=True

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import check_floating, check_like, check_state
 from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import THESE_PARAMS, is_pair_of
-from optax_dtnh._rules import direction
+from optax_dtnh._rules import direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, mask_out, resolve_mask
-from optax_dtnh._sums import widen
+from optax_dtnh._sums import widen_all
 from optax_dtnh._transform import DTNHState, as_rule, conflict_free
 
 START = "Call `init` with these parameters and this `mask`, or restore the state saved then."
@@ -82,12 +82,14 @@ def add_l2_sp(
 
     Returns:
       A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`. With
-      `optax.inject_hyperparams`, pass `static_args=("mask", "rule", "labels")`.
+      `optax.inject_hyperparams`, pass
+      `static_args=("mask", "rule", "labels", "anchor_dtype")`.
 
     Raises:
       ValueError: `params` is missing; the updates are a pair; updates, parameters and anchor differ
         in structure or shape; a negative or non-finite `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type.
+      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type; a `state`
+        that was restored without its types, see [docs/checkpoints.md](checkpoints.md).
 
     Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
     Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the
@@ -119,16 +121,17 @@ def add_l2_sp(
                 "`updates` should be the gradient of the loss, got a pair. `add_l2_sp` forms its "
                 "own regularizer's; for an `inner` that takes one, pass `reg_grads=`."
             )
+        check_state(state, L2SPState)
         check_like("updates", updates, "params", params, THESE_PARAMS)
         w, w_s = mask_out(in_mask(params), params), state.anchor
         check_like("params", w, "anchor", w_s, START)
         u, m, lam, groups, after = prepare(updates, state.dtnh, params, extra_args)
-        r = jax.tree.map(lambda w, w_s: widen(w) - widen(w_s), w, w_s)
+        r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), w, w_s)
         keep, c, conflict = decide(rule, (r, m), r, m, groups)
 
         def add(keep, c, u, w, w_s, m):
             r = -(w_s - w)  # "spelled twice": the difference again, and never stored
-            return u + lam * direction(keep, c, r, m)
+            return u + weighted(lam, direction(keep, c, r, m))
 
         updates = combine(add, keep, c, u, w, w_s, m)
         return updates, L2SPState(w_s, after._replace(conflict=conflict))

@@ -51,6 +51,15 @@ def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraAr
     return optax.with_extra_args_support(tx)
 
 
+def check_state(state: Any, kind: type) -> None:
+    """Raise unless `state` is of the type that `init` returns, as after a typed restore."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"`state` should be the `{kind.__name__}` of `init`, got {described(state)}. Restore "
+            "a checkpoint into `jax.eval_shape(tx.init, params)`, which keeps the types."
+        )
+
+
 def check_floating(name: str, tree: Any, advice: str = SPLIT) -> None:
     """Raise unless every leaf of `tree` is a real floating-point array."""
     for path, leaf in tree_flatten_with_path(tree)[0]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._sums import inner_product, parts_of, quotient, widen
+from optax_dtnh._sums import inner_product, parts_of, quotient, wide_dtype, widen_all
 
 Scalar = jax.Array | float
 Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
@@ -49,15 +49,16 @@ def _decide_once(
     rule: Rule, left_r: list, left_m: list, r: list, m: list
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     parts = parts_of(left_r, left_m, r, m)
-    dot, ref_sq = inner_product(left_r, m, parts), inner_product(left_m, m, parts)
+    products = ((left_r, m), (left_m, m), (left_r, r))
+    dot, ref_sq, reg_sq = widen_all(*(inner_product(x, y, parts) for x, y in products))
     nonzero = ref_sq != 0
-    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, inner_product(left_r, r, parts))
+    keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, reg_sq)
     # "End in a division", `keep` here and `c` below; `s` for "read before donated".
     s = jax.lax.stop_gradient(jnp.maximum(jnp.abs(dot), 1.0))
-    keep = keep * s / s
+    keep = jnp.asarray(keep, s.dtype) * s / s
     if isinstance(along, (int, float)) and along == 0:  # "nothing taken away"
         return keep, None, dot < 0
-    return keep, quotient(widen(along), jnp.where(nonzero, ref_sq, 1.0)), dot < 0
+    return keep, quotient(*widen_all(along, jnp.where(nonzero, ref_sq, 1.0))), dot < 0
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:
@@ -69,7 +70,10 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
     def leaf(keep, c, u, *others):
         if _is_masked(keep):
             return u
-        return formula(keep, c, widen(u), *map(widen, others)).astype(jnp.result_type(u))
+        wide = wide_dtype(keep, u, *others)
+        keep, c = (None if x is None else jnp.asarray(x, wide) for x in (keep, c))
+        given = (jax.lax.convert_element_type(x, wide) for x in (u, *others))
+        return formula(keep, c, *given).astype(jnp.result_type(u))
 
     return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=_is_masked)
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._sums import inner_product, over_norms, parts_of
+from optax_dtnh._sums import inner_product, over_norms, parts_of, widen_all
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
@@ -36,7 +36,7 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
     check_floating("r", r)
     parts = parts_of(g, r)
     products = ((r, g), (g, g), (r, r))
-    return over_norms(*(inner_product(x, y, parts) for x, y in products))
+    return over_norms(*widen_all(*(inner_product(x, y, parts) for x, y in products)))
 
 
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:

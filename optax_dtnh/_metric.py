@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from optax_dtnh._checks import check_positive
 from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import direction
+from optax_dtnh._rules import direction, weighted
 from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
 from optax_dtnh._transform import as_rule, conflict_free
@@ -87,6 +87,8 @@ def scale_by_adam_dtnh(
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, adam, in_mask, optax.identity(), labels)
 
+    # Optax's Adam raises a float to an int32 count, which strict promotion refuses.
+    @jax.numpy_dtype_promotion("standard")
     def update(updates, state, params=None, *, reg_grads=None, **extra_args):
         g, r = as_pair(updates, reg_grads, params)
         u, m, lam, groups, state = prepare(g, state, params, extra_args)
@@ -94,11 +96,11 @@ def scale_by_adam_dtnh(
         moments = cast(optax.ScaleByAdamState, state.inner)
         p = _capped_p(mask_out(in_mask(g), moments.nu), moments.count, b2, eps, eps_root, bound)
         # "On the left": what `p` multiplies differs between the products.
-        left = tuple(jax.tree.map(lambda p, x: p * widen(x), p, tree) for tree in (r, m))
+        left = tuple(jax.tree.map(lambda p, x: weighted(p, widen(x)), p, tree) for tree in (r, m))
         keep, c, conflict = decide(rule, left, r, m, groups)
 
         def add(keep, c, u, r, m, p):
-            return u + p * (lam * direction(keep, c, r, m))
+            return u + p * weighted(lam, direction(keep, c, r, m))
 
         return combine(add, keep, c, u, r, m, p), state._replace(conflict=conflict)
 

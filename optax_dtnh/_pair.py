@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import optax
 
-from optax_dtnh._checks import as_transformation, check_like, described
+from optax_dtnh._checks import as_transformation, check_like, check_state, described
 
 AS_UPDATES = "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params)`"
 EITHER = f"""{AS_UPDATES} or `tx.update(loss_grads, state, params, reg_grads=reg_grads)`. A \
@@ -61,6 +61,7 @@ def transform_pair(
     Raises:
       ValueError: The updates are no pair, or `reg_grads=` is given. A transformation cannot change
         an extra argument, so only the pair works here.
+      TypeError: An argument is no transformation, or `state` was restored without its types.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 
@@ -73,6 +74,7 @@ def transform_pair(
                 "`reg_grads` should not be given to `transform_pair`, got some. It cannot change "
                 "an extra argument: pass `GradientPair(loss_grads, reg_grads)` as the updates."
             )
+        check_state(state, TransformPairState)
         g, r = as_pair(updates, None, params, f"{AS_UPDATES}.")
         g, loss_state = loss.update(g, state.loss, params, **extra_args)
         r, reg_state = reg.update(r, state.reg, params, **extra_args)

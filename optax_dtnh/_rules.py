@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_like
 from optax_dtnh._combine import Rule, Scalar, combine, decide
@@ -104,6 +105,11 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     check_floating("m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [range(len(jax.tree.leaves(r)))])
     return combine(direction, keep, c, r, m)
+
+
+def weighted(weight: ArrayLike, x: jax.Array) -> jax.Array:
+    """Return `weight * x` in the dtype of `x`, whatever that of the weight."""
+    return jnp.asarray(weight, x.dtype) * x
 
 
 def direction(keep: Scalar, c: Scalar | None, r: jax.Array, m: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 Axes = tuple[str, ...]
 
@@ -25,8 +25,9 @@ def inner_product(x: Any, y: Any, parts: Sequence[Axes] | None = None) -> jax.Ar
     terms = defaultdict(list)
     for (a, b), axes in zip(leaves, parts_of(x, y) if parts is None else parts, strict=True):
         # "Where it lies": vdot or ravel would gather sharded leaves.
-        terms[axes].append(jnp.sum(widen(a) * widen(b)))
-    total = _sum([_over_parts(_sum(t), axes) for axes, t in terms.items()])
+        a, b = widen_all(a, b)
+        terms[axes].append(jnp.sum(a * b))
+    total = sum_of([_over_parts(sum_of(t), axes) for axes, t in terms.items()])
     return total + (total - total)  # "no sign from an overflow": inf - inf is NaN
 
 
@@ -47,8 +48,17 @@ def size(tree: Any) -> float:
 
 def widen(x: ArrayLike) -> jax.Array:
     """Return `x` in float32, or in float64 if it is float64."""
-    wide = jnp.float64 if jnp.result_type(x) == jnp.float64 else jnp.float32
-    return jax.lax.convert_element_type(x, wide)
+    return jax.lax.convert_element_type(x, wide_dtype(x))
+
+
+def widen_all(*xs: ArrayLike) -> list[jax.Array]:
+    """Return all in float32, or in float64 if one is float64: strict promotion mixes nothing."""
+    return [jax.lax.convert_element_type(x, wide_dtype(*xs)) for x in xs]
+
+
+def wide_dtype(*xs: ArrayLike) -> DTypeLike:
+    """Return float64 if one of `xs` is float64, else float32."""
+    return jnp.float64 if any(jnp.result_type(x) == jnp.float64 for x in xs) else jnp.float32
 
 
 @jax.custom_jvp
@@ -83,9 +93,9 @@ def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
     return jax.lax.psum(s, axes) if axes else s
 
 
-def _sum(terms: Sequence[jax.Array]) -> jax.Array:
+def sum_of(terms: Sequence[jax.Array]) -> jax.Array:
     """Return the sum of scalars, "in pairs": one by one, rounding grows with the number."""
-    terms = [jnp.zeros([], jnp.float32), *terms]
+    terms = widen_all(jnp.zeros([], jnp.float32), *terms)
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]

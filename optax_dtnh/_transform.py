@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import as_transformation, check_floating, check_weight
+from optax_dtnh._checks import as_transformation, check_floating, check_state, check_weight
 from optax_dtnh._combine import Rule, combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import direction, truncate
+from optax_dtnh._rules import direction, truncate, weighted
 from optax_dtnh._select import (
     LEAVE_OUT,
     TreeOrFn,
@@ -98,7 +98,8 @@ def dtnh(
     Raises:
       ValueError: No pair and no `reg_grads`, or both; trees of different structure or shape; a
         negative or non-finite `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type.
+      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type; a `state`
+        that was restored without its types, see [docs/checkpoints.md](checkpoints.md).
 
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
@@ -113,7 +114,7 @@ def dtnh(
         keep, c, conflict = decide(rule, (r, m), r, m, groups)
 
         def add(keep, c, u, r, m):
-            return u + lam * direction(keep, c, r, m)
+            return u + weighted(lam, direction(keep, c, r, m))
 
         return combine(add, keep, c, u, r, m), state._replace(conflict=conflict)
 
@@ -155,6 +156,7 @@ def conflict_free(
         return DTNHState(inner.init(params), reference.init(params), zero, zero.astype(jnp.float32))
 
     def prepare(g, state, params, extra_args):
+        check_state(state, DTNHState)
         regularized = in_mask(g)
         check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
         u, inner_state = inner.update(g, state.inner, params, **extra_args)

@@ -143,6 +143,6 @@ def make_folder(parser: Parser, out: Path) -> None:
 
 def write(question: Question, results: Results, folder: Path) -> None:
     """Write the tables and the figure, named after the question."""
-    (folder / f"{question.name}.md").write_text(f"{question.text(results)}\n")
+    (folder / f"{question.name}.md").write_text(f"{question.text(results)}\n", encoding="utf-8")
     if question.draw:
         question.draw(results).savefig(folder / f"{question.name}.png", dpi=150)

@@ -27,10 +27,10 @@ MARKED = re.compile(r"<!--([\w.]+):(\w+)-->(.*?)<!--/-->", re.DOTALL)
 def main() -> int:
     """Rewrite every page that is out of date, and name it."""
     for page in pages(ROOT):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         new = filled(text)
         if new != text:
-            page.write_text(new)
+            page.write_text(new, encoding="utf-8")
             print(f"wrote {page.relative_to(ROOT)}")
     return 0
 

@@ -60,12 +60,12 @@ def values(
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write the results as JSON, one line for every entry of a list of records."""
     lines = ",\n".join(f" {json.dumps(key)}: {_value(value)}" for key, value in results.items())
-    path.write_text(f"{{\n{lines}\n}}\n")
+    path.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return the results written by `write`."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _version(package: str) -> str | None:

@@ -13,7 +13,7 @@ Images of 8 x 8 pixels are enlarged to 32, so that behind the stem and its pooli
 4, there is a position for each pixel of the digit. Two stages of one block follow.
 
 Claims: the source classifies at least 95 % of its test images, and every method at least 3 times as
-many of the target's as guessing does. With published weights and a source that suits the task, this
+many of the target's as guessing does. With default weights and a source that suits the task, this
 is a check that the methods run, not a comparison (benchmarks/results/paper.on_digits.md). One seed
 is 12 processes, most of whose time is compilation: two minutes; 33 runs are six.
 """
@@ -58,7 +58,7 @@ TABLE = Table(
         *IMAGES,
     ),
     notes=[
-        "A check that every method trains, on a source that suits the task and with the published "
+        "A check that every method trains, on a source that suits the task and with the default "
         "weights: not a comparison of methods. Seeds draw from the same 697 images."
     ],
 )

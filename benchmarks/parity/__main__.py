@@ -102,7 +102,7 @@ def of_cases() -> Iterator[Row]:
 def of_source(source: str, download: bool) -> Iterator[Row]:
     """Yield the rows of one checkpoint, a path or `hf:OWNER/NAME`."""
     on_hub = source.startswith("hf:")
-    with usage_errors():
+    with usage_errors(CheckpointError, OSError, ImportError):
         path = hub_file(source, download=download) if on_hub else Path(source)
         model, file = load_pretrained(path), open_checkpoint(path)
         if model.head is None:

@@ -69,7 +69,7 @@ def check_packages() -> None:
 def measured(options: Namespace) -> dict[str, Any]:
     """Return the rows of every table, and how they were measured."""
     jax.config.update("jax_platforms", "cpu")
-    with usage_errors():
+    with usage_errors(ValueError, OSError):
         passive(os.environ)
         cores(options.threads)
     check_packages()

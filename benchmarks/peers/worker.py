@@ -62,7 +62,9 @@ class Worker:
 def peak() -> float:
     """Return the high-water mark of this process's resident memory, in MiB."""
     if STATUS.exists():  # Linux lets a new process inherit `ru_maxrss` of the one that started it
-        (line,) = (x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
+        (line,) = (
+            x for x in STATUS.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM:")
+        )
         return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / MIB
 

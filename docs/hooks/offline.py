@@ -33,10 +33,13 @@ def on_post_build(config):
 def faults(path):
     """Return what is wrong with a file, one line each."""
     if path.suffix == ".css":
-        return [f"{path.name} loads {match[0]}" for match in STYLE.finditer(path.read_text())]
+        return [
+            f"{path.name} loads {match[0]}"
+            for match in STYLE.finditer(path.read_text(encoding="utf-8"))
+        ]
     if path.suffix != ".html":
         return []
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     loaded = [f"{path.name} loads {match[0]}" for match in LOADED.finditer(text)]
     loaded += [f"{path.name} lacks {name}" for name in lacking(path, text)]
     return loaded + [

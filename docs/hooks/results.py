@@ -36,7 +36,7 @@ def page(name):
 def markdown(root, name):
     """Return the page of a record."""
     path = root / FOLDER / f"{name}.json"
-    record = json.loads(path.read_text()) if path.is_file() else {}
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     script, about = script_of(root, name)
     title, body = headed(table(root, name, record), about.partition("\n")[0].rstrip(".") or name)
     parts = [
@@ -55,7 +55,9 @@ def script_of(root, name):
     for stem in ("/".join(words[:n]) for n in range(len(words), 0, -1)):
         for path in (f"benchmarks/{stem}.py", f"benchmarks/{stem}/__main__.py"):
             if (root / path).is_file():
-                return path, ast.get_docstring(ast.parse((root / path).read_text())) or ""
+                return path, ast.get_docstring(
+                    ast.parse((root / path).read_text(encoding="utf-8"))
+                ) or ""
     return None, ""
 
 
@@ -69,7 +71,7 @@ def table(root, name, record):
     """Return the tables written beside a record; where there are none, those in it."""
     path = root / FOLDER / f"{name}.md"
     if path.is_file():
-        return LIST.sub(r"\1\n\n- ", path.read_text().strip())
+        return LIST.sub(r"\1\n\n- ", path.read_text(encoding="utf-8").strip())
     return "\n\n".join(
         f"## {t['title'][0].upper()}{t['title'][1:]}\n\n{tables.markdown(t['rows'])}"
         for t in record.get("tables", [])

@@ -75,7 +75,7 @@ def shown(path):
 def append(files, path, config):
     """Add a file of the repository to the site, source code as a page that shows it."""
     if path.endswith(".py"):
-        content = f"# {path}\n\n```python\n{(ROOT / path).read_text()}```\n"
+        content = f"# {path}\n\n```python\n{(ROOT / path).read_text(encoding='utf-8')}```\n"
         files.append(File.generated(config, shown(path), content=content))
     else:
         files.append(File(path, ROOT.as_posix(), config.site_dir, config.use_directory_urls))

@@ -9,9 +9,11 @@ The options of a command are listed by `train --help`.
 """
 
 import argparse
+import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,8 +31,9 @@ The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels
 preprocessing.json, settings.json, summary.json, log.jsonl and figure.png.
 
 The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
-divided by 10 after two thirds of 9000 steps, crops of 224 out of 256 pixels, and each regularizer
-with its published weight and reduction.
+divided by 10 after two thirds of 9000 steps, and crops of 224 out of 256 pixels. The weights are
+those of optax_dtnh.regularizers, of which feature_distance and delta are means over a feature map;
+docs/regularizers.md converts published weights, which belong to sums.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 
@@ -65,6 +68,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; what the user can mend ends it with one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # file names may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     options = parser()
     chosen = options.parse_args(argv)
     try:

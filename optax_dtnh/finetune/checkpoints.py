@@ -144,7 +144,7 @@ def _problem(path: Path, like: Any) -> str | None:
     if not (path / CHECKSUMS).is_file():
         return UNFINISHED
     try:
-        content = json.loads((path / CHECKSUMS).read_text())
+        content = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
         found = _checksums(path)
         leaves, files = content["leaves"], content["files"]
         del found[CHECKSUMS]

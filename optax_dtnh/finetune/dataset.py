@@ -9,7 +9,7 @@ import numpy as np
 from optax_dtnh.finetune import class_names, unfit
 from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, check_images, checksum
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import Parts, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
@@ -101,15 +101,18 @@ def open_data(
         unfit.refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
     found = checksum((train, test), parts.classes)
     twice, count = copies.ambiguous(train, test), len(train.labels) + len(test.labels)
-    left = parts.left_out + _unlabeled(train, test)
+    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
     if duplicates == copies.DROP:
         twice, (train, test) = {}, copies.dropped(train, test)
         dropped = count - len(train.labels) - len(test.labels)
-        left += (f"copies {dropped}",) if dropped else ()
+        left += _counted("copies", dropped)
     unfit.refuse_small_classes(train.labels.values(), parts, train_per_class)
     drawn, rest = _draw(train, train_per_class, seed)
     tested = rest if parts.test is None else test
     unfit.refuse_empty(drawn, tested, parts, data)
+    left += _counted(
+        "training images that are not drawn", len(rest.labels) * (parts.test is not None)
+    )
     notes = copies.notes(copies.shared(drawn, tested), twice)
     if duplicates == copies.REFUSE:
         copies.refuse(notes, data)
@@ -151,7 +154,7 @@ def open_test(
     if not skip_broken:
         unfit.refuse_broken(train, test, data, "")
     same = checksum((train, test), parts.classes) == trained_on
-    left = parts.left_out + _unlabeled(train, test)
+    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
     if same and duplicates == copies.DROP:
         train, test = copies.dropped(train, test)
     if parts.test is not None:
@@ -168,12 +171,6 @@ def open_test(
     seen = sum(tested.digests[index] in trained for index in tested.labels)
     present = tuple(parts.classes[label] for label in sorted(set(tested.labels.values())))
     return Tested(tested.images(), parts.classes, present, left, same, seen)
-
-
-def in_words(images: int, classes: int, left_out: Sequence[str]) -> str:
-    """Return one line of what is used, and of what is left out."""
-    left = f"; left out: {listed(left_out, 9)}" if left_out else ""
-    return f"{images} images of {classes} classes{left}"
 
 
 def _list(
@@ -202,9 +199,8 @@ def _check_parts(parts: Parts) -> tuple[Checked, Checked]:
     return train, nothing if parts.test is None else check_images(parts.test)
 
 
-def _unlabeled(train: Checked, test: Checked) -> tuple[str, ...]:
-    count = train.unlabeled + test.unlabeled
-    return (f"images without a label {count}",) if count else ()
+def _counted(what: str, count: int) -> tuple[str, ...]:
+    return (f"{what} {count}",) if count else ()
 
 
 def _draw(pool: Checked, train_per_class: int | None, seed: int) -> tuple[Checked, Checked]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-ARGUMENT = re.compile(r"`(source|download)(?:=True)?`")
+ARGUMENT = re.compile(r"`(source|download|heads|ignore|image_size)(?:=True)?`")
 
 
 class UsageError(Exception):
@@ -17,16 +17,19 @@ class UsageError(Exception):
 
 @contextmanager
 def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of the given kinds, ValueError and OSError by default, into a `UsageError`.
+    """Turn exceptions of the given kinds into a `UsageError`.
 
     Put it around the call of a library that checks what the user gave, and around nothing more. The
     library's arguments become the options of the command that have their names.
     """
-    kinds = kinds or (ValueError, OSError)
     try:
         yield
     except kinds as error:
-        raise UsageError(ARGUMENT.sub(r"`--\1`", str(error))) from error
+        raise UsageError(ARGUMENT.sub(_option, str(error))) from error
+
+
+def _option(argument: re.Match[str]) -> str:
+    return f"`--{argument[1].replace('_', '-')}`"
 
 
 def listed(names: Sequence[str], shown: int = 5) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 
-from optax_dtnh.finetune import class_names, run_folder
+from optax_dtnh.finetune import class_names, manifest, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
-from optax_dtnh.finetune.dataset import Tested, open_test
+from optax_dtnh.finetune.dataset import Data, Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Relabeled, Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
@@ -26,6 +26,7 @@ from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
+TRAINED = "train_images.sha256"
 
 
 class Trained(NamedTuple):
@@ -51,10 +52,12 @@ class Prediction(NamedTuple):
     probability: float
 
 
-def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preprocessing) -> None:
-    """Write the model, its labels and its preprocessing."""
+def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> None:
+    """Write the model, its labels, its preprocessing, and a list of its training images."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
-    run_folder.write_json(out / LABELS, list(classes))
+    run_folder.write_json(out / LABELS, list(data.classes))
+    trained = os.fsencode(manifest.text(data.trained))
+    run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
     with run_folder.writing(out / MODEL):
         try:
             save_pretrained(model, out / MODEL)
@@ -65,7 +68,7 @@ def write(out: Path, model: ResNet | ViT, classes: Sequence[str], how: Preproces
 def evaluate(
     out: Path, data: str | None = None, labels: str | None = None, data_dir: str | None = None
 ) -> None:
-    """Print the accuracy of the model in `out` on the test images of `data`.
+    """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
 
     The model was trained on none of the test images of its own data.
 
@@ -74,9 +77,22 @@ def evaluate(
     """
     trained = _read(out)
     tested = _tested(trained, out, data, labels, data_dir)
-    without = [name for name in trained.classes if name not in tested.present]
-    remark = f" None is of class {listed(without)}." if without else ""
-    print(in_words(accuracy(trained, tested.images), len(tested.images)) + remark)
+    print(
+        in_words(accuracy(trained, tested.images), len(tested.images)),
+        *_remarks(trained, tested, own=data is None),
+    )
+
+
+def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
+    """Yield what may explain the accuracy, a sentence each."""
+    if without := [name for name in trained.classes if name not in tested.present]:
+        yield f"None is of class {listed(without)}."
+    if tested.trained:
+        yield f"The model was trained on {tested.trained} of them."
+    if own and not tested.same:
+        yield "The data have changed since the run."
+    if tested.left_out:
+        yield f"Left out: {listed(tested.left_out, 9)}."
 
 
 def _tested(
@@ -97,9 +113,17 @@ def _tested(
         classes=settings.get("classes", ()) if own else (),
         duplicates=settings.get("duplicates", "warn"),
         known=trained.classes,
+        trained=_trained_images(out),
     )
     position = class_names.positions(tested.classes, tested.present, trained.classes, name)
     return tested._replace(images=Relabeled(tested.images, position))
+
+
+def _trained_images(out: Path) -> frozenset[bytes]:
+    """Return the SHA-256 of the images that the model was trained on, as far as they are listed."""
+    with run_folder.reading(out, TRAINED):
+        there = (out / TRAINED).is_file()
+        return manifest.digests((out / TRAINED).read_bytes()) if there else frozenset()
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
@@ -119,20 +143,34 @@ def in_words(accuracy: float, images: int) -> str:
 
 def _read(out: Path) -> Trained:
     for name in (run_folder.SETTINGS, run_folder.SUMMARY):
-        if not (out / name).is_file():
+        with run_folder.reading(out, name):
+            there = (out / name).is_file()
+        if not there:
             raise UsageError(
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
                 "Name another one, or repeat the run's own command to finish it."
             )
-    return read_model(out, json.loads((out / run_folder.SETTINGS).read_text())["settings"])
+    return read_model(out, run_folder.recorded_settings(out))
 
 
 def read_model(out: Path, settings: dict[str, Any]) -> Trained:
     """Return the model in `out`, that of a run with these settings."""
-    classes = tuple(json.loads((out / LABELS).read_text()))
-    model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    with run_folder.reading(out, MODEL):
+        model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    with run_folder.reading(out, LABELS):
+        outputs = cast(nnx.Linear, model.head).out_features
+        classes = _labels((out / LABELS).read_text(encoding="utf-8"), outputs)
+    with run_folder.reading(out, PREPROCESSING):
+        how = preprocessing_of(out)
     model.eval()
-    return Trained(model, classes, preprocessing_of(out), settings)
+    return Trained(model, classes, how, settings)
+
+
+def _labels(text: str, count: int) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not (isinstance(names, list) and len(names) == count):
+        raise ValueError(f"not a list of {count} names, as the model has outputs")
+    return tuple(map(str, names))
 
 
 def accuracy(trained: Trained, source: Source) -> float:

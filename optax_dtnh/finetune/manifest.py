@@ -11,10 +11,10 @@ def text(digests: Mapping[str, bytes]) -> str:
     return "".join(_line(name, digest) for name, digest in digests.items())
 
 
-def digests(text: str) -> frozenset[bytes]:
-    """Return the contents that such a text lists."""
-    found = re.findall(r"^\\?([0-9a-f]{64})  ", text, re.MULTILINE)
-    return frozenset(map(bytes.fromhex, found))
+def digests(text: bytes) -> frozenset[bytes]:
+    """Return the contents that such a text lists, encoded."""
+    found = re.findall(rb"^\\?([0-9a-f]{64})  ", text, re.MULTILINE)
+    return frozenset(bytes.fromhex(digest.decode()) for digest in found)
 
 
 def _line(name: str, digest: bytes) -> str:

@@ -52,21 +52,14 @@ class Regularizer(NamedTuple):
     teacher: bool = True
 
 
-def published(d: jax.Array) -> jax.Array:
-    """Return half the sum over batch and channels of the mean over positions, DELTA's reduction."""
-    return 0.5 * jnp.sum(jnp.mean(d, axis=(1, 2)))
-
-
 def _feature_distance(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
     del weights, t
-    return 0.5 * regularizers.feature_distance(student.maps, teacher.maps, reduction=jnp.sum)
+    return regularizers.feature_distance(student.maps, teacher.maps)
 
 
 def _delta(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
     del t
-    return regularizers.attention_feature_distance(
-        student.maps, teacher.maps, weights, reduction=published
-    )
+    return regularizers.attention_feature_distance(student.maps, teacher.maps, weights)
 
 
 def _distillation(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
@@ -117,6 +110,17 @@ def _regularized(settings: Settings) -> optax.GradientTransformation:
     if in_place:
         return forms.of_loss_grads(tx)
     return forms.of_l2_sp(tx) if l2_sp else tx
+
+
+def l2_sp_value(params: Any, opt_state: Any) -> jax.Array:
+    """Return `|w - w_s|^2 / 2` over the backbone, of a run whose state holds the anchor."""
+    anchor, inside = optax.tree.get(opt_state, "anchor"), backbone_mask(params)
+    w, w_s = (_inside(inside, tree) for tree in (params, anchor))
+    return regularizers.l2_sp(w, w_s)
+
+
+def _inside(mask: Any, tree: Any) -> Any:
+    return jax.tree.map(lambda keep, x: x if keep else None, mask, tree)
 
 
 def head_mask(tree: Any) -> Any:

@@ -4,7 +4,7 @@ The protocol is that of DELTA (Li et al., 2019), whatever a checkpoint says of i
 is resized whole, and a training image is resized to a larger square, which is cropped at random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,11 +42,14 @@ def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
     return Preprocessing(**{name: facts[name].value for name in Preprocessing._fields})
 
 
-def preprocessing_facts(checkpoint: Path, **overrides: Any) -> dict[str, Fact]:
+def preprocessing_facts(
+    checkpoint: Path, *, usual: Mapping[str, Fact] | None = None, **overrides: Any
+) -> dict[str, Fact]:
     """Return every field of `Preprocessing` with its origin, and the facts that are of no effect.
 
     Args:
       checkpoint: File of weights, or its folder; `facts_beside` lists what is read beside it.
+      usual: Fields of this network, where no file and no option tells them.
       **overrides: Fields of `Preprocessing`, of the options of these names; None overrides nothing.
         `image_size` without `resize` changes both in proportion.
 
@@ -60,6 +63,7 @@ def preprocessing_facts(checkpoint: Path, **overrides: Any) -> dict[str, Fact]:
     if "image_size" in given:
         found.pop("resize", None)
     defaults = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
+    defaults |= {n: f for n, f in (usual or {}).items() if n in defaults}
     facts = defaults | found | given
     _check_size(facts["image_size"])
     if "resize" not in found | given:

@@ -1,17 +1,21 @@
 """What a training shows: a bar on a terminal, and a line in the log every so many steps."""
 
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
 from optax_dtnh.finetune import methods, processes, run_folder
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
-from optax_dtnh.finetune.step import Metrics
+from optax_dtnh.finetune.step import Metrics, State
+
+TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 
 class Progress:
@@ -31,6 +35,8 @@ class Progress:
         options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
         self.bar = tqdm(initial=done, total=settings.steps, **options)
         self.learning_rate = methods.learning_rate(settings)
+        self.distance = jax.jit(methods.l2_sp_value)
+        self.warned = False
         self.start(done)
 
     def start(self, done: int) -> None:
@@ -38,20 +44,20 @@ class Progress:
         self.done = done
         self.clock = time.perf_counter()
 
-    def add(self, done: int, sums: Metrics) -> None:
-        """Show and log the means.
+    def add(self, done: int, sums: Metrics, state: State) -> None:
+        """Show and log the means, and for L2-SP its value now.
 
         Raises:
-          UsageError: The loss is no longer finite.
+          UsageError: The loss or the regularizer is no longer finite.
         """
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
-        if not math.isfinite(means["loss"]):
-            raise UsageError(
-                f"The training loss should stay finite, got {means['loss']} by step {done}. Lower "
-                "--learning-rate or --weight, in another --out."
-            )
+        if self.settings.regularizer == "l2_sp":
+            means["regularizer"] = float(self.distance(state.params, state.opt_state))
+        for name in ("loss", "regularizer"):
+            _check_finite(name, means[name], done)
         entry = self._entry(done, means)
         if processes.is_main():
+            self._warn(entry)
             run_folder.append(self.path, entry)
             self.bar.set_postfix_str(_in_words(entry))
             if self.bar.disable:
@@ -59,21 +65,45 @@ class Progress:
         self.start(done)
 
     def _entry(self, done: int, means: dict[str, float]) -> dict[str, Any]:
-        with_value = self.settings.regularizer in methods.REGULARIZERS
+        weight = self.settings.weight
         steps, seconds = done - self.done, time.perf_counter() - self.clock
         return {
             "step": done,
             "loss": means["loss"],
             "accuracy": means["accuracy"],
-            "regularizer": means["regularizer"] if with_value else None,
-            "conflict": None if self.settings.weight is None else means["conflict"],
+            "regularizer": None if weight is None else means["regularizer"],
+            "penalty": None if weight is None else weight * means["regularizer"],
+            "conflict": None if weight is None else means["conflict"],
             "learning_rate": float(jnp.asarray(self.learning_rate(done - 1))),
             "images_per_second": steps * self.settings.batch_size / seconds if steps else None,
         }
 
+    def _warn(self, entry: dict[str, Any]) -> None:
+        loss, penalty = entry["loss"], entry["penalty"] or 0.0
+        if self.warned or penalty <= TOO_LARGE * loss:
+            return
+        self.warned = True
+        weight = self.settings.weight or 0.0
+        tqdm.write(
+            f"warning: `--weight` should keep the regularizer below {TOO_LARGE} times the loss, "
+            f"got {weight:g}, with which it is {penalty:.3g} against {loss:.3g} at step "
+            f"{entry['step']}. Lower it to about {weight * loss / penalty:.1g}, in another --out.",
+            file=sys.stderr,
+        )
+
+
+def _check_finite(name: str, value: float, done: int) -> None:
+    if not math.isfinite(value):
+        raise UsageError(
+            f"The training {name} should stay finite, got {value} by step {done}. Lower "
+            "--learning-rate or --weight, in another --out."
+        )
+
 
 def _in_words(entry: dict[str, Any]) -> str:
     parts = [f"loss {entry['loss']:.3g}", f"accuracy {entry['accuracy']:.1%}"]
+    if entry["penalty"] is not None:
+        parts.append(f"weight * regularizer {entry['penalty']:.3g}")
     if entry["conflict"] is not None:
         parts.append(f"conflict {entry['conflict']:.0%}")
     if entry["images_per_second"] is not None:

@@ -12,12 +12,14 @@ from jax.sharding import Mesh
 from optax_dtnh.finetune import methods, processes, step
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
-from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.finetune.unfit import broken_ones
-from optax_dtnh.models import ResNet, ViT, load_pretrained
-from optax_dtnh.models._hub import hub_file
+from optax_dtnh.models import CheckpointError, ResNet, ViT
+from optax_dtnh.models._facts import Fact
+from optax_dtnh.models._hub import unknown_beside
+from optax_dtnh.models._pretrained import Loaded, load
 
 
 class Run(NamedTuple):
@@ -32,6 +34,7 @@ class Run(NamedTuple):
       preprocessing: Preprocessing of the images.
       mesh: The devices.
       facts: Facts about source and data that belong to the identity of the run.
+      told: What the checkpoint, the files beside it and options tell, with its origin.
     """
 
     settings: Settings
@@ -42,6 +45,7 @@ class Run(NamedTuple):
     preprocessing: Preprocessing
     mesh: Mesh
     facts: dict[str, Any]
+    told: dict[str, Fact]
 
 
 def check_apart(data: str, out: Path) -> None:
@@ -64,14 +68,12 @@ def open_run(settings: Settings, out: Path) -> Run:
       UsageError: They do not exist, or they or the settings are unfit.
     """
     mesh = step.mesh(settings.devices)
-    _check_batch(settings, mesh)
-    with usage_errors():
-        path = _source_file(settings)
-        source = load_pretrained(path, dtype=settings.dtype)
-        layers = methods.layers(settings, source)
-        overrides = {name: getattr(settings, name, None) for name in Preprocessing._fields}
-        preprocessing = preprocessing_of(path, **overrides)
-    _check_size(source, preprocessing)
+    _check_devices(settings, mesh)
+    source, path, told = _open_source(settings)
+    layers = methods.layers(settings, source)
+    told |= _told_of_images(settings, source, path, usual=told)
+    preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
+    step.check_batch(settings, source, preprocessing.image_size)
     data = open_data(
         settings.data,
         train_per_class=settings.train_per_class,
@@ -82,17 +84,51 @@ def open_run(settings: Settings, out: Path) -> Run:
         classes=settings.classes,
         duplicates=settings.duplicates,
     )
-    facts = _facts(source, preprocessing, data)
-    return Run(settings, out, source, layers, data, preprocessing, mesh, facts)
+    facts = _facts(source, told, data)
+    return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
-def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> dict[str, Any]:
+def _open_source(settings: Settings) -> Loaded:
+    with usage_errors(CheckpointError, OSError, ImportError):
+        loaded = load(
+            settings.source,
+            dtype=settings.dtype,
+            ignore=settings.ignore,
+            download=settings.download,
+            heads=settings.heads,
+            image_size=settings.image_size,
+        )
+    if loaded.model.head is None and settings.regularizer == "distillation":
+        raise UsageError(
+            f"`--method` should be another than {settings.method} for a checkpoint without a head, "
+            f"got '{settings.source}'. Distillation compares the logits of the pretrained head."
+        )
+    return loaded
+
+
+def _told_of_images(
+    settings: Settings, source: ResNet | ViT, path: Path, usual: dict[str, Fact]
+) -> dict[str, Fact]:
+    """Return the facts about the images, of a size that the network takes."""
+    options = {name: getattr(settings, name, None) for name in Preprocessing._fields}
+    told = preprocessing_facts(path, usual=usual, **options)
+    size, origin = told["image_size"]
+    if isinstance(source, ViT) and source.image_size != size:
+        raise UsageError(
+            f"`--image-size` should be given where a ViT is for other images than a file beside it "
+            f"says, got {source.image_size} of its positions and {size} of {origin}. Pass "
+            f"--image-size {source.image_size}, or another to interpolate the positions."
+        )
+    return told
+
+
+def _facts(source: ResNet | ViT, told: dict[str, Fact], data: Data) -> dict[str, Any]:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
         digest.update(np.asarray(leaf).data)
     return {
         "source_sha256": digest.hexdigest(),
-        "preprocessing": preprocessing._asdict(),
+        "told": {name: fact.value for name, fact in told.items()},
         "train_images": len(data.train),
         "test_images": len(data.test),
         "classes": len(data.classes),
@@ -102,13 +138,7 @@ def _facts(source: ResNet | ViT, preprocessing: Preprocessing, data: Data) -> di
     }
 
 
-def _source_file(settings: Settings) -> Path:
-    if settings.source.startswith("hf:"):
-        return hub_file(settings.source, download=settings.download)
-    return Path(settings.source)
-
-
-def _check_batch(settings: Settings, mesh: Mesh) -> None:
+def _check_devices(settings: Settings, mesh: Mesh) -> None:
     if settings.batch_size % mesh.size:
         raise UsageError(
             f"`--batch-size` should be a multiple of the number of devices, {mesh.size}, got "
@@ -116,22 +146,37 @@ def _check_batch(settings: Settings, mesh: Mesh) -> None:
         )
 
 
-def _check_size(source: ResNet | ViT, preprocessing: Preprocessing) -> None:
-    if isinstance(source, ViT) and source.image_size != preprocessing.image_size:
-        raise UsageError(
-            f"`--image-size` should be that of the ViT in --source, {source.image_size}, got "
-            f"{preprocessing.image_size}. Pass --image-size {source.image_size}."
-        )
+# --- what it prints first
 
 
 def announce(run: Run) -> None:
     """Print what the run is about to do; only the main process does."""
     if processes.is_main():
-        data = run.data
-        left_out = f", {broken_ones(len(data.broken))} left out" if data.broken else ""
-        print(
-            f"{run.settings.method}: {len(data.train)} training and {len(data.test)} test images "
-            f"of {len(data.classes)} classes ({listed(data.classes)}){left_out}; {run.mesh.size} x "
-            f"{jax.devices()[0].device_kind}",
-            flush=True,
-        )
+        print("\n".join(_lines(run)), flush=True)
+
+
+def _lines(run: Run) -> list[str]:
+    settings, data = run.settings, run.data
+    weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
+    broken = (broken_ones(len(data.broken)),) if data.broken else ()
+    left_out = listed((*broken, *data.left_out), 9)
+    return [
+        f"{settings.method}{weighted}: {len(data.train)} training and {len(data.test)} test images "
+        f"of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
+        f"{jax.devices()[0].device_kind}",
+        *([f"left out: {left_out}"] if left_out else []),
+        *(f"warning: {note}" for note in data.notes),
+        *_network(run),
+        *described(run.told),
+    ]
+
+
+def _network(run: Run) -> list[str]:
+    """Return what no tensor of the checkpoint tells, and which files could have told it."""
+    facts = {n: f for n, f in run.told.items() if n in ("heads", "activation", "epsilon")}
+    told = [f"{name} {value} ({origin})" for name, (value, origin) in facts.items()]
+    source = run.settings.source
+    unknown = unknown_beside(source) if source.startswith("hf:") else ()
+    lines = [f"network: {', '.join(told)}"] if told else []
+    missing = f"not fetched with the checkpoint, which --download does: {', '.join(unknown)}"
+    return lines + ([missing] if unknown else [])

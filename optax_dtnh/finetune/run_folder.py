@@ -7,9 +7,10 @@ import fcntl
 import json
 import os
 import platform
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +48,26 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(out: Path, name: str) -> Iterator[None]:
+    """Raise a `UsageError` that names a file of the run which does not hold what was written.
+
+    Put it around the parsing of the file, and around nothing more.
+    """
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ArgumentTypeError) as error:
+        raise UsageError(
+            f"`--out` should hold the {name} that a run has written, got a damaged one in '{out}' "
+            f"({_reason(error)}). Restore that file, or name another folder."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())[:200]
+
+
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write the file: it appears whole or not at all.
 
@@ -59,7 +80,10 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write the value as a JSON file, atomically."""
-    atomically(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
+    atomically(
+        path,
+        lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"),
+    )
 
 
 # --- whose the folder is
@@ -76,36 +100,36 @@ def check(out: Path, settings: Settings) -> dict[str, Any] | None:
     Raises:
       UsageError: `out` is no folder, or another run's, or holds something else.
     """
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
-    if not (out / SETTINGS).is_file():
-        _check_free(out)
-        return None
-    try:
-        recorded = json.loads((out / SETTINGS).read_text())
+    with writing(out / SETTINGS):  # a name that is too long, a folder that may not be listed
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
+        if not (out / SETTINGS).is_file():
+            _check_free(out)
+            return None
+    with reading(out, SETTINGS):
+        recorded = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         before, facts = dict(recorded["settings"]), dict(recorded["found"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"`--out` should hold the {SETTINGS} that a run has written, got a damaged one in "
-            f"'{out}'. Name another folder."
-        ) from error
     _check_same(out, "settings", _plain(asdict(settings)), before)
     return facts
 
 
-def claim(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
+def claim(
+    out: Path, settings: Settings, facts: dict[str, Any], origins: dict[str, str] | None = None
+) -> None:
     """Record the run in a locked folder, or compare it with the one that is recorded.
 
     Args:
       out: Folder of the run.
       settings: Settings of the run.
       facts: Facts about its source and data.
+      origins: Where some facts are from, which is recorded and not compared.
 
     Raises:
       UsageError: The folder is another run's, source or data have changed, or it is not writable.
     """
     if (recorded := check(out, settings)) is None:
-        write_json(out / SETTINGS, {"settings": asdict(settings), "found": facts})
+        found = {"settings": asdict(settings), "found": facts, "origins": origins or {}}
+        write_json(out / SETTINGS, found)
     else:
         _check_same(out, "source and data", _plain(facts), recorded)
 
@@ -190,25 +214,51 @@ def _short(value: Any) -> str:
 
 def append(path: Path, entry: dict[str, Any]) -> None:
     """Add a line to the log."""
-    with writing(path), path.open("a") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry, allow_nan=False) + "\n")
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
     """Return the lines of the log, without one that a killed process has not finished."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    with reading(path.parent, path.name):
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+        return [_entry(line) for line in lines[:-1]]
+
+
+def _entry(line: str) -> dict[str, Any]:
+    entry = json.loads(line)
+    used = {name: entry[name] for name in (*CURVES, "images_per_second")}
+    return entry | used | {"step": int(entry["step"])}
 
 
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
     kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    atomically(path, lambda partial: partial.write_text("".join(kept)))
+    atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """Return the summary of a finished run."""
-    return json.loads((out / SUMMARY).read_text())
+    """Return the summary of a finished run.
+
+    Raises:
+      UsageError: It was edited, or is damaged.
+    """
+    with reading(out, SUMMARY):
+        found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        float(found["test_accuracy"]), int(found["found"]["test_images"])
+    return found
+
+
+def recorded_settings(out: Path) -> dict[str, Any]:
+    """Return the settings of the run in `out`; one that an older version lacks has its default.
+
+    Raises:
+      UsageError: They were edited, or are damaged.
+    """
+    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+    with reading(out, SETTINGS):
+        found = json.loads((out / SETTINGS).read_text(encoding="utf-8"))["settings"]
+        return defaults | {name: found[name] for name in ("source", "data")} | found
 
 
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -241,19 +291,38 @@ def environment() -> dict[str, Any]:
 
 
 def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
-    """Draw loss and accuracy over the steps, and the conflict where there is a regularizer."""
+    """Draw loss and accuracy over the steps, with penalty and conflict of a regularizer."""
     from matplotlib.figure import Figure
 
     curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
     figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        steps, values = [x["step"] for x in log], [x[name] for x in log]
-        marker = "o" if len(steps) < 30 else ""
-        axes.plot(steps, values, color="#0072B2", marker=marker, markersize=3)
+        _curve(axes, log, name, "#0072B2", "loss")
         axes.set_xlabel("step")
         axes.set_title(label, fontsize=10)
-        axes.set_ylim(*((0, None) if name == "loss" else (-0.03, 1.03)))
+        axes.set_ylim(-0.03, 1.03)
+        if name == "loss":
+            _scale(axes, log)
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+
+
+def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:
+    marker = "o" if len(log) < 30 else ""
+    steps, values = [x["step"] for x in log], [x[name] for x in log]
+    axes.plot(steps, values, color=color, marker=marker, markersize=3, label=label)
+
+
+def _scale(axes: Any, log: list[dict[str, Any]]) -> None:
+    """Add the penalty, and make the axis logarithmic where the loss would be a flat line."""
+    penalties = [x["penalty"] for x in log if x.get("penalty") is not None]
+    if len(penalties) == len(log):
+        _curve(axes, log, "penalty", "#D55E00", "weight * regularizer")
+        axes.legend(fontsize=8, frameon=False)
+    if max(penalties, default=0.0) > 10 * max(x["loss"] for x in log):
+        axes.set_yscale("log")
+    axes.autoscale(axis="y")
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(0, None)

@@ -11,16 +11,18 @@ from typing import Any
 
 from optax_dtnh.finetune.errors import UsageError
 
-# The weights of the authors' code, for the reductions of docs/regularizers.md, "Which weight".
-PUBLISHED_WEIGHTS = {
+# Of the functions in `optax_dtnh.regularizers`: feature_distance and delta are means, so that their
+# weights depend on no batch, resolution or width. The others are published weights.
+# docs/regularizers.md, "Which weight", converts what is published for sums.
+DEFAULT_WEIGHTS = {
     "l2_sp": 0.01,
-    "feature_distance": 0.01,
+    "feature_distance": 1.0,
     "distillation": 2.0,
-    "delta": 0.01,
+    "delta": 1.0,
     "bss": 0.001,
 }
 DTNH, FINETUNE = "+dtnh", "finetune"
-METHODS = (FINETUNE, *(name + end for name in PUBLISHED_WEIGHTS for end in ("", DTNH)))
+METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
@@ -74,7 +76,7 @@ def _option(
 
 
 _file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
-_WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in PUBLISHED_WEIGHTS.items())
+_WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in DEFAULT_WEIGHTS.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +135,11 @@ class Settings:
         "momentum needs sgd (default: before).",
         choices=FORMS,
     )
-    weight: float | None = _method(f"Weight of the regularizer (default: {_WEIGHTS}).", type=number)
+    weight: float | None = _method(
+        f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
+        "over each feature map, not sums.",
+        type=number,
+    )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     reference_decay: float | None = _method(
         "Decay of the moving average of loss gradients that DTNH protects (default: it protects "
@@ -248,7 +254,7 @@ def settings_of(chosen: Namespace) -> Settings:
     return replace(
         settings,
         form=settings.form or "before",
-        weight=PUBLISHED_WEIGHTS[settings.regularizer] if weight is None else weight,
+        weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
 

@@ -52,7 +52,8 @@ class Metrics(NamedTuple):
     Attributes:
       loss: Cross-entropy of the training batch, before the step.
       accuracy: Share of it that is classified right.
-      regularizer: Its value, without the weight; 0 for L2-SP, whose gradient alone is formed.
+      regularizer: Its value, without the weight; 0 for L2-SP, whose value is computed where it is
+        logged.
       conflict: 1 where the two gradients conflict.
       steps: 1, so that a sum knows how many it is of.
     """
@@ -106,6 +107,24 @@ def _allowed(found: int) -> str:
     if jax.process_count() > 1:
         return f"all {found}, because several processes use every device"
     return f"at most {found}, because this machine has {found} device{'' if found == 1 else 's'}"
+
+
+def check_batch(settings: Settings, model: ResNet | ViT, image_size: int) -> None:
+    """Check that batch normalization gets more than one value per channel.
+
+    Raises:
+      UsageError: The batch has one image, of which a layer leaves a single position.
+    """
+    if isinstance(model, ViT):
+        return
+    images = jax.ShapeDtypeStruct((settings.batch_size, image_size, image_size, 3), jnp.float32)
+    _, maps = nnx.eval_shape(lambda model, images: model(images), teacher_view(model), images)
+    # Over the whole batch: under `jit`, devices and processes share it.
+    if min(x.size // x.shape[-1] for x in maps.values()) < 2:
+        raise UsageError(
+            f"`--batch-size` should be 2 or more at --image-size {image_size}, got 1. Raise one of "
+            "them: batch normalization needs two values per channel."
+        )
 
 
 def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
@@ -206,7 +225,8 @@ def outputs(
     """Return the logits and what regularizers see; what they do not use is never computed."""
     logits, features = model(images)
     pooled = methods.pooled(model, features)
-    of_pretrained_head = None if frozen is None else frozen.head(pooled)
+    head = None if frozen is None else frozen.head
+    of_pretrained_head = None if head is None else head(pooled)
     return logits, Outputs({name: features[name] for name in layers}, pooled, of_pretrained_head)
 
 

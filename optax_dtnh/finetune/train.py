@@ -68,7 +68,8 @@ def _claimed(run: Run) -> Iterator[None]:
     facts = (run.out, run.settings, run.facts)
     with run_folder.locked(run.out) if processes.is_main() else nullcontext():
         if processes.is_main():
-            run_folder.claim(*facts)
+            origins = {name: fact.origin for name, fact in run.told.items()}
+            run_folder.claim(*facts, origins)
         processes.barrier("the folder is claimed")
         if not processes.is_main():
             run_folder.check_claimed(*facts)
@@ -187,7 +188,7 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
                 jax.block_until_ready(stop)
                 progress.start(done)  # without the compilation
             if done % settings.log_every == 0 or last:
-                progress.add(done, jax.device_get(state.sums))
+                progress.add(done, jax.device_get(state.sums), state)
                 # A copy: the sums are donated with the state.
                 state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
             if done % settings.save_every == 0 or last or stopping:
@@ -215,7 +216,7 @@ def _stop(done: int) -> None:
 def _end(run: Run, model: ResNet | ViT) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
-    evaluate.write(out, model, run.data.classes, run.preprocessing)
+    evaluate.write(out, model, run.data, run.preprocessing)
     log = run_folder.entries(out / run_folder.LOG)
     if not log:
         raise UsageError(

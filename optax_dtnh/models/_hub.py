@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optax_dtnh.models._errors import CheckpointError
+
 DEFAULT_FILE = "model.safetensors"
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
@@ -116,7 +118,7 @@ def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
     match = SOURCE.fullmatch(source)
     filename = match[3] or DEFAULT_FILE if match else ""
     if not match or not _is_repo_id(match[1]) or {"", ".", ".."} & {*filename.split("/")}:
-        raise ValueError(
+        raise CheckpointError(
             "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
             f"{source!r}. Name the repository and the file as the hub does."
         )

@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._sums import widen
-from optax_dtnh.regularizers._checks import check_last_axis, check_pair, check_scalar
+from optax_dtnh._sums import widen, widen_all
+from optax_dtnh.regularizers._checks import (
+    check_elements,
+    check_last_axis,
+    check_pair,
+    check_scalar,
+    check_some,
+)
 from optax_dtnh.regularizers._distances import Reduction, reduced, squares, total
 
 
@@ -40,8 +46,8 @@ def attention_feature_distance(
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
     Raises:
-      ValueError: The trees differ in structure, shape or number of channels, a map has no axis, or
-        `reduction` does not return a scalar.
+      ValueError: The trees differ in structure, shape or number of channels, have no leaf, a map
+        has no axis or one of length 0, or `reduction` does not return a scalar.
       TypeError: A leaf is not real floating point.
 
     Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
@@ -49,13 +55,14 @@ def attention_feature_distance(
     """
     check_pair("f", f, "f_s", f_s)
     check_last_axis("f", f, "channels")
+    check_elements("f", f)
     channels = jax.tree.map(lambda x: np.zeros(x.shape[-1]), f)
     check_like("channel_weights", channel_weights, "channels of f", channels)
     check_floating("channel_weights", channel_weights)
 
     def distance(x, y, weights):
         attention = _along_channels(weights.size * widen(weights), jnp.ndim(x))
-        return reduced(reduction, attention * squares(x, y))
+        return reduced(reduction, jnp.multiply(*widen_all(attention, squares(x, y))))
 
     return total(jax.tree.map(distance, f, jax.lax.stop_gradient(f_s), channel_weights))
 
@@ -99,20 +106,23 @@ def channel_attention(
 
     Returns:
       A tree like `f_s` of vectors of length `C`, float32 (float64 for a float64 loss): the
-      `channel_weights` of `attention_feature_distance`.
+      `channel_weights` of `attention_feature_distance`. A single channel gets the weight 1.
 
     Raises:
-      ValueError: A map has no axis, or `loss` does not return a scalar.
+      ValueError: There is no map, a map has no axis or one of length 0, or `loss` does not return a
+        scalar.
       TypeError: A map is not real floating point.
 
     Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
     Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019, and its published code.
     """
+    check_some("f_s", f_s)
     check_last_axis("f_s", f_s, "channels")
+    check_elements("f_s", f_s)
     check_floating("f_s", f_s)
     maps, structure = jax.tree.flatten(f_s)
     ends = np.cumsum([x.shape[-1] for x in maps], dtype=int)
-    every = np.arange(ends[-1] + 1 if maps else 1)  # the last is no channel: all gates open
+    every = np.arange(ends[-1] + 1)  # the last is no channel: all gates open
 
     def by_map(vector):
         return [vector[end - x.shape[-1] : end] for x, end in zip(maps, ends, strict=True)]

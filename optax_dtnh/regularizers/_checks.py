@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import keystr, tree_flatten_with_path, tree_leaves
 
 from optax_dtnh._checks import check_floating, check_like, described
 
@@ -11,8 +11,28 @@ from optax_dtnh._checks import check_floating, check_like, described
 def check_pair(name: str, x: Any, other_name: str, y: Any) -> None:
     """Raise unless both are trees of the same structure and shapes, real floating point."""
     check_like(name, x, other_name, y)
+    check_some(name, x)
     check_floating(name, x)
     check_floating(other_name, y)
+
+
+def check_some(name: str, tree: Any) -> None:
+    """Raise if `tree` has no leaf: a regularizer of nothing is a mistake, not 0."""
+    if not tree_leaves(tree):
+        raise ValueError(
+            f"`{name}` should hold at least one array, got {tree!r:.60}. Pass what is compared: "
+            "the names of the layers may have changed."
+        )
+
+
+def check_elements(name: str, tree: Any) -> None:
+    """Raise if a leaf of `tree` has no element, so that its mean would be NaN."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if 0 in jnp.shape(leaf):
+            raise ValueError(
+                f"`{name}{keystr(path)}` should have no axis of length 0, got shape "
+                f"{jnp.shape(leaf)}. Leave an empty batch or map out."
+            )
 
 
 def check_last_axis(name: str, tree: Any, what: str) -> None:
@@ -40,3 +60,4 @@ def check_matrix(name: str, x: Any) -> None:
             f"other axes first, as in `{name}.mean((1, 2))`."
         )
     check_floating(name, x)
+    check_elements(name, x)

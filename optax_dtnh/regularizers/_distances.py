@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._sums import widen
-from optax_dtnh.regularizers._checks import check_pair, check_scalar
+from optax_dtnh._sums import sum_of, widen_all
+from optax_dtnh.regularizers._checks import check_elements, check_pair, check_scalar
 
 Reduction = Callable[[jax.Array], jax.Array]
 REDUCE = "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
@@ -27,14 +27,15 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       Array(2., dtype=float32)
 
     Args:
-      w: Tree of parameters, real floating-point leaves.
+      w: Tree of parameters, real floating-point leaves of any shape; a leaf without elements
+        contributes 0.
       w_s: Tree of the same structure and shapes.
 
     Returns:
       A float32 scalar (float64 with float64 leaves); 0 at `w = w_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape.
+      ValueError: The trees differ in structure or shape, or have no leaf.
       TypeError: A leaf is not real floating point.
 
     Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
@@ -59,7 +60,8 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       Array(2., dtype=float32)
 
     Args:
-      f: Array or tree (such as a dict by layer) of the trained network's feature maps.
+      f: Array or tree (such as a dict by layer) of the trained network's feature maps, of any
+        shape but without an axis of length 0. A scalar is a map of one element.
       f_s: The pretrained network's, same structure and shapes. No gradient flows into them.
       reduction: From the squared differences of one map, in float32, to a scalar.
 
@@ -67,20 +69,22 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape, or `reduction` does not return a scalar.
+      ValueError: The trees differ in structure or shape, have no leaf or an empty one, or
+        `reduction` does not return a scalar.
       TypeError: A leaf is not real floating point.
 
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. We do not know which reduction the paper uses.
     """
     check_pair("f", f, "f_s", f_s)
+    check_elements("f", f)
     f_s = jax.lax.stop_gradient(f_s)
     return total(jax.tree.map(lambda a, b: reduced(reduction, squares(a, b)), f, f_s))
 
 
 def squares(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return `(x - y)^2` element by element, widened first."""
-    return (widen(x) - widen(y)) ** 2
+    return jnp.subtract(*widen_all(x, y)) ** 2
 
 
 def reduced(reduction: Reduction, x: jax.Array) -> jax.Array:
@@ -91,5 +95,5 @@ def reduced(reduction: Reduction, x: jax.Array) -> jax.Array:
 
 
 def total(parts: Any) -> jax.Array:
-    """Return the sum of a tree of scalars, 0 for none."""
-    return sum(jax.tree.leaves(parts), start=jnp.zeros([], jnp.float32))
+    """Return the sum of a tree of scalars."""
+    return sum_of(jax.tree.leaves(parts))

@@ -23,7 +23,8 @@ def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
       Array(4., dtype=float32)
 
     Args:
-      f: Matrix [batch, features], such as the pooled features before the head.
+      f: Matrix [batch, features], such as the pooled features before the head. With one image or
+        one feature, the only singular value is the norm, so everything is shrunk.
       k: Number of singular values, out of `min(batch, features)`.
 
     Returns:
@@ -31,7 +32,8 @@ def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
       a weight that does not depend on it.
 
     Raises:
-      ValueError: `f` is no matrix, or `k` is not a whole number from 1 to `min(batch, features)`.
+      ValueError: `f` is no matrix or has no element, or `k` is not a whole number from 1 to
+        `min(batch, features)`.
       TypeError: `f` is not real floating point.
 
     Source: Chen et al., [Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage

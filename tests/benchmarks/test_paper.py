@@ -15,6 +15,7 @@ import pytest
 from benchmarks.paper import __main__ as paper
 from benchmarks.paper import cells, contents, on_digits, report, runs
 from benchmarks.paper.cells import Asset, Table, Target
+from optax_dtnh.finetune.settings import DEFAULT_WEIGHTS
 from tests.finetune.runs import ROOT, SMALL, weights, write_digits, write_source
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,8 @@ def test_every_source_meets_every_target_method_and_seed_once_with_the_settings_
     for cell in ALL[::25] + ALL[1::25] + ALL[3::25]:
         made = cells.settings(cell, ())
         stronger = cell.target.name == "stanford_dogs"
-        assert made.weight == (None if cell.method == "finetune" else 0.1 if stronger else 0.01)
+        default = DEFAULT_WEIGHTS.get(made.regularizer)
+        assert made.weight == (default and default * (10 if stronger else 1))
         assert (made.steps, made.batch_size, made.learning_rate) == (9000, 64, 0.01)
         assert (made.optimizer, made.schedule, made.head_decay) == ("sgd", "step", 0.01)
         assert (made.method, made.seed) == (cell.method, cell.seed)

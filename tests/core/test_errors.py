@@ -108,6 +108,13 @@ def with_keys():
     nnx.Optimizer(Net(), add_l2_sp(0.1), wrt=nnx.Variable)
 
 
+def untyped(tx, updates=G, like=dict):
+    """A state as checkpoint libraries restore it without a target: as dicts, lists or tuples."""
+    state = tx.init(PARAMS)
+    plain = {dict: state._asdict(), tuple: tuple(state), list: list(state)}[like]
+    return tx.update(updates, plain, PARAMS)
+
+
 def losses(*anything):
     return LOSS, LOSS
 
@@ -266,7 +273,27 @@ K = (
     "larger batch."
 )
 
-TYPE_ERRORS = [LEAVE_OUT, SPLIT, WEIGHT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS, HASHABLE]
+STATE = (
+    "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into "
+    "`jax.eval_shape(tx.init, params)`, which keeps the types."
+)
+NO_LEAF = (
+    "`{}` should hold at least one array, got {}. Pass what is compared: the names of the layers "
+    "may have changed."
+)
+EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
+
+TYPE_ERRORS = [
+    STATE,
+    LEAVE_OUT,
+    SPLIT,
+    WEIGHT,
+    TRANSFORMATION,
+    RULE,
+    EVERY_LEAF,
+    BOOLEANS,
+    HASHABLE,
+]
 TYPE_ERRORS += [ANCHOR_DTYPE, RETURN, VALUE, REAL]
 
 
@@ -320,6 +347,10 @@ MISTAKES = {
         (LEAVE_OUT, "loss_grads['n'] | [('float0', 'V')]", of_integers),
         (LEAVE_OUT, "reg_grads['head'] | int32", lambda: both(G, WHOLE)),
         (LEAVE_OUT, "reg_grads['head'] | complex64", lambda: both(G, COMPLEX)),
+        (STATE, "DTNHState | a dict", lambda: untyped(dtnh(0.1), PAIR)),
+        (STATE, "DTNHState | a tuple of 4", lambda: untyped(dtnh(0.1), PAIR, tuple)),
+        (STATE, "DTNHState | a list of 4", lambda: untyped(dtnh(0.1), PAIR, list)),
+        (STATE, "DTNHState | None", lambda: dtnh(0.1).update(PAIR, None, PARAMS)),
         # the options
         (WEIGHT, "'0.1'", lambda: dtnh("0.1")),
         (WEIGHT, "GradientTransformationExtraArgs(init=...", lambda: dtnh(optax.sgd(0.1))),
@@ -347,6 +378,7 @@ MISTAKES = {
     scale_by_adam_dtnh: [
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],
         (SIZE, f"bound | ...float32[2]... | {BOUND}", lambda: traced(lambda b: in_metric(bound=b))),
+        (STATE, "DTNHState | a dict", lambda: untyped(scale_by_adam_dtnh(0.1), PAIR)),
         (WEIGHT, "None", lambda: scale_by_adam_dtnh(None)),
         (NEGATIVE, "-0.1", lambda: scale_by_adam_dtnh(-0.1)),
         (MISSING, A_DICT, lambda: in_metric(reg_grads=None)),
@@ -359,6 +391,8 @@ MISTAKES = {
     add_l2_sp: [
         (NO_PARAMS, "", lambda: anchored(params=None)),
         (SHAPE, "params['head'] | (2, 4) | anchor | (4, 2)", lambda: anchored(start=TURNED)),
+        (STATE, "L2SPState | a dict", lambda: untyped(add_l2_sp(0.1))),
+        (STATE, "L2SPState | a list of 2", lambda: untyped(add_l2_sp(0.1), like=list)),
         (OWN, "", lambda: anchored((G, R))),
         (MEMBER, "updates | params | tuple", lambda: anchored((LOSS, G))),
         (LIKE_PARAMS, f"updates | {NO_HEAD}", lambda: anchored(BODY)),
@@ -369,6 +403,7 @@ MISTAKES = {
         (ANCHOR_DTYPE, "'int8'", lambda: add_l2_sp(0.1, anchor_dtype="int8")),
     ],
     transform_pair: [
+        (STATE, "TransformPairState | a dict", lambda: untyped(transform_pair(), PAIR)),
         (NO_PAIR, A_DICT, lambda: update(transform_pair(), G)),
         (EXTRA, "", lambda: update(transform_pair(), G, reg_grads=R)),
         (TRANSFORMATION, "reg | <function trace at ...", lambda: transform_pair(reg=optax.trace)),
@@ -407,8 +442,13 @@ MISTAKES = {
     l2_sp: [
         (LIKE, f"w | w_s | {A_HEAD}", lambda: l2_sp(PARAMS, BODY)),
         (SPLIT, "w['n'] | int32", lambda: l2_sp(MIXED, MIXED)),
+        (NO_LEAF, "w | {}", lambda: l2_sp({}, {})),
+        (NO_LEAF, "w | {'head': None}", lambda: l2_sp({"head": None}, {"head": None})),
     ],
     feature_distance: [
+        (NO_LEAF, "f | {}", lambda: feature_distance({}, {})),
+        (NO_LEAF, "f | ()", lambda: feature_distance((), ())),
+        (EMPTY, "f['a'] | (0, 3)", lambda: feature_distance({"a": X[:0]}, {"a": X[:0]})),
         (REDUCTION, "(2,)", lambda: feature_distance(HEAD, HEAD, reduction=lambda x: x.mean(0))),
     ],
     attention_feature_distance: [
@@ -419,15 +459,22 @@ MISTAKES = {
         ),
         (SHAPE, "channel_weights | (3,) | channels of f | (4,)", lambda: attended(X, jnp.ones(4))),
         (LAST_AXIS, "f['a'] | channels", lambda: attended({"a": LOSS}, {"a": LOSS})),
+        (NO_LEAF, "f | {}", lambda: attended({}, {})),
+        (EMPTY, "f | (4, 0)", lambda: attended(X[:, :0], jnp.ones(0))),
         (SPLIT, "channel_weights | int32", lambda: attended(HEAD, jnp.arange(2))),
     ],
     channel_attention: [
         (REDUCE, "(4,)", lambda: channel_attention(lambda gate: (X * gate).sum(1), X)),
+        (NO_LEAF, "f_s | {}", lambda: channel_attention(losses, {})),
+        (EMPTY, "f_s | (4, 0)", lambda: channel_attention(losses, X[:, :0])),
         (LAST_AXIS, "f_s['stage1'] | channels", lambda: channel_attention(losses, {"stage1": 64})),
     ],
     distillation: [
         (SHAPE, "logits | (3, 4) | logits_s | (4, 3)", lambda: soft(X, X.T)),
         (LAST_AXIS, "logits | classes", lambda: soft(LOSS)),
+        (NO_LEAF, "logits | {}", lambda: soft({})),
+        (EMPTY, "logits | (0, 3)", lambda: soft(X[:0])),
+        (EMPTY, "logits | (4, 0)", lambda: soft(X[:, :0])),
         (SPLIT, "logits_s | int32", lambda: soft(jnp.ones(4), jnp.arange(4))),
         *[(SIZE, f"temperature | {t!r:.60} | {HOT}", lambda t=t: soft(X, X, t)) for t in NO_SIZES],
         (SIZE, f"temperature | ...float32[2]... | {HOT}", lambda: traced(lambda t: soft(X, X, t))),
@@ -435,6 +482,8 @@ MISTAKES = {
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),
         (MATRIX, "shape (3,)", lambda: batch_spectral_shrinkage(jnp.ones(3))),
+        (EMPTY, "f | (0, 3)", lambda: batch_spectral_shrinkage(X[:0])),
+        (EMPTY, "f | (4, 0)", lambda: batch_spectral_shrinkage(X[:, :0])),
         (MATRIX, "a dict", lambda: batch_spectral_shrinkage({"stage1": X})),
         (SPLIT, "f | int32", lambda: batch_spectral_shrinkage(jnp.ones((2, 2), int))),
         *[
@@ -450,7 +499,7 @@ ROWS = [
 ]
 # What a message may name besides the function's arguments: those of its `update`, the gradients'
 # names, what `fun` returns, and what it is called with.
-NAMES = {"updates", "params", *GradientPair._fields, "loss", "reg", "args"}
+NAMES = {"updates", "state", "params", *GradientPair._fields, "loss", "reg", "args"}
 
 
 @pytest.mark.parametrize(("function", "answer", "said", "mistake"), ROWS)

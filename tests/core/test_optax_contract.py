@@ -1,6 +1,9 @@
 """Every public factory under what jax and optax do to a transformation."""
 
+import ast
 import functools
+import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +60,7 @@ def run(tx, update, dtype="float32", **extra):
 
 
 @pytest.mark.parametrize("factory", [dtnh, add_l2_sp, scale_by_adam_dtnh])
-def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory):
+def test_inject_hyperparams_with_the_static_arguments_of_the_docstring(factory):
     update = alone if factory is add_l2_sp else as_keyword
     # What optax makes of an injected `b2` differs in the fifth digit: it stays Python's number.
     numbers = ("b1", "b2") if factory is scale_by_adam_dtnh else ()
@@ -66,7 +69,11 @@ def test_inject_hyperparams_leaves_functions_alone_that_are_named_static(factory
         "rule": drop,
         "labels": per_leaf,
     }
-    injected = optax.inject_hyperparams(factory, static_args=(*functions, *numbers))
+    dtypes = {n: jnp.float32 for n in inspect.signature(factory).parameters if "_dtype" in n}
+    functions |= dtypes  # classes, so as callable as a schedule
+    static = ast.literal_eval(re.search(r"static_args=(\(.*?\))", factory.__doc__)[1])
+    assert set(static) == set(functions)
+    injected = optax.inject_hyperparams(factory, static_args=(*static, *numbers))
     updates, _ = run(injected(0.5, **functions), update)
     assert_close(updates, run(factory(0.5, **functions), update)[0])
 

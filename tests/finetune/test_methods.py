@@ -172,16 +172,15 @@ def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
 # --- regularizers
 
 
-def test_the_published_reductions_and_temperature_are_those_of_the_page():
+def test_the_regularizers_are_those_of_the_library_with_the_temperature_of_the_settings():
     f, f_s = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
     pooled = [x.mean((1, 2)) for x in (f, f_s)]
     student, teacher = (
         methods.Outputs({"a": x}, y, y) for x, y in zip((f, f_s), pooled, strict=True)
     )
-    squares = np.sum((f - f_s) ** 2)
     expected = {
-        "feature_distance": 0.5 * squares,
-        "delta": 0.5 * squares / 9,
+        "feature_distance": np.mean((f - f_s) ** 2),
+        "delta": np.mean((f - f_s) ** 2),
         "distillation": regularizers.distillation(*pooled, temperature=2.0),
         "bss": np.linalg.svd(pooled[0])[1][-1] ** 2,
     }
@@ -193,6 +192,15 @@ def test_the_published_reductions_and_temperature_are_those_of_the_page():
         assert other == (name == "distillation"), name
     teachers = {name for name, regularizer in methods.REGULARIZERS.items() if regularizer.teacher}
     assert teachers == {"feature_distance", "distillation", "delta"}
+
+
+@pytest.mark.parametrize(("form", "optimizer"), EXIST)
+def test_the_value_of_l2_sp_is_that_of_the_backbone_in_every_form(form, optimizer):
+    start, params, _ = data()
+    argv = ("--form", form, "--optimizer", optimizer, "--method", "l2_sp+dtnh")
+    state = methods.transformation(settings(*argv)).init(start)
+    expected = 0.5 * norm(minus(params["stem"], start["stem"])) ** 2
+    np.testing.assert_allclose(methods.l2_sp_value(params, state), expected, rtol=1e-5)
 
 
 def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():

@@ -108,11 +108,12 @@ def test_the_log_is_cut_to_a_step_and_passes_over_half_a_line(tmp_path):
     log = tmp_path / "log.jsonl"
     assert run_folder.entries(log) == []
     for step in (2, 4, 6):
-        run_folder.append(log, {"step": step})
-    log.write_text(log.read_text() + '{"step": 8, "lo')
+        run_folder.append(log, entry(step, None, None))
+    before = log.read_text()
+    log.write_text(before + '{"step": 8, "lo')
     run_folder.truncate(log, 4)
-    assert run_folder.entries(log) == [{"step": 2}, {"step": 4}]
-    assert log.read_text() == '{"step": 2}\n{"step": 4}\n'
+    assert [x["step"] for x in run_folder.entries(log)] == [2, 4]
+    assert before.startswith(log.read_text())
 
 
 def entry(step, conflict, speed):

@@ -26,10 +26,10 @@ def test_the_defaults_are_those_of_the_published_code():
     assert given | {"train_per_class": None, "layers": (), "seed": 0, "fsdp": False} == given
 
 
-@pytest.mark.parametrize("name", module.PUBLISHED_WEIGHTS)
-def test_a_regularizer_has_its_published_weight_and_dtnh_its_rule(name):
+@pytest.mark.parametrize("name", module.DEFAULT_WEIGHTS)
+def test_a_regularizer_has_its_default_weight_and_dtnh_its_rule(name):
     plain, protected = settings("--method", name), settings("--method", f"{name}+dtnh")
-    assert plain.weight == protected.weight == module.PUBLISHED_WEIGHTS[name]
+    assert plain.weight == protected.weight == module.DEFAULT_WEIGHTS[name]
     assert (plain.rule, protected.rule) == ("plain", "truncate")
     assert plain.regularizer == protected.regularizer == name
     assert plain.form == protected.form == "before"

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._facts import facts_beside
+from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._hub import BESIDE, hub_file, unknown_beside
 
 MAIN, OTHER, PULL_REQUEST = "1" * 40, "2" * 40, "3" * 40
@@ -377,7 +378,7 @@ MALFORMED = """hf: hf:name hf:/name hf:owner/ hf://owner/name hf:owner/name/ hf:
 @pytest.mark.parametrize("source", [*MALFORMED.split(), "hf:own er/name"])
 def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
     form = "have the form hf:owner/name[@revision][/file/in/repo], got"
-    with answered_with(ValueError, form, repr(source)):
+    with answered_with(CheckpointError, form, repr(source)):
         fetch(source)
     assert server.requests == []
 

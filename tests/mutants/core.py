@@ -38,7 +38,12 @@ MUTANTS = [
         "rule(jnp.where(nonzero, dot, 0.0), 1.0,",
         RULES,
     ),
-    Mutant("optax_dtnh/_combine.py", "keep = keep * s / s", "keep = s * 0 + 1", RULES),
+    Mutant(
+        "optax_dtnh/_combine.py",
+        "keep = jnp.asarray(keep, s.dtype) * s / s",
+        "keep = s * 0 + 1",
+        RULES,
+    ),
     Mutant("optax_dtnh/_combine.py", "jnp.where(nonzero, ref_sq, 1.0)", "ref_sq + 1e-8", RULES),
     Mutant("optax_dtnh/_combine.py", "and along == 0", "and along != 0", RULES),
     Mutant("optax_dtnh/_combine.py", "nonzero = ref_sq != 0", "nonzero = ref_sq > 1e-12", RULES),
@@ -56,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         "optax_dtnh/_combine.py",
-        "formula(keep, c, widen(u), *map(widen, others))",
+        "formula(keep, c, *given)",
         "formula(keep, c, u, *others)",
         TRANSFORM,
     ),
@@ -64,8 +69,8 @@ MUTANTS = [
     Mutant("optax_dtnh/_combine.py", "jax.lax.stop_gradient(", "jnp.asarray(", TRANSFORM),
     # sums
     Mutant("optax_dtnh/_sums.py", "total + (total - total)", "total", SUMS),
-    Mutant("optax_dtnh/_sums.py", "jnp.sum(widen(a) * widen(b))", "jnp.sum(a * b)", SUMS),
-    Mutant("optax_dtnh/_sums.py", "== jnp.float64 else", "== jnp.int8 else", SUMS),
+    Mutant("optax_dtnh/_sums.py", "a, b = widen_all(a, b)", "pass", SUMS),
+    Mutant("optax_dtnh/_sums.py", "== jnp.float64 for", "== jnp.int8 for", SUMS),
     Mutant("optax_dtnh/_sums.py", "jax.lax.psum(s, axes) if axes else s", "s", SUMS),
     Mutant(
         "optax_dtnh/_sums.py",
@@ -102,8 +107,8 @@ MUTANTS = [
     # dtnh
     Mutant(
         "optax_dtnh/_transform.py",
-        "return u + lam * direction(keep, c, r, m)",
-        "return u + direction(keep, c, r, m)",
+        "u + weighted(lam, direction(keep, c, r, m))",
+        "u + direction(keep, c, r, m)",
         TRANSFORM,
     ),
     Mutant(
@@ -131,12 +136,14 @@ MUTANTS = [
     Mutant("optax_dtnh/_transform.py", "return rule or truncate", "return truncate", TRANSFORM),
     # the anchor
     Mutant("optax_dtnh/_anchor.py", "-(w_s - w)", "w_s - w", ANCHOR),
-    Mutant("optax_dtnh/_anchor.py", "widen(w) - widen(w_s)", "widen(w - w_s)", ANCHOR),
+    Mutant(
+        "optax_dtnh/_anchor.py", "jnp.subtract(*widen_all(*pair))", "jnp.subtract(*pair)", ANCHOR
+    ),
     Mutant("optax_dtnh/_anchor.py", "copy=True", "copy=False", ANCHOR),
     Mutant("optax_dtnh/_anchor.py", "L2SPState(w_s, after", "L2SPState(w, after", ANCHOR),
     Mutant("optax_dtnh/_anchor.py", "jnp.array(x, dtype, copy", "jnp.array(x, copy", ANCHOR),
     # Adam's metric
-    Mutant("optax_dtnh/_metric.py", "u + p * (lam", "u + (lam", METRIC),
+    Mutant("optax_dtnh/_metric.py", "u + p * weighted", "u + weighted", METRIC),
     Mutant("optax_dtnh/_metric.py", "for tree in (r, m))", "for tree in (r, r))", METRIC),
     Mutant("optax_dtnh/_metric.py", "/ max(size(nu), 1.0) * correct", "* correct", METRIC),
     Mutant(
@@ -184,8 +191,8 @@ MUTANTS = [
     Mutant("optax_dtnh/regularizers/_distances.py", "0.5 * total", "total", REGULARIZERS),
     Mutant(
         "optax_dtnh/regularizers/_distances.py",
-        "(widen(x) - widen(y))",
-        "widen(x - y)",
+        "jnp.subtract(*widen_all(x, y))",
+        "widen_all(x - y)[0]",
         REGULARIZERS,
     ),
     Mutant(
@@ -196,8 +203,8 @@ MUTANTS = [
     ),
     Mutant(
         "optax_dtnh/regularizers/_distillation.py",
-        "with_log_targets(log_p, log_p_s)",
-        "with_log_targets(log_p_s, log_p)",
+        "jnp.where(p_s > 0, log_p_s - log_p, 0.0)",
+        "log_p_s - log_p",
         REGULARIZERS,
     ),
     Mutant("optax_dtnh/regularizers/_attention.py", "weights.size * widen", "widen", REGULARIZERS),

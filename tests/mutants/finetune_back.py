@@ -54,7 +54,7 @@ MUTANTS = [
     Mutant(f"{FOLDER}/run_folder.py", " | fcntl.LOCK_NB", " | fcntl.LOCK_SH", RUN_FOLDER),
     Mutant(f"{FOLDER}/run_folder.py", 'entry["step"] <= step', 'entry["step"] < step', RUN_FOLDER),
     Mutant("optax_dtnh/models/_files.py", "write(partial)", "write(path)", RUN_FOLDER),
-    Mutant(f"{FOLDER}/run_folder.py", 'if line.endswith("\\n")', "if line", RUN_FOLDER),
+    Mutant(f"{FOLDER}/run_folder.py", "in lines[:-1]]", "in lines]", RUN_FOLDER),
     Mutant(f"{FOLDER}/run_folder.py", "if log[-1][name] is not None", "", RUN_FOLDER),
     # the training
     Mutant(f"{FOLDER}/train.py", "start=int(state.step)", "start=0", COMMAND),

@@ -82,7 +82,12 @@ MUTANTS = [
     # the methods
     Mutant(f"{FOLDER}/methods.py", '"mask": backbone_mask,', '"mask": None,', METHODS),
     Mutant(f"{FOLDER}/methods.py", "mask=head_mask)", "mask=None)", METHODS),
-    Mutant(f"{FOLDER}/methods.py", "0.5 * jnp.sum(jnp.mean", "jnp.sum(jnp.mean", METHODS),
+    Mutant(
+        f"{FOLDER}/methods.py",
+        "teacher.maps, weights)",
+        "teacher.maps, weights, reduction=jnp.sum)",
+        METHODS,
+    ),
     Mutant(f"{FOLDER}/methods.py", "round(DROP_AT * steps)", "round(0.5 * steps)", METHODS),
     Mutant(f"{FOLDER}/methods.py", "return names[1:]", "return names", METHODS),
     Mutant(f"{FOLDER}/forms.py", "jax.tree.map(jnp.copy, params)", "params", METHODS),

@@ -36,8 +36,8 @@ def scored(grid: Grid, out: Path) -> Results:
         "seeds": list(range(grid.seeds)),
         "cases": [case.name for case in grid.cases],
     }
-    if file.exists() and json.loads(file.read_text())["settings"] == settings:
-        return json.loads(file.read_text())
+    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["settings"] == settings:
+        return json.loads(file.read_text(encoding="utf-8"))
     scores = run(grid)
     found = {"environment": record.environment(), "settings": settings, "scores": scores}
     record.write(file, found)

@@ -48,7 +48,7 @@ def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in whole.splitlines()]
     lines = lines or [{"environment": record.environment(), **expected}]
     _refuse_others(file, lines[0], {"environment": lines[0]["environment"], **expected})
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return lines
 
 
@@ -65,7 +65,7 @@ def run(grid: Grid, file: Path) -> Results:
     if pending:
         _refuse_others(file, first, {**first, "environment": record.environment()})
         bar = tqdm(total=len(everything), initial=len(done), desc="runs", smoothing=0)
-        with bar, file.open("a") as lines:
+        with bar, file.open("a", encoding="utf-8") as lines:
             run_all(pending, outcomes_of(grid), lines, bar)
     order = {(case.name, m.name): i for i, (case, m) in enumerate(everything)}
     first, *records = finished(file, common)

@@ -1,0 +1,159 @@
+"""What users do to the folder of a run, and names and numbers that are allowed but rare."""
+
+import ast
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import pytest
+from flax import nnx
+
+from optax_dtnh.models import Basic, ResNet, save_pretrained
+from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, write_digits, write_source
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("given")
+    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
+    return ["--source", source, "--data", data, *SMALL]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory):
+    """A run under a umask of its own."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    before = os.umask(0o027)
+    try:
+        run(*arguments, out=folder)
+    finally:
+        os.umask(before)
+    return folder
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_every_file_and_folder_has_the_rights_of_the_umask(finished):
+    rights = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in finished.rglob("*")}
+    assert rights == {(True, 0o750), (False, 0o640)}
+
+
+# --- files that were edited or damaged
+
+TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff"
+SETTINGS = [{"dtype": "float99"}, {"batch_size": 0}, {"seed": "1"}, {"layers": 3}]
+EDITED = [(name, text) for name in ("settings", "summary", "labels") for text in TEXTS]
+EDITED += [("labels", '["a"]'), *(("settings", changed) for changed in SETTINGS)]
+
+
+@pytest.mark.parametrize(("name", "text"), EDITED, ids=ascii)
+def test_a_file_that_was_edited_is_named_by_evaluation(out, name, text):
+    file = out / f"{name}.json"
+    if isinstance(text, dict):
+        recorded = json.loads(file.read_text())
+        text = json.dumps(recorded | {"settings": recorded["settings"] | text})
+    file.write_bytes(os.fsencode(text))
+    line = printed_error("--out", out, command="evaluate")
+    assert f"should hold the {name}.json that a run has written, got a damaged one in" in line
+    assert line.endswith("Restore that file, or name another folder.")
+
+
+@pytest.mark.parametrize("name", ["labels.json", "model.safetensors"])
+def test_a_file_that_is_missing_is_named(out, name):
+    (out / name).unlink()
+    assert f"should hold the {name} that" in printed_error("--out", out, command="evaluate")
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "3", "", '{"step": "x"}', '{"step": 2}', "\udcff"])
+def test_a_log_that_was_edited_is_named_before_the_training(out, arguments, line):
+    (out / "summary.json").unlink()
+    (out / "log.jsonl").write_bytes(os.fsencode(f"{line}\n"))
+    assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
+
+
+def test_a_run_of_a_version_with_fewer_settings_and_log_entries_is_resumed_and_tested(
+    out, arguments
+):
+    recorded = json.loads((out / "settings.json").read_text())
+    del recorded["settings"]["data_dir"]
+    (out / "settings.json").write_text(json.dumps(recorded))
+    run(out=out, command="evaluate")
+    (out / "summary.json").unlink()
+    lines = [{k: v for k, v in entry.items() if k != "penalty"} for entry in log_of(out)]
+    (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "Resuming from step 5" in run(*arguments, out=out)
+
+
+@pytest.mark.parametrize("leftover", ["step_x", "mine", "step_99"])
+def test_foreign_folders_beside_the_checkpoints_do_not_count(out, arguments, leftover):
+    (out / "summary.json").unlink()
+    (out / "checkpoints" / leftover).mkdir()
+    assert "Resuming from step 5" in run(*arguments, out=out)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_folder_that_cannot_exist_is_one_line(arguments, command):
+    given = arguments if command == "train" else ()
+    assert "File name too long" in printed_error(*given, "--out", "x" * 300, command=command)
+
+
+# --- numbers
+
+
+def test_a_regularizer_far_above_the_loss_is_warned_of_once_with_a_weight(
+    arguments, tmp_path, capsys
+):
+    shown = run(*arguments, "--method", "bss", "--weight", "1e9", out=tmp_path / "run")
+    assert shown.startswith("bss at weight 1e+09: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: `--weight` should keep the regularizer below 10 times the l")
+    assert "Lower it to about " in line
+
+
+@pytest.mark.parametrize("method", ["finetune", "feature_distance"])
+def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path, method):
+    model = ResNet((1, 1, 1, 1), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+    save_pretrained(model, tmp_path / "a.safetensors")
+    given = ("--source", tmp_path / "a.safetensors", "--data", tmp_path / "missing", *SMALL)
+    argv = (*given, "--batch-size", "1", "--method", method, "--out", tmp_path / "run")
+    assert "`--batch-size` should be 2 or more at --image-size 32, got 1" in printed_error(*argv)
+    assert "`--data` should" in printed_error(*argv, "--batch-size", "2")
+
+
+# --- names
+
+NAMES = ["caf\udce9.png", "9.41\u202fAM.png", r"a\1\g<0>\u.png", "100%s {x} $y_1$.png", "a\nb.png"]
+
+
+def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, arguments, tmp_path):
+    good = sorted((arguments[3] / "3").iterdir())[0].read_bytes()
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    for name in NAMES:
+        (tmp_path / name).write_bytes(good)
+        (tmp_path / f"bad{name}").write_bytes(b"")
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "predict", "--out", finished]
+    for names, status in (NAMES, 0), ([f"bad{NAMES[0]}"], 2):
+        argv = [*command, *(tmp_path / name for name in names)]
+        done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, check=False)
+        assert done.returncode == status, done.stderr
+        assert rb"caf\udce9.png" in done.stdout + done.stderr
+    for name in NAMES:
+        line = printed_error("--out", finished, tmp_path / f"bad{name}", command="predict")
+        assert "cannot identify image file 'bad" in line
+
+
+def test_text_files_are_read_and_written_as_utf_8():
+    for path in (ROOT / "optax_dtnh").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                named = {keyword.arg for keyword in node.keywords}
+                text = node.func.attr in ("read_text", "write_text")
+                assert not text or "encoding" in named, (path, node.lineno)
