@@ -95,10 +95,13 @@ def add_l2_sp(
     Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the
     head. The rule is DTNH's, see `truncate`.
     """
-    if anchor_dtype is not None and not jnp.issubdtype(anchor_dtype, jnp.floating):
+    # An array is what `inject_hyperparams` makes of a dtype, a class that it takes for a schedule.
+    array = isinstance(anchor_dtype, jax.Array)
+    if array or not (anchor_dtype is None or jnp.issubdtype(anchor_dtype, jnp.floating)):
         raise TypeError(
-            f"`anchor_dtype` should be a floating-point dtype, got {anchor_dtype!r}. "
-            "Pass one that holds the parameters' range, such as `jnp.bfloat16`."
+            f"`anchor_dtype` should be a floating-point dtype, got {anchor_dtype!r:.60}. Pass one "
+            "that holds the parameters' range, such as `jnp.bfloat16`, and name it in the "
+            "`static_args` of `optax.inject_hyperparams`."
         )
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, inner, in_mask, reference, labels)

@@ -41,6 +41,7 @@ R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
 MISSPELLED = {"body": True, "tail": False}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
+ZERO = jnp.bfloat16(0)
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
 TURNED = R | {"head": jnp.ones((2, 4))}
 PAIR, FROZEN = GradientPair(G, R), freeze(PARAMS)
@@ -231,7 +232,8 @@ HASHABLE = (
 )
 ANCHOR_DTYPE = (
     "`anchor_dtype` should be a floating-point dtype, got {}. Pass one that holds the "
-    "parameters' range, such as `jnp.bfloat16`."
+    "parameters' range, such as `jnp.bfloat16`, and name it in the `static_args` of "
+    "`optax.inject_hyperparams`."
 )
 RETURN = (
     "`fun` should return {}, got {}. Return the two values apart, without summing them, and set "
@@ -401,6 +403,7 @@ MISTAKES = {
         (LIKE_ANCHOR, NO_HEAD, restored),
         (LEAVE_OUT, "params['drop']['rngs']['count'].value | uint32", with_keys),
         (ANCHOR_DTYPE, "'int8'", lambda: add_l2_sp(0.1, anchor_dtype="int8")),
+        (ANCHOR_DTYPE, "Array(0, dtype=bfloat16)", lambda: add_l2_sp(0.1, anchor_dtype=ZERO)),
     ],
     transform_pair: [
         (STATE, "TransformPairState | a dict", lambda: untyped(transform_pair(), PAIR)),

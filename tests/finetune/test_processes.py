@@ -98,7 +98,7 @@ def assert_close(out, one):
         np.testing.assert_allclose(weights(out)[name], expected, rtol=0, atol=MOST * scale)
 
 
-KNOWDIST = ["--method", "feature_distance+dtnh", "--weight", "0.001"]
+KNOWDIST = ["--method", "feature_distance+dtnh", "--weight", "0.1"]
 
 
 @slow
