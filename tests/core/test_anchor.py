@@ -8,18 +8,9 @@ import pytest
 
 from optax_dtnh import add_l2_sp, cosine, dtnh, orthogonal, per_leaf, plain, truncate
 from optax_dtnh.regularizers import l2_sp
-from tests.core.helpers import (
-    SHAPES,
-    assert_close,
-    assert_equal,
-    cast,
-    dot,
-    minus,
-    random_tree,
-)
+from tests.core.helpers import SHAPES, assert_close, assert_equal, cast, dot, minus, random_tree
 
 KERNEL = {"bias": False, "kernel": True}
-by_mask = pytest.mark.parametrize("mask", [None, lambda params: KERNEL], ids=["none", "function"])
 OPTIONS = [{"rule": cosine, "inner": optax.scale_by_adam()}, {"reference": optax.ema(0.9)}]
 OPTIONS += [{"labels": per_leaf, "mask": KERNEL}]
 
@@ -87,32 +78,7 @@ def test_a_masked_head_is_neither_anchored_nor_counted_nor_stored(mask):
     assert_equal(updates["kernel"], expected["kernel"])
 
 
-def test_an_integer_leaf_may_be_masked_out():
-    params = {"w": jnp.ones(2), "n": jnp.arange(2)}
-    tx = add_l2_sp(1.0, mask={"w": True, "n": False})
-    updates, _ = tx.update(params, tx.init(params), params)
-    assert_equal(updates, params)
-
-
 # --- state
-
-
-@by_mask
-def test_map_params_sees_the_anchor_as_parameters(mask):
-    start = three(SHAPES["dict"])[0]
-    tx = optax.chain(add_l2_sp(0.3, mask=mask), optax.sgd(0.1, momentum=0.9))
-    state = tx.init(start)
-    marked = optax.tree.map_params(
-        tx,
-        lambda leaf, name: leaf if isinstance(leaf, optax.MaskedNode) else name,
-        state,
-        {"bias": "bias", "kernel": "kernel"},
-        transform_non_params=lambda _: None,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-    )
-    assert marked[0].anchor["kernel"] == "kernel"
-    assert marked[0].anchor["bias"] == ("bias" if mask is None else optax.MaskedNode())
-    assert marked[0].dtnh.conflict is None
 
 
 def test_a_narrower_anchor_moves_the_start_by_its_rounding():

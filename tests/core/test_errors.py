@@ -427,10 +427,10 @@ MISTAKES = {
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
     ],
     apply_rule: [
-        (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate)),
+        (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))
     ],
     cosine_similarity: [
-        (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R))),
+        (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R)))
     ],
     first_order_change: [
         (LIKE, f"loss_grads | updates | {A_HEAD}", lambda: first_order_change(BODY, G)),

@@ -13,13 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optax_dtnh import (
-    add_l2_sp,
-    cosine_similarity,
-    dtnh,
-    first_order_change,
-    value_and_grad_pair,
-)
+from optax_dtnh import add_l2_sp, cosine_similarity, dtnh, first_order_change, value_and_grad_pair
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, random_tree
 from tests.core.uses import USES, as_pair, full_metric, metric
@@ -29,12 +23,7 @@ MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
 LAYOUTS = {
     "replicated": dict.fromkeys(SHAPES, P()),
     "fsdp": {"conv": P(None, None, "x"), "kernel": P("x"), "bias": P("x"), "scale": P()},
-    "mixed": {
-        "conv": P(None, None, "y", "x"),
-        "kernel": P("x"),
-        "bias": P("y"),
-        "scale": P(),
-    },
+    "mixed": {"conv": P(None, None, "y", "x"), "kernel": P("x"), "bias": P("y"), "scale": P()},
 }
 AXIS_SETS = {"replicated": 0, "fsdp": 1, "mixed": 3}
 

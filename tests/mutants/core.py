@@ -53,12 +53,7 @@ MUTANTS = [
         "return keep, None, dot > 0",
         TRANSFORM,
     ),
-    Mutant(
-        "optax_dtnh/_combine.py",
-        "/ max(len(groups), 1)",
-        "",
-        TRANSFORM,
-    ),
+    Mutant("optax_dtnh/_combine.py", "/ max(len(groups), 1)", "", TRANSFORM),
     Mutant(
         "optax_dtnh/_combine.py",
         "formula(keep, c, *given)",

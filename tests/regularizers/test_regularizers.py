@@ -20,7 +20,6 @@ from tests.core.helpers import (
     SHAPES,
     assert_close,
     assert_equal,
-    by_tree,
     cast,
     minus,
     norm,
@@ -129,7 +128,7 @@ def test_no_gradient_flows_into_the_teacher(regularizer):
 # --- squared distances
 
 
-@by_tree
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
 def test_l2_sp_is_half_the_squared_distance_and_its_gradient_the_difference(shapes):
     w, w_s = two(shapes)
     value, grads = jax.value_and_grad(l2_sp)(w, w_s)
