@@ -2,11 +2,12 @@
 
 from tests.mutants import Mutant
 
-RULES = "tests/core/test_rules.py tests/core/test_properties.py"
-TRANSFORM = "tests/core/test_transform.py tests/core/test_optax_contract.py"
+PROPERTIES = "tests/core/test_properties.py"
+RULES = f"tests/core/test_rules.py {PROPERTIES}"
+TRANSFORM = f"tests/core/test_transform.py tests/core/test_optax_contract.py {PROPERTIES}"
 ANCHOR = "tests/core/test_anchor.py tests/core/test_optax_contract.py"
 METRIC = "tests/core/test_metric.py tests/core/test_optax_contract.py"
-SUMS = "tests/core/test_rules.py tests/core/test_transform.py tests/core/test_sharding.py"
+SUMS = f"{RULES} tests/core/test_transform.py tests/core/test_sharding.py"
 ERRORS = "tests/core/test_errors.py"
 GRADIENTS = "tests/core/test_gradients.py"
 PARTS = "tests/core/test_micro_batches.py"
@@ -53,7 +54,12 @@ MUTANTS = [
         "return keep, None, dot > 0",
         TRANSFORM,
     ),
-    Mutant("optax_dtnh/_combine.py", "/ max(len(groups), 1)", "", TRANSFORM),
+    Mutant(
+        "optax_dtnh/_combine.py",
+        "/ max(len(groups), 1)",
+        "",
+        TRANSFORM,
+    ),
     Mutant(
         "optax_dtnh/_combine.py",
         "formula(keep, c, *given)",

@@ -39,7 +39,10 @@ MUTANTS = [
     Mutant(f"{FOLDER}/dataset.py", "elif checksum == trained_on:", "elif False:", COMMAND),
     Mutant(f"{FOLDER}/dataset.py", "default_rng([seed, label])", "default_rng([label])", DATASET),
     Mutant(
-        f"{FOLDER}/dataset.py", "np.setdiff1d(indices, train).tolist()", "indices.tolist()", DATASET
+        f"{FOLDER}/dataset.py",
+        "np.setdiff1d(indices, train).tolist()",
+        "indices.tolist()",
+        DATASET,
     ),
     Mutant(f"{FOLDER}/dataset.py", "digest + label.to_bytes(4, signed=True)", "digest", DATASET),
     Mutant(f"{FOLDER}/dataset.py", "train_per_class + 1,", "train_per_class,", DATASET),
