@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
-from tests.core.helpers import assert_close, assert_equal, norm
+from tests.core.helpers import assert_close, assert_equal, minus, norm
 from tests.pages.pages import blocks, execute, side
 
 PAGE = "docs/accumulation.md"
@@ -29,7 +29,7 @@ def params_and_batch(width=16, rows=ROWS, dtype="float32"):
 
 
 def relative_error(actual, expected):
-    return norm(jax.tree.map(lambda a, b: a - b, actual, expected)) / norm(expected)
+    return norm(minus(actual, expected)) / norm(expected)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -139,8 +139,7 @@ def test_the_loop_over_several_calls_steps_as_with_the_batches_whole():
         updates, state = tx.update(pair, state, params)
         params = optax.apply_updates(params, updates)
     found = execute(blocks(PAGE, "python")[2], PAGE, start)["params"]
-    way = jax.tree.map(lambda a, b: a - b, params, start["params"])
-    assert norm(jax.tree.map(lambda a, b: a - b, found, params)) <= 1e-4 * norm(way)
+    assert norm(minus(found, params)) <= 1e-4 * norm(minus(params, start["params"]))
 
 
 @pytest.mark.slow

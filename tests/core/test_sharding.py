@@ -148,43 +148,23 @@ def test_flattening_the_leaves_would_gather_them():
     assert collectives(flat, g, r)[1] > 0
 
 
-def by_hand(step, layout, state, *, check_vma=True):
-    """The step inside `jax.shard_map`, where every device sees its own part."""
-    specs = LAYOUTS[layout]
-    return jax.jit(
-        jax.shard_map(
-            step,
-            mesh=mesh_of(layout),
-            in_specs=(specs,) * 4,
-            out_specs=(specs, where(state, layout)),
-            check_vma=check_vma,
-        )
-    )
-
-
 @pairwise("layout", *ONE_LAYOUT, shift=2)
 def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
-    tx = use.factory(0.5)
-    expected = on_one_device(use)
-    step = by_hand(steps(use, tx), layout, expected[1])
+    expected, specs = on_one_device(use), LAYOUTS[layout]
+    step = jax.shard_map(
+        steps(use, use.factory(0.5)),
+        mesh=mesh_of(layout),
+        in_specs=(specs,) * 4,
+        out_specs=(specs, where(expected[1], layout)),
+    )
     arguments = [placed(tree, layout) for tree in trees()]
-    updates, state = step(*arguments)
+    updates, state = jax.jit(step)(*arguments)
     assert_close((updates, state), expected)
-    assert jax.tree.map(spec, updates) == LAYOUTS[layout]
+    assert jax.tree.map(spec, updates) == specs
     before = 1 if use.factory in (metric, full_metric) else 0
     of_one_kind = AXIS_SETS[layout] * (1 + before)
     assert collectives(step, *arguments)[0] <= of_one_kind
     assert collectives(step, *arguments)[1] == 0
-
-
-def test_without_the_types_of_shard_map_every_part_decides_for_itself():
-    use, tx = USES["dtnh, pair"], dtnh(0.5)
-    expected = on_one_device(use)
-    step = by_hand(steps(use, tx), "fsdp", expected[1], check_vma=False)
-    with pytest.raises(AssertionError):
-        assert_close(step(*(placed(tree, "fsdp") for tree in trees()))[0], expected[0])
-    step = by_hand(steps(use, tx), "replicated", expected[1], check_vma=False)
-    assert_close(step(*(placed(tree, "replicated") for tree in trees())), expected)
 
 
 @pytest.mark.parametrize("sharded", ["r", "m"])
