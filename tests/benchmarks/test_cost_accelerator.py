@@ -21,15 +21,6 @@ def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recor
         accelerator.measure(Namespace(cpu=True, record=True))
 
 
-def test_what_dtnh_takes_beyond_sgd_is_a_share_of_the_step():
-    times = {"SGD alone": 0.1, "dtnh": 0.2, "add_l2_sp": 0.4}
-    updates = [{"tree": "ResNet-50", "update": name, "ms": ms} for name, ms in times.items()]
-    pair, anchor = accelerator.shares(updates, [{"network": "ResNet-50", "ms": 30.0}]).rows
-    assert pair["beyond SGD"] == pytest.approx(0.1 / 30)
-    assert (pair["note"], anchor["note"]) == ("goal of 1% reached", "goal of 1% NOT reached")
-    assert update.verdict(10**8, "dtnh", 1.2).startswith("implausible")
-
-
 @pytest.mark.slow
 def test_everything_runs_small_on_a_cpu(tmp_path, quickly_compiled):
     assert accelerator.main(["--cpu", "--out", str(tmp_path)]) == 0

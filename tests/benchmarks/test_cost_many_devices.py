@@ -9,8 +9,6 @@ from benchmarks.cost.bars import nonconstant, nonlinear
 from benchmarks.cost.many_devices import growth, hlo, meshes, tables, updates
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.steps import STEPS
-from benchmarks.harness import record
-from benchmarks.harness.command import RESULTS
 
 TINY = Sizes(layers=3, width=16, heads=2, mlp=32, vocabulary=64, batch=4, length=8)
 LOOP = """
@@ -44,21 +42,6 @@ def leaf(mesh, spec):
 def collectives(fun, mesh, *specs):
     lowered = jax.jit(fun).lower(*(leaf(mesh, spec) for spec in specs))
     return hlo.collectives(lowered.compile().as_text())
-
-
-def test_the_claims_hold_on_the_records():
-    found = record.read(RESULTS / "cost.many_devices.json")["tables"]
-    one_axis, two_axes, *whole, _, leaves, sizes = [table["rows"] for table in found]
-    for rows, stages in ((one_axis, 1), (two_axes, 3)):
-        for row in rows:
-            missed = updates.broken(row["update"], {k: row[k] for k in hlo.KINDS}, stages)
-            assert bool(missed) == (row["update"] in updates.CONTROLS)
-    for rows in whole:
-        assert tables.missed_by_steps(rows, STEPS) == []
-    for name in growth.GROWING:
-        counts = {row["leaves"]: row["instructions"] for row in leaves if row["form"] == name}
-        assert nonlinear(name, counts) == []
-        assert nonconstant(name, [r["bytes"] for r in sizes if r["form"] == name]) == []
 
 
 def test_a_collective_in_a_loop_counts_as_often_as_it_runs():

@@ -5,7 +5,6 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
@@ -102,12 +101,6 @@ def test_methods_of_one_seed_share_batches_and_head(outcome):
         assert np.abs(np.asarray(other.training_loss - plain.training_loss)).min() > 1e-4
 
 
-def test_steps_down_the_gradient_count_as_descending_and_steps_up_do_not(outcome):
-    sgd = methods.fine_tuning(SGD)._replace(optimizer=optax.sgd)  # the weight is the learning rate
-    found = outcome(training.program(sgd, 10), [0.01, -0.01], np.arange(2), None)
-    np.testing.assert_array_equal(found.descent, [[1, 1], [0, 0]])
-
-
 # The whole benchmark, small, and killed
 
 
@@ -115,15 +108,6 @@ def test_steps_down_the_gradient_count_as_descending_and_steps_up_do_not(outcome
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("variants")
     return out, runs.run(TINY, out / "runs.jsonl")
-
-
-def test_networks_learn_and_the_regularizer_that_hurts_descends_less_often(finished):
-    results = analysis.with_intervals(finished[1])
-    assert len(results["runs"]) == 5
-    by_form = {(c.form, c.weight): c for c in analysis.cells(results) if c.regularizer == "L2-SP"}
-    fine_tuned = by_form[FINE_TUNING, 10.0]
-    assert fine_tuned.accuracy.min() > 80
-    assert by_form["plain", 10.0].descent < fine_tuned.descent == 1
 
 
 def test_a_killed_run_trains_what_is_missing_but_not_with_other_settings_or_versions(
