@@ -3,12 +3,11 @@
 from argparse import Namespace
 
 import jax
-import jax.numpy as jnp
 import optax
 import pytest
 
 from benchmarks.cost.accelerator import __main__ as accelerator
-from benchmarks.cost.accelerator import clock, equality, update
+from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.uses import Use
 from benchmarks.harness import record
 from optax_dtnh.finetune.errors import UsageError
@@ -40,19 +39,3 @@ def test_nothing_is_timed_where_compiled_and_eager_differ(monkeypatch):
     assert found.failures[0] == "wrong: jit from eager: 1.0e-04 apart, at most 1e-05"
     monkeypatch.setattr(equality, "table", lambda: found)
     assert list(accelerator.measured(small=True)) == [found]
-
-
-@pytest.mark.slow
-def test_inner_products_of_gradients_that_stay_are_computed_in_every_iteration():
-    def body(x, g):
-        return x + jnp.sum(g * g)
-
-    def entry(fun):  # the part of a compiled program outside of its loop
-        return fun.lower(*args).compile().as_text().split("ENTRY")[1]
-
-    args = jnp.zeros(()), jnp.ones((300, 300))
-    naive = jax.jit(lambda x, g: jax.lax.fori_loop(0, 3, lambda _, x: body(x, g), x))
-    assert clock.looped(body, 3)(*args) == 3 * 300 * 300
-    assert "optimization_barrier" in str(jax.make_jaxpr(clock.looped(body, 3))(*args))
-    assert "reduce" in entry(naive)
-    assert "reduce" not in entry(clock.looped(body, 3))

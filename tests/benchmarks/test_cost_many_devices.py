@@ -105,18 +105,6 @@ def test_an_update_by_hand_would_gather_leaves():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("specs", "expected"),
-    [([("fsdp", "tensor"), ("fsdp",)], 2), ([("fsdp", "tensor"), ("tensor", "fsdp")], 3)],
-)
-def test_a_sum_takes_as_many_all_reduces_as_the_orders_of_the_axes_need(specs, expected):
-    mesh = on(2, 2)
-    assert meshes.stages(meshes.orders([leaf(mesh, spec) for spec in specs])) == expected
-    total = collectives(lambda *xs: sum(map(jnp.sum, xs)), mesh, *specs)
-    assert total["all-reduce"][0] == expected
-
-
-@pytest.mark.slow
 def test_whole_steps_stay_within_their_bars_and_a_pair_recomputes_the_layers():
     names = ("Adam", "add_l2_sp, Adam", "distance in the loss, Adam", "dtnh, inner=scale_by_adam")
     chosen = {name: STEPS[name] for name in names}

@@ -1,4 +1,4 @@
-"""The digits: their parts, the source networks' files, what the methods do, a small run."""
+"""The digits: their parts, and a small run of every method."""
 
 import numpy as np
 import pytest
@@ -31,9 +31,6 @@ def test_source_target_and_test_images_are_disjoint_and_of_the_seed(seed):
     few = data.task(DIGITS, seed, shots=5)
     assert rows(few.test) == rows(task.test)
     assert set(rows(few.target)) < set(rows(task.target))
-
-
-# Methods
 
 
 # The whole benchmark, small

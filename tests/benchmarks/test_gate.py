@@ -1,4 +1,4 @@
-"""The decision before training: folds, candidates, the closed form, choices and their regret."""
+"""The decision before training: scores, candidates, the closed form, choices and their regret."""
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,6 @@ DIGITS = data.load()
 TARGET = data.task(DIGITS, 0, shots=5).target
 
 
-@pytest.fixture(scope="module")
-def source():
-    return network.init(jax.random.key(5))
-
-
-# Folds
-
-
 def test_scores_by_hand():
     logits = np.log([[[[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]]]])  # one seed, candidate and fold
     labels = np.array([[[0, 2]]])
@@ -35,14 +27,12 @@ def test_scores_by_hand():
     np.testing.assert_allclose(cross_validation.brier_score(logits, labels), [[brier]])
 
 
-# Candidates
-
-
 @pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer, source):
+def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer):
     batch = jnp.asarray(TARGET.pixels), jnp.asarray(TARGET.labels)
-    start, weights = with_new_head(0, source), (0.5, 2.0)
+    source, weights = network.init(jax.random.key(5)), (0.5, 2.0)
+    start = with_new_head(0, source)
     g = jax.jit(loss_gradient)(start, source, *batch)
     params = jax.tree.map(lambda w, d: w - d, start, g)
     pair = jax.jit(feature_pair)(params, source, *batch)
@@ -62,18 +52,9 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer,
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-# The closed form
-
-
-@pytest.fixture(scope="module")
-def kernel_and_labels():
+def test_leave_one_out_is_that_of_twelve_regressions():
     x = np.random.default_rng(0).normal(size=(12, 4))
-    return x @ x.T, np.eye(3)[np.arange(12) % 3]
-
-
-def test_leave_one_out_is_that_of_twelve_regressions(kernel_and_labels):
-    k, y = kernel_and_labels
-    residuals = []
+    k, y, residuals = x @ x.T, np.eye(3)[np.arange(12) % 3], []
     for i in range(12):
         rest = np.delete(np.arange(12), i)
         dual = np.linalg.solve(k[np.ix_(rest, rest)] + 12 * np.eye(11), y[rest])

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_dtnh import add_l2_sp, cosine, dtnh, orthogonal, per_leaf, plain, truncate
+from optax_dtnh import add_l2_sp, cosine, dtnh, orthogonal, per_leaf, plain
 from optax_dtnh.regularizers import l2_sp
 from tests.core.helpers import SHAPES, assert_close, assert_equal, cast, dot, minus, random_tree
 
@@ -39,25 +39,6 @@ def test_equals_the_gradient_of_l2_sp_through_dtnh(options):
     assert_close(updates, expected, scale=jax.tree.map(lambda x, y: abs(x) + abs(y), g, r))
     assert state.dtnh.conflict == expected_state.conflict
     assert_equal(state.anchor["kernel"], start["kernel"])
-
-
-def end_of_training(rule, lr, target):
-    """Parameters after descent on `|w - target|^2 / 2` from 0, for the same total step length."""
-    tx = optax.chain(add_l2_sp(1.0, rule=rule), optax.sgd(lr))
-    start = jnp.zeros_like(target)
-
-    def body(carry, _):
-        params, state = carry
-        updates, state = tx.update(params - target, state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    return jax.lax.scan(body, (start, tx.init(start)), length=round(20 / lr))[0][0]
-
-
-def test_a_pull_that_only_opposes_the_loss_no_longer_keeps_training_from_its_minimum():
-    target = jnp.array([3.0])
-    np.testing.assert_allclose(end_of_training(plain, 0.1, target), target / 2, rtol=1e-5)
-    np.testing.assert_allclose(end_of_training(truncate, 0.1, target), target, rtol=1e-5)
 
 
 # --- mask

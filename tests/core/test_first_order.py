@@ -33,13 +33,14 @@ def two_regularizers():
     return [jnp.float32(rng.standard_normal((4000, 20))) for _ in range(3)]
 
 
-def parts_of(tx, g, r, moved):
-    updates = tx.update(g, tx.init(jnp.zeros_like(g)), moved, reg_grads=r)[0]
-    return first_order_change(updates - g, g), updates
+def each(tx, alone=optax.identity()):
+    """The change by the regularizers' part, and the updates; without them, it is `alone`."""
 
+    def part(g, r, moved):
+        updates, _ = tx.update(g, tx.init(jnp.zeros_like(g)), moved, reg_grads=r)
+        return first_order_change(updates - alone.update(g, alone.init(g))[0], g), updates
 
-def each(tx):
-    return jax.jit(jax.vmap(lambda g, r, moved: parts_of(tx, g, r, moved)))
+    return jax.jit(jax.vmap(part))
 
 
 def test_nesting_protects_from_both_in_either_order_and_chaining_does_not():
@@ -55,12 +56,7 @@ def test_nesting_protects_from_both_in_either_order_and_chaining_does_not():
 
 
 def test_l2_sp_around_the_metric_form_never_raises_the_loss():
-    tx, adam = add_l2_sp(1.0, inner=scale_by_adam_dtnh(1.0)), optax.scale_by_adam()
-
-    def part(g, r, moved):
-        updates, _ = tx.update(g, tx.init(jnp.zeros_like(g)), moved, reg_grads=r)
-        return first_order_change(updates - adam.update(g, adam.init(g))[0], g)
-
-    rises = jax.jit(jax.vmap(part))(*two_regularizers())  # uphill
+    tx = add_l2_sp(1.0, inner=scale_by_adam_dtnh(1.0))
+    rises, _ = each(tx, optax.scale_by_adam())(*two_regularizers())  # uphill
     assert rises.min() >= -32 * np.finfo(np.float32).eps * 20
     assert np.mean(rises < 1e-3) > 0.1  # both in conflict

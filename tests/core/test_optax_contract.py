@@ -102,6 +102,8 @@ def test_parameters_and_extra_arguments_but_reg_grads_reach_the_transformations_
         (optax.chain(transform_pair(inside, inside), dtnh(0.0)), as_pair),
     ):
         assert_equal(run(tx, call, value=2.0)[0], expected)
+    unchanged = run(dtnh(0.0, reference=inside), as_keyword, value=2.0)[0]
+    assert_equal(unchanged, [g for g, _ in data()[2]])
 
 
 @every_use

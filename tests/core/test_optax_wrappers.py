@@ -44,22 +44,6 @@ def value_of_loss(use, t, params):
     return {"value": bowl(params, LOSS[t], 0.1)}
 
 
-def loss_of(params, slope):
-    return bowl(params, slope, 4.0)
-
-
-def loss_beside(params, slope, reg_grads=None):
-    return bowl(params, slope, 4.0)
-
-
-def loss_and_reg(params, slope, pull):
-    return bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1)
-
-
-def loss_and_anchor(params, slope):
-    return bowl(params, slope, 4.5)
-
-
 def search(value_fn, **trees):
     """What a line search takes; `value_fn` finds its own arguments among the extra ones."""
 
@@ -73,10 +57,16 @@ def search(value_fn, **trees):
     return extra
 
 
-search_loss = search(loss_of, slope=LOSS)
-search_loss_beside = search(loss_beside, slope=LOSS)
-search_loss_and_anchor = search(loss_and_anchor, slope=LOSS)
-search_loss_and_reg = search(loss_and_reg, slope=LOSS, pull=REG)
+search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=LOSS)
+search_loss_beside = search(
+    lambda params, slope, reg_grads=None: bowl(params, slope, 4.0), slope=LOSS
+)
+search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=LOSS)
+search_loss_and_reg = search(
+    lambda params, slope, pull: bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1),
+    slope=LOSS,
+    pull=REG,
+)
 
 
 def search_sum(use, t, params):

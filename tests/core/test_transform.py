@@ -102,21 +102,6 @@ def test_a_callable_module_of_booleans_or_labels_is_a_tree():
     assert_equal(labelled, step(dtnh(0.3, labels=per_leaf), g, r)[0])
 
 
-def times_parameters(updates, state, params=None, *, value=1.0, **extra):
-    return jax.tree.map(lambda u, p: value * u * p, updates, params), state
-
-
-PROBE = optax.GradientTransformationExtraArgs(optax.identity().init, times_parameters)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1.0, [1.0, 1.0]), (-1.0, [0.0, 1.0])])
-def test_the_reference_gets_parameters_and_extra_arguments(value, expected):
-    g, r, params = jnp.array([1.0, 1.0]), jnp.array([-1.0, 0.0]), jnp.array([1.0, 0.0])
-    tx = dtnh(1.0, reference=PROBE)
-    updates, _ = tx.update(g, tx.init(params), params, reg_grads=r, value=value)
-    np.testing.assert_allclose(updates, expected)
-
-
 def test_a_group_of_optax_partition_may_be_empty():
     tx = optax.partition(
         {"x": dtnh(1.0), "y": optax.sgd(0.1)}, {"a": "y"}, mask_compatible_extra_args=True
