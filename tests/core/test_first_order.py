@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
 
 from optax_dtnh import add_l2_sp, dtnh, first_order_change, scale_by_adam_dtnh
-from tests.core.helpers import assert_equal
+from tests.core.helpers import assert_equal, vector
+from tests.core.strategies import STRUCTURES, cases
+from tests.core.test_properties import refute
 
 # --- the helper
 
@@ -22,6 +25,30 @@ def test_the_change_is_the_inner_product():
 def test_a_bad_or_overflowing_change_is_not_a_number():
     for x, y in (([1e30, 0.0], [1e30, 0.0]), ([np.inf, 0.0], [1.0, 0.0]), ([np.nan], [0.0])):
         assert not np.isfinite(first_order_change(jnp.float32(x), jnp.float32(y)))
+
+
+compiled = jax.jit(first_order_change)
+
+
+def is_the_change_to_first_order(change, case):
+    """Next to float64, up to the rounding of a sum; and the sign turns with the step's."""
+    x, g = vector(case.before), vector(case.g)
+    found = change(case.before, case.g)
+    assert found.dtype == jnp.float32
+    assert abs(found - x @ g) <= 2**-20 * abs(x) @ abs(g)
+    assert change(jax.tree.map(np.negative, case.before), case.g) == -found
+
+
+@given(case=cases([name for name in STRUCTURES if name != "float64"]))
+def test_the_change_is_that_to_first_order(case):
+    is_the_change_to_first_order(compiled, case)
+
+
+def test_a_search_finds_that_a_product_of_norms_is_not():
+    def of_norms(updates, loss_grads):
+        return optax.tree.norm(updates) * optax.tree.norm(loss_grads)
+
+    refute(is_the_change_to_first_order, of_norms, cases(("array", "nested", "layers")))
 
 
 # --- the forms of the page

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
 
 from optax_dtnh import GradientPair, value_and_grad_pair
 from tests.core.helpers import assert_close, assert_equal
+from tests.core.strategies import cases
+from tests.core.test_properties import refute
 
 
 def network(params, x):
@@ -134,3 +137,41 @@ def test_vmap_equals_a_loop():
     for i in range(len(x)):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
         assert_close(one, value_and_grad_pair(losses)(params, x[i]))
+
+
+# --- searched
+
+
+def along(direction, params):
+    """A function whose gradient is `direction`, exactly."""
+    products = jax.tree.map(lambda a, w: jnp.sum(a.astype(w.dtype) * w), direction, params)
+    return sum((x.astype(jnp.float32) for x in jax.tree.leaves(products)), jnp.float32(0))
+
+
+pair_of = value_and_grad_pair(lambda params, g, r: (along(g, params), along(r, params)))
+
+
+def is_each_gradient_in_its_place(evaluate, case):
+    params = jax.tree.map(jnp.asarray, case.before)
+    (loss, reg), pair = evaluate(params, case.g, case.r)
+    assert isinstance(pair, GradientPair)
+    expected = jax.tree.map(lambda x, w: jnp.asarray(x, w.dtype), (case.g, case.r), (params,) * 2)
+    assert_equal(tuple(pair), expected)
+    assert jnp.shape(loss) == jnp.shape(reg) == ()
+
+
+def swapped(params, g, r):
+    values, pair = pair_of(params, g, r)
+    return values, GradientPair(*reversed(pair))
+
+
+compiled = jax.jit(pair_of)
+
+
+@given(case=cases())
+def test_each_gradient_is_in_its_place(case):
+    is_each_gradient_in_its_place(compiled, case)
+
+
+def test_a_search_finds_gradients_that_are_swapped():
+    refute(is_each_gradient_in_its_place, swapped, cases(("array", "nested", "layers")))

@@ -30,20 +30,14 @@ DIRECTIONS = {
     if function.__name__.startswith("scale_by_")
 }
 ARGUMENTS = {
+    "scale_by_rprop": {"learning_rate": 0.1},
+    "scale_by_madgrad": {"learning_rate": 0.1},
     "scale_by_lbfgs": {"memory_size": 2},
     "scale_by_muon": {"weight_dimension_numbers": {"kernel": optax.contrib.MuonDimensionNumbers()}},
     "scale_by_schedule": {"step_size_fn": lambda step: 1.0 / (1 + step)},
 }
 PROMOTES_RANKS = ["scale_by_distance_over_gradients"]
 TAKES_THE_VALUE = ["scale_by_polyak"]
-
-
-def make(name):
-    function, arguments = DIRECTIONS[name], dict(ARGUMENTS.get(name, {}))
-    rate = inspect.signature(function).parameters.get("learning_rate")
-    if rate is not None and rate.default is inspect.Parameter.empty:
-        arguments["learning_rate"] = 0.1
-    return optax.with_extra_args_support(function(**arguments))
 
 
 def training(name, tx, update):
@@ -84,7 +78,7 @@ ROWS = [
 
 @pytest.mark.parametrize("name", ROWS)
 def test_an_inner_direction_keeps_its_own_trajectory_without_a_pull(name):
-    inner = make(name)
+    inner = optax.with_extra_args_support(DIRECTIONS[name](**ARGUMENTS.get(name, {})))
     own = training(name, inner, alone)(NO_REG)
     train = training(name, dtnh(0.5, inner=inner), as_keyword)
     assert_equal([(params, state.inner) for params, state in train(NO_REG)], own)

@@ -108,19 +108,12 @@ def test_docstrings_of_public_names_are_markdown():
 def test_a_site_that_loads_something_or_shows_markup_is_refused(tmp_path):
     faults = hook("offline").faults
     page = tmp_path / "page.html"
-    for bad in (
-        '<script src="https://x.org/a.js">',
-        "<img src=//x.org/a.png>",
-        "<p>&gt;&gt;&gt; 1</p>",
-        "<p>these:\n- one</p>",
-    ):
+    loads = '<script src="https://x.org/a.js">', "<img src=//x.org/a.png>"
+    for bad in (*loads, "<p>&gt;&gt;&gt; 1</p>", "<p>these:\n- one</p>"):
         page.write_text(f"<p><a href='https://x.org'>fine</a></p>{bad}")
         assert len(faults(page)) == 1, bad
     page.write_text("<a href='https://x.org'>a</a> <img src='a.png'> <link href='a.css'>")
     assert faults(page) == ["page.html lacks a.css", "page.html lacks a.png"]
-    (tmp_path / "a.css").touch()
-    (tmp_path / "a.png").touch()
-    assert faults(page) == []
     style = tmp_path / "a.css"
     style.write_text("@import url(https://fonts.x.org/a); a { background: url(a.png) }")
     assert len(faults(style)) == 1
