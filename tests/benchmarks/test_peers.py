@@ -21,7 +21,6 @@ SHAPES = {"a": (3, 5), "b": (7,)}
         ("ours", {"flops": 1.7}, "w, ours: flops 1.700, at most 1.67"),
         ("TorchJD PCGrad", {"difference": 0.1}, ""),
         ("TorchJD PCGrad", {}, "w, TorchJD PCGrad: no conflict in the numbers"),
-        ("optax by hand", {"difference": 0.1}, ""),
     ],
 )
 def test_ours_has_to_agree_and_pcgrad_has_to_differ(contender, found, said):

@@ -294,6 +294,8 @@ def exception(answer):
 A_DICT, NO_PAIR_DICT = "a dict as updates, shaped like `params`", "a dict as updates, not a pair"
 NO_HEAD, A_HEAD = "no entry for ['head']", "an entry for ['head']"
 TAIL = f"{NO_HEAD} and an entry for ['tail']"
+NO_BODY = "no entry for ['body']['b'], ['body']['w'], more"
+CHANNELS = "channel_weights | channels of f"
 NO_SIZES = 0, -1.0, float("nan"), float("inf"), "10", None, True, (1.0, 2.0)
 BOUND, HOT = "10.0: the larger, the less is capped.", "2.0: the larger, the more ..."
 
@@ -312,11 +314,7 @@ MISTAKES = {
         (TWICE, "", lambda: both((G, R), R)),
         # trees that differ
         (LIKE_LOSS, NO_HEAD, lambda: both(G, BODY)),
-        (
-            LIKE_LOSS,
-            "no entry for ['body']['b'], ['body']['w'], more and an entry for ['b'], ['w']",
-            lambda: both(G, R["body"]),
-        ),
+        (LIKE_LOSS, f"{NO_BODY} and an entry for ['b'], ['w']", lambda: both(G, R["body"])),
         (LIKE_LOSS, "None in place of a dict", lambda: pair(G, None)),
         (LIKE_LOSS, "a function in place of a dict", lambda: both(G, lambda params: 0.0)),
         (LIKE_LOSS, "a FrozenDict in place of a dict", lambda: both(G, freeze(R))),
@@ -426,11 +424,7 @@ MISTAKES = {
         (REDUCTION, "(2,)", lambda: feature_distance(HEAD, HEAD, reduction=lambda x: x.mean(0))),
     ],
     attention_feature_distance: [
-        (
-            LIKE,
-            "channel_weights | channels of f | no entry for ['b']",
-            lambda: attended(G["body"], {"w": jnp.ones(4)}),
-        ),
+        (LIKE, f"{CHANNELS} | no entry for ['b']", lambda: attended(G["body"], {"w": HEAD[:, 0]})),
         (SHAPE, "channel_weights | (3,) | channels of f | (4,)", lambda: attended(X, jnp.ones(4))),
         (LAST_AXIS, "f['a'] | channels", lambda: attended({"a": LOSS}, {"a": LOSS})),
         (NO_LEAF, "f | {}", lambda: attended({}, {})),
@@ -458,10 +452,7 @@ MISTAKES = {
         (EMPTY, "f | (0, 3)", lambda: batch_spectral_shrinkage(X[:0])),
         (MATRIX, "a dict", lambda: batch_spectral_shrinkage({"stage1": X})),
         (SPLIT, "f | int32", lambda: batch_spectral_shrinkage(jnp.ones((2, 2), int))),
-        *[
-            (K, repr(k), lambda k=k: batch_spectral_shrinkage(X, k=k))
-            for k in (0, -1, 4, 1.0, None)
-        ],
+        *[(K, repr(k), lambda k=k: batch_spectral_shrinkage(X, k=k)) for k in (0, 4, 1.0, None)],
     ],
 }
 ROWS = [

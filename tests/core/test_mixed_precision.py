@@ -101,13 +101,6 @@ def test_small_steps_vanish_in_bfloat16_parameters_and_so_does_the_pull_of_l2_sp
 # --- what goes wrong with the scale
 
 
-SCALE = 2.0**15
-
-
-def times(factor, tree):
-    return jax.tree.map(lambda x: factor * x, tree)
-
-
 def test_adam_hides_a_scale_in_both_only_while_it_stands_still():
     tx, g = optax.chain(dtnh(0.1), optax.scale_by_adam()), jnp.array([1.0, -0.5])
 
@@ -115,7 +108,7 @@ def test_adam_hides_a_scale_in_both_only_while_it_stands_still():
         updates, state = tx.update((scale * g, scale * g), state)
         return state, jnp.linalg.norm(updates)
 
-    scales = SCALE * jnp.repeat(jnp.array([1.0, 2.0]), jnp.array([5000, 100]))
+    scales = 2.0**15 * jnp.repeat(jnp.array([1.0, 2.0]), jnp.array([5000, 100]))
     sizes = jax.lax.scan(step, tx.init(g), scales)[1]
     assert float(sizes[5000:].max() / sizes[4999]) == pytest.approx(1.88, abs=0.01)
     assert float(sizes[4999] / sizes[0]) == pytest.approx(1, abs=0.01)
@@ -203,7 +196,7 @@ def test_the_decision_is_the_float64_one_outside_a_band_of_32_float32_eps(dtypes
         g, r = near_tie(family, shapes, dtypes, seed, 1.03 * BAND)
         conflict, cosine = decide(g, r)
         assert not conflict
-        assert decide(g, times(-1, r))[0]
+        assert decide(g, optax.tree.scale(-1, r))[0]
         assert abs(float(cosine) - cosine_in_float64(g, r)) < BAND / 8
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 from tests.core.helpers import assert_close, assert_equal, cast, random_tree
+from tests.core.loops import types
 from tests.core.uses import USES, alone, as_keyword, as_pair
 
 every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
@@ -148,10 +149,6 @@ def test_parameters_and_state_can_be_donated(use):
     for _ in range(3):
         params, state = step(params, state)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-
-
-def types(tree):
-    return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
 
 
 @every_use

@@ -361,15 +361,9 @@ ROWS = AROUND | BEFORE | AFTER
 
 
 WORKS = "works"
-OTHER_USES = {  # which column of the page a use is like, where `OUTCOMES` names no exception
-    "dtnh, every option, pair": "dtnh, pair",
-    "transform_pair": "dtnh, pair",
-    "scale_by_adam_dtnh, pair": "dtnh, pair",
-    "dtnh, every option, reg_grads": "dtnh, reg_grads",
-    "scale_by_adam_dtnh, reg_grads": "dtnh, reg_grads",
-    "scale_by_adam_dtnh, every option": "dtnh, reg_grads",
-    "add_l2_sp, every option": "add_l2_sp",
-}
+LIKE = {USES[column].update: column for column in COLUMNS}
+# Which column of the page a use is like, where `EXCEPTIONS` names no other outcome.
+OTHER_USES = {name: LIKE[use.update] for name, use in USES.items() if name not in COLUMNS}
 OPTIONS = ["dtnh, every option, pair", "dtnh, every option, reg_grads", "add_l2_sp, every option"]
 OPTIONS += ["scale_by_adam_dtnh, every option"]
 EXCEPTIONS = {
