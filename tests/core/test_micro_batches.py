@@ -55,14 +55,11 @@ def test_the_average_is_projected_and_not_the_projections_averaged():
     averaged = project(value_and_grad_pair(losses, micro_batches=k)(params, x, y)[1])
     pairs = [value_and_grad_pair(losses)(params, x[j::k], y[j::k])[1] for j in range(k)]
     projected = jax.tree.map(lambda *u: sum(u) / k, *map(project, pairs))
-    last = project(GradientPair(averaged_loss_grads(pairs), pairs[-1].reg_grads))
+    loss_grads = jax.tree.map(lambda *g: sum(g) / k, *(pair.loss_grads for pair in pairs))
+    last = project(GradientPair(loss_grads, pairs[-1].reg_grads))
     assert relative_error(averaged, whole) < 1e-5
     assert relative_error(projected, whole) > 1e-2
     assert relative_error(last, whole) > 1e-2  # what optax.MultiSteps does with `reg_grads`
-
-
-def averaged_loss_grads(pairs):
-    return jax.tree.map(lambda *g: sum(g) / len(pairs), *(pair.loss_grads for pair in pairs))
 
 
 def test_auxiliary_data_is_stacked_and_statistics_average_to_those_of_the_whole_batch():

@@ -56,12 +56,8 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
 # --- the contents
 
 
-def files(folder):
-    return [p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.is_file()]
-
-
 def a_wheel(path, leave_out="", put_in="optax_dtnh/py.typed"):
-    names = {name for name in files("optax_dtnh") if name.endswith(".py")}
+    names = {p.relative_to(ROOT).as_posix() for p in (ROOT / "optax_dtnh").rglob("*.py")}
     names |= {"optax_dtnh/py.typed", "a.dist-info/licenses/LICENSE", put_in}
     with zipfile.ZipFile(path, "w") as archive:
         for name in names - {leave_out}:
