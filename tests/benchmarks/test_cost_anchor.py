@@ -8,22 +8,10 @@ import pytest
 from benchmarks.cost.anchor import bytes as anchor_bytes
 from benchmarks.cost.anchor import error
 from benchmarks.cost.many_devices.decoder import Sizes
-from benchmarks.harness import record
-from benchmarks.harness.command import RESULTS
 from tests.core.helpers import assert_equal
 from tests.pages.pages import blocks, execute
 
 TINY = Sizes(layers=3, width=64, heads=2, mlp=128, vocabulary=512, batch=4, length=8)
-
-
-def test_the_claims_hold_on_the_record():
-    found = record.read(RESULTS / "cost.anchor.json")["tables"]
-    on_cpu, on_tpu, same, pull, accuracy = (table["rows"] for table in found)
-    assert anchor_bytes.missed("CPU", on_cpu) == anchor_bytes.missed("TPU", on_tpu) == []
-    assert same[0]["same bits"]
-    assert [m for row in pull for m in error.too_coarse(row["change of r / |w_s|"])] == []
-    assert error.changed(accuracy) == []
-    assert all(abs(row["difference"]) <= row["95 % interval, +-"] for row in accuracy)
 
 
 def test_the_recipe_on_the_page_trains_and_keeps_the_anchor_away_from_the_device():
@@ -53,10 +41,7 @@ def test_the_pull_changes_by_the_rounding_of_the_anchor_and_the_accuracies_are_p
     monkeypatch.setattr(error, "WEIGHTS", (1.0,))
     pull, accuracy = error.tables(seeds=2)
     assert pull.failures == accuracy.failures == []
-    start, *_, end = pull.rows
-    assert start["|w - w_s| / |w_s|"] == 0 < start["change of r / |w_s|"] < error.MOVED
-    assert end["change of r / |r|"] < 0.3
+    assert 0 < pull.rows[0]["change of r / |w_s|"] < error.MOVED
     (row,) = accuracy.rows
-    assert row["difference"] == pytest.approx(row["bfloat16"] - row["float32"])
     assert error.too_coarse(0.002)
     assert len(error.changed([row | {"difference": -0.6}, row | {"difference": np.nan}])) == 2

@@ -1,4 +1,4 @@
-"""The decision before training: folds, candidates, the closed form, choices and their regret."""
+"""The decision before training: scores, candidates, the closed form, choices and their regret."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.digits import data, network
-from benchmarks.digits.gate import (
-    candidates,
-    choice,
-    cross_validation,
-    leave_one_out,
-    report,
-    scoring,
-)
-from benchmarks.digits.gate.choice import Choice, Place
+from benchmarks.digits.gate import candidates, choice, cross_validation, leave_one_out, scoring
+from benchmarks.digits.gate.choice import Place
 from benchmarks.digits.methods import OPTIMIZERS, feature_pair, loss_gradient
 from benchmarks.digits.tasks import SAME
 from benchmarks.digits.training import with_new_head
@@ -23,29 +16,6 @@ from benchmarks.digits.variants import cases, forms
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
 DIGITS = data.load()
 TARGET = data.task(DIGITS, 0, shots=5).target
-
-
-@pytest.fixture(scope="module")
-def source():
-    return network.init(jax.random.key(5))
-
-
-# Folds
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.4])
-def test_every_image_is_held_out_once_and_never_learned_in_the_same_fold(noise):
-    labels = data.redraw_labels(TARGET, noise, 0).labels
-    folds = cross_validation.folds_of(labels, 0, folds=5, steps=10, batch=16)
-    np.testing.assert_array_equal(np.sort(folds.held_out.ravel()), np.arange(50))
-    other = cross_validation.folds_of(labels, 1, folds=5, steps=10, batch=16)
-    assert not np.array_equal(folds.held_out, other.held_out)
-    for learned, held_out in zip(folds.learned, folds.held_out, strict=True):
-        assert sorted([*learned, *held_out]) == list(range(50))
-        assert noise or np.array_equal(np.bincount(labels[held_out]), np.ones(10))
-    assert folds.batches is not None
-    assert folds.batches.shape == (5, 10, 16)
-    assert (folds.batches.min() >= 0) & (folds.batches.max() < 40)
 
 
 def test_scores_by_hand():
@@ -57,14 +27,12 @@ def test_scores_by_hand():
     np.testing.assert_allclose(cross_validation.brier_score(logits, labels), [[brier]])
 
 
-# Candidates
-
-
 @pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer, source):
+def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer):
     batch = jnp.asarray(TARGET.pixels), jnp.asarray(TARGET.labels)
-    start, weights = with_new_head(0, source), (0.5, 2.0)
+    source, weights = network.init(jax.random.key(5)), (0.5, 2.0)
+    start = with_new_head(0, source)
     g = jax.jit(loss_gradient)(start, source, *batch)
     params = jax.tree.map(lambda w, d: w - d, start, g)
     pair = jax.jit(feature_pair)(params, source, *batch)
@@ -84,18 +52,9 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer,
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-# The closed form
-
-
-@pytest.fixture(scope="module")
-def kernel_and_labels():
+def test_leave_one_out_is_that_of_twelve_regressions():
     x = np.random.default_rng(0).normal(size=(12, 4))
-    return x @ x.T, np.eye(3)[np.arange(12) % 3]
-
-
-def test_leave_one_out_is_that_of_twelve_regressions(kernel_and_labels):
-    k, y = kernel_and_labels
-    residuals = []
+    k, y, residuals = x @ x.T, np.eye(3)[np.arange(12) % 3], []
     for i in range(12):
         rest = np.delete(np.arange(12), i)
         dual = np.linalg.solve(k[np.ix_(rest, rest)] + 12 * np.eye(11), y[rest])
@@ -105,26 +64,6 @@ def test_leave_one_out_is_that_of_twelve_regressions(kernel_and_labels):
     assert float(found) == pytest.approx(expected, rel=1e-4)
     in_sample = np.linalg.solve(k + 12 * np.eye(12), y) * 12
     assert np.mean(np.sum(in_sample**2, axis=1)) < 0.95 * expected  # else the test says nothing
-
-
-def test_held_features_are_conditioned_on_not_moving(kernel_and_labels):
-    products, n, features, weight = kernel_and_labels[0], 12, 16, 3.0
-    k, v = products / (features * leave_one_out.HOLD), n * features / (2 * weight)
-    expected = features * (k - k @ np.linalg.solve(k + v * np.eye(n), k))
-    found = leave_one_out.held_features(jnp.asarray(products), jnp.asarray(weight), features)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
-    for held in (leave_one_out.held_weights, leave_one_out.held_features):  # 0 is fine-tuning
-        free = held(jnp.asarray(products), jnp.zeros([]), features)
-        np.testing.assert_allclose(free, products / leave_one_out.HOLD, rtol=1e-5)
-
-
-def test_the_products_are_those_of_the_whole_jacobian(source):
-    pixels = jnp.asarray(TARGET.pixels[:3])
-    backbone = {name: source[name] for name in ("fc1", "fc2")}
-    jacobian = jax.jit(jax.vmap(jax.jacrev(network.features), (None, 0)))(backbone, pixels)
-    flat = np.concatenate([leaf.reshape(3, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
-    _, products = jax.jit(leave_one_out.features_and_products)(source, pixels)
-    np.testing.assert_allclose(products, flat @ flat.T, rtol=1e-4)
 
 
 # Choices
@@ -149,13 +88,6 @@ def test_the_lowest_score_is_chosen_and_regret_is_against_the_better_without_dtn
     *_, second, is_open = choice.choices(both, [1.0, 10.0])
     assert (tuple(second.columns), is_open.better) == ((0, 3, 4), 90)
     assert (choice.lowest("brier")(is_open), without(is_open)) == (70, 90)
-
-
-def test_a_candidate_that_diverged_is_not_chosen():
-    entry = {"brier": [[0.2, None, 0.3]], "cross_entropy": [[1.0, None, 2.0]]}
-    scores = report.scores_of(entry | {"leave_one_out": [[0.5, 0.4]]}, slice(None))
-    asked = Choice(place([[1, 2, 3]], [[0, 0, 0]])._replace(scores=scores), (0, 1, 2), 1.0)
-    np.testing.assert_array_equal(choice.lowest("brier")(asked), [1])
 
 
 # The scores of a small grid

@@ -12,7 +12,6 @@ from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import head
 from benchmarks.digits.gate import __main__ as gate
-from benchmarks.digits.question import against_record
 from benchmarks.digits.variants import __main__ as variants
 from benchmarks.guarantee import __main__ as guarantee
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
@@ -101,11 +100,3 @@ def test_a_broken_claim_is_a_failure():
     assert broken(digits.QUESTION, accuracy=[80.0] * 20)
     outside = [row | {"worst": 2.0, "range": "beyond"} for row in of(guarantee.QUESTION)["rows"]]
     assert guarantee.failures({"rows": outside}) == []
-
-
-def test_a_run_says_how_far_it_is_from_the_record():
-    results = of(digits.QUESTION)
-    assert against_record("digits", results) == ["Every value is equal to the record's."]
-    results["runs"][3]["accuracy"][0] += 4.6
-    (sentence,) = against_record("digits", results)
-    assert sentence.startswith("The means differ from the record's by at most 0.23 points: another")

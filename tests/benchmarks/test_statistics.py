@@ -30,9 +30,6 @@ def test_one_seed_or_a_diverged_one_leaves_no_interval():
     assert mean_interval([1.0, math.nan, 2.0]).half_width is None
 
 
-@pytest.mark.parametrize(
-    ("mean", "half_width", "excludes"),
-    [(1.0, 0.9, True), (-1.0, 0.9, True), (1.0, 1.1, False), (0.0, 0.0, False)],
-)
-def test_an_interval_excludes_zero_when_both_ends_have_one_sign(mean, half_width, excludes):
-    assert Interval(mean, half_width).excludes_zero() is excludes
+def test_an_interval_excludes_zero_when_both_ends_have_one_sign():
+    intervals = Interval(1.0, 0.9), Interval(-1.0, 0.9), Interval(1.0, 1.1), Interval(0.0, 0.0)
+    assert [x.excludes_zero() for x in intervals] == [True, True, False, False]

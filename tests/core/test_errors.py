@@ -285,18 +285,8 @@ NO_LEAF = (
 )
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
-TYPE_ERRORS = [
-    STATE,
-    LEAVE_OUT,
-    SPLIT,
-    WEIGHT,
-    TRANSFORMATION,
-    RULE,
-    EVERY_LEAF,
-    BOOLEANS,
-    HASHABLE,
-]
-TYPE_ERRORS += [ANCHOR_DTYPE, RETURN, VALUE, REAL]
+TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, WEIGHT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
+TYPE_ERRORS += [HASHABLE, ANCHOR_DTYPE, RETURN, VALUE, REAL]
 
 
 def exception(answer):
@@ -306,6 +296,8 @@ def exception(answer):
 A_DICT, NO_PAIR_DICT = "a dict as updates, shaped like `params`", "a dict as updates, not a pair"
 NO_HEAD, A_HEAD = "no entry for ['head']", "an entry for ['head']"
 TAIL = f"{NO_HEAD} and an entry for ['tail']"
+NO_BODY = "no entry for ['body']['b'], ['body']['w'], more"
+CHANNELS = "channel_weights | channels of f"
 NO_SIZES = 0, -1.0, float("nan"), float("inf"), "10", None, True, (1.0, 2.0)
 BOUND, HOT = "10.0: the larger, the less is capped.", "2.0: the larger, the more ..."
 
@@ -315,7 +307,6 @@ MISTAKES = {
         # the pair
         (MISSING, A_DICT, lambda: both(reg_grads=None)),
         (MISSING, "a State as updates, shaped like `params`", lambda: nnx_update(lambda g: [g])),
-        (MISSING, A_DICT, lambda: update(dtnh(0.1), G, reg_grad=R)),  # misspelled
         (MISSING, "one array as updates, not a pair", lambda: update(dtnh(0.1), HEAD, None)),
         (MISSING, NO_PAIR_DICT, lambda: update(optax.chain(dtnh(0.1), dtnh(0.1)), (G, R), None)),
         (MISSING, "a list of 2 as updates, not a pair", lambda: both([G, R], None)),
@@ -325,14 +316,8 @@ MISTAKES = {
         (TWICE, "", lambda: both((G, R), R)),
         # trees that differ
         (LIKE_LOSS, NO_HEAD, lambda: both(G, BODY)),
-        (LIKE_LOSS, NO_HEAD, lambda: both((G, BODY), None, mask=MASK)),
-        (
-            LIKE_LOSS,
-            "no entry for ['body']['b'], ['body']['w'], more and an entry for ['b'], ['w']",
-            lambda: both(G, R["body"]),
-        ),
+        (LIKE_LOSS, f"{NO_BODY} and an entry for ['b'], ['w']", lambda: both(G, R["body"])),
         (LIKE_LOSS, "None in place of a dict", lambda: pair(G, None)),
-        (LIKE_LOSS, "one array in place of a dict", lambda: both(G, LOSS)),
         (LIKE_LOSS, "a function in place of a dict", lambda: both(G, lambda params: 0.0)),
         (LIKE_LOSS, "a FrozenDict in place of a dict", lambda: both(G, freeze(R))),
         (LIKE_LOSS, "a tuple of 1 in place of a list of 1", lambda: pair([LOSS], (LOSS,))),
@@ -341,7 +326,6 @@ MISTAKES = {
         (MEMBER, "reg_grads | loss_grads | GradientPair", lambda: both(G, PAIR)),
         (MEMBER, "loss_grads | params | tuple", lambda: both((LOSS, G), R)),
         (SHAPE, "reg_grads['head'] | (4, 2) | loss_grads | (2, 4)", lambda: both(G, TURNED)),
-        (LIKE_PARAMS, "loss_grads | a dict in place of a ...", lambda: pair(G, R, params=FROZEN)),
         (LIKE_PARAMS, f"loss_grads | {A_HEAD}", lambda: pair(G, R, params=BODY)),
         (LIKE_PARAMS, "loss_grads | one array in place of a dict", lambda: pair(LOSS, G, params=G)),
         (LIKE_PARAMS, "loss_grads | no entry for .activation, .final_activation", unfiltered),
@@ -351,7 +335,6 @@ MISTAKES = {
         (LEAVE_OUT, "reg_grads['head'] | complex64", lambda: both(G, COMPLEX)),
         (STATE, "DTNHState | a dict", lambda: untyped(dtnh(0.1), PAIR)),
         (STATE, "DTNHState | a tuple of 4", lambda: untyped(dtnh(0.1), PAIR, tuple)),
-        (STATE, "DTNHState | a list of 4", lambda: untyped(dtnh(0.1), PAIR, list)),
         (STATE, "DTNHState | None", lambda: dtnh(0.1).update(PAIR, None, PARAMS)),
         # the options
         (WEIGHT, "'0.1'", lambda: dtnh("0.1")),
@@ -381,14 +364,8 @@ MISTAKES = {
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],
         (SIZE, f"bound | ...float32[2]... | {BOUND}", lambda: traced(lambda b: in_metric(bound=b))),
         (STATE, "DTNHState | a dict", lambda: untyped(scale_by_adam_dtnh(0.1), PAIR)),
-        (WEIGHT, "None", lambda: scale_by_adam_dtnh(None)),
-        (NEGATIVE, "-0.1", lambda: scale_by_adam_dtnh(-0.1)),
         (MISSING, A_DICT, lambda: in_metric(reg_grads=None)),
-        (TWICE, "", lambda: in_metric((G, R))),
         (LIKE_LOSS, NO_HEAD, lambda: in_metric(reg_grads=BODY)),
-        (LEAVE_OUT, "reg_grads['head'] | int32", lambda: in_metric(G, WHOLE)),
-        (PREFIX, f"mask | {TAIL}", lambda: in_metric(mask=MISSPELLED)),
-        (RULE, "'drop'", lambda: scale_by_adam_dtnh(0.1, rule="drop")),
     ],
     add_l2_sp: [
         (NO_PARAMS, "", lambda: anchored(params=None)),
@@ -410,7 +387,6 @@ MISTAKES = {
         (NO_PAIR, A_DICT, lambda: update(transform_pair(), G)),
         (EXTRA, "", lambda: update(transform_pair(), G, reg_grads=R)),
         (TRANSFORMATION, "reg | <function trace at ...", lambda: transform_pair(reg=optax.trace)),
-        (TRANSFORMATION, "loss | <class ...", lambda: transform_pair(optax.MultiSteps)),
         (TRANSFORMATION, "loss | {'loss': ...", lambda: transform_pair({"loss": optax.identity()})),
         (TRANSFORMATION, "loss | 0.9", lambda: transform_pair(0.9)),
     ],
@@ -421,19 +397,17 @@ MISTAKES = {
         (VALUE, "loss | tuple", lambda: of(lambda w: ((w[0], w[1]), {}))),
         (VALUE, "reg | NoneType", lambda: of(lambda w: (w[0], None))),
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
-        (REAL, "loss | int32 of shape ()", lambda: of(lambda w: (1, w[0]))),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
         (COUNT, "0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
-        (CUT, "{'args[0]': 4, 'args[1]': 3}", lambda: cut(X, X[:3])),
         (CUT, "{'args[0]': 4, \"args[1]['y']\": 2}", lambda: cut(X, {"y": X[:2]})),
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
     ],
     apply_rule: [
-        (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate)),
+        (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))
     ],
     cosine_similarity: [
-        (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R))),
+        (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R)))
     ],
     first_order_change: [
         (LIKE, f"loss_grads | updates | {A_HEAD}", lambda: first_order_change(BODY, G)),
@@ -446,20 +420,14 @@ MISTAKES = {
         (LIKE, f"w | w_s | {A_HEAD}", lambda: l2_sp(PARAMS, BODY)),
         (SPLIT, "w['n'] | int32", lambda: l2_sp(MIXED, MIXED)),
         (NO_LEAF, "w | {}", lambda: l2_sp({}, {})),
-        (NO_LEAF, "w | {'head': None}", lambda: l2_sp({"head": None}, {"head": None})),
     ],
     feature_distance: [
         (NO_LEAF, "f | {}", lambda: feature_distance({}, {})),
-        (NO_LEAF, "f | ()", lambda: feature_distance((), ())),
         (EMPTY, "f['a'] | (0, 3)", lambda: feature_distance({"a": X[:0]}, {"a": X[:0]})),
         (REDUCTION, "(2,)", lambda: feature_distance(HEAD, HEAD, reduction=lambda x: x.mean(0))),
     ],
     attention_feature_distance: [
-        (
-            LIKE,
-            "channel_weights | channels of f | no entry for ['b']",
-            lambda: attended(G["body"], {"w": jnp.ones(4)}),
-        ),
+        (LIKE, f"{CHANNELS} | no entry for ['b']", lambda: attended(G["body"], {"w": HEAD[:, 0]})),
         (SHAPE, "channel_weights | (3,) | channels of f | (4,)", lambda: attended(X, jnp.ones(4))),
         (LAST_AXIS, "f['a'] | channels", lambda: attended({"a": LOSS}, {"a": LOSS})),
         (NO_LEAF, "f | {}", lambda: attended({}, {})),
@@ -476,7 +444,6 @@ MISTAKES = {
         (SHAPE, "logits | (3, 4) | logits_s | (4, 3)", lambda: soft(X, X.T)),
         (LAST_AXIS, "logits | classes", lambda: soft(LOSS)),
         (NO_LEAF, "logits | {}", lambda: soft({})),
-        (EMPTY, "logits | (0, 3)", lambda: soft(X[:0])),
         (EMPTY, "logits | (4, 0)", lambda: soft(X[:, :0])),
         (SPLIT, "logits_s | int32", lambda: soft(jnp.ones(4), jnp.arange(4))),
         *[(SIZE, f"temperature | {t!r:.60} | {HOT}", lambda t=t: soft(X, X, t)) for t in NO_SIZES],
@@ -486,13 +453,9 @@ MISTAKES = {
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),
         (MATRIX, "shape (3,)", lambda: batch_spectral_shrinkage(jnp.ones(3))),
         (EMPTY, "f | (0, 3)", lambda: batch_spectral_shrinkage(X[:0])),
-        (EMPTY, "f | (4, 0)", lambda: batch_spectral_shrinkage(X[:, :0])),
         (MATRIX, "a dict", lambda: batch_spectral_shrinkage({"stage1": X})),
         (SPLIT, "f | int32", lambda: batch_spectral_shrinkage(jnp.ones((2, 2), int))),
-        *[
-            (K, repr(k), lambda k=k: batch_spectral_shrinkage(X, k=k))
-            for k in (0, -1, 4, 1.0, None)
-        ],
+        *[(K, repr(k), lambda k=k: batch_spectral_shrinkage(X, k=k)) for k in (0, 4, 1.0, None)],
     ],
 }
 ROWS = [
@@ -533,19 +496,3 @@ def test_every_raise_of_the_library_is_reached_by_a_mistake():
             mistake()
         reached |= {(Path(entry.path), entry.lineno + 1) for entry in raised.traceback}
     assert not [lines for lines in raises_of_the_library() if not reached & lines]
-
-
-# --- a forgotten `dtnh`: nothing of ours runs, so nothing of ours can tell
-
-
-@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adam(0.1)])
-def test_a_pair_does_not_pass_for_a_gradient_in_an_optimizer_alone(tx):
-    with pytest.raises(ValueError, match="Expected|structure"):
-        optax.apply_updates(PARAMS, update(tx, GradientPair(G, R))[0])
-
-
-def test_a_dropped_extra_argument_can_be_asserted_from_the_state():
-    forgotten, chained = optax.chain(optax.sgd(0.1)), optax.chain(dtnh(0.1), optax.sgd(0.1))
-    update(forgotten, G, reg_grads=R)
-    assert optax.tree.get(forgotten.init(PARAMS), "conflict") is None
-    assert optax.tree.get(chained.init(PARAMS), "conflict") is not None

@@ -8,17 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_dtnh import (
-    GradientPair,
-    cosine,
-    drop,
-    dtnh,
-    orthogonal,
-    per_leaf,
-    plain,
-    scale_by_adam_dtnh,
-    truncate,
-)
+from optax_dtnh import GradientPair, cosine, drop, orthogonal, plain, scale_by_adam_dtnh, truncate
 from tests.core.helpers import assert_equal, cast, minus, norm, random_tree, vector
 from tests.core.loops import quickly
 from tests.core.test_properties import in_float64
@@ -75,27 +65,18 @@ def test_the_golden_value_of_a_first_step():
 
 @pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine, plain])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_the_part_after_several_steps_is_the_rule_in_the_coordinates_of_the_root_of_p(rule, sign):
-    pairs = history(5)
-    g, r = pairs[-1]
-    r = jax.tree.map(lambda x, y: x + sign * 0.2 * y, r, g)
-    pairs[-1] = (g, r)
-    update, _ = run(scale_by_adam_dtnh(0.5, rule=rule), pairs)
-    u, _ = adam_alone(pairs)
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("float64", 1e-9)])
+def test_the_part_after_several_steps_is_the_rule_in_the_coordinates_of_the_root_of_p(
+    rule, sign, dtype, error
+):
+    with jax.enable_x64(dtype == "float64"):
+        *before, (g, r) = history(5, dtype=dtype)
+        pairs = [*before, (g, jax.tree.map(lambda x, y: x + sign * 0.2 * y, r, g))]
+        update, _ = run(scale_by_adam_dtnh(0.5, rule=rule), pairs)
+        part = vector(minus(update, adam_alone(pairs)[0]))
     root = np.sqrt(preconditioner([vector(g) for g, _ in pairs]))
-    expected = 0.5 * root * in_float64(rule, root * vector(r), root * vector(g))
-    np.testing.assert_allclose(vector(minus(update, u)), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_in_float64_the_part_is_the_formula_to_float64():
-    with jax.enable_x64(True):
-        pairs = history(5, dtype="float64")
-        update, _ = run(scale_by_adam_dtnh(0.5, rule=orthogonal), pairs)
-        u, _ = adam_alone(pairs)
-        g, r = map(vector, pairs[-1])
-        p = preconditioner([vector(g) for g, _ in pairs])
-        expected = 0.5 * p * (r - (r @ (p * g)) / (g @ (p * g)) * g)
-        np.testing.assert_allclose(vector(minus(update, u)), expected, rtol=1e-9, atol=1e-12)
+    expected = 0.5 * root * in_float64(rule, root * vector(pairs[-1][1]), root * vector(g))
+    np.testing.assert_allclose(part, expected, rtol=error, atol=error / 100)
 
 
 ADAMS = {
@@ -127,28 +108,9 @@ def test_without_a_pull_it_is_adam_bit_for_bit_at_every_step(options, dtype):
         assert_equal(state.inner, own)
 
 
-def test_the_bias_of_the_second_moment_is_corrected():
-    g, r = jnp.array([2.0, 1.0]), jnp.array([3.0, 1.0])
-    for steps in (1, 10):  # of one gradient: P is 1 / |g| from the first on
-        update, _ = run(scale_by_adam_dtnh(1.0), [(g, r)] * steps)
-        np.testing.assert_allclose(update, 1 + r / g, rtol=1e-3)
-
-
 # --- what is guaranteed on the step
 
 DRAWS = 4000
-WHOLE = [["bias", "kernel", "scale"]]
-
-
-def euclidean(weight):
-    """What is projected first and rescaled then: the wrong order."""
-    metric, flat = scale_by_adam_dtnh(weight, rule=plain), dtnh(1.0)
-
-    def update(g, state, params=None, *, reg_grads):
-        projected, _ = flat.update(g, flat.init(g), reg_grads=reg_grads)
-        return metric.update(g, state, reg_grads=jax.tree.map(jnp.subtract, projected, g))
-
-    return optax.GradientTransformationExtraArgs(metric.init, update)
 
 
 @functools.cache
@@ -167,12 +129,13 @@ def draws():
     return gs, r, np.float32(10 ** rng.uniform(-2, 5, DRAWS))
 
 
-def rows(tree, names):
-    """The leaves of these names as one float64 vector per draw."""
-    return np.concatenate([np.float64(tree[k]).reshape(DRAWS, -1) for k in names], axis=1)
+def flat(tree):
+    """The leaves as one float64 vector per draw."""
+    leaves = [np.float64(x).reshape(DRAWS, -1) for x in jax.tree.leaves(tree)]
+    return np.concatenate(leaves, axis=1)
 
 
-def drawn(factory, groups):
+def drawn(factory):
     """The part's share along `g`, how far it may be off, and whether the gradients conflict."""
 
     @jax.jit
@@ -186,40 +149,27 @@ def drawn(factory, groups):
         return update, u
 
     gs, r, weight = draws()
-    update, u = last(gs, r, weight)
-    names = [name for group in groups for name in group]
-    every_p = np.stack(
-        [preconditioner(list(x)) for x in zip(*[rows(g, names) for g in gs], strict=True)]
-    )
-    ends = np.cumsum([sum(START[k].size for k in group) for group in groups])[:-1]
-    for group, p in zip(groups, np.split(every_p, ends, axis=1), strict=True):
-        x, y, v = rows(gs[-1], group), rows(r, group) * np.float64(weight)[:, None], rows(u, group)
-        in_metric = np.sqrt(along(x, p * x) * along(y, p * y))
-        slack = ROUNDING * (np.sqrt(along(x, x) * along(v, v)) + in_metric)
-        yield along(rows(update, group) - v, x), slack, along(y, p * x) < 0
+    update, u = map(flat, last(gs, r, weight))
+    *_, x = every_x = [flat(g) for g in gs]
+    p = np.stack([preconditioner(list(xs)) for xs in zip(*every_x, strict=True)])
+    y = flat(r) * np.float64(weight)[:, None]
+    in_metric = np.sqrt(along(x, p * x) * along(y, p * y))
+    slack = ROUNDING * (np.sqrt(along(x, x) * along(u, u)) + in_metric)
+    return along(update - u, x), slack, along(y, p * x) < 0
 
 
 def along(x, y):
     return np.sum(x * y, axis=1)
 
 
-GROUPS = {  # options, and the leaves that share a decision
-    "whole": ({}, WHOLE),
-    "per leaf": ({"labels": per_leaf}, [["bias"], ["kernel"], ["scale"]]),
-    "mask": ({"mask": {"bias": False, "kernel": True, "scale": True}}, [["kernel", "scale"]]),
-}
+def test_the_part_never_opposes_the_gradient():
+    change, slack, conflict = drawn(scale_by_adam_dtnh)
+    assert 0.2 < conflict.mean() < 0.99
+    assert np.all(change >= -slack)
 
 
-@pytest.mark.parametrize(("options", "groups"), GROUPS.values(), ids=GROUPS.keys())
-def test_the_part_never_opposes_the_gradient(options, groups):
-    for change, slack, conflict in drawn(functools.partial(scale_by_adam_dtnh, **options), groups):
-        assert 0.2 < conflict.mean() < 0.99
-        assert np.all(change >= -slack)
-
-
-@pytest.mark.parametrize("factory", [euclidean, functools.partial(scale_by_adam_dtnh, rule=plain)])
-def test_a_projection_before_the_metric_and_none_oppose_it(factory):
-    ((change, slack, _),) = drawn(factory, WHOLE)
+def test_the_part_of_the_plain_rule_often_does():
+    change, slack, _ = drawn(functools.partial(scale_by_adam_dtnh, rule=plain))
     assert np.mean(change < -1e3 * slack) > 0.1
 
 
@@ -247,13 +197,6 @@ def test_a_gradient_that_is_zero_everywhere_gives_zero_and_the_next_one_counts(d
     assert norm(update) > 1e3
 
 
-def test_a_step_without_gradient_after_others_keeps_the_rescaled_pull():
-    (g, r), *_ = history(1)
-    none, p = optax.tree.zeros_like(g), preconditioner([vector(g), 0 * vector(g)])
-    update, _ = run(scale_by_adam_dtnh(1.0, b1=0.0), [(g, r), (none, r)])
-    np.testing.assert_allclose(vector(update), p * vector(r), rtol=1e-4)
-
-
 # --- scale, singular and other cases
 
 
@@ -270,11 +213,6 @@ def test_a_common_scale_cancels_and_that_of_the_loss_divides_the_pull(factor):
     heavier, _ = run(scale_by_adam_dtnh(0.5 * factor, eps=0.0), loss)
     assert_equal(together, expected)
     assert_equal(heavier, expected)
-    u, _ = adam_alone(loss, eps=0.0)
-    assert_equal(u, adam_alone(pairs, eps=0.0)[0])
-    unchanged, _ = run(scale_by_adam_dtnh(0.5, eps=0.0), loss)
-    part = vector(minus(expected, u)) / factor
-    np.testing.assert_allclose(vector(minus(unchanged, u)), part, rtol=1e-4, atol=1e-6)
 
 
 def test_derivatives_are_finite_where_a_gradient_is_zero_or_tiny():
@@ -308,10 +246,3 @@ def test_more_elements_than_an_int32_counts_are_averaged():
     state = jax.eval_shape(tx.init, many)
     update, _ = jax.eval_shape(lambda g, state: tx.update(g, state, reg_grads=g), many, state)
     assert update.shape == many.shape
-
-
-def test_a_schedule_is_called_with_the_number_of_updates_made():
-    pairs = history(3)
-    scheduled, state = run(scale_by_adam_dtnh(lambda step: 0.1 * step), pairs)
-    assert_equal(scheduled, run(scale_by_adam_dtnh(0.2), pairs)[0])
-    assert state.step == 3

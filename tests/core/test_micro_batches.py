@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh import GradientPair, dtnh, value_and_grad_pair
-from tests.core.helpers import assert_close, assert_equal, norm
+from tests.core.helpers import assert_close, assert_equal, minus, norm
 from tests.pages.pages import blocks, execute, side
 
 PAGE = "docs/accumulation.md"
@@ -29,7 +29,7 @@ def params_and_batch(width=16, rows=ROWS, dtype="float32"):
 
 
 def relative_error(actual, expected):
-    return norm(jax.tree.map(lambda a, b: a - b, actual, expected)) / norm(expected)
+    return norm(minus(actual, expected)) / norm(expected)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -55,14 +55,11 @@ def test_the_average_is_projected_and_not_the_projections_averaged():
     averaged = project(value_and_grad_pair(losses, micro_batches=k)(params, x, y)[1])
     pairs = [value_and_grad_pair(losses)(params, x[j::k], y[j::k])[1] for j in range(k)]
     projected = jax.tree.map(lambda *u: sum(u) / k, *map(project, pairs))
-    last = project(GradientPair(averaged_loss_grads(pairs), pairs[-1].reg_grads))
+    loss_grads = jax.tree.map(lambda *g: sum(g) / k, *(pair.loss_grads for pair in pairs))
+    last = project(GradientPair(loss_grads, pairs[-1].reg_grads))
     assert relative_error(averaged, whole) < 1e-5
     assert relative_error(projected, whole) > 1e-2
     assert relative_error(last, whole) > 1e-2  # what optax.MultiSteps does with `reg_grads`
-
-
-def averaged_loss_grads(pairs):
-    return jax.tree.map(lambda *g: sum(g) / len(pairs), *(pair.loss_grads for pair in pairs))
 
 
 def test_auxiliary_data_is_stacked_and_statistics_average_to_those_of_the_whole_batch():
@@ -139,8 +136,7 @@ def test_the_loop_over_several_calls_steps_as_with_the_batches_whole():
         updates, state = tx.update(pair, state, params)
         params = optax.apply_updates(params, updates)
     found = execute(blocks(PAGE, "python")[2], PAGE, start)["params"]
-    way = jax.tree.map(lambda a, b: a - b, params, start["params"])
-    assert norm(jax.tree.map(lambda a, b: a - b, found, params)) <= 1e-4 * norm(way)
+    assert norm(minus(found, params)) <= 1e-4 * norm(minus(params, start["params"]))
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import optax
 import pytest
 from flax import nnx
 
-from optax_dtnh import GradientPair, add_l2_sp, dtnh, value_and_grad_pair
+from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
 from tests.core.helpers import assert_equal
 
 X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
@@ -45,16 +45,16 @@ def backbone(tree):
 @pytest.mark.parametrize("mask", [None, backbone], ids=["whole", "backbone"])
 def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
     results = []
-    for spelling in ("reg_grads", "pair", "tuple"):
+    for spell in (tuple, lambda pair: pair, None):
         model = Net(nnx.Rngs(0))
         tx = optax.chain(dtnh(0.5, mask=mask), optax.sgd(0.1, momentum=0.9))
         optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param, graph=graph)
         for _ in range(3):
-            g, r = gradients(model)
-            if spelling == "reg_grads":
-                optimizer.update(model, g, reg_grads=r)
+            pair = gradients(model)
+            if spell:
+                optimizer.update(model, spell(pair))
             else:
-                optimizer.update(model, GradientPair(g, r) if spelling == "pair" else (g, r))
+                optimizer.update(model, pair.loss_grads, reg_grads=pair.reg_grads)
         results.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
         conflict = optax.tree.get(optimizer.opt_state, "conflict")
         assert float(conflict[...]) in (0.0, 1.0)

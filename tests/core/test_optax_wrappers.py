@@ -44,22 +44,6 @@ def value_of_loss(use, t, params):
     return {"value": bowl(params, LOSS[t], 0.1)}
 
 
-def loss_of(params, slope):
-    return bowl(params, slope, 4.0)
-
-
-def loss_beside(params, slope, reg_grads=None):
-    return bowl(params, slope, 4.0)
-
-
-def loss_and_reg(params, slope, pull):
-    return bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1)
-
-
-def loss_and_anchor(params, slope):
-    return bowl(params, slope, 4.5)
-
-
 def search(value_fn, **trees):
     """What a line search takes; `value_fn` finds its own arguments among the extra ones."""
 
@@ -73,10 +57,16 @@ def search(value_fn, **trees):
     return extra
 
 
-search_loss = search(loss_of, slope=LOSS)
-search_loss_beside = search(loss_beside, slope=LOSS)
-search_loss_and_anchor = search(loss_and_anchor, slope=LOSS)
-search_loss_and_reg = search(loss_and_reg, slope=LOSS, pull=REG)
+search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=LOSS)
+search_loss_beside = search(
+    lambda params, slope, reg_grads=None: bowl(params, slope, 4.0), slope=LOSS
+)
+search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=LOSS)
+search_loss_and_reg = search(
+    lambda params, slope, pull: bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1),
+    slope=LOSS,
+    pull=REG,
+)
 
 
 def search_sum(use, t, params):
@@ -371,15 +361,9 @@ ROWS = AROUND | BEFORE | AFTER
 
 
 WORKS = "works"
-OTHER_USES = {  # which column of the page a use is like, where `OUTCOMES` names no exception
-    "dtnh, every option, pair": "dtnh, pair",
-    "transform_pair": "dtnh, pair",
-    "scale_by_adam_dtnh, pair": "dtnh, pair",
-    "dtnh, every option, reg_grads": "dtnh, reg_grads",
-    "scale_by_adam_dtnh, reg_grads": "dtnh, reg_grads",
-    "scale_by_adam_dtnh, every option": "dtnh, reg_grads",
-    "add_l2_sp, every option": "add_l2_sp",
-}
+LIKE = {USES[column].update: column for column in COLUMNS}
+# Which column of the page a use is like, where `EXCEPTIONS` names no other outcome.
+OTHER_USES = {name: LIKE[use.update] for name, use in USES.items() if name not in COLUMNS}
 OPTIONS = ["dtnh, every option, pair", "dtnh, every option, reg_grads", "add_l2_sp, every option"]
 OPTIONS += ["scale_by_adam_dtnh, every option"]
 EXCEPTIONS = {

@@ -30,7 +30,7 @@ from optax_dtnh import (
     transform_pair,
     truncate,
 )
-from tests.core.helpers import assert_equal, minus
+from tests.core.helpers import assert_equal, minus, norm, vector
 from tests.core.strategies import STRUCTURES, cases, moved, wild_cases
 
 # --- the ways from two gradients to an update
@@ -239,10 +239,6 @@ class Decision(NamedTuple):
     slack: float  # how far `part` may be off
 
 
-def vector(leaves):
-    return np.concatenate([np.zeros(0), *(np.asarray(x, np.float64).ravel() for x in leaves)])
-
-
 def decisions(way, result):
     trees = [jax.tree.leaves(t) for t in (result.update, result.u, result.r, result.m)]
     indices = range(len(trees[0]))
@@ -259,10 +255,6 @@ def decisions(way, result):
 def rounding(*members):
     dtypes = {x.dtype for leaves in members for x in leaves}
     return max(K[d.name] * float(jnp.finfo(d).eps) for d in dtypes)
-
-
-def norm(x):
-    return np.linalg.norm(x)
 
 
 def in_float64(rule, r, m):
@@ -445,18 +437,18 @@ def lets_nothing_bad_disappear(way, case):
 def is_right_or_visibly_not_finite(way, case):
     """Products beyond float32 leave no finite element, and nothing else does that."""
     result = out_of(way, case)
-    finite = np.isfinite(vector([result.update]))
+    finite = np.isfinite(vector(result.update))
     if finite.all():
         is_the_formula(way, case)
     else:
-        m, r = (vector([x]) for x in (result.m, result.r))
+        m, r = (vector(x) for x in (result.m, result.r))
         assert not finite.any()
         assert max(m @ m, abs(m) @ abs(r)) > 3e38
 
 
 def is_the_cosine(similarity, case):
     """In float32 whatever the leaves' dtype, odd and symmetric."""
-    g, r = (vector(jax.tree.leaves(x)) for x in (case.g, case.r))
+    g, r = (vector(x) for x in (case.g, case.r))
     sizes = norm(g) * norm(r)
     eps = 32 * np.finfo(np.float64 if case.structure == "float64" else np.float32).eps
     with wide(case.structure):

@@ -13,13 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optax_dtnh import (
-    add_l2_sp,
-    cosine_similarity,
-    dtnh,
-    first_order_change,
-    value_and_grad_pair,
-)
+from optax_dtnh import add_l2_sp, cosine_similarity, dtnh, first_order_change, value_and_grad_pair
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, random_tree
 from tests.core.uses import USES, as_pair, full_metric, metric
@@ -29,12 +23,7 @@ MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
 LAYOUTS = {
     "replicated": dict.fromkeys(SHAPES, P()),
     "fsdp": {"conv": P(None, None, "x"), "kernel": P("x"), "bias": P("x"), "scale": P()},
-    "mixed": {
-        "conv": P(None, None, "y", "x"),
-        "kernel": P("x"),
-        "bias": P("y"),
-        "scale": P(),
-    },
+    "mixed": {"conv": P(None, None, "y", "x"), "kernel": P("x"), "bias": P("y"), "scale": P()},
 }
 AXIS_SETS = {"replicated": 0, "fsdp": 1, "mixed": 3}
 
@@ -159,43 +148,23 @@ def test_flattening_the_leaves_would_gather_them():
     assert collectives(flat, g, r)[1] > 0
 
 
-def by_hand(step, layout, state, *, check_vma=True):
-    """The step inside `jax.shard_map`, where every device sees its own part."""
-    specs = LAYOUTS[layout]
-    return jax.jit(
-        jax.shard_map(
-            step,
-            mesh=mesh_of(layout),
-            in_specs=(specs,) * 4,
-            out_specs=(specs, where(state, layout)),
-            check_vma=check_vma,
-        )
-    )
-
-
 @pairwise("layout", *ONE_LAYOUT, shift=2)
 def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
-    tx = use.factory(0.5)
-    expected = on_one_device(use)
-    step = by_hand(steps(use, tx), layout, expected[1])
+    expected, specs = on_one_device(use), LAYOUTS[layout]
+    step = jax.shard_map(
+        steps(use, use.factory(0.5)),
+        mesh=mesh_of(layout),
+        in_specs=(specs,) * 4,
+        out_specs=(specs, where(expected[1], layout)),
+    )
     arguments = [placed(tree, layout) for tree in trees()]
-    updates, state = step(*arguments)
+    updates, state = jax.jit(step)(*arguments)
     assert_close((updates, state), expected)
-    assert jax.tree.map(spec, updates) == LAYOUTS[layout]
+    assert jax.tree.map(spec, updates) == specs
     before = 1 if use.factory in (metric, full_metric) else 0
     of_one_kind = AXIS_SETS[layout] * (1 + before)
     assert collectives(step, *arguments)[0] <= of_one_kind
     assert collectives(step, *arguments)[1] == 0
-
-
-def test_without_the_types_of_shard_map_every_part_decides_for_itself():
-    use, tx = USES["dtnh, pair"], dtnh(0.5)
-    expected = on_one_device(use)
-    step = by_hand(steps(use, tx), "fsdp", expected[1], check_vma=False)
-    with pytest.raises(AssertionError):
-        assert_close(step(*(placed(tree, "fsdp") for tree in trees()))[0], expected[0])
-    step = by_hand(steps(use, tx), "replicated", expected[1], check_vma=False)
-    assert_close(step(*(placed(tree, "replicated") for tree in trees())), expected)
 
 
 @pytest.mark.parametrize("sharded", ["r", "m"])
@@ -274,48 +243,26 @@ def example():
     return *(jax.tree.map(lambda a: jnp.float32(0.3 * a), t) for t in (params, source, x)), y
 
 
-def trained(params, source, x, y, over=None):
-    """Parameters after three steps, the batch divided by hand `over` an axis, if any."""
+def trained(params, source, x, y, mean=lambda values: values):
+    """Parameters after three steps, `mean` being that over the parts of the batch."""
     tx = optax.chain(dtnh(3.0, mask={"body": True, "head": False}), optax.adam(1e-2))
     state = tx.init(params)
 
-    def mean_losses(*args):
-        values = losses(*args)
-        return values if over is None else jax.lax.pmean(values, over)
-
     for _ in range(3):
-        values, pair = value_and_grad_pair(mean_losses)(params, source, x, y)
+        values, pair = value_and_grad_pair(lambda *args: mean(losses(*args)))(params, source, x, y)
         updates, state = as_pair(tx, *pair, state, params)
         params = optax.apply_updates(params, updates)
     return params, values, optax.tree.get(state, "conflict")
 
 
-@functools.cache
-def trained_on_one_device():
-    return jax.jit(trained)(*example())
-
-
-@pytest.mark.parametrize(
-    "kind", [AxisType.Auto, pytest.param(AxisType.Explicit, marks=pytest.mark.slow)], ids=str
-)
-def test_training_on_a_divided_batch_is_the_same(kind):
-    params, source, x, y = example()
-    expected = trained_on_one_device()
-    mesh = mesh_of("fsdp", kind)
-    divided = [jax.device_put(a, NamedSharding(mesh, P("x"))) for a in (x, y)]
-    with jax.set_mesh(mesh):
-        assert_close(jax.jit(trained)(params, source, *divided), expected)
-
-
 def test_training_on_a_batch_divided_by_hand_is_the_same():
-    params, source, x, y = example()
     parts = jax.shard_map(
-        lambda *args: trained(*args, over="x"),
+        lambda *args: trained(*args, lambda values: jax.lax.pmean(values, "x")),
         mesh=mesh_of("fsdp"),
         in_specs=(P(), P(), P("x"), P("x")),
         out_specs=(P(), P(), P()),
     )
-    assert_close(jax.jit(parts)(params, source, x, y), trained_on_one_device())
+    assert_close(jax.jit(parts)(*example()), jax.jit(trained)(*example()))
 
 
 def all_reduced(step, *arguments):

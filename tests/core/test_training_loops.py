@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from tests.core.helpers import assert_close, cast, dot, norm, random_tree
+from tests.core.helpers import assert_close, cast, dot, minus, norm, random_tree
 from tests.pages.pages import blocks, execute, side
 
 PAGE = "docs/training_loops.md"
@@ -220,10 +220,6 @@ def walk_with_one_gradient(client, tx, loss_weight, reg_weight, objectives=OBJEC
     sign = "+" if client is flax_nnx_in_tree_mode else "-"
     also = {"loss_weight": loss_weight, "reg_weight": reg_weight}
     return walk(client, sign, also=also, tx=tx, objectives=weighted(objectives), **options)
-
-
-def minus(a, b):
-    return jax.tree.map(lambda x, y: x - y, a, b)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import (
-    GradientPair,
-    add_l2_sp,
-    dtnh,
-    per_leaf,
-    scale_by_adam_dtnh,
-    transform_pair,
-)
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 
 
 class Use(NamedTuple):

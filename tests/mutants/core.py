@@ -2,11 +2,12 @@
 
 from tests.mutants import Mutant
 
-RULES = "tests/core/test_rules.py tests/core/test_properties.py"
-TRANSFORM = "tests/core/test_transform.py tests/core/test_optax_contract.py"
+PROPERTIES = "tests/core/test_properties.py"
+RULES = f"tests/core/test_rules.py {PROPERTIES}"
+TRANSFORM = f"tests/core/test_transform.py tests/core/test_optax_contract.py {PROPERTIES}"
 ANCHOR = "tests/core/test_anchor.py tests/core/test_optax_contract.py"
 METRIC = "tests/core/test_metric.py tests/core/test_optax_contract.py"
-SUMS = "tests/core/test_rules.py tests/core/test_transform.py tests/core/test_sharding.py"
+SUMS = f"tests/core/test_transform.py {RULES} tests/core/test_sharding.py"
 ERRORS = "tests/core/test_errors.py"
 GRADIENTS = "tests/core/test_gradients.py"
 PARTS = "tests/core/test_micro_batches.py"
@@ -185,7 +186,7 @@ MUTANTS = [
         "optax_dtnh/_diagnostics.py",
         "inner_product(updates, loss_grads)",
         "abs(inner_product(updates, loss_grads))",
-        "tests/core/test_first_order.py tests/core/test_value_properties.py",
+        "tests/core/test_first_order.py",
     ),
     # the regularizers
     Mutant("optax_dtnh/regularizers/_distances.py", "0.5 * total", "total", REGULARIZERS),

@@ -33,8 +33,7 @@ def pages():
 
 def prose(text):
     """A page without its blocks of code and what is spelled in code letters."""
-    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return re.sub(r"(`+)[^`\n](.*?)\1", "code", text)
+    return re.sub(r"(`+)[^`\n](.*?)\1", "code", prose_with_code(text))
 
 
 def links(text):

@@ -45,10 +45,9 @@ def test_the_loop_before_and_after_the_diff_runs_and_the_diff_is_short(namespace
 def test_the_anchoring_diff_runs(namespace):
     names = vars(optax_dtnh) | namespace
     for sign in "-+":
-        program = execute(side(blocks("README.md", "diff")[1], sign), "README.md", names)
-        state = program["tx"].init(names["pretrained"])
-        grads = optax.tree.ones_like(names["pretrained"])
-        updates, _ = program["tx"].update(grads, state, names["pretrained"])
+        tx = execute(side(blocks("README.md", "diff")[1], sign), "README.md", names)["tx"]
+        params, grads = names["pretrained"], optax.tree.ones_like(names["pretrained"])
+        updates, _ = tx.update(grads, tx.init(params), params)
         assert jax.tree.structure(updates) == jax.tree.structure(grads)
 
 
