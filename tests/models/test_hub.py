@@ -18,8 +18,8 @@ import pytest
 from safetensors.numpy import save
 
 from optax_dtnh.models._checkpoint import open_checkpoint
-from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._hub import BESIDE, hub_file, unknown_beside
 
 MAIN, OTHER, PULL_REQUEST = "1" * 40, "2" * 40, "3" * 40
