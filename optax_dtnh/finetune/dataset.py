@@ -110,9 +110,6 @@ def open_data(
     drawn, rest = _draw(train, train_per_class, seed)
     tested = rest if parts.test is None else test
     unfit.refuse_empty(drawn, tested, parts, data)
-    left += _counted(
-        "training images that are not drawn", len(rest.labels) * (parts.test is not None)
-    )
     notes = copies.notes(copies.shared(drawn, tested), twice)
     if duplicates == copies.REFUSE:
         copies.refuse(notes, data)

@@ -49,17 +49,13 @@ def test_every_file_and_folder_has_the_rights_of_the_umask(finished):
 # --- files that were edited or damaged
 
 TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff"
-SETTINGS = [{"dtype": "float99"}, {"batch_size": 0}, {"seed": "1"}, {"layers": 3}]
 EDITED = [(name, text) for name in ("settings", "summary", "labels") for text in TEXTS]
-EDITED += [("labels", '["a"]'), *(("settings", changed) for changed in SETTINGS)]
+EDITED += [("labels", '["a"]')]
 
 
 @pytest.mark.parametrize(("name", "text"), EDITED, ids=ascii)
 def test_a_file_that_was_edited_is_named_by_evaluation(out, name, text):
     file = out / f"{name}.json"
-    if isinstance(text, dict):
-        recorded = json.loads(file.read_text())
-        text = json.dumps(recorded | {"settings": recorded["settings"] | text})
     file.write_bytes(os.fsencode(text))
     line = printed_error("--out", out, command="evaluate")
     assert f"should hold the {name}.json that a run has written, got a damaged one in" in line
@@ -111,8 +107,8 @@ def test_a_folder_that_cannot_exist_is_one_line(arguments, command):
 def test_a_regularizer_far_above_the_loss_is_warned_of_once_with_a_weight(
     arguments, tmp_path, capsys
 ):
-    shown = run(*arguments, "--method", "bss", "--weight", "1e9", out=tmp_path / "run")
-    assert shown.startswith("bss at weight 1e+09: ")
+    shown = run(*arguments, "--method", "bss", "--weight", "1e6", out=tmp_path / "run")
+    assert shown.startswith("bss at weight 1e+06: ")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: `--weight` should keep the regularizer below 10 times the l")
     assert "Lower it to about " in line
