@@ -17,25 +17,20 @@ def similar(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def notes(names: Iterable[str]) -> tuple[str, ...]:
     """Return a sentence for every group of similar names."""
-    return tuple(
-        f"The classes {' and '.join(map(ascii, group))} differ by case or Unicode normalization "
-        "alone."
-        for group in similar(names)
-    )
+    groups = (" and ".join(map(ascii, group)) for group in similar(names))
+    return tuple(f"The classes {x} differ by case or Unicode normalization alone." for x in groups)
 
 
-def refuse_untrained(tested: set[str], trained: set[str], data: str) -> None:
-    """Check that every class that is tested is trained.
-
-    Raises:
-      UsageError: One is not.
-    """
-    if unknown := sorted(tested - trained):
+def refuse_untrained(
+    trained: Iterable[int], tested: Iterable[int], classes: Sequence[str], data: str
+) -> None:
+    """Raise a `UsageError` if a class, of those of two splits, is tested but not trained."""
+    known = {classes[label] for label in set(trained)}
+    if unknown := sorted({classes[label] for label in set(tested)} - known):
         raise UsageError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in the test "
-            f"split of '{data}' only (of {len(unknown)} such classes"
-            f"{_but(unknown, trained)}). Add training images of it, or sort its test images into "
-            "the classes that are trained."
+            f"split of '{data}' only (of {len(unknown)} such classes{_but(unknown, known)}). Add "
+            "training images of it, or sort its test images into the classes that are trained."
         )
 
 
@@ -46,12 +41,9 @@ def positions(
 
     Args:
       names: Names of the classes of the data.
-      present: Those of them that there are images of.
+      present: Those of them that there are images of; the position of another may be -1.
       known: Names of the classes of the model.
       data: The data in messages.
-
-    Returns:
-      Positions, -1 for a name of which there is no image.
 
     Raises:
       UsageError: There are images of a class that the model does not know.
@@ -68,8 +60,6 @@ def positions(
 
 def _but(unknown: Iterable[str], known: Iterable[str]) -> str:
     """Return what to add about unknown names that resemble known ones."""
-    groups = similar({*unknown, *known})
-    found = [
-        " and ".join(map(ascii, sorted(group))) for group in groups if set(group) & set(unknown)
-    ]
-    return f"; case or Unicode normalization alone tells {listed(found, 3)} apart" if found else ""
+    groups = [sorted(group) for group in similar({*unknown, *known}) if {*group} & {*unknown}]
+    found = listed([" and ".join(map(ascii, group)) for group in groups], 3)
+    return f"; case or Unicode normalization alone tells {found} apart" if found else ""

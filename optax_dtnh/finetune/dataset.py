@@ -1,16 +1,16 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from optax_dtnh.finetune import class_names, unfit
 from optax_dtnh.finetune import duplicates as copies
-from optax_dtnh.finetune.checking import Checked, check_images, checksum
+from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Parts, Source
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
@@ -41,18 +41,15 @@ class Data(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """Images to test a model on.
+    """Images to test a model on, with `classes` and `left_out` as in `Data`.
 
     Attributes:
-      images: They themselves.
-      classes: Names; a label is an index into them.
       present: Names of the classes that some of them are of.
-      left_out: What else is there, in words like ".csv 1".
       same: Whether the data are those of the run.
       trained: How many of the images the model was trained on.
     """
 
-    images: Source
+    images: Selected
     classes: tuple[str, ...]
     present: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -60,155 +57,121 @@ class Tested(NamedTuple):
     trained: int
 
 
-def open_data(
-    data: str,
-    *,
-    train_per_class: int | None,
-    seed: int,
-    skip_broken: bool = False,
-    data_dir: str | None = None,
-    labels: str | None = None,
-    classes: Sequence[str] = (),
-    duplicates: str = "warn",
-) -> Data:
-    """Open a folder or a prepared TFDS data set, and check every image of it.
+def open_data(data: str, **options: Any) -> Data:
+    """Open a folder, a table or a prepared TFDS data set, and check every image of it.
 
     Images, classes and seed alone decide which images are drawn, and in which order they are
-    trained on: not the names of files.
+    trained on: not the names of files. If the data have a test split, the images are drawn from the
+    training split, and its rest is not used.
 
     Args:
       data: Folder laid out class/file, folder of splits laid out so, folder of the images of a
         table, or `tfds:NAME[/CONFIG][:VERSION]`.
-      train_per_class: Training images of each class, drawn from all; the rest are test images.
-        If the data have a test split, the images are drawn from the training split, and its rest
-        is not used. None takes the whole training split.
-      seed: Seed of the draw, which is one for each class.
-      skip_broken: Leave out images that cannot be read, instead of raising.
-      data_dir: Folder of TFDS's data sets; None for TFDS's default.
-      labels: Table of the paths and labels of the images in `data`.
-      classes: Names of the classes to use alone; () uses all.
-      duplicates: What to do about images of equal content in train and test, or in two classes:
-        "refuse", "warn" or "drop".
+      **options: The other fields of `Request`.
 
     Raises:
       UsageError: The data do not exist, or are unfit. Everything that can be found without
         reading images is found before that.
     """
-    parts = _list(data, data_dir, labels, classes, None)
-    unfit.refuse_parts(parts, data, train_per_class)
-    train, test = _check_parts(parts)
-    if not skip_broken:
-        unfit.refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
-    found = checksum((train, test), parts.classes)
-    twice, count = copies.ambiguous(train, test), len(train.labels) + len(test.labels)
-    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
-    if duplicates == copies.DROP:
-        twice, (train, test) = {}, copies.dropped(train, test)
-        dropped = count - len(train.labels) - len(test.labels)
-        left += _counted("copies", dropped)
-    unfit.refuse_small_classes(train.labels.values(), parts, train_per_class)
-    drawn, rest = _draw(train, train_per_class, seed)
-    tested = rest if parts.test is None else test
-    unfit.refuse_empty(drawn, tested, parts, data)
-    notes = copies.notes(copies.shared(drawn, tested), twice)
-    if duplicates == copies.REFUSE:
-        copies.refuse(notes, data)
-    notes += class_names.notes(parts.classes)
-    trained = {train.source.name(i): train.digests[i] for i in drawn.labels}
-    broken = tuple(unfit.broken(train, test))
-    images = drawn.images(), tested.images()
-    return Data(*images, parts.classes, broken, found, left, notes, trained)
+    request = Request(data, **options)
+    parts, checked, sha256 = _open(request)
+    if request.duplicates == copies.DROP:
+        count = len(checked.train) + len(checked.test)
+        checked = copies.dropped(checked)
+        parts = parts.leave_out("copies", count - len(checked.train) - len(checked.test))
+    unfit.refuse_small_classes((image.label for image in checked.train), parts, request)
+    train, rest = _draw(checked.train, request)
+    test = rest if parts.test is None else checked.test
+    unfit.refuse_empty(train, test, parts, data)
+    notes = copies.notes(checked, train, test, request) + class_names.notes(parts.classes)
+    return Data(
+        train=_selected(parts.train, train),
+        test=_selected(parts.test or parts.train, test),
+        classes=parts.classes,
+        broken=tuple(checked.broken),
+        sha256=sha256,
+        left_out=parts.left_out,
+        notes=notes,
+        trained={image.name: image.digest for image in train},
+    )
 
 
 def open_test(
-    data: str,
-    trained_on: str,
-    *,
-    train_per_class: int | None,
-    seed: int,
-    skip_broken: bool,
-    data_dir: str | None,
-    labels: str | None = None,
-    classes: Sequence[str] = (),
-    duplicates: str = "warn",
-    known: Sequence[str] = (),
-    trained: Collection[bytes] = (),
+    data: str, trained_on: str, *, trained: Collection[bytes] = (), **options: Any
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
     If the data have no test split, the test images of the run are those that it has not drawn, and
     the test images of other data are all of them.
 
-    `trained_on` is the checksum of the data of the run, `known` are the classes of the model, and
-    `trained` holds the SHA-256 of the images that it was trained on. The other arguments are those
-    of `open_data`; the number and draw of training images are the run's.
+    Args:
+      data: As in `open_data`.
+      trained_on: Checksum of the data of the run.
+      trained: SHA-256 of the images that the model was trained on.
+      **options: The other fields of `Request`; number and draw of training images are the run's.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
     """
-    parts = _list(data, data_dir, labels, classes, known)
-    train, test = _check_parts(parts)
-    if not skip_broken:
-        unfit.refuse_broken(train, test, data, "")
-    same = checksum((train, test), parts.classes) == trained_on
-    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
-    if same and duplicates == copies.DROP:
-        train, test = copies.dropped(train, test)
-    if parts.test is not None:
-        tested = test
-    elif same:
-        tested = _draw(train, train_per_class, seed)[1]
-    else:
-        tested = train
-    if not tested.labels:
+    request = Request(data, **{"known": ()} | options)
+    parts, checked, sha256 = _open(request)
+    same = sha256 == trained_on
+    if same and request.duplicates == copies.DROP:
+        checked = copies.dropped(checked)
+    test = checked.test
+    if parts.test is None:
+        test = _draw(checked.train, request)[1] if same else checked.train
+    if not test:
         raise UsageError(
             f"`--data` should have images to test on, got none in '{data}' that can be read. Get "
             "the data again."
         )
-    seen = sum(tested.digests[index] in trained for index in tested.labels)
-    present = tuple(parts.classes[label] for label in sorted(set(tested.labels.values())))
-    return Tested(tested.images(), parts.classes, present, left, same, seen)
+    return Tested(
+        images=_selected(parts.test or parts.train, test),
+        classes=parts.classes,
+        present=tuple(parts.classes[label] for label in sorted({image.label for image in test})),
+        left_out=parts.left_out,
+        same=same,
+        trained=sum(image.digest in trained for image in test),
+    )
 
 
-def _list(
-    data: str,
-    data_dir: str | None,
-    labels: str | None,
-    classes: Sequence[str],
-    known: Sequence[str] | None,
-) -> Parts:
-    if data.startswith(PREFIX):
-        for name, given in (("labels", labels), ("classes", classes)):
-            if given:
-                raise UsageError(
-                    f"`--{name}` should come with a folder of images, got --data {data}. Leave it "
-                    "out."
-                )
-        return open_tfds(data.removeprefix(PREFIX), data_dir)
-    if labels is not None:
-        return open_table(Path(labels), Path(data), classes)
-    return open_folder(Path(data), classes, known)
+def _open(request: Request) -> tuple[Parts, Checked, str]:
+    """Return what the data hold, its images that can be read, and their checksum."""
+    parts = _list(request)
+    if request.known is None:
+        unfit.refuse_parts(parts, request)
+    checked = check_images(parts)
+    unfit.refuse_broken(checked, request)
+    parts = parts.leave_out("images without a label", checked.unlabeled)
+    return parts, checked, checksum(checked, parts.classes)
 
 
-def _check_parts(parts: Parts) -> tuple[Checked, Checked]:
-    train = check_images(parts.train)
-    nothing = Checked(parts.train, {}, {}, {}, 0)
-    return train, nothing if parts.test is None else check_images(parts.test)
+def _list(request: Request) -> Parts:
+    if not request.data.startswith(PREFIX):
+        table = request.labels
+        return open_folder(request) if table is None else open_table(table, request)
+    for name in ("labels", "classes"):
+        if getattr(request, name):
+            raise UsageError(
+                f"`--{name}` should come with a folder of images, got --data {request.data}. Leave "
+                "it out."
+            )
+    return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
 
 
-def _counted(what: str, count: int) -> tuple[str, ...]:
-    return (f"{what} {count}",) if count else ()
+def _selected(source: NamedSource, images: list[Image]) -> Selected:
+    indices, labels = zip(*((image.index, image.label) for image in images), strict=True)
+    return Selected(source, indices, labels)
 
 
-def _draw(pool: Checked, train_per_class: int | None, seed: int) -> tuple[Checked, Checked]:
+def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
     """Return the images to train on, ordered by class and content, and the others."""
-    by_class: dict[int, list[int]] = {}
-    for index in sorted(pool.labels, key=lambda i: pool.digests[i]):
-        by_class.setdefault(pool.labels[index], []).append(index)
-    drawn = []
-    for label in sorted(by_class):
-        shuffled = np.random.default_rng(seed).permutation(by_class[label])
-        taken = set(shuffled[:train_per_class].tolist())
-        drawn += [index for index in by_class[label] if index in taken]
-    rest = pool.labels.keys() - set(drawn)
-    return pool.selected(drawn), pool.selected(i for i in pool.labels if i in rest)
+    train = []
+    ordered = sorted(pool, key=lambda image: (image.label, image.digest))
+    for _, images in groupby(ordered, key=lambda image: image.label):
+        images = list(images)
+        shuffled = np.random.default_rng(request.seed).permutation(len(images))
+        train += [images[i] for i in sorted(shuffled[: request.train_per_class])]
+    drawn = {image.index for image in train}
+    return train, [image for image in pool if image.index not in drawn]

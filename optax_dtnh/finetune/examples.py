@@ -1,7 +1,25 @@
-"""The interface of a set of labeled images, independent of where they are stored."""
+"""The interface of labeled images, independent of where they are stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+
+class Request(NamedTuple):
+    """Which images are asked for; the settings of the same names are described in `--help`.
+
+    `known` are the classes of a model that is to be tested, None if one is to be trained.
+    """
+
+    data: str
+    train_per_class: int | None
+    seed: int
+    skip_broken: bool = False
+    data_dir: str | None = None
+    labels: str | None = None
+    classes: Sequence[str] = ()
+    duplicates: str = "warn"
+    known: Sequence[str] | None = None
 
 
 class Source(Protocol):
@@ -26,31 +44,17 @@ class NamedSource(Source, Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Selected:
-    """The examples of a source with these indices."""
+    """The examples of a source with these indices, and with these labels instead of its own."""
 
     source: Source
     indices: tuple[int, ...]
+    labels: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[self.indices[index]]
-
-
-@dataclass(frozen=True, repr=False)
-class Relabeled:
-    """The examples of a source with other labels: `labels[n]` instead of n."""
-
-    source: Source
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.source[index]
-        return example | {"label": self.labels[example["label"]]}
+        return self.source[self.indices[index]] | {"label": self.labels[index]}
 
 
 class Parts(NamedTuple):
@@ -66,4 +70,8 @@ class Parts(NamedTuple):
     train: NamedSource
     test: NamedSource | None
     classes: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
+
+    def leave_out(self, what: str, count: int) -> "Parts":
+        """Return the same with the number of something else that is left out."""
+        return self._replace(left_out=(*self.left_out, f"{what} {count}")) if count else self

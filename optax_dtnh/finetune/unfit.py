@@ -5,35 +5,36 @@ from collections.abc import Iterable
 import numpy as np
 
 from optax_dtnh.finetune import class_names
-from optax_dtnh.finetune.checking import Checked
+from optax_dtnh.finetune.checking import Checked, Image
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Parts
+from optax_dtnh.finetune.examples import Parts, Request
 from optax_dtnh.finetune.tfds import PREFIX
 
 
-def refuse_parts(parts: Parts, data: str, train_per_class: int | None) -> None:
+def refuse_parts(parts: Parts, request: Request) -> None:
     """Refuse what can be refused before images are read."""
     if len(parts.classes) < 2:
         raise UsageError(
             f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
-            f"'{data}' ({listed(parts.classes) or 'none'}). "
-            "Give the folder that holds the class folders, or choose other data."
+            f"'{request.data}' ({listed(parts.classes) or 'none'}). Give the folder that holds the "
+            "class folders, or choose other data."
         )
-    if parts.test is None and train_per_class is None:
+    if parts.test is None and request.train_per_class is None:
         raise UsageError(
-            f"`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{data}' without test images. Give `--train-per-class N`, or make folders "
+            "`--data` should have a split of its own where `--train-per-class` is not given, got "
+            f"'{request.data}' without test images. Give `--train-per-class N`, or make folders "
             "`train` and `test`."
         )
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
-        tested = {parts.classes[n] for n in set(getattr(parts.test, "labels", ()))}
-        class_names.refuse_untrained(tested, {parts.classes[n] for n in set(labels)}, data)
-        refuse_small_classes(labels, parts, train_per_class)
+        tested = getattr(parts.test, "labels", ())
+        class_names.refuse_untrained(labels, tested, parts.classes, request.data)
+        refuse_small_classes(labels, parts, request)
 
 
-def refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: int | None) -> None:
+def refuse_small_classes(labels: Iterable[int], parts: Parts, request: Request) -> None:
     """Refuse classes of which not enough can be trained and tested on."""
+    train_per_class = request.train_per_class
     if train_per_class is None:
         return
     needed, rest = train_per_class, ""
@@ -48,34 +49,29 @@ def refuse_small_classes(labels: Iterable[int], parts: Parts, train_per_class: i
         )
 
 
-def refuse_empty(train: Checked, test: Checked, parts: Parts, data: str) -> None:
+def refuse_empty(train: list[Image], test: list[Image], parts: Parts, data: str) -> None:
     """Refuse data of which too little can be read, or is left."""
-    if not (train.labels and test.labels):
+    if not (train and test):
         raise UsageError(
-            f"`--data` should have images to train on and to test on, got {len(train.labels)} and "
-            f"{len(test.labels)} in '{data}' that can be read. Get the data again."
+            f"`--data` should have images to train on and to test on, got {len(train)} and "
+            f"{len(test)} in '{data}' that can be read. Get the data again."
         )
-    trained, tested = ({parts.classes[n] for n in x.labels.values()} for x in (train, test))
-    class_names.refuse_untrained(tested, trained, data)
+    trained, tested = ([image.label for image in split] for split in (train, test))
+    class_names.refuse_untrained(trained, tested, parts.classes, data)
 
 
-def broken(train: Checked, test: Checked) -> dict[str, str]:
-    """Return why an image cannot be read, by name."""
-    splits = (train, test)
-    return {split.source.name(i): why for split in splits for i, why in split.broken.items()}
-
-
-def refuse_broken(train: Checked, test: Checked, data: str, otherwise: str) -> None:
-    """Refuse images that cannot be read; `otherwise` is what else the user can do."""
-    found = broken(train, test)
-    if not found:
+def refuse_broken(checked: Checked, request: Request) -> None:
+    """Refuse images that cannot be read, unless they are to be skipped."""
+    broken = checked.broken
+    if request.skip_broken or not broken:
         return
-    name, reason = next(iter(found.items()))
-    mend = "Prepare it again" if data.startswith(PREFIX) else "Mend or remove them"
+    name, reason = next(iter(broken.items()))
+    mend = "Prepare it again" if request.data.startswith(PREFIX) else "Mend or remove them"
+    skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
     raise UsageError(
         f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
-        f"{broken_ones(len(found))} among {len(found) + len(train.labels) + len(test.labels)}. "
-        f"{mend}{otherwise}."
+        f"{broken_ones(len(broken))} among {len(broken) + len(checked.train) + len(checked.test)}. "
+        f"{mend}{skip}."
     )
 
 
