@@ -15,28 +15,21 @@ CHUNK, MAX_THREADS = 64, 16
 
 
 class Image(NamedTuple):
-    """An image of a source: index, name, label, and SHA-256 of its content as encoded."""
+    """An image of a source: position, name, label, and SHA-256 of its content as encoded."""
 
-    index: int
+    position: int
     name: str
     label: int
     digest: bytes
 
 
 class Checked(NamedTuple):
-    """The result of reading all images.
+    """The result of reading all images."""
 
-    Attributes:
-      train: Images of the training split that can be read and have a label, in its order.
-      test: Those of the test split, none if there is no such split.
-      broken: Reason by name of every image that cannot be read.
-      unlabeled: Number of images without a label, which TFDS marks with -1.
-    """
-
-    train: list[Image]
-    test: list[Image]
-    broken: dict[str, str]
-    unlabeled: int
+    train: list[Image]  # of the training split, those that can be read and have a label, in order
+    test: list[Image]  # of the test split
+    broken: dict[str, str]  # reason by name of every image that cannot be read
+    unlabeled: int  # number of images without a label, which TFDS marks with -1
 
 
 def check_images(parts: Parts) -> Checked:
@@ -48,7 +41,7 @@ def check_images(parts: Parts) -> Checked:
         readable = [image for image, reason in results if reason is None]
         splits.append([image for image in readable if image.label >= 0])
         unlabeled += len(readable) - len(splits[-1])
-    return Checked(*splits, broken, unlabeled)
+    return Checked(splits[0], splits[1], broken, unlabeled)
 
 
 def checksum(checked: Checked, classes: Sequence[str]) -> str:
@@ -63,16 +56,12 @@ def checksum(checked: Checked, classes: Sequence[str]) -> str:
 
 def _results(source: NamedSource) -> list[tuple[Image, str | None]]:
     chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
-    results = []
-    with (
-        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads,
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads:
+        results = threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks)
         # `disable=None`: only on a terminal.
-        tqdm(total=len(source), desc="checking images", leave=False, disable=None) as bar,
-    ):
-        for chunk in threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks):
-            results += chunk
-            bar.update(len(chunk))
-    return results
+        options = {"unit": " images", "unit_scale": CHUNK, "leave": False, "disable": None}
+        bar = tqdm(results, "checking", len(chunks), **options)
+        return [result for chunk in bar for result in chunk]
 
 
 def _check(source: NamedSource, index: int) -> tuple[Image, str | None]:

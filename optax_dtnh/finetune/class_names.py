@@ -39,11 +39,7 @@ def positions(
 ) -> tuple[int, ...]:
     """Return for every name its position among the classes that a model knows.
 
-    Args:
-      names: Names of the classes of the data.
-      present: Those of them that there are images of; the position of another may be -1.
-      known: Names of the classes of the model.
-      data: The data in messages.
+    Of those of the names that are not `present`, there is no image: their position may be -1.
 
     Raises:
       UsageError: There are images of a class that the model does not know.

@@ -1,6 +1,6 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -15,59 +15,39 @@ from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
 
+GET = "Get the data again."
+
 
 class Data(NamedTuple):
-    """A task.
-
-    Attributes:
-      train: Images to train on.
-      test: Images to test on.
-      classes: Names; a label is an index into them.
-      broken: Names of the images that are left out because they cannot be read.
-      sha256: Checksum of all other images, as encoded, and of the names of their classes.
-      left_out: What else is there, in words like ".csv 1".
-      notes: Sentences about what may be wrong: copies of images, similar names of classes.
-      trained: SHA-256 of every training image, by name.
-    """
+    """A task. A label is an index into `classes`, which are names."""
 
     train: Source
     test: Source
     classes: tuple[str, ...]
-    broken: tuple[str, ...]
-    sha256: str
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    trained: dict[str, bytes]
+    broken: tuple[str, ...]  # names of the images that are left out because they cannot be read
+    sha256: str  # of all other images, as encoded, and of the names of their classes
+    left_out: tuple[str, ...]  # what else is there, in words like ".csv 1"
+    notes: tuple[str, ...]  # sentences about copies of images and similar names of classes
+    trained: dict[str, bytes]  # SHA-256 by name of every training image
 
 
 class Tested(NamedTuple):
-    """Images to test a model on, with `classes` and `left_out` as in `Data`.
-
-    Attributes:
-      present: Names of the classes that some of them are of.
-      same: Whether the data are those of the run.
-      trained: How many of the images the model was trained on.
-    """
+    """Images to test a model on. A label is an index into `classes`, which are names."""
 
     images: Selected
     classes: tuple[str, ...]
-    present: tuple[str, ...]
-    left_out: tuple[str, ...]
-    same: bool
-    trained: int
+    present: tuple[str, ...]  # those of the classes that some of the images are of
+    left_out: tuple[str, ...]  # as in `Data`
+    same: bool  # whether the data are those of the run
+    trained: int  # how many of the images the model was trained on
 
 
 def open_data(data: str, **options: Any) -> Data:
-    """Open a folder, a table or a prepared TFDS data set, and check every image of it.
+    """Open the data of a `Request`, and check every image.
 
     Images, classes and seed alone decide which images are drawn, and in which order they are
     trained on: not the names of files. If the data have a test split, the images are drawn from the
     training split, and its rest is not used.
-
-    Args:
-      data: Folder laid out class/file, folder of splits laid out so, folder of the images of a
-        table, or `tfds:NAME[/CONFIG][:VERSION]`.
-      **options: The other fields of `Request`.
 
     Raises:
       UsageError: The data do not exist, or are unfit. Everything that can be found without
@@ -80,60 +60,61 @@ def open_data(data: str, **options: Any) -> Data:
         checked = copies.dropped(checked)
         parts = parts.leave_out("copies", count - len(checked.train) - len(checked.test))
     unfit.refuse_small_classes((image.label for image in checked.train), parts, request)
-    train, rest = _draw(checked.train, request)
-    test = rest if parts.test is None else checked.test
-    unfit.refuse_empty(train, test, parts, data)
-    notes = copies.notes(checked, train, test, request) + class_names.notes(parts.classes)
+    drawn, rest = _draw(checked.train, request)
+    tested = rest if parts.test is None else checked.test
+    if not (drawn and tested):
+        counts = f"{len(drawn)} and {len(tested)} in '{data}' that can be read"
+        raise UsageError(
+            f"`--data` should have images to train and to test on, got {counts}. {GET}"
+        )
+    train, test = _selected(parts.train, drawn), _selected(parts.test or parts.train, tested)
+    class_names.refuse_untrained(train.labels, test.labels, parts.classes, data)
     return Data(
-        train=_selected(parts.train, train),
-        test=_selected(parts.test or parts.train, test),
+        train=train,
+        test=test,
         classes=parts.classes,
         broken=tuple(checked.broken),
         sha256=sha256,
         left_out=parts.left_out,
-        notes=notes,
-        trained={image.name: image.digest for image in train},
+        notes=copies.notes(checked, drawn, tested, request) + class_names.notes(parts.classes),
+        trained={image.name: image.digest for image in drawn},
     )
 
 
 def open_test(
-    data: str, trained_on: str, *, trained: Collection[bytes] = (), **options: Any
+    data: str,
+    trained_on: str,
+    *,
+    known: Sequence[str] = (),
+    trained: Collection[bytes] = (),
+    **options: Any,
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
     If the data have no test split, the test images of the run are those that it has not drawn, and
     the test images of other data are all of them.
 
-    Args:
-      data: As in `open_data`.
-      trained_on: Checksum of the data of the run.
-      trained: SHA-256 of the images that the model was trained on.
-      **options: The other fields of `Request`; number and draw of training images are the run's.
+    The draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
+    checksum of its data, `known` are the classes of its model, and `trained` holds the SHA-256 of
+    the images that it was trained on.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
     """
-    request = Request(data, **{"known": ()} | options)
+    request = Request(data, known=known, **options)
     parts, checked, sha256 = _open(request)
     same = sha256 == trained_on
     if same and request.duplicates == copies.DROP:
         checked = copies.dropped(checked)
-    test = checked.test
+    tested = checked.test
     if parts.test is None:
-        test = _draw(checked.train, request)[1] if same else checked.train
-    if not test:
-        raise UsageError(
-            f"`--data` should have images to test on, got none in '{data}' that can be read. Get "
-            "the data again."
-        )
-    return Tested(
-        images=_selected(parts.test or parts.train, test),
-        classes=parts.classes,
-        present=tuple(parts.classes[label] for label in sorted({image.label for image in test})),
-        left_out=parts.left_out,
-        same=same,
-        trained=sum(image.digest in trained for image in test),
-    )
+        tested = _draw(checked.train, request)[1] if same else checked.train
+    if not tested:
+        raise UsageError(f"`--data` should have images to test on, got none in '{data}'. {GET}")
+    images = _selected(parts.test or parts.train, tested)
+    present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
+    seen = sum(image.digest in trained for image in tested)
+    return Tested(images, parts.classes, present, parts.left_out, same, seen)
 
 
 def _open(request: Request) -> tuple[Parts, Checked, str]:
@@ -154,15 +135,13 @@ def _list(request: Request) -> Parts:
     for name in ("labels", "classes"):
         if getattr(request, name):
             raise UsageError(
-                f"`--{name}` should come with a folder of images, got --data {request.data}. Leave "
-                "it out."
+                f"`--{name}` should come with a folder of images, got {request.data}. Leave it out."
             )
     return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
 
 
 def _selected(source: NamedSource, images: list[Image]) -> Selected:
-    indices, labels = zip(*((image.index, image.label) for image in images), strict=True)
-    return Selected(source, indices, labels)
+    return Selected(source, tuple(x.position for x in images), tuple(x.label for x in images))
 
 
 def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
@@ -173,5 +152,5 @@ def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]
         images = list(images)
         shuffled = np.random.default_rng(request.seed).permutation(len(images))
         train += [images[i] for i in sorted(shuffled[: request.train_per_class])]
-    drawn = {image.index for image in train}
-    return train, [image for image in pool if image.index not in drawn]
+    drawn = {image.position for image in train}
+    return train, [image for image in pool if image.position not in drawn]

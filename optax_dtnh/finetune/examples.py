@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
-    """Which images are asked for; the settings of the same names are described in `--help`.
+    """Which images are asked for, by the settings of these names.
 
-    `known` are the classes of a model that is to be tested, None if one is to be trained.
+    `data` is a folder laid out class/file, of splits laid out so, or of the images of a table; or
+    `tfds:NAME[/CONFIG][:VERSION]`. `known` are the classes of a model that is to be tested, None if
+    one is to be trained.
     """
 
     data: str
@@ -58,19 +60,12 @@ class Selected:
 
 
 class Parts(NamedTuple):
-    """The splits of a folder or a data set.
+    """The splits of a folder or a data set. A label is an index into `classes`, which are names."""
 
-    Attributes:
-      train: The training split, or everything if there is no test split.
-      test: The test split, None if there is none.
-      classes: Names; a label is an index into them.
-      left_out: What is not among them, in words like ".csv 1".
-    """
-
-    train: NamedSource
+    train: NamedSource  # everything if there is no test split
     test: NamedSource | None
     classes: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...]  # what is not among them, in words like ".csv 1"
 
     def leave_out(self, what: str, count: int) -> "Parts":
         """Return the same with the number of something else that is left out."""

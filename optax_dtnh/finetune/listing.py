@@ -18,21 +18,13 @@ SYSTEM = frozenset({
 
 
 class Folder(NamedTuple):
-    """A folder and everything below it.
-
-    Attributes:
-      path: Path of the folder.
-      images: Paths of the images directly in it, sorted.
-      folders: Folders directly in it, sorted by name.
-      others: Names of the files directly in it that are no images.
-      ignored: Number of entries directly in it that are never data, by kind.
-    """
+    """A folder and everything below it, sorted."""
 
     path: str
-    images: list[str]
+    images: list[str]  # paths of the images directly in it
     folders: list["Folder"]
-    others: list[str]
-    ignored: Counter[str]
+    others: list[str]  # names of the files directly in it that are no images
+    ignored: Counter[str]  # number by kind of the entries directly in it that are never data
 
     @property
     def name(self) -> str:

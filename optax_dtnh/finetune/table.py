@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
     path: str
     label: str
-    split: str
+    split: str = TRAIN
 
 
 def open_table(table: str, request: Request) -> Parts:
@@ -67,9 +67,9 @@ def _rows(table: str) -> list[Row]:
         _refuse(f"a table with rows, got '{table}' without any", "Take another one.")
     columns = list(dict.fromkeys(name for record in records for name in record))
     path, label = (_column(columns, known, table) for known in (PATHS, LABELS))
-    split = next((name for name in columns if name.strip().casefold() == "split"), None)
-    cells = ([_cell(r.get(name), table) for name in (path, label, split)] for r in records)
-    return [Row(p, n, TRAIN if split is None else _split(s, table)) for p, n, s in cells]
+    split = [name for name in columns if name.strip().casefold() == "split"][:1]
+    rows = (Row(*(_cell(r.get(name), table) for name in (path, label, *split))) for r in records)
+    return [row._replace(split=_split(row.split, table)) for row in rows]
 
 
 def _records(table: str) -> list[Record]:
@@ -80,11 +80,8 @@ def _records(table: str) -> list[Record]:
         text = Path(table).read_text(encoding="utf-8-sig")
         return _json(text) if suffix in JSON else _delimited(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        _refuse(
-            f"Parquet, or CSV, TSV or JSON lines in UTF-8, got '{table}' ({reason})",
-            "Save it again.",
-        )
+        wanted, reason = "Parquet, or CSV, TSV or JSON lines in UTF-8", " ".join(str(error).split())
+        _refuse(f"{wanted}, got '{table}' ({reason})", "Save it again.")
 
 
 def _delimited(text: str) -> list[Record]:
@@ -96,10 +93,8 @@ def _delimited(text: str) -> list[Record]:
         raise ValueError(f"two of its columns have one name: {listed(header)}")
     for line, row in rows:
         if len(row) != len(header):
-            raise ValueError(
-                f"line {line} has {len(row)} cells instead of {len(header)}: quote what has a "
-                "delimiter in it"
-            )
+            wrong = f"line {line} has {len(row)} cells instead of {len(header)}"
+            raise ValueError(f"{wrong}: quote what has a delimiter in it")
     return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
 
 
@@ -129,22 +124,18 @@ def _parquet(table: str) -> list[Record]:
 def _column(columns: list[str], known: tuple[str, ...], table: str) -> str:
     found = [name for name in columns if name.strip().casefold() in known]
     if len(found) != 1:
-        others = ", and the others to something else." if found else "; the first row names them."
-        _refuse(
-            f"a table with one column `{known[0]}`, got '{table}' with {listed(columns, 9)}",
-            f"Rename the one that is meant to `{known[0]}`{others}",
-        )
+        wanted = f"a table with one column `{known[0]}`"
+        others = ", and the others to something else" if found else "; the first row names them"
+        mend = f"Rename the one that is meant to `{known[0]}`{others}."
+        _refuse(f"{wanted}, got '{table}' with {listed(columns, 9)}", mend)
     return found[0]
 
 
 def _split(name: str, table: str) -> str:
-    split = split_named(name)
-    if split is None:
-        _refuse(
-            f"a table whose column `split` names splits, got {name!r} in '{table}'",
-            f"Use {', '.join(SPELLINGS)}.",
-        )
-    return split
+    if split := split_named(name):
+        return split
+    wanted = "a table whose column `split` names splits"
+    _refuse(f"{wanted}, got {name!r} in '{table}'", f"Use {', '.join(SPELLINGS)}.")
 
 
 def _cell(value: Any, table: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from optax_dtnh.finetune import class_names
-from optax_dtnh.finetune.checking import Checked, Image
+from optax_dtnh.finetune.checking import Checked
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Parts, Request
 from optax_dtnh.finetune.tfds import PREFIX
@@ -47,17 +47,6 @@ def refuse_small_classes(labels: Iterable[int], parts: Parts, request: Request) 
             f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
             "Lower `--train-per-class`, or leave the class out."
         )
-
-
-def refuse_empty(train: list[Image], test: list[Image], parts: Parts, data: str) -> None:
-    """Refuse data of which too little can be read, or is left."""
-    if not (train and test):
-        raise UsageError(
-            f"`--data` should have images to train on and to test on, got {len(train)} and "
-            f"{len(test)} in '{data}' that can be read. Get the data again."
-        )
-    trained, tested = ([image.label for image in split] for split in (train, test))
-    class_names.refuse_untrained(trained, tested, parts.classes, data)
 
 
 def refuse_broken(checked: Checked, request: Request) -> None:

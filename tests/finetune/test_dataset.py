@@ -261,4 +261,4 @@ def test_too_few_images_are_left(tmp_path):
     folder(tmp_path / "test", ant=1)
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
     refused(r"first of 2 broken ones among 7", tmp_path)
-    refused(r"to train on and to test on, got 2 and 0 in", tmp_path, skip_broken=True)
+    refused(r"to train and to test on, got 2 and 0 in", tmp_path, skip_broken=True)

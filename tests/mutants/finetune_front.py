@@ -42,7 +42,7 @@ MUTANTS = [
     Mutant(f"{FOLDER}/dataset.py", "[1] if same else", "[1] if False else", COMMAND),
     Mutant(f"{FOLDER}/dataset.py", "default_rng(request.seed)", "default_rng(0)", DATASET),
     Mutant(f"{FOLDER}/dataset.py", "image.label, image.digest)", "image.label, 0)", DATASET),
-    Mutant(f"{FOLDER}/dataset.py", " if image.index not in drawn", "", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", " if image.position not in drawn", "", DATASET),
     Mutant(f"{FOLDER}/checking.py", "digest + names[image.label]", "digest", DATASET),
     Mutant(f"{FOLDER}/class_names.py", "position.get(name, -1)", "known.index(known[0])", DATASET),
     Mutant(f"{FOLDER}/unfit.py", "train_per_class + 1,", "train_per_class,", DATASET),
