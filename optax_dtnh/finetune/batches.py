@@ -38,7 +38,7 @@ def batches(
     batch. The global batch of a step depends on the step, the source, the preprocessing, the batch
     size and the seed alone: not on `start`, `workers` or the number of processes.
 
-    The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` are processes that
+    The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` processes
     prepare batches; 0 uses threads. A process whose `shard` is `(p, n)` gets the p-th of n parts of
     the rows of each global batch, which has `batch_size`.
 

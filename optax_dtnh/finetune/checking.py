@@ -9,7 +9,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from optax_dtnh.finetune import images
-from optax_dtnh.finetune.examples import NamedSource, Parts
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request
+from optax_dtnh.finetune.tfds import PREFIX
 
 CHUNK, MAX_THREADS = 64, 16
 
@@ -52,6 +54,26 @@ def checksum(checked: Checked, classes: Sequence[str]) -> str:
         labeled = (image.digest + names[image.label] for image in split)
         whole.update(b"".join(sorted(hashlib.sha256(x).digest() for x in labeled)) + b"|")
     return whole.hexdigest()
+
+
+def refuse_broken(checked: Checked, request: Request) -> None:
+    """Refuse images that cannot be read, unless they are to be skipped."""
+    broken = checked.broken
+    if request.skip_broken or not broken:
+        return
+    name, reason = next(iter(broken.items()))
+    mend = "Prepare it again" if request.data.startswith(PREFIX) else "Mend or remove them"
+    skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
+    raise UsageError(
+        f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
+        f"{broken_ones(len(broken))} among {len(broken) + len(checked.train) + len(checked.test)}. "
+        f"{mend}{skip}."
+    )
+
+
+def broken_ones(count: int) -> str:
+    """Return the number of broken images in words for a sentence."""
+    return f"{count} broken {'one' if count == 1 else 'ones'}"
 
 
 def _results(source: NamedSource) -> list[tuple[Image, str | None]]:

@@ -34,24 +34,22 @@ def refuse_untrained(
         )
 
 
-def positions(
-    names: Sequence[str], present: Iterable[str], known: Sequence[str], data: str
+def relabeled(
+    labels: Sequence[int], names: Sequence[str], known: Sequence[str], data: str
 ) -> tuple[int, ...]:
-    """Return for every name its position among the classes that a model knows.
-
-    Of those of the names that are not `present`, there is no image: their position may be -1.
+    """Return labels that are positions among `names` as positions among the classes of a model.
 
     Raises:
       UsageError: There are images of a class that the model does not know.
     """
-    if unknown := sorted(set(present) - set(known)):
+    if unknown := sorted({names[label] for label in set(labels)} - set(known)):
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
-            f"{listed([repr(name) for name in unknown])}, which it does not know"
-            f"{_but(unknown, known)}. Leave them out, or name them as when it was trained."
+            f"{listed([*map(repr, unknown)])}, which it does not know{_but(unknown, known)}. Leave "
+            "them out, or name them as when it was trained."
         )
     position = {name: i for i, name in enumerate(known)}
-    return tuple(position.get(name, -1) for name in names)
+    return tuple(position[names[label]] for label in labels)
 
 
 def _but(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -1,15 +1,15 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import class_names, unfit
+from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
-from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
+from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
@@ -59,7 +59,7 @@ def open_data(data: str, **options: Any) -> Data:
         count = len(checked.train) + len(checked.test)
         checked = copies.dropped(checked)
         parts = parts.leave_out("copies", count - len(checked.train) - len(checked.test))
-    unfit.refuse_small_classes((image.label for image in checked.train), parts, request)
+    _refuse_small_classes((image.label for image in checked.train), parts, request)
     drawn, rest = _draw(checked.train, request)
     tested = rest if parts.test is None else checked.test
     if not (drawn and tested):
@@ -121,9 +121,9 @@ def _open(request: Request) -> tuple[Parts, Checked, str]:
     """Return what the data hold, its images that can be read, and their checksum."""
     parts = _list(request)
     if request.known is None:
-        unfit.refuse_parts(parts, request)
+        _refuse_parts(parts, request)
     checked = check_images(parts)
-    unfit.refuse_broken(checked, request)
+    refuse_broken(checked, request)
     parts = parts.leave_out("images without a label", checked.unlabeled)
     return parts, checked, checksum(checked, parts.classes)
 
@@ -138,6 +138,44 @@ def _list(request: Request) -> Parts:
                 f"`--{name}` should come with a folder of images, got {request.data}. Leave it out."
             )
     return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
+
+
+def _refuse_parts(parts: Parts, request: Request) -> None:
+    """Refuse what can be refused before images are read."""
+    if len(parts.classes) < 2:
+        raise UsageError(
+            f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
+            f"'{request.data}' ({listed(parts.classes) or 'none'}). Give the folder that holds the "
+            "class folders, or choose other data."
+        )
+    if parts.test is None and request.train_per_class is None:
+        raise UsageError(
+            "`--data` should have a split of its own where `--train-per-class` is not given, got "
+            f"'{request.data}' without test images. Give `--train-per-class N`, or make folders "
+            "`train` and `test`."
+        )
+    labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
+    if labels is not None:
+        tested = getattr(parts.test, "labels", ())
+        class_names.refuse_untrained(labels, tested, parts.classes, request.data)
+        _refuse_small_classes(labels, parts, request)
+
+
+def _refuse_small_classes(labels: Iterable[int], parts: Parts, request: Request) -> None:
+    """Refuse classes of which not enough can be trained and tested on."""
+    train_per_class = request.train_per_class
+    if train_per_class is None:
+        return
+    needed, rest = train_per_class, ""
+    if parts.test is None:
+        needed, rest = train_per_class + 1, " and test on the rest"
+    counts = np.bincount(list(labels), minlength=len(parts.classes))
+    if counts.min() < needed:
+        raise UsageError(
+            f"`--data` should have {needed} or more readable images of every class, to train on "
+            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
+            "Lower `--train-per-class`, or leave the class out."
+        )
 
 
 def _selected(source: NamedSource, images: list[Image]) -> Selected:

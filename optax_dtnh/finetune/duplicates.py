@@ -18,10 +18,8 @@ def dropped(checked: Checked) -> Checked:
     contents |= {image.digest for image in test}
     train = [image for image in checked.train if image.digest not in contents]
     if not test:
-        first: dict[bytes, Image] = {}
-        for image in train:
-            first.setdefault(image.digest, image)
-        train = list(first.values())
+        first = {image.digest: image for image in reversed(train)}
+        train = [image for image in train if first[image.digest] is image]
     return checked._replace(train=train, test=test)
 
 

@@ -116,9 +116,9 @@ def _tested(
         known=trained.classes,
         trained=_trained_images(out),
     )
-    position = class_names.positions(tested.classes, tested.present, trained.classes, name)
-    labels_of_model = tuple(position[label] for label in tested.images.labels)
-    return tested._replace(images=replace(tested.images, labels=labels_of_model))
+    images, known = tested.images, trained.classes
+    of_model = class_names.relabeled(images.labels, tested.classes, known, name)
+    return tested._replace(images=replace(images, labels=of_model))
 
 
 def _trained_images(out: Path) -> frozenset[bytes]:

@@ -137,11 +137,7 @@ def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
     return images
 
 
-def _refuse(
-    wanted: str,
-    folder: Folder,
-    otherwise: str = "Move the images into folders named after the classes.",
-) -> NoReturn:
+def _refuse(wanted: str, folder: Folder, otherwise: str = f"{layouts.MOVE}.") -> NoReturn:
     raise UsageError(f"`--data` should have {wanted}. {layouts.advice(folder) or otherwise}")
 
 
@@ -152,7 +148,7 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
     if not wrong:
         return
     advice = layouts.advice(folder)
-    mend = (advice or "Move its images into folders named after their classes.").rstrip(".")
+    mend = (advice or layouts.MOVE).removesuffix(".")
     names = [name for name, files in images.items() if files]
     may_be_classes = not advice or not all(map(is_no_class, names))
     if request.known is None and len(names) > 1 and may_be_classes:

@@ -4,7 +4,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from optax_dtnh.finetune import images
 from optax_dtnh.finetune.errors import UsageError
@@ -42,17 +42,15 @@ def scan(path: str, outside: frozenset[str] = frozenset()) -> Folder:
       UsageError: A folder cannot be read, or links to a folder around it.
     """
     folder, real = Folder(path, [], [], [], Counter()), os.path.realpath(path)
-    if real in outside:
-        _refuse_loop(path)
     try:
+        if real in outside:
+            raise OSError(errno.ELOOP, "it links to a folder around it", path)
         for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
             _add(entry, folder, outside | {real})
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            _refuse_loop(error.filename)
         raise UsageError(
             f"`--data` should be a folder that can be read, got '{error.filename}' "
-            f"({error.strerror}). Check its permissions."
+            f"({error.strerror}). Check its permissions and links."
         ) from error
     return folder
 
@@ -116,9 +114,3 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
     """Return whether it is a FIFO, a socket or a device: opening one may wait forever."""
     is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
     return not entry.is_file() and not is_broken_link
-
-
-def _refuse_loop(path: str) -> NoReturn:
-    raise UsageError(
-        f"`--data` should hold no link to a folder around it, got '{path}'. Remove the link."
-    )

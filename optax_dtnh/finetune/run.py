@@ -10,13 +10,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from optax_dtnh.finetune import methods, processes, step
+from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Request
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
-from optax_dtnh.finetune.unfit import broken_ones
 from optax_dtnh.models import CheckpointError, ResNet, ViT
 from optax_dtnh.models._facts import Fact
 from optax_dtnh.models._hub import unknown_beside

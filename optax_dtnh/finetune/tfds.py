@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError
@@ -48,11 +49,19 @@ def open_tfds(name: str, data_dir: str | None) -> Parts:
       UsageError: TFDS is not installed or does not know the data set, or the data set is not
         prepared, or not one of labeled images.
     """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UsageError(
+            f"`{error.name}` is not installed, so {PREFIX}{name} cannot be read. Run `pip install "
+            "'optax-dtnh[finetune]'`, or pass a folder of images."
+        ) from error
     with _quiet():
-        builder = _builder(name, data_dir)
-    classes, splits = _classes(builder, name), builder.info.splits
+        builder = _builder(tfds, name, data_dir)
+    classes, splits = _classes(tfds, builder, name), builder.info.splits
     present = [split for split in (TRAIN, *TESTS) if split in splits]
-    sources = {split: _source(builder, split, name) for split in present}
+    read = partial(builder.as_data_source, decoders={"image": tfds.decode.SkipDecoding()})
+    sources = {split: TfdsSource(f"{name} {split}", read(split)) for split in present}
     used = [split for split in present if _is_labeled(sources[split])][:2]
     if TRAIN not in used:
         _refuse("with a split `train` with labels", name, f" with {_listed(splits)}", OTHER)
@@ -64,14 +73,7 @@ def _refuse(wanted: str, name: str, found: str, mend: str) -> NoReturn:
     raise UsageError(f"`--data` should be a data set {wanted}, got {PREFIX}{name}{found}. {mend}")
 
 
-def _builder(name: str, data_dir: str | None) -> Any:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UsageError(
-            f"`{error.name}` is not installed, so {PREFIX}{name} cannot be read. Run `pip install "
-            "'optax-dtnh[finetune]'`, or pass a folder of images."
-        ) from error
+def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
     # TFDS would look for a name with a namespace, like `huggingface:x`, on the network.
     if not NAME.fullmatch(name):
         _refuse("of the form NAME[/CONFIG][:VERSION]", name, "", "Check the name.")
@@ -97,9 +99,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
     return builder
 
 
-def _classes(builder: Any, name: str) -> tuple[str, ...]:
-    import tensorflow_datasets as tfds
-
+def _classes(tfds: Any, builder: Any, name: str) -> tuple[str, ...]:
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not all(key in features and isinstance(features[key], kinds[key]) for key in kinds):
@@ -108,24 +108,15 @@ def _classes(builder: Any, name: str) -> tuple[str, ...]:
     return tuple(features["label"].names)
 
 
-def _source(builder: Any, split: str, name: str) -> TfdsSource:
-    import tensorflow_datasets as tfds
-
-    encoded = {"image": tfds.decode.SkipDecoding()}
-    return TfdsSource(f"{name} {split}", builder.as_data_source(split, decoders=encoded))
-
-
 def _is_labeled(source: TfdsSource) -> bool:
     """Return False for the test split of a contest, whose labels are all -1."""
-    return any(_has_label(source, index) for index in range(len(source)))
-
-
-def _has_label(source: TfdsSource, index: int) -> bool:
-    try:
-        return source[index]["label"] >= 0
-    # The check of all images reports one that cannot be read.
-    except (UsageError, ValueError, RuntimeError, OSError):
-        return True
+    for index in range(len(source)):
+        try:
+            if source[index]["label"] >= 0:
+                return True
+        except (UsageError, ValueError, RuntimeError, OSError):
+            return True  # the check of all images reports one that cannot be read
+    return False
 
 
 @contextmanager
