@@ -65,10 +65,9 @@ def batches(
 def evaluation_batches(
     source: Source, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return each image once, in order; black images of class 0 fill the last batch.
+    """Return each image once, in order, in dicts as of `batches`, with "valid", bool `[B]`.
 
-    Returns:
-      An iterator over dicts as of `batches`, with "valid", bool `[B]`: False for the filling.
+    Black images of class 0 fill the last batch up; they are not valid.
     """
     examples = grain.MapDataset.source(source).map(
         partial(_evaluation_example, preprocessing=preprocessing)

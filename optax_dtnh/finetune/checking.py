@@ -80,9 +80,8 @@ def _results(source: NamedSource) -> list[tuple[Image, str | None]]:
     chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads:
         results = threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks)
-        # `disable=None`: only on a terminal.
-        options = {"unit": " images", "unit_scale": CHUNK, "leave": False, "disable": None}
-        bar = tqdm(results, "checking", len(chunks), **options)
+        shown = {"desc": "checking images", "total": len(chunks), "unit_scale": CHUNK}
+        bar = tqdm(results, **shown, leave=False, disable=None)  # None: only on a terminal
         return [result for chunk in bar for result in chunk]
 
 

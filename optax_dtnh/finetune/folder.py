@@ -49,7 +49,8 @@ def open_folder(request: Request) -> Parts:
     tree = tree_of(request.data)
     splits = _splits(tree, request.classes)
     train, test = tree, None
-    if TRAIN in splits or (request.known is not None and splits and _holds_only(tree, splits)):
+    alone = all(f in splits.values() for f in tree.folders if any(all_images(f)))
+    if TRAIN in splits or (request.known is not None and splits and alone):
         train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
     images = {} if train is None else _by_class(train, request)
     tested = None if test is None else _by_class(test, request)
@@ -107,10 +108,6 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
 
 def _is_class(folder: Folder, chosen: Sequence[str]) -> bool:
     return any(all_images(folder)) and (folder.name in chosen or not is_no_class(folder.name))
-
-
-def _holds_only(tree: Folder, splits: dict[str, Folder]) -> bool:
-    return all(folder in splits.values() for folder in tree.folders if any(all_images(folder)))
 
 
 def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:

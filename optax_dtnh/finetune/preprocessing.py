@@ -51,13 +51,12 @@ def preprocessing_facts(
     """
     with usage_errors(CheckpointError):
         beside = facts_beside(checkpoint)
-    found = {n: f for n, f in beside.items() if n in (*Preprocessing._fields, *UNUSED)}
     given = {n: _of_option(n, value) for n, value in overrides.items() if value is not None}
     if "image_size" in given:
-        found.pop("resize", None)
-    defaults = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
-    defaults |= {n: f for n, f in (usual or {}).items() if n in defaults}
-    facts = defaults | found | given
+        beside.pop("resize", None)
+    facts = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
+    told = {**(usual or {}), **beside, **given}
+    facts |= {n: told[n] for n in (*Preprocessing._fields, *UNUSED) if n in told}
     size = facts["image_size"]
     if not isinstance(size.value, int):
         height, width = size.value
@@ -65,10 +64,14 @@ def preprocessing_facts(
             f"`--image-size` should be given where images are not square, got {height} x {width} "
             f"in {size.origin}. Pass the side of a square."
         )
-    if "resize" not in found | given:
+    if "resize" not in beside | given:
         derived = round(size.value * RESIZE_OF_CROP)
         facts["resize"] = Fact(derived, "default: 8/7 of the image size")
-    _check_resize(size, facts["resize"])
+    if (resize := facts["resize"]).value < size.value:
+        raise UsageError(
+            f"`--resize` should be at least the image size, {size.value} ({size.origin}), got "
+            f"{resize.value} ({resize.origin}). Pass a larger one, or another --image-size."
+        )
     return facts
 
 
@@ -101,11 +104,3 @@ def _of_option(name: str, value: Any) -> Fact:
         return Fact(read(list(value) if isinstance(value, tuple) else value), option)
     except ValueError as error:
         raise UsageError(f"`{option}` should be {error}, got {value}. Change it.") from error
-
-
-def _check_resize(size: Fact, resize: Fact) -> None:
-    if resize.value < size.value:
-        raise UsageError(
-            f"`--resize` should be at least the image size, {size.value} ({size.origin}), got "
-            f"{resize.value} ({resize.origin}). Pass a larger one, or another --image-size."
-        )

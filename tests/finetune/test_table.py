@@ -122,7 +122,7 @@ BAD = {
     "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"splits, got 'fold 3' in"),
     "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"test split of"),
     "one class": (text(*ROWS[:3]), r"2 classes, got 1 in '.*' \(ant\)"),
-    "latin-1": (text(*(r + "é" for r in ROWS)).encode("latin-1"), r"CSV, .* in UTF-8, got .*decode"),
+    "latin-1": (text(*(r + "é" for r in ROWS)).encode("latin-1"), r"in UTF-8, got .* decode"),
     "utf-16": (text(*ROWS).encode("utf-16"), r"in UTF-8, got .* can't decode"),
     "an image": (b"\x89PNG\r\n\x1a\n\0\0", r"in UTF-8, got .* decode"),
     "zeros": (b"\0" * 9, r"without any|one column"),

@@ -63,7 +63,7 @@ MUTANTS = [
     Mutant(f"{FOLDER}/metadata.py", " or _is_sound_exif(chunk)", "", FILES),
     Mutant(f"{FOLDER}/metadata.py", " and len(content) >= length", "", FILES),
     Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
-    Mutant(f"{FOLDER}/preprocessing.py", 'found.pop("resize", None)', "pass", PREPROCESSING),
+    Mutant(f"{FOLDER}/preprocessing.py", 'beside.pop("resize", None)', "pass", PREPROCESSING),
     # the batches
     Mutant(
         f"{FOLDER}/batches.py",
