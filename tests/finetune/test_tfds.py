@@ -27,8 +27,8 @@ PIXELS = np.uint8(PIXELS.reshape(-1, 8, 8) * 15)
 NAMES = [f"digit {i}" for i in range(10)]
 
 
-def png(pixels):
-    return encoded(Image.fromarray(np.uint8(pixels).squeeze()))
+def png(index):
+    return encoded(Image.fromarray(PIXELS[index]))
 
 
 # Not registered, as if the code were gone: the data set is then opened from its files.
@@ -43,8 +43,8 @@ with tfds.core.registered.skip_registration():
 
         def _info(self):
             image = tfds.features.Image(shape=(8, 8, 1), encoding_format="png")
-            features = tfds.features.FeaturesDict({"image": image, "label": self.LABEL})
-            return tfds.core.DatasetInfo(builder=self, features=features)
+            features = {"image": image, "label": self.LABEL, "file_name": tfds.features.Text()}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in self.SPLITS}
@@ -52,7 +52,7 @@ with tfds.core.registered.skip_registration():
         def _generate_examples(self, split):
             first = 120 * (split != next(iter(self.SPLITS)))
             for i in range(first, first + self.SPLITS[split]):
-                yield i, {"image": png(PIXELS[i]), "label": self.label(split, i)}
+                yield i, {"image": png(i), "label": self.label(split, i), "file_name": f"{i}"}
 
         def label(self, split, i):
             return LABELS[i]
@@ -171,27 +171,6 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")
 
 
-# --- a data set of TFDS, with random content
-
-
-def test_a_data_set_of_tfds_is_read(tmp_path, monkeypatch):
-    builder = tfds.builder("oxford_flowers102", data_dir=tmp_path, file_format="array_record")
-    template = tfds.core.ShardedFileTemplate(
-        tmp_path, dataset_name=builder.name, filetype_suffix="array_record"
-    )
-    splits = [tfds.core.SplitInfo(name, [6], 100, template) for name in ("train", "test")]
-    builder.info.set_splits(tfds.core.splits.SplitDict(splits))
-    builder.data_path.mkdir(parents=True)
-    builder.info.write_to_directory(builder.data_path)
-    image_encoder = tfds.core.features.image_feature._ImageEncoder
-    # TFDS's own way to encode an array needs tensorflow.
-    monkeypatch.setattr(image_encoder, "_encode_image", lambda self, image: png(image))
-    with tfds.testing.mock_data(num_examples=6, data_dir=str(tmp_path)):
-        train, test, classes, *_ = opened("oxford_flowers102", tmp_path)
-        assert (len(train), len(test), len(classes)) == (6, 6, 102)
-        assert decode(train[0]["image"]).mode == "RGB"
-
-
 # --- what is refused
 
 
@@ -220,7 +199,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("builder", "match"),
     [
-        (Numbers, "got tfds:numbers with `image`, `label`"),
+        (Numbers, "got tfds:numbers with `file_name`, `image`, `label`"),
         (OneClass, "2 classes, got 1 in 'tfds:one_class'"),
         (Untrained, r"split `train` .* with `test`\."),
     ],

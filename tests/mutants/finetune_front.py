@@ -4,7 +4,7 @@ from tests.mutants import Mutant
 
 FOLDER = "optax_dtnh/finetune"
 COMMAND, SETTINGS = "tests/finetune/test_command.py", "tests/finetune/test_settings.py"
-DATASET, IMAGES = "tests/finetune/test_dataset.py", "tests/finetune/test_images.py"
+DATASET = "tests/finetune/test_dataset.py"
 FILES = "tests/finetune/test_image_files.py"
 PREPROCESSING = "tests/finetune/test_preprocessing.py"
 BATCHES, TFDS = "tests/finetune/test_batches.py", "tests/finetune/test_tfds.py"
@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(f"{FOLDER}/images.py", "if wide_color and", "if False and", FILES),
     Mutant(f"{FOLDER}/metadata.py", " or _is_sound_exif(chunk)", "", FILES),
     Mutant(f"{FOLDER}/metadata.py", " and len(content) >= length", "", FILES),
-    Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
+    Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", PREPROCESSING),
     Mutant(f"{FOLDER}/preprocessing.py", 'beside.pop("resize", None)', "pass", PREPROCESSING),
     # the batches
     Mutant(
