@@ -75,7 +75,8 @@ def open_run(settings: Settings, out: Path) -> Run:
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
     step.check_batch(settings, source, preprocessing.image_size)
-    data = open_data(**{name: getattr(settings, name) for name in Request._fields[:-1]})
+    options = (name for name in Request._fields if name != "known")
+    data = open_data(**{name: getattr(settings, name) for name in options})
     facts = _facts(source, told, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 

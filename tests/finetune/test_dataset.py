@@ -180,14 +180,16 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
     refused(r"can be read, got '.*' \(Permission denied\)", data)
 
 
-@pytest.mark.parametrize("target", ["..", "loop", "../.."])
+LOOPS = {"..": "it links to a folder a", "loop": "Too many le", "../..": "it links to a folder a"}
+
+
+@pytest.mark.parametrize("target", LOOPS)
 def test_a_link_to_a_folder_around_it_or_to_itself(tmp_path, target):
-    data = folder(tmp_path / "data", ant=2, cat=2)
+    folder(tmp_path / "data", ant=2, cat=2)
     (tmp_path / "data" / "ant" / "loop").symlink_to(target)
-    if target == "../..":
-        (tmp_path / "ring").symlink_to("data")  # by another name
-        data = str(tmp_path / "ring")
-    refused(r"got '.*loop.*' \((it links to a folder around it|Too many levels .*)\)\. Check", data)
+    (tmp_path / "ring").symlink_to("data")  # by another name
+    data = tmp_path / ("ring" if target == "../.." else "data")
+    refused(rf"can be read, got '.*loop.*' \({LOOPS[target]}.*\)\. Check", data)
 
 
 # --- which images are refused
