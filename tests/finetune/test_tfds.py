@@ -158,8 +158,7 @@ def test_a_data_set_and_a_folder_of_the_same_images_are_the_same_data(tmp_path):
 def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     source = write_source(tmp_path / "resnet.safetensors")
     where = ["--data", "tfds:png_digits", "--data-dir", prepared]
-    argv = [*where, *SMALL, "--steps", "2", "--workers", "1"]
-    run("--source", source, *argv, out=tmp_path / "run")
+    run("--source", source, *where, *SMALL, "--steps=2", "--workers=1", out=tmp_path / "run")
     assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 10
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == (f"{accuracy:.2%}", "30")
