@@ -38,15 +38,9 @@ def batches(
     batch. The global batch of a step depends on the step, the source, the preprocessing, the batch
     size and the seed alone: not on `start`, `workers` or the number of processes.
 
-    Args:
-      source: Images to train on.
-      preprocessing: Applied with random crops and mirroring.
-      batch_size: Images in the global batch.
-      seed: Seed of order, crops and mirroring, from 0 to 2^32 - 1.
-      start: Step of the first batch.
-      workers: Processes that prepare batches; 0 uses threads.
-      shard: Index of this process and number of processes. Process p gets the p-th part of the rows
-        of each global batch.
+    The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` processes
+    prepare batches; 0 uses threads. A process whose `shard` is `(p, n)` gets the p-th of n parts of
+    the rows of each global batch, which has `batch_size`.
 
     Returns:
       An iterator over dicts of "image", float32 `[B, S, S, 3]`, and "label", int32 `[B]`. Its
@@ -71,10 +65,9 @@ def batches(
 def evaluation_batches(
     source: Source, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return each image once, in order; black images of class 0 fill the last batch.
+    """Return each image once, in order, in dicts as of `batches`, with "valid", bool `[B]`.
 
-    Returns:
-      An iterator over dicts as of `batches`, with "valid", bool `[B]`: False for the filling.
+    Black images of class 0 fill the last batch up; they are not valid.
     """
     examples = grain.MapDataset.source(source).map(
         partial(_evaluation_example, preprocessing=preprocessing)

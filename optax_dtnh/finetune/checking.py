@@ -2,85 +2,97 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from optax_dtnh.finetune import images
-from optax_dtnh.finetune.examples import NamedSource, Selected
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request
+from optax_dtnh.finetune.tfds import PREFIX
 
-CHUNK = 64
-MAX_THREADS = 16
+CHUNK, MAX_THREADS = 64, 16
+
+
+class Image(NamedTuple):
+    """An image of a source: position, name, label, and SHA-256 of its content as encoded."""
+
+    position: int
+    name: str
+    label: int
+    digest: bytes
 
 
 class Checked(NamedTuple):
-    """The result of reading every image of a source, or some of it.
+    """The result of reading all images."""
 
-    Attributes:
-      source: The images.
-      labels: Label by index of every image that can be read and has one, in order.
-      digests: SHA-256 by index of the same images, as encoded.
-      broken: Reason by index of every image that cannot be read.
-      unlabeled: Number of images without a label, which TFDS marks with -1.
-    """
-
-    source: NamedSource
-    labels: dict[int, int]
-    digests: dict[int, bytes]
-    broken: dict[int, str]
-    unlabeled: int
-
-    def contents(self) -> set[bytes]:
-        """Return the digests of the images."""
-        return {self.digests[index] for index in self.labels}
-
-    def selected(self, indices: Iterable[int]) -> "Checked":
-        """Return the part with these indices, in their order."""
-        return self._replace(labels={index: self.labels[index] for index in indices})
-
-    def images(self) -> Selected:
-        """Return the images as a source."""
-        return Selected(self.source, tuple(self.labels))
+    train: list[Image]  # of the training split, those that can be read and have a label, in order
+    test: list[Image]  # of the test split
+    broken: dict[str, str]  # reason by name of every image that cannot be read
+    unlabeled: int  # number of images without a label, which TFDS marks with -1
 
 
-def check_images(source: NamedSource) -> Checked:
+def check_images(parts: Parts) -> Checked:
     """Decode every image in threads, with a progress bar on a terminal."""
-    checked = Checked(source, {}, {}, {}, 0)
-    chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
-    with (
-        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads,
-        # `disable=None`: only on a terminal.
-        tqdm(total=len(source), desc="checking images", leave=False, disable=None) as bar,
-    ):
-        for chunk in threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks):
-            for index, label, digest, reason in chunk:
-                if reason is not None:
-                    checked.broken[index] = reason
-                elif label >= 0:
-                    checked.labels[index], checked.digests[index] = label, digest
-            bar.update(len(chunk))
-    return checked._replace(unlabeled=len(source) - len(checked.labels) - len(checked.broken))
+    splits, broken, unlabeled = [], dict[str, str](), 0
+    for source in (parts.train, parts.test):
+        results = [] if source is None else _results(source)
+        broken |= {image.name: reason for image, reason in results if reason is not None}
+        readable = [image for image, reason in results if reason is None]
+        splits.append([image for image in readable if image.label >= 0])
+        unlabeled += len(readable) - len(splits[-1])
+    return Checked(splits[0], splits[1], broken, unlabeled)
 
 
-def checksum(parts: Iterable[Checked], classes: Sequence[str]) -> str:
+def checksum(checked: Checked, classes: Sequence[str]) -> str:
     """Return a checksum of the images and the names of their classes, in whatever order."""
     names = [name.encode("utf-8", "surrogatepass") for name in classes]
     whole = hashlib.sha256()
-    for part in parts:
-        images = (part.digests[i] + names[n] for i, n in part.labels.items())
-        whole.update(b"".join(sorted(hashlib.sha256(image).digest() for image in images)) + b"|")
+    for split in (checked.train, checked.test):
+        labeled = (image.digest + names[image.label] for image in split)
+        whole.update(b"".join(sorted(hashlib.sha256(x).digest() for x in labeled)) + b"|")
     return whole.hexdigest()
 
 
-def _check(source: NamedSource, index: int) -> tuple[int, int, bytes, str | None]:
-    """Return the index, the label, a checksum and None, or instead of None what is wrong."""
+def refuse_broken(checked: Checked, request: Request) -> None:
+    """Refuse images that cannot be read, unless they are to be skipped."""
+    broken = checked.broken
+    if request.skip_broken or not broken:
+        return
+    name, reason = next(iter(broken.items()))
+    mend = "Prepare it again" if request.data.startswith(PREFIX) else "Mend or remove them"
+    skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
+    raise UsageError(
+        f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
+        f"{broken_ones(len(broken))} among {len(broken) + len(checked.train) + len(checked.test)}. "
+        f"{mend}{skip}."
+    )
+
+
+def broken_ones(count: int) -> str:
+    """Return the number of broken images in words for a sentence."""
+    return f"{count} broken {'one' if count == 1 else 'ones'}"
+
+
+def _results(source: NamedSource) -> list[tuple[Image, str | None]]:
+    chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads:
+        results = threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks)
+        shown = {"desc": "checking images", "total": len(chunks), "unit_scale": CHUNK}
+        bar = tqdm(results, **shown, leave=False, disable=None)  # None: only on a terminal
+        return [result for chunk in bar for result in chunk]
+
+
+def _check(source: NamedSource, index: int) -> tuple[Image, str | None]:
+    """Return an image, and what is wrong with it."""
+    name = source.name(index)
     try:
         example = source[index]
         if example["label"] >= 0:
             images.check(example["image"])
     # A damaged file makes PIL's decoders raise all kinds of exceptions.
     except Exception as error:
-        return index, -1, b"", images.reason(error, source.name(index))
-    return index, example["label"], hashlib.sha256(example["image"]).digest(), None
+        return Image(index, name, -1, b""), images.reason(error, name)
+    return Image(index, name, example["label"], hashlib.sha256(example["image"]).digest()), None

@@ -17,59 +17,43 @@ def similar(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def notes(names: Iterable[str]) -> tuple[str, ...]:
     """Return a sentence for every group of similar names."""
-    return tuple(
-        f"The classes {' and '.join(map(ascii, group))} differ by case or Unicode normalization "
-        "alone."
-        for group in similar(names)
-    )
+    groups = (" and ".join(map(ascii, group)) for group in similar(names))
+    return tuple(f"The classes {x} differ by case or Unicode normalization alone." for x in groups)
 
 
-def refuse_untrained(tested: set[str], trained: set[str], data: str) -> None:
-    """Check that every class that is tested is trained.
-
-    Raises:
-      UsageError: One is not.
-    """
-    if unknown := sorted(tested - trained):
+def refuse_untrained(
+    trained: Iterable[int], tested: Iterable[int], classes: Sequence[str], data: str
+) -> None:
+    """Raise a `UsageError` if a class, of those of two splits, is tested but not trained."""
+    known = {classes[label] for label in set(trained)}
+    if unknown := sorted({classes[label] for label in set(tested)} - known):
         raise UsageError(
             f"`--data` should train every class that it tests, got {unknown[0]!r} in the test "
-            f"split of '{data}' only (of {len(unknown)} such classes"
-            f"{_but(unknown, trained)}). Add training images of it, or sort its test images into "
-            "the classes that are trained."
+            f"split of '{data}' only (of {len(unknown)} such classes{_but(unknown, known)}). Add "
+            "training images of it, or sort its test images into the classes that are trained."
         )
 
 
-def positions(
-    names: Sequence[str], present: Iterable[str], known: Sequence[str], data: str
+def relabeled(
+    labels: Sequence[int], names: Sequence[str], known: Sequence[str], data: str
 ) -> tuple[int, ...]:
-    """Return for every name its position among the classes that a model knows.
-
-    Args:
-      names: Names of the classes of the data.
-      present: Those of them that there are images of.
-      known: Names of the classes of the model.
-      data: The data in messages.
-
-    Returns:
-      Positions, -1 for a name of which there is no image.
+    """Return labels that are positions among `names` as positions among the classes of a model.
 
     Raises:
       UsageError: There are images of a class that the model does not know.
     """
-    if unknown := sorted(set(present) - set(known)):
+    if unknown := sorted({names[label] for label in set(labels)} - set(known)):
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
-            f"{listed([repr(name) for name in unknown])}, which it does not know"
-            f"{_but(unknown, known)}. Leave them out, or name them as when it was trained."
+            f"{listed([*map(repr, unknown)])}, which it does not know{_but(unknown, known)}. Leave "
+            "them out, or name them as when it was trained."
         )
     position = {name: i for i, name in enumerate(known)}
-    return tuple(position.get(name, -1) for name in names)
+    return tuple(position[names[label]] for label in labels)
 
 
 def _but(unknown: Iterable[str], known: Iterable[str]) -> str:
     """Return what to add about unknown names that resemble known ones."""
-    groups = similar({*unknown, *known})
-    found = [
-        " and ".join(map(ascii, sorted(group))) for group in groups if set(group) & set(unknown)
-    ]
-    return f"; case or Unicode normalization alone tells {listed(found, 3)} apart" if found else ""
+    groups = [sorted(group) for group in similar({*unknown, *known}) if {*group} & {*unknown}]
+    found = listed([" and ".join(map(ascii, group)) for group in groups], 3)
+    return f"; case or Unicode normalization alone tells {found} apart" if found else ""

@@ -1,214 +1,194 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import class_names, unfit
+from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
-from optax_dtnh.finetune.checking import Checked, check_images, checksum
-from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Parts, Source
+from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
+from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
 from optax_dtnh.finetune.folder import open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
 
+GET = "Get the data again."
+
 
 class Data(NamedTuple):
-    """A task.
-
-    Attributes:
-      train: Images to train on.
-      test: Images to test on.
-      classes: Names; a label is an index into them.
-      broken: Names of the images that are left out because they cannot be read.
-      sha256: Checksum of all other images, as encoded, and of the names of their classes.
-      left_out: What else is there, in words like ".csv 1".
-      notes: Sentences about what may be wrong: copies of images, similar names of classes.
-      trained: SHA-256 of every training image, by name.
-    """
+    """A task. A label is an index into `classes`, which are names."""
 
     train: Source
     test: Source
     classes: tuple[str, ...]
-    broken: tuple[str, ...]
-    sha256: str
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    trained: dict[str, bytes]
+    broken: tuple[str, ...]  # names of the images that are left out because they cannot be read
+    sha256: str  # of all other images, as encoded, and of the names of their classes
+    left_out: tuple[str, ...]  # what else is there, in words like ".csv 1"
+    notes: tuple[str, ...]  # sentences about copies of images and similar names of classes
+    trained: dict[str, bytes]  # SHA-256 by name of every training image
 
 
 class Tested(NamedTuple):
-    """Images to test a model on.
+    """Images to test a model on. A label is an index into `classes`, which are names."""
 
-    Attributes:
-      images: They themselves.
-      classes: Names; a label is an index into them.
-      present: Names of the classes that some of them are of.
-      left_out: What else is there, in words like ".csv 1".
-      same: Whether the data are those of the run.
-      trained: How many of the images the model was trained on.
-    """
-
-    images: Source
+    images: Selected
     classes: tuple[str, ...]
-    present: tuple[str, ...]
-    left_out: tuple[str, ...]
-    same: bool
-    trained: int
+    present: tuple[str, ...]  # those of the classes that some of the images are of
+    left_out: tuple[str, ...]  # as in `Data`
+    same: bool  # whether the data are those of the run
+    trained: int  # how many of the images the model was trained on
 
 
-def open_data(
-    data: str,
-    *,
-    train_per_class: int | None,
-    seed: int,
-    skip_broken: bool = False,
-    data_dir: str | None = None,
-    labels: str | None = None,
-    classes: Sequence[str] = (),
-    duplicates: str = "warn",
-) -> Data:
-    """Open a folder or a prepared TFDS data set, and check every image of it.
+def open_data(data: str, **options: Any) -> Data:
+    """Open the data of a `Request`, and check every image.
 
     Images, classes and seed alone decide which images are drawn, and in which order they are
-    trained on: not the names of files.
-
-    Args:
-      data: Folder laid out class/file, folder of splits laid out so, folder of the images of a
-        table, or `tfds:NAME[/CONFIG][:VERSION]`.
-      train_per_class: Training images of each class, drawn from all; the rest are test images.
-        If the data have a test split, the images are drawn from the training split, and its rest
-        is not used. None takes the whole training split.
-      seed: Seed of the draw, which is one for each class.
-      skip_broken: Leave out images that cannot be read, instead of raising.
-      data_dir: Folder of TFDS's data sets; None for TFDS's default.
-      labels: Table of the paths and labels of the images in `data`.
-      classes: Names of the classes to use alone; () uses all.
-      duplicates: What to do about images of equal content in train and test, or in two classes:
-        "refuse", "warn" or "drop".
+    trained on: not the names of files. If the data have a test split, the images are drawn from the
+    training split, and its rest is not used.
 
     Raises:
       UsageError: The data do not exist, or are unfit. Everything that can be found without
         reading images is found before that.
     """
-    parts = _list(data, data_dir, labels, classes, None)
-    unfit.refuse_parts(parts, data, train_per_class)
-    train, test = _check_parts(parts)
-    if not skip_broken:
-        unfit.refuse_broken(train, test, data, ", or leave them out with `--skip-broken`")
-    found = checksum((train, test), parts.classes)
-    twice, count = copies.ambiguous(train, test), len(train.labels) + len(test.labels)
-    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
-    if duplicates == copies.DROP:
-        twice, (train, test) = {}, copies.dropped(train, test)
-        dropped = count - len(train.labels) - len(test.labels)
-        left += _counted("copies", dropped)
-    unfit.refuse_small_classes(train.labels.values(), parts, train_per_class)
-    drawn, rest = _draw(train, train_per_class, seed)
-    tested = rest if parts.test is None else test
-    unfit.refuse_empty(drawn, tested, parts, data)
-    notes = copies.notes(copies.shared(drawn, tested), twice)
-    if duplicates == copies.REFUSE:
-        copies.refuse(notes, data)
-    notes += class_names.notes(parts.classes)
-    trained = {train.source.name(i): train.digests[i] for i in drawn.labels}
-    broken = tuple(unfit.broken(train, test))
-    images = drawn.images(), tested.images()
-    return Data(*images, parts.classes, broken, found, left, notes, trained)
+    request = Request(data, **options)
+    parts, checked, sha256 = _open(request)
+    if request.duplicates == copies.DROP:
+        count = len(checked.train) + len(checked.test)
+        checked = copies.dropped(checked)
+        parts = parts.leave_out("copies", count - len(checked.train) - len(checked.test))
+    _refuse_small_classes((image.label for image in checked.train), parts, request)
+    drawn, rest = _draw(checked.train, request)
+    tested = rest if parts.test is None else checked.test
+    if not (drawn and tested):
+        counts = f"{len(drawn)} and {len(tested)} in '{data}' that can be read"
+        raise UsageError(
+            f"`--data` should have images to train and to test on, got {counts}. {GET}"
+        )
+    train, test = _selected(parts.train, drawn), _selected(parts.test or parts.train, tested)
+    class_names.refuse_untrained(train.labels, test.labels, parts.classes, data)
+    return Data(
+        train=train,
+        test=test,
+        classes=parts.classes,
+        broken=tuple(checked.broken),
+        sha256=sha256,
+        left_out=parts.left_out,
+        notes=copies.notes(checked, drawn, tested, request) + class_names.notes(parts.classes),
+        trained={image.name: image.digest for image in drawn},
+    )
 
 
 def open_test(
     data: str,
     trained_on: str,
     *,
-    train_per_class: int | None,
-    seed: int,
-    skip_broken: bool,
-    data_dir: str | None,
-    labels: str | None = None,
-    classes: Sequence[str] = (),
-    duplicates: str = "warn",
     known: Sequence[str] = (),
     trained: Collection[bytes] = (),
+    **options: Any,
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
     If the data have no test split, the test images of the run are those that it has not drawn, and
     the test images of other data are all of them.
 
-    `trained_on` is the checksum of the data of the run, `known` are the classes of the model, and
-    `trained` holds the SHA-256 of the images that it was trained on. The other arguments are those
-    of `open_data`; the number and draw of training images are the run's.
+    The draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
+    checksum of its data, `known` are the classes of its model, and `trained` holds the SHA-256 of
+    the images that it was trained on.
 
     Raises:
       UsageError: The data do not exist, or are unfit.
     """
-    parts = _list(data, data_dir, labels, classes, known)
-    train, test = _check_parts(parts)
-    if not skip_broken:
-        unfit.refuse_broken(train, test, data, "")
-    same = checksum((train, test), parts.classes) == trained_on
-    left = parts.left_out + _counted("images without a label", train.unlabeled + test.unlabeled)
-    if same and duplicates == copies.DROP:
-        train, test = copies.dropped(train, test)
-    if parts.test is not None:
-        tested = test
-    elif same:
-        tested = _draw(train, train_per_class, seed)[1]
-    else:
-        tested = train
-    if not tested.labels:
+    request = Request(data, known=known, **options)
+    parts, checked, sha256 = _open(request)
+    same = sha256 == trained_on
+    if same and request.duplicates == copies.DROP:
+        checked = copies.dropped(checked)
+    tested = checked.test
+    if parts.test is None:
+        tested = _draw(checked.train, request)[1] if same else checked.train
+    if not tested:
+        raise UsageError(f"`--data` should have images to test on, got none in '{data}'. {GET}")
+    images = _selected(parts.test or parts.train, tested)
+    present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
+    seen = sum(image.digest in trained for image in tested)
+    return Tested(images, parts.classes, present, parts.left_out, same, seen)
+
+
+def _open(request: Request) -> tuple[Parts, Checked, str]:
+    """Return what the data hold, its images that can be read, and their checksum."""
+    parts = _list(request)
+    if request.known is None:
+        _refuse_parts(parts, request)
+    checked = check_images(parts)
+    refuse_broken(checked, request)
+    parts = parts.leave_out("images without a label", checked.unlabeled)
+    return parts, checked, checksum(checked, parts.classes)
+
+
+def _list(request: Request) -> Parts:
+    if not request.data.startswith(PREFIX):
+        table = request.labels
+        return open_folder(request) if table is None else open_table(table, request)
+    for name in ("labels", "classes"):
+        if getattr(request, name):
+            raise UsageError(
+                f"`--{name}` should come with a folder of images, got {request.data}. Leave it out."
+            )
+    return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
+
+
+def _refuse_parts(parts: Parts, request: Request) -> None:
+    """Refuse what can be refused before images are read."""
+    if len(parts.classes) < 2:
         raise UsageError(
-            f"`--data` should have images to test on, got none in '{data}' that can be read. Get "
-            "the data again."
+            f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
+            f"'{request.data}' ({listed(parts.classes) or 'none'}). Give the folder that holds the "
+            "class folders, or choose other data."
         )
-    seen = sum(tested.digests[index] in trained for index in tested.labels)
-    present = tuple(parts.classes[label] for label in sorted(set(tested.labels.values())))
-    return Tested(tested.images(), parts.classes, present, left, same, seen)
-
-
-def _list(
-    data: str,
-    data_dir: str | None,
-    labels: str | None,
-    classes: Sequence[str],
-    known: Sequence[str] | None,
-) -> Parts:
-    if data.startswith(PREFIX):
-        for name, given in (("labels", labels), ("classes", classes)):
-            if given:
-                raise UsageError(
-                    f"`--{name}` should come with a folder of images, got --data {data}. Leave it "
-                    "out."
-                )
-        return open_tfds(data.removeprefix(PREFIX), data_dir)
+    if parts.test is None and request.train_per_class is None:
+        raise UsageError(
+            "`--data` should have a split of its own where `--train-per-class` is not given, got "
+            f"'{request.data}' without test images. Give `--train-per-class N`, or make folders "
+            "`train` and `test`."
+        )
+    labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
-        return open_table(Path(labels), Path(data), classes)
-    return open_folder(Path(data), classes, known)
+        tested = getattr(parts.test, "labels", ())
+        class_names.refuse_untrained(labels, tested, parts.classes, request.data)
+        _refuse_small_classes(labels, parts, request)
 
 
-def _check_parts(parts: Parts) -> tuple[Checked, Checked]:
-    train = check_images(parts.train)
-    nothing = Checked(parts.train, {}, {}, {}, 0)
-    return train, nothing if parts.test is None else check_images(parts.test)
+def _refuse_small_classes(labels: Iterable[int], parts: Parts, request: Request) -> None:
+    """Refuse classes of which not enough can be trained and tested on."""
+    train_per_class = request.train_per_class
+    if train_per_class is None:
+        return
+    needed, rest = train_per_class, ""
+    if parts.test is None:
+        needed, rest = train_per_class + 1, " and test on the rest"
+    counts = np.bincount(list(labels), minlength=len(parts.classes))
+    if counts.min() < needed:
+        raise UsageError(
+            f"`--data` should have {needed} or more readable images of every class, to train on "
+            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
+            "Lower `--train-per-class`, or leave the class out."
+        )
 
 
-def _counted(what: str, count: int) -> tuple[str, ...]:
-    return (f"{what} {count}",) if count else ()
+def _selected(source: NamedSource, images: list[Image]) -> Selected:
+    return Selected(source, tuple(x.position for x in images), tuple(x.label for x in images))
 
 
-def _draw(pool: Checked, train_per_class: int | None, seed: int) -> tuple[Checked, Checked]:
+def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
     """Return the images to train on, ordered by class and content, and the others."""
-    by_class: dict[int, list[int]] = {}
-    for index in sorted(pool.labels, key=lambda i: pool.digests[i]):
-        by_class.setdefault(pool.labels[index], []).append(index)
-    drawn = []
-    for label in sorted(by_class):
-        shuffled = np.random.default_rng(seed).permutation(by_class[label])
-        taken = set(shuffled[:train_per_class].tolist())
-        drawn += [index for index in by_class[label] if index in taken]
-    rest = pool.labels.keys() - set(drawn)
-    return pool.selected(drawn), pool.selected(i for i in pool.labels if i in rest)
+    train = []
+    ordered = sorted(pool, key=lambda image: (image.label, image.digest))
+    for _, images in groupby(ordered, key=lambda image: image.label):
+        images = list(images)
+        shuffled = np.random.default_rng(request.seed).permutation(len(images))
+        train += [images[i] for i in sorted(shuffled[: request.train_per_class])]
+    drawn = {image.position for image in train}
+    return train, [image for image in pool if image.position not in drawn]

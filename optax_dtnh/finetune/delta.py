@@ -45,17 +45,10 @@ def channel_weights(
     seed: int,
     mesh: Mesh,
 ) -> dict[str, jax.Array]:
-    """Return the weights of channels by layer, equal on every process.
+    """Return the weights of channels of these layers by name, equal on every process.
 
-    Args:
-      model: The pretrained network.
-      layers: Names of its feature maps.
-      train: Images of the new task.
-      preprocessing: Preprocessing of the images.
-      classes: Number of classes of the new task.
-      batch_size: Images in a batch.
-      seed: Seed of the batches that the loss is averaged over.
-      mesh: Devices that share the work.
+    `train` are images of the new task, which has `classes`. The loss is averaged over batches that
+    are drawn by `seed`. The devices of `mesh` share the work.
     """
     fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
     features, labels = _features(_in_evaluation(model), train, preprocessing, batch_size)

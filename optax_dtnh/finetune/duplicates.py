@@ -1,76 +1,58 @@
 """Images of equal content in train and test, or in two classes."""
 
-from optax_dtnh.finetune.checking import Checked
+from optax_dtnh.finetune.checking import Checked, Image
 from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.examples import Request
 
 DROP, REFUSE = "drop", "refuse"
-Copies = dict[bytes, list[str]]
 
 
-def ambiguous(train: Checked, test: Checked) -> Copies:
-    """Return the contents that have two labels, with the names of their images."""
-    label_of: dict[bytes, int] = {}
-    contents = set()
-    for split in (train, test):
-        for index, label in split.labels.items():
-            if label_of.setdefault(split.digests[index], label) != label:
-                contents.add(split.digests[index])
-    return _named(contents, train, test)
-
-
-def shared(train: Checked, test: Checked) -> Copies:
-    """Return the contents that are in both splits, with the names of their images."""
-    return _named(train.contents() & test.contents(), train, test)
-
-
-def dropped(train: Checked, test: Checked) -> tuple[Checked, Checked]:
+def dropped(checked: Checked) -> Checked:
     """Return the splits without copies.
 
     Contents with two labels are dropped altogether, and those of the test split from the training
     split. Without a test split, the first image of every content is kept.
     """
-    contents = set(ambiguous(train, test))
-    train, test = _without(train, contents), _without(test, contents)
-    return (_without(train, test.contents()) if test.labels else _once(train)), test
+    contents = _ambiguous(checked)
+    test = [image for image in checked.test if image.digest not in contents]
+    contents |= {image.digest for image in test}
+    train = [image for image in checked.train if image.digest not in contents]
+    if not test:
+        first = {image.digest: image for image in reversed(train)}
+        train = [image for image in train if first[image.digest] is image]
+    return checked._replace(train=train, test=test)
 
 
-def notes(shared: Copies, ambiguous: Copies) -> tuple[str, ...]:
-    """Return a sentence for either kind of copies that is there."""
-    kinds = ((shared, "both in train and in test"), (ambiguous, "in two classes"))
-    return tuple(
-        f"{_images(len(copies))} {where}: "
-        f"{listed([' = '.join(map(repr, names[:3])) for names in copies.values()], 3)}."
-        for copies, where in kinds
-        if copies
+def notes(
+    checked: Checked, drawn: list[Image], tested: list[Image], request: Request
+) -> tuple[str, ...]:
+    """Return a sentence for either kind of copies that is there: they may be refused instead."""
+    shared = {image.digest for image in drawn} & {image.digest for image in tested}
+    found = (
+        _note("both in train and in test", shared, drawn + tested),
+        _note("in two classes", _ambiguous(checked), checked.train + checked.test),
     )
-
-
-def refuse(notes: tuple[str, ...], data: str) -> None:
-    """Raise a `UsageError` for the first note, if there is one."""
-    if notes:
+    notes = tuple(note for note in found if note)
+    if notes and request.duplicates == REFUSE:
         raise UsageError(
-            f"`--data` should have no image twice, got '{data}', where {notes[0]} "
+            f"`--data` should have no image twice, got '{request.data}', where {notes[0]} "
             "Remove the copies, or leave them out with `--duplicates drop`."
         )
+    return notes
 
 
-def _images(count: int) -> str:
-    return "1 image is" if count == 1 else f"{count} images are"
+def _ambiguous(checked: Checked) -> set[bytes]:
+    """Return the contents that have two labels."""
+    images = checked.train + checked.test
+    label = {image.digest: image.label for image in images}
+    return {image.digest for image in images if image.label != label[image.digest]}
 
 
-def _named(contents: set[bytes], *splits: Checked) -> Copies:
-    copies: Copies = {}
-    for split in splits:
-        for index in split.labels:
-            if split.digests[index] in contents:
-                copies.setdefault(split.digests[index], []).append(split.source.name(index))
-    return copies
-
-
-def _without(split: Checked, contents: set[bytes]) -> Checked:
-    return split.selected(i for i in split.labels if split.digests[i] not in contents)
-
-
-def _once(split: Checked) -> Checked:
-    first = {split.digests[i]: i for i in reversed(split.labels)}
-    return split.selected(i for i in split.labels if first[split.digests[i]] == i)
+def _note(where: str, contents: set[bytes], images: list[Image]) -> str | None:
+    names: dict[bytes, list[str]] = {}
+    for image in images:
+        if image.digest in contents:
+            names.setdefault(image.digest, []).append(repr(image.name))
+    count = "1 image is" if len(names) == 1 else f"{len(names)} images are"
+    copies = listed([" = ".join(copies[:3]) for copies in names.values()], 3)
+    return f"{count} {where}: {copies}." if names else None

@@ -7,6 +7,7 @@ anywhere gets the accuracy that the run has printed.
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from optax_dtnh.finetune import class_names, manifest, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Data, Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Relabeled, Source
+from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
@@ -115,8 +116,9 @@ def _tested(
         known=trained.classes,
         trained=_trained_images(out),
     )
-    position = class_names.positions(tested.classes, tested.present, trained.classes, name)
-    return tested._replace(images=Relabeled(tested.images, position))
+    images, known = tested.images, trained.classes
+    of_model = class_names.relabeled(images.labels, tested.classes, known, name)
+    return tested._replace(images=replace(images, labels=of_model))
 
 
 def _trained_images(out: Path) -> frozenset[bytes]:

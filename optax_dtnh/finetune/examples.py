@@ -1,7 +1,27 @@
-"""The interface of a set of labeled images, independent of where they are stored."""
+"""The interface of labeled images, independent of where they are stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+
+
+class Request(NamedTuple):
+    """Which images are asked for, by the settings of these names.
+
+    `data` is a folder laid out class/file, of splits laid out so, or of the images of a table; or
+    `tfds:NAME[/CONFIG][:VERSION]`. `known` are the classes of a model that is to be tested, None if
+    one is to be trained.
+    """
+
+    data: str
+    train_per_class: int | None
+    seed: int
+    skip_broken: bool = False
+    data_dir: str | None = None
+    labels: str | None = None
+    classes: Sequence[str] = ()
+    duplicates: str = "warn"
+    known: Sequence[str] | None = None
 
 
 class Source(Protocol):
@@ -26,44 +46,27 @@ class NamedSource(Source, Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Selected:
-    """The examples of a source with these indices."""
+    """The examples of a source with these indices, and with these labels instead of its own."""
 
     source: Source
     indices: tuple[int, ...]
+    labels: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[self.indices[index]]
-
-
-@dataclass(frozen=True, repr=False)
-class Relabeled:
-    """The examples of a source with other labels: `labels[n]` instead of n."""
-
-    source: Source
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.source[index]
-        return example | {"label": self.labels[example["label"]]}
+        return self.source[self.indices[index]] | {"label": self.labels[index]}
 
 
 class Parts(NamedTuple):
-    """The splits of a folder or a data set.
+    """The splits of a folder or a data set. A label is an index into `classes`, which are names."""
 
-    Attributes:
-      train: The training split, or everything if there is no test split.
-      test: The test split, None if there is none.
-      classes: Names; a label is an index into them.
-      left_out: What is not among them, in words like ".csv 1".
-    """
-
-    train: NamedSource
+    train: NamedSource  # everything if there is no test split
     test: NamedSource | None
     classes: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]  # what is not among them, in words like ".csv 1"
+
+    def leave_out(self, what: str, count: int) -> "Parts":
+        """Return the same with the number of something else that is left out."""
+        return self._replace(left_out=(*self.left_out, f"{what} {count}")) if count else self

@@ -5,24 +5,13 @@ import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
-from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
-
-__all__ = [
-    "Preprocessing",
-    "check",
-    "decode",
-    "evaluation_image",
-    "is_image",
-    "preprocessing_of",
-    "reason",
-    "training_image",
-]
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of  # noqa: F401
 
 # What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
 Image.init()
@@ -30,18 +19,13 @@ FORMATS = tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG
 # Their files begin with nothing of their own, so that many a file looks like one.
 UNMARKED = {"IM", "IPTC", "MCIDAS", "SPIDER", "TGA"}
 ORIENTATION, SAMPLE_FORMAT, PHOTOMETRIC = 274, 339, 262  # tags of TIFF
+# On the way to RGB: else Pillow warns of a transparent palette, and knows no premultiplied gray.
 DETOURS = {"P": "RGBA", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
-TURNS = Image.Transpose
-ORIENTATIONS = {
-    2: TURNS.FLIP_LEFT_RIGHT,
-    3: TURNS.ROTATE_180,
-    4: TURNS.FLIP_TOP_BOTTOM,
-    5: TURNS.TRANSPOSE,
-    6: TURNS.ROTATE_270,
-    7: TURNS.TRANSVERSE,
-    8: TURNS.ROTATE_90,
-}
-T = TypeVar("T")
+T = Image.Transpose
+TURNS = {  # what undoes an orientation; 1 is upright
+    2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE,
+    6: T.ROTATE_270, 7: T.TRANSVERSE, 8: T.ROTATE_90,
+}  # fmt: skip
 # Pillow warns of damaged metadata, which nobody has asked for.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
@@ -64,10 +48,10 @@ def check(encoded: bytes) -> None:
 
 
 def is_image(path: str | Path) -> bool:
-    """Return whether a file has the suffix or the content of an image that is decoded here.
+    """Return whether a file has the suffix, or begins with the content, of an image we decode.
 
-    Of the content only the beginning is read, so the file may still be damaged, or a link to
-    nothing. A folder is no image, nor is a pipe or a device, which is not opened.
+    It may still be damaged, or a link to nothing. A folder is no image, nor is a pipe or a device,
+    which is not opened.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -109,11 +93,7 @@ def training_image(
     return _normalized(ImageOps.mirror(image) if rng.random() < 0.5 else image, preprocessing)
 
 
-def _open(file: IO[bytes]) -> Image.Image:
-    return Image.open(file, formats=FORMATS)
-
-
-def _tolerant(read: Callable[[bytes], T], encoded: bytes) -> T:
+def _tolerant(read: Callable[[bytes], Any], encoded: bytes) -> Any:
     """Read an image, and if that fails once more without its metadata."""
     try:
         return read(encoded)
@@ -125,24 +105,19 @@ def _tolerant(read: Callable[[bytes], T], encoded: bytes) -> T:
 
 
 def _decode(encoded: bytes) -> Image.Image:
-    with _open(io.BytesIO(encoded)) as opened:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
         image = _rgb(opened)
-        turn = _orientation(opened)
+        try:
+            turn = TURNS.get(opened.getexif().get(ORIENTATION, 1))
+        except Exception:  # what damaged metadata make Pillow trip over
+            turn = None
     return image if turn is None else image.transpose(turn)
 
 
 def _check(encoded: bytes) -> None:
-    with _open(io.BytesIO(encoded)) as opened:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as opened:
         opened.draft(None, (1, 1))
         _rgb(opened)
-
-
-def _orientation(loaded: Image.Image) -> Image.Transpose | None:
-    """Return how to turn the pixels; None too if the EXIF cannot be read, or has been obeyed."""
-    try:
-        return ORIENTATIONS.get(loaded.getexif().get(ORIENTATION, 1))
-    except Exception:  # what damaged metadata make Pillow trip over
-        return None
 
 
 def _rgb(opened: Image.Image) -> Image.Image:
@@ -150,14 +125,9 @@ def _rgb(opened: Image.Image) -> Image.Image:
     opened.load()
     if opened.mode.startswith(("I", "F")):
         return Image.fromarray(_gray(opened)).convert("RGB")
-    # Pillow warns of a palette with transparency unless it is converted to RGBA first, and has no
-    # way from premultiplied gray to RGB.
-    image = opened.convert(DETOURS[opened.mode]) if opened.mode in DETOURS else opened
-    image = image.convert("RGB")
+    image = opened.convert(DETOURS.get(opened.mode)).convert("RGB")
     if wide_color and 0 < np.asarray(image).max() < 16:
-        raise ValueError(
-            "its colors are 12-bit numbers in 16 bits, of which Pillow reads the upper 8"
-        )
+        raise ValueError("its colors are 12-bit numbers in 16 bits, and Pillow reads the upper 8")
     return image
 
 

@@ -8,30 +8,28 @@ from optax_dtnh.finetune.listing import Folder, all_images, below
 
 FILES = 10_000  # a layout shows in far fewer
 SAVE = "Save every image as a file in a folder named after its class"
-# A name of a file in the folder, and what to do; the first that fits is said.
+TABLE = "list `path` and `label` in a table for `--labels`"
+# What a path in the folder ends with, and what to do; the first that fits is said.
 LAYOUTS = {
-    r"(.*/)?features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, "
-    "and the folder around it as `--data-dir`",
-    r"(.*/)?metadata\.(csv|jsonl|parquet)": "Pass {file} as `--labels`",
-    r"(.*/)?(_annotations\.coco|(instances|person)_\w+|annotations?)\.json": "Take one label for "
-    "each image from {file}, and list `path` and `label` in a table for `--labels`",
-    r"(.*/)?_classes\.csv": "Turn the columns of {file} into one column `label`, and pass it as "
-    "`--labels`",
-    r"(.*/)?labels/.*\.txt|(.*/)?data\.ya?ml": "Turn the boxes of {file} into one label for each "
-    "image, and list `path` and `label` in a table for `--labels`",
-    r"(.*/)?\w*annotations?\.txt|(.*/)?annotations/.*\.(txt|xml)": "List `path` and `label` of the "
-    "images that {file} tells about in a table for `--labels`, or sort them into class folders",
+    r"features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, and the folder around "
+    "it as `--data-dir`",
+    r"metadata\.(csv|jsonl|parquet)": "Pass {file} as `--labels`",
+    r"(_annotations\.coco|(instances|person)_\w+|annotations?)\.json": "Take one label for each "
+    f"image from {{file}}, and {TABLE}",
+    r"_classes\.csv": "Turn the columns of {file} into one, `label`, and pass it as `--labels`",
+    r"labels/.*\.txt|data\.ya?ml": f"Turn the boxes of {{file}} into one label each, and {TABLE}",
+    r"\w*annotations?\.txt|annotations/.*\.(txt|xml)": "Read the labels of the images in {file}, "
+    f"and {TABLE}",
     r".*\.arrow": f"{SAVE}; {{file}} is one of Hugging Face `datasets`",
-    r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it is a table of `path` "
-    "and `label`",
+    r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it lists `path` and `label`",
     r".*-ubyte(\.gz)?": f"{SAVE}, or pass `--data tfds:mnist`",
-    r"(.*/)?(data_batch_\d|test_batch|batches\.meta)": f"{SAVE}, or pass `--data tfds:cifar10`",
+    r"data_batch_\d|test_batch|batches\.meta": f"{SAVE}, or pass `--data tfds:cifar10`",
     r".*\.(npz|npy|pkl|pickle|mat|h5|hdf5|pt|pth|lmdb|rec|tfrecords?.*)": f"{SAVE}; {{file}} holds "
     "arrays",
     r".*\.(csv|tsv|jsonl)": "Pass `--labels` with {file} if it lists `path` and `label`",
-    r".*\.(zip|tar|tgz|gz|bz2|xz|zst|rar|7z)": "Unpack {file}, and give the folder of its class "
-    "folders",
+    r".*\.(zip|tar|tgz|gz|bz2|xz|zst|rar|7z)": "Unpack {file}, and give the folder of its classes",
 }
+MOVE = "Move the images into folders named after their classes"
 
 
 def advice(folder: Folder) -> str | None:
@@ -42,19 +40,14 @@ def advice(folder: Folder) -> str | None:
     names = [os.path.relpath(file, folder.path) for file in islice(files, FILES)]
     if text := advice_on_names(names, folder.path):
         return text
-    if folder.images:
-        return (
-            "Move the images into folders named after their classes, or list `path` and `label` "
-            "in a table for `--labels`."
-        )
-    return None
+    return f"{MOVE}, or {TABLE}." if folder.images else None
 
 
 def advice_on_names(names: list[str], root: str) -> str | None:
     """Return what to do with data that have files of these names, None if unknown."""
     for pattern, text in LAYOUTS.items():
         for name in names:
-            if re.fullmatch(pattern, name, re.IGNORECASE | re.DOTALL):
+            if re.fullmatch(f"(.*/)?({pattern})", name, re.IGNORECASE | re.DOTALL):
                 return text.format(file=f"'{os.path.join(root, name)}'") + "."
     return None
 

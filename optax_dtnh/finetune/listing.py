@@ -4,8 +4,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from optax_dtnh.finetune import images
 from optax_dtnh.finetune.errors import UsageError
@@ -19,21 +18,13 @@ SYSTEM = frozenset({
 
 
 class Folder(NamedTuple):
-    """A folder and everything below it.
-
-    Attributes:
-      path: Path of the folder.
-      images: Paths of the images directly in it, sorted.
-      folders: Folders directly in it, sorted by name.
-      others: Names of the files directly in it that are no images.
-      ignored: Number of entries directly in it that are never data, by kind.
-    """
+    """A folder and everything below it, sorted."""
 
     path: str
-    images: tuple[str, ...]
-    folders: tuple["Folder", ...]
-    others: tuple[str, ...]
-    ignored: Counter[str]
+    images: list[str]  # paths of the images directly in it
+    folders: list["Folder"]
+    others: list[str]  # names of the files directly in it that are no images
+    ignored: Counter[str]  # number by kind of the entries directly in it that are never data
 
     @property
     def name(self) -> str:
@@ -41,8 +32,8 @@ class Folder(NamedTuple):
         return os.path.basename(self.path)
 
 
-def scan(root: Path) -> Folder:
-    """List a folder and everything below it. Links are followed.
+def scan(path: str, outside: frozenset[str] = frozenset()) -> Folder:
+    """List a folder and everything below it, in the folders `outside`. Links are followed.
 
     Files are recognized as images by their content, or by a suffix that Pillow reads. Hidden
     entries, and those that systems make, are counted and not listed.
@@ -50,7 +41,18 @@ def scan(root: Path) -> Folder:
     Raises:
       UsageError: A folder cannot be read, or links to a folder around it.
     """
-    return _scan(os.fspath(root), frozenset())
+    folder, real = Folder(path, [], [], [], Counter()), os.path.realpath(path)
+    try:
+        if real in outside:
+            raise OSError(errno.ELOOP, "it links to a folder around it", path)
+        for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+            _add(entry, folder, outside | {real})
+    except OSError as error:
+        raise UsageError(
+            f"`--data` should be a folder that can be read, got '{error.filename}' "
+            f"({error.strerror}). Check its permissions and links."
+        ) from error
+    return folder
 
 
 def below(folder: Folder) -> Iterator[Folder]:
@@ -75,10 +77,10 @@ def left_out(root: Folder, used: set[str]) -> tuple[str, ...]:
 
 
 def _unused(folder: Folder, used: set[str], root: str) -> Iterator[str]:
-    if folder.path != root and not (found := set(all_images(folder))) & used:
+    found = set(all_images(folder))
+    if folder.path != root and not found & used:
         if found:
-            count = f"{len(found)} image{'s' if len(found) > 1 else ''}"
-            yield f"{_relative(folder.path, root)}/ {count}"
+            yield f"{_relative(folder.path, root)}/ {len(found)} image{'s' * (len(found) > 1)}"
         return
     loose = [path for path in folder.images if path not in used]
     if len(loose) > 3:
@@ -93,58 +95,22 @@ def _relative(path: str, root: str) -> str:
     return repr(os.path.relpath(path, root))[1:-1]  # a name may have a line break
 
 
-def _scan(path: str, outside: frozenset[str]) -> Folder:
-    real = os.path.realpath(path)
-    if real in outside:
-        _refuse_loop(path)
-    found, folders, others, ignored = [], [], [], Counter[str]()
-    for entry in _entries(path):
-        if kind := _ignored(entry.name):
-            ignored[kind] += 1
-        elif _is_folder(entry):
-            folders.append(_scan(entry.path, outside | {real}))
-        elif _is_special(entry):
-            ignored["special files"] += 1
-        elif images.is_image(entry.path):
-            found.append(entry.path)
-        else:
-            others.append(entry.name)
-    return Folder(path, tuple(found), tuple(folders), tuple(others), ignored)
-
-
-def _ignored(name: str) -> str | None:
-    if name.casefold() in SYSTEM:
-        return name
-    return "hidden" if name.startswith(".") else None
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UsageError(
-            f"`--data` should be a folder that can be read, got '{folder}' ({error.strerror}). "
-            "Check its permissions."
-        ) from error
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            _refuse_loop(entry.path)
-        raise
+def _add(entry: os.DirEntry[str], folder: Folder, around: frozenset[str]) -> None:
+    if entry.name.casefold() in SYSTEM:
+        folder.ignored[entry.name] += 1
+    elif entry.name.startswith("."):
+        folder.ignored["hidden"] += 1
+    elif entry.is_dir():
+        folder.folders.append(scan(entry.path, around))
+    elif _is_special(entry):
+        folder.ignored["special files"] += 1
+    elif images.is_image(entry.path):
+        folder.images.append(entry.path)
+    else:
+        folder.others.append(entry.name)
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
     """Return whether it is a FIFO, a socket or a device: opening one may wait forever."""
     is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
     return not entry.is_file() and not is_broken_link
-
-
-def _refuse_loop(path: str) -> NoReturn:
-    raise UsageError(
-        f"`--data` should hold no link to a folder around it, got '{path}'. Remove the link."
-    )

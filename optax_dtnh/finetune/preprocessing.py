@@ -17,15 +17,10 @@ RESIZE_OF_CROP = 256 / 224
 
 
 class Preprocessing(NamedTuple):
-    """How an image becomes the input of a network.
+    """How an image becomes the input of a network: `(pixels * rescale - mean) / std`.
 
-    Attributes:
-      image_size: Height and width of the input.
-      resize: Height and width of a training image before it is cropped.
-      mean: Mean of each channel, which is subtracted from the rescaled values.
-      std: Standard deviation of each channel, which the difference is divided by.
-      interpolation: PIL's name for how images are resized: bilinear, bicubic, ...
-      rescale: What the pixels from 0 to 255 are multiplied by before that.
+    Test images are resized to `image_size` squared; training images are resized to `resize` squared
+    and cropped to that size. `interpolation` is PIL's name for how: bilinear, bicubic, ...
     """
 
     image_size: int = 224
@@ -47,38 +42,41 @@ def preprocessing_facts(
 ) -> dict[str, Fact]:
     """Return every field of `Preprocessing` with its origin, and the facts that are of no effect.
 
-    Args:
-      checkpoint: File of weights, or its folder; `facts_beside` lists what is read beside it.
-      usual: Fields of this network, where no file and no option tells them.
-      **overrides: Fields of `Preprocessing`, of the options of these names; None overrides nothing.
-        `image_size` without `resize` changes both in proportion.
+    The files beside the checkpoint, which `facts_beside` lists, count more than the `usual` fields
+    of a network, and overrides, which are the options of these names, count most. One that is None
+    overrides nothing; `image_size` without `resize` changes both in proportion.
 
     Raises:
       UsageError: A file beside the checkpoint is malformed, or the fields do not fit together.
     """
     with usage_errors(CheckpointError):
         beside = facts_beside(checkpoint)
-    found = {n: f for n, f in beside.items() if n in (*Preprocessing._fields, *UNUSED)}
     given = {n: _of_option(n, value) for n, value in overrides.items() if value is not None}
     if "image_size" in given:
-        found.pop("resize", None)
-    defaults = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
-    defaults |= {n: f for n, f in (usual or {}).items() if n in defaults}
-    facts = defaults | found | given
-    _check_size(facts["image_size"])
-    if "resize" not in found | given:
-        size = round(facts["image_size"].value * RESIZE_OF_CROP)
-        facts["resize"] = Fact(size, "default: 8/7 of the image size")
-    _check_resize(facts)
+        beside.pop("resize", None)
+    facts = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
+    told = {**(usual or {}), **beside, **given}
+    facts |= {n: told[n] for n in (*Preprocessing._fields, *UNUSED) if n in told}
+    size = facts["image_size"]
+    if not isinstance(size.value, int):
+        height, width = size.value
+        raise UsageError(
+            f"`--image-size` should be given where images are not square, got {height} x {width} "
+            f"in {size.origin}. Pass the side of a square."
+        )
+    if "resize" not in beside | given:
+        derived = round(size.value * RESIZE_OF_CROP)
+        facts["resize"] = Fact(derived, "default: 8/7 of the image size")
+    if (resize := facts["resize"]).value < size.value:
+        raise UsageError(
+            f"`--resize` should be at least the image size, {size.value} ({size.origin}), got "
+            f"{resize.value} ({resize.origin}). Pass a larger one, or another --image-size."
+        )
     return facts
 
 
 def described(facts: dict[str, Fact]) -> list[str]:
-    """Return the lines that tell a user which facts a run uses, where from, and which it does not.
-
-    Args:
-      facts: As of `preprocessing_facts`.
-    """
+    """Return the lines that tell which facts a run uses, where from, and which it does not."""
     size, resize = facts["image_size"], facts["resize"]
     lines = [
         f"images: {size.value} x {size.value} ({size.origin}), training crops out of "
@@ -106,20 +104,3 @@ def _of_option(name: str, value: Any) -> Fact:
         return Fact(read(list(value) if isinstance(value, tuple) else value), option)
     except ValueError as error:
         raise UsageError(f"`{option}` should be {error}, got {value}. Change it.") from error
-
-
-def _check_size(size: Fact) -> None:
-    if not isinstance(size.value, int):
-        raise UsageError(
-            f"`--image-size` should be given where images are not square, got {size.value[0]} x "
-            f"{size.value[1]} in {size.origin}. Pass the side of a square."
-        )
-
-
-def _check_resize(facts: dict[str, Fact]) -> None:
-    size, resize = facts["image_size"], facts["resize"]
-    if resize.value < size.value:
-        raise UsageError(
-            f"`--resize` should be at least the image size, {size.value} ({size.origin}), got "
-            f"{resize.value} ({resize.origin}). Pass a larger one, or another --image-size."
-        )

@@ -10,12 +10,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from optax_dtnh.finetune import methods, processes, step
+from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
+from optax_dtnh.finetune.examples import Request
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
-from optax_dtnh.finetune.unfit import broken_ones
 from optax_dtnh.models import CheckpointError, ResNet, ViT
 from optax_dtnh.models._facts import Fact
 from optax_dtnh.models._hub import unknown_beside
@@ -74,16 +75,8 @@ def open_run(settings: Settings, out: Path) -> Run:
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
     step.check_batch(settings, source, preprocessing.image_size)
-    data = open_data(
-        settings.data,
-        train_per_class=settings.train_per_class,
-        seed=settings.seed,
-        skip_broken=settings.skip_broken,
-        data_dir=settings.data_dir,
-        labels=settings.labels,
-        classes=settings.classes,
-        duplicates=settings.duplicates,
-    )
+    options = (name for name in Request._fields if name != "known")
+    data = open_data(**{name: getattr(settings, name) for name in options})
     facts = _facts(source, told, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 

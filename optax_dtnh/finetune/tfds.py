@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError
@@ -15,16 +16,12 @@ PREFIX = "tfds:"
 NAME = re.compile(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")
 TRAIN, TESTS = "train", ("test", "validation")
 FORMAT = "array_record"
+OTHER = "Choose another data set."
 
 
 @dataclass(frozen=True, repr=False)
 class TfdsSource:
-    """One split, with encoded images.
-
-    Attributes:
-      split: Name in messages, like "mnist train".
-      records: TFDS's data source, which leaves the images encoded.
-    """
+    """One split, called like "mnist train", with encoded images."""
 
     split: str
     records: Any
@@ -46,37 +43,12 @@ class TfdsSource:
 
 
 def open_tfds(name: str, data_dir: str | None) -> Parts:
-    """Open a data set that has been prepared; nothing is downloaded.
-
-    Args:
-      name: `NAME[/CONFIG][:VERSION]`.
-      data_dir: Folder of TFDS's data sets; None for TFDS's own default.
+    """Open `NAME[/CONFIG][:VERSION]`, which has been prepared; nothing is downloaded.
 
     Raises:
       UsageError: TFDS is not installed or does not know the data set, or the data set is not
         prepared, or not one of labeled images.
     """
-    builder = _builder(name, data_dir)
-    _refuse_unprepared(builder, name, data_dir)
-    classes = _classes(builder, name)
-    present = [split for split in (TRAIN, *TESTS) if split in builder.info.splits]
-    sources = {split: _source(builder, split, name) for split in present}
-    used = [split for split in present if _is_labeled(sources[split])][:2]
-    if TRAIN not in used:
-        raise UsageError(
-            f"`--data` should be a data set with a split `train` with labels, got {PREFIX}{name} "
-            f"with {_listed(builder.info.splits)}. Choose another data set."
-        )
-    left = tuple(
-        f"split {x} {builder.info.splits[x].num_examples}"
-        for x in builder.info.splits
-        if x not in used
-    )
-    test = sources[used[1]] if len(used) > 1 else None
-    return Parts(sources[TRAIN], test, classes, left)
-
-
-def _builder(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -84,78 +56,67 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"`{error.name}` is not installed, so {PREFIX}{name} cannot be read. Run `pip install "
             "'optax-dtnh[finetune]'`, or pass a folder of images."
         ) from error
+    with _quiet():
+        builder = _builder(tfds, name, data_dir)
+    classes, splits = _classes(tfds, builder, name), builder.info.splits
+    present = [split for split in (TRAIN, *TESTS) if split in splits]
+    read = partial(builder.as_data_source, decoders={"image": tfds.decode.SkipDecoding()})
+    sources = {split: TfdsSource(f"{name} {split}", read(split)) for split in present}
+    used = [split for split in present if _is_labeled(sources[split])][:2]
+    if TRAIN not in used:
+        _refuse("with a split `train` with labels", name, f" with {_listed(splits)}", OTHER)
+    left = tuple(f"split {x} {splits[x].num_examples}" for x in splits if x not in used)
+    return Parts(sources[TRAIN], sources[used[1]] if len(used) > 1 else None, classes, left)
+
+
+def _refuse(wanted: str, name: str, found: str, mend: str) -> NoReturn:
+    raise UsageError(f"`--data` should be a data set {wanted}, got {PREFIX}{name}{found}. {mend}")
+
+
+def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
     # TFDS would look for a name with a namespace, like `huggingface:x`, on the network.
     if not NAME.fullmatch(name):
-        _refuse_name(name, "which is not of the form NAME[/CONFIG][:VERSION]")
+        _refuse("of the form NAME[/CONFIG][:VERSION]", name, "", "Check the name.")
+    where = "" if data_dir is None else f" --data_dir={shlex.quote(data_dir)}"
+    command = f"tfds build {name} --file_format={FORMAT}{where}"
     try:
-        with _quiet():
-            return tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
+        builder = tfds.builder(name, data_dir=data_dir, file_format=FORMAT)
     except tfds.core.DatasetNotFoundError:
-        _refuse_name(name, "which it does not know")
+        mend = "Check the name, and the folder of data sets if it is your own."
+        _refuse("that TFDS knows", name, "", mend)
     # TFDS has no common exception for damaged files, other formats, configs and versions.
     except Exception as error:
-        raise UsageError(
-            f"`--data` should be a data set that TFDS can open, got {PREFIX}{name} "
-            f"({_reason(error)}). Check its config and version, or prepare it again with "
-            f"`{_build_command(name, data_dir)} --overwrite`."
-        ) from error
+        mend = f"Check its config and version, or prepare it again with `{command} --overwrite`."
+        _refuse("that TFDS can open", name, f" ({_reason(error)})", mend)
+    if not builder.is_prepared():
+        _refuse(
+            "that has been prepared",
+            name,
+            f", which is not in '{builder.data_dir}'",
+            f"Prepare it with `{command}`, which downloads it and needs tensorflow (`pip install "
+            "tensorflow`); reading it afterwards does not.",
+        )
+    return builder
 
 
-def _refuse_name(name: str, reason: str) -> NoReturn:
-    raise UsageError(
-        f"`--data` should be a folder or {PREFIX}NAME of a data set that TFDS knows, got "
-        f"{PREFIX}{name}, {reason}. Check the name, and the folder of data sets if it is your own."
-    )
-
-
-def _refuse_unprepared(builder: Any, name: str, data_dir: str | None) -> None:
-    with _quiet():
-        if builder.is_prepared():
-            return
-    raise UsageError(
-        f"`--data` should be a data set that has been prepared, got {PREFIX}{name}, which is not "
-        f"in '{builder.data_dir}'. Prepare it with "
-        f"`{_build_command(name, data_dir)}`, which downloads it and needs tensorflow "
-        "(`pip install tensorflow`); reading it afterwards does not."
-    )
-
-
-def _build_command(name: str, data_dir: str | None) -> str:
-    where = "" if data_dir is None else f" --data_dir={shlex.quote(data_dir)}"
-    return f"tfds build {name} --file_format={FORMAT}{where}"
-
-
-def _classes(builder: Any, name: str) -> tuple[str, ...]:
-    import tensorflow_datasets as tfds
-
+def _classes(tfds: Any, builder: Any, name: str) -> tuple[str, ...]:
     features = builder.info.features
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not all(key in features and isinstance(features[key], kinds[key]) for key in kinds):
-        raise UsageError(
-            f"`--data` should be a data set whose examples have an `image` and a class `label`, "
-            f"got {PREFIX}{name} with {_listed(features)}. Choose another data set."
-        )
+        wanted = "whose examples have an `image` and a class `label`"
+        _refuse(wanted, name, f" with {_listed(features)}", OTHER)
     return tuple(features["label"].names)
-
-
-def _source(builder: Any, split: str, name: str) -> TfdsSource:
-    import tensorflow_datasets as tfds
-
-    encoded = {"image": tfds.decode.SkipDecoding()}
-    return TfdsSource(f"{name} {split}", builder.as_data_source(split, decoders=encoded))
 
 
 def _is_labeled(source: TfdsSource) -> bool:
     """Return False for the test split of a contest, whose labels are all -1."""
-    return any(_has_label(source, index) for index in range(len(source)))
-
-
-def _has_label(source: TfdsSource, index: int) -> bool:
-    try:
-        return source[index]["label"] >= 0
-    # The check of all images reports one that cannot be read.
-    except (UsageError, ValueError, RuntimeError, OSError):
-        return True
+    for index in range(len(source)):
+        try:
+            if source[index]["label"] >= 0:
+                return True
+        except (UsageError, ValueError, RuntimeError, OSError):
+            return True  # the check of all images reports one that cannot be read
+    return False
 
 
 @contextmanager

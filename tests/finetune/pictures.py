@@ -17,12 +17,9 @@ from optax_dtnh.finetune.images import Preprocessing, decode
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 # Pixels from 0 to 255, so that an image of one gray is recognized in a batch.
-KINDS = {".png": ("PNG",), ".jpg": ("JPEG", ("quality", 95)), ".jpeg": ("JPEG", ("quality", 95))}
-KINDS |= {".avif": ("AVIF",), ".ppm": ("PPM",), ".jfif": ("JPEG",), ".jp2": ("JPEG2000",)}
-KINDS |= {
-    ".none": ("PNG",),
-    "no suffix": ("PNG",),
-}  # images with a suffix of no image, and without one
+KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".avif": "AVIF"}
+KINDS |= {".ppm": "PPM", ".jp2": "JPEG2000"}
+KINDS |= {".none": "PNG", "no suffix": "PNG"}  # images with a suffix of no image, and without one
 AS_IS = Preprocessing(image_size=8, resize=10, mean=(0, 0, 0), std=(1 / 255,) * 3)
 
 
@@ -76,12 +73,10 @@ def write(root, *patterns):
     """Write images of a color that hangs on the name, and text where the suffix is of no image."""
     for name in (name for pattern in patterns for name in spelled_out(pattern)):
         path = root / name
-        suffix = path.suffix or "no suffix" * path.name.isdigit()
-        kind, *options = KINDS.get(suffix, ("",))
+        kind = KINDS.get(path.suffix or "no suffix" * path.name.isdigit())
         path.parent.mkdir(parents=True, exist_ok=True)
-        color = tuple(hashlib.sha256(os.fsencode(name)).digest()[:3])
-        image = Image.new("RGB", (12, 9), color)
-        path.write_bytes(encoded(image, kind, **dict(options)) if kind else b"a,b\n1,2\n")
+        image = Image.new("RGB", (12, 9), tuple(hashlib.sha256(os.fsencode(name)).digest()[:3]))
+        path.write_bytes(encoded(image, kind) if kind else b"a,b\n1,2\n")
     return root
 
 

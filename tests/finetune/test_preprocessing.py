@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from optax_dtnh.finetune import settings
 from optax_dtnh.finetune.__main__ import main
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.images import evaluation_image, training_image
 from optax_dtnh.finetune.preprocessing import (
     Preprocessing,
     described,
@@ -15,7 +17,7 @@ from optax_dtnh.finetune.preprocessing import (
     preprocessing_of,
 )
 from optax_dtnh.models import _fields
-from tests.finetune.pictures import AS_IS
+from tests.finetune.pictures import AS_IS, halves
 
 
 def written(folder, name, content):
@@ -95,13 +97,36 @@ def test_the_option_knows_every_interpolation_that_a_file_can_name():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ("--mean 0.5 0.5", "argument --mean: expected 3 arguments"),
-        ("--mean 1 2 nan", "argument --mean: it should be a number, got 'nan'"),
-        ("--std 1 0 1", "argument --std: it should be a number > 0, got '0'"),
-        ("--interpolation magic", "argument --interpolation: invalid choice: 'magic'"),
+        ("--mean 0.5 0.5", "--mean: expected 3 arguments"),
+        ("--mean 1 2 nan", "--mean: it should be a number, got 'nan'"),
+        ("--std 1 0 1", "--std: it should be a number > 0, got '0'"),
+        ("--interpolation magic", "--interpolation: invalid choice: 'magic'"),
     ],
 )
 def test_options_that_are_no_numbers_are_refused(options, match, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--source", "m", "--data", "d", "--out", "o", *options.split()])
-    assert match in capsys.readouterr().err
+    assert f"argument {match}" in capsys.readouterr().err
+
+
+# --- crops and numbers
+
+
+def test_an_image_to_evaluate_is_resized_whole_and_normalized():
+    preprocessing = Preprocessing(image_size=4)
+    image = evaluation_image(halves(), preprocessing)
+    assert (image.dtype, image.shape) == (np.float32, (4, 4, 3))
+    colors = (np.eye(3)[[0, 2]] - preprocessing.mean) / preprocessing.std
+    np.testing.assert_allclose(image[[0, 3], [0, 3]], colors, rtol=1e-6)
+
+
+def test_training_images_are_crops_half_of_them_mirrored():
+    ramp = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    image, rng = Image.fromarray(ramp).convert("RGB"), np.random.default_rng(0)
+    crops = [training_image(image, AS_IS, rng)[..., 0].round() for _ in range(200)]
+    mirrored = [crop[0, 1] < crop[0, 0] for crop in crops]
+    upright = [crop[:, ::-1] if m else crop for crop, m in zip(crops, mirrored, strict=True)]
+    corners = {crop[0, 0] for crop in upright}
+    assert corners == {0, 1, 2, 10, 11, 12, 20, 21, 22}
+    assert 70 < sum(mirrored) < 130
+    assert np.array_equal(upright[0], upright[0][0, 0] + ramp[:8, :8])

@@ -1,7 +1,5 @@
 """Data sets of TFDS, prepared and read without tensorflow, and what is refused."""
 
-import functools
-import io
 import json
 import re
 import shutil
@@ -18,22 +16,19 @@ from sklearn.datasets import load_digits
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import decode
+from tests.finetune import pictures
+from tests.finetune.pictures import encoded, names
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
 
-COUNTS = {"train": 120, "test": 30}
-RECORDS = "png_digits-{}.array_record-00000-of-00001"
+TRAIN, TEST = (f"png_digits-{x}.array_record-00000-of-00001" for x in ("train", "test"))
+PIXELS, LABELS = load_digits(return_X_y=True)
+LABELS = LABELS.tolist()
+PIXELS = np.uint8(PIXELS.reshape(-1, 8, 8) * 15)
+NAMES = [f"digit {i}" for i in range(10)]
 
 
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(np.uint8(pixels).squeeze()).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-@functools.cache
-def digits():
-    pixels, labels = load_digits(return_X_y=True)
-    return np.uint8(pixels.reshape(-1, 8, 8) * 15), labels
+def png(index):
+    return encoded(Image.fromarray(PIXELS[index]))
 
 
 # Not registered, as if the code were gone: the data set is then opened from its files.
@@ -43,73 +38,40 @@ with tfds.core.registered.skip_registration():
         """Scikit-learn's digits."""
 
         VERSION = tfds.core.Version("1.0.0")
-        SPLITS = COUNTS
-        LABEL = tfds.features.ClassLabel(names=[f"digit {i}" for i in range(10)])
+        SPLITS = {"train": 120, "test": 30}
+        LABEL = tfds.features.ClassLabel(names=NAMES)
 
         def _info(self):
             image = tfds.features.Image(shape=(8, 8, 1), encoding_format="png")
-            features = tfds.features.FeaturesDict({"image": image, "label": self.LABEL})
-            return tfds.core.DatasetInfo(builder=self, features=features)
+            features = {"image": image, "label": self.LABEL, "file_name": tfds.features.Text()}
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in self.SPLITS}
 
         def _generate_examples(self, split):
-            first = sum(list(COUNTS.values())[: list(self.SPLITS).index(split)])
+            first = 120 * (split != next(iter(self.SPLITS)))
             for i in range(first, first + self.SPLITS[split]):
-                yield i, {"image": png(digits()[0][i]), "label": self.label(split, i)}
+                yield i, {"image": png(i), "label": self.label(split, i), "file_name": f"{i}"}
 
         def label(self, split, i):
-            return int(digits()[1][i])
+            return LABELS[i]
 
-    class Contest(PngDigits):
-        """The same, of which the labels of the test split are held back."""
+    def variant(name, label=PngDigits.label, kind=PngDigits.LABEL, **splits):
+        return type(name, (PngDigits,), {"SPLITS": splits, "label": label, "LABEL": kind})
 
-        SPLITS = {"train": 20, "test": 5, "validation": 10}
+    def held_back(self, split, i):
+        return -1 if split == "test" else i % 10
 
-        def label(self, split, i):
-            return -1 if split == "test" else i % 10
-
-    class Gaps(PngDigits):
-        """The same, of which every third image has no label."""
-
-        SPLITS = {"train": 60, "test": 12}
-
-        def label(self, split, i):
-            return -1 if i % 3 == 0 else int(digits()[1][i])
-
-    class Reordered(PngDigits):
-        """The same, with the classes in another order."""
-
-        LABEL = tfds.features.ClassLabel(
-            names=[f"digit {i}" for i in (3, *range(9, 3, -1), 0, 2, 1)]
-        )
-
-        def label(self, split, i):
-            return f"digit {digits()[1][i]}"
-
-    class TrainOnly(PngDigits):
-        """The same without a test split."""
-
-        SPLITS = {"train": 120}
-
-    class Untrained(PngDigits):
-        """The same without a training split."""
-
-        SPLITS = {"test": 20}
-
-    class Numbers(TrainOnly):
-        """The same without labels, but with numbers called so."""
-
-        LABEL = tfds.features.Scalar(np.int64)
-
-    class OneClass(TrainOnly):
-        """A data set of one class."""
-
-        LABEL = tfds.features.ClassLabel(names=["digit"])
-
-        def label(self, split, i):
-            return 0
+    MIXED = tfds.features.ClassLabel(names=[NAMES[i] for i in (3, *range(9, 3, -1), 0, 2, 1)])
+    Reordered = variant("Reordered", lambda *x: NAMES[LABELS[x[2]]], MIXED, train=120, test=30)
+    Contest = variant("Contest", held_back, train=20, test=5, validation=10)
+    Gaps = variant("Gaps", lambda *x: LABELS[x[2]] if x[2] % 3 else -1, train=60, test=12)
+    TrainOnly = variant("TrainOnly", train=120)
+    Untrained = variant("Untrained", test=20)
+    Numbers = variant("Numbers", kind=tfds.features.Scalar(np.int64), train=20)
+    ONE = tfds.features.ClassLabel(names=["digit"])
+    OneClass = variant("OneClass", lambda *_: 0, ONE, train=20)
 
 
 def prepare(builder, data_dir):
@@ -128,10 +90,8 @@ def opened(name, data_dir, **options):
 
 
 def refused(match, name, data_dir, **options):
-    """Check that the data set is refused for this reason, in two sentences."""
-    with pytest.raises(UsageError, match=match) as raised:
-        opened(name, data_dir, **options)
-    assert re.fullmatch(r"`--[a-z-]+` should [^\n]+, got [^\n]+\. [^\n]+\.", str(raised.value))
+    options = {"train_per_class": None, "data_dir": data_dir and str(data_dir)} | options
+    pictures.refused(match, f"tfds:{name}", **options)
 
 
 def all_of(source):
@@ -144,11 +104,10 @@ def all_of(source):
 def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     train, test, classes, broken, *_ = opened("png_digits", prepared)
     assert (len(train), len(test), broken) == (120, 30, ())
-    assert classes == tuple(f"digit {i}" for i in range(10))
-    pixels, labels = digits()
+    assert classes == tuple(NAMES)
     read = {np.asarray(decode(x["image"]))[..., 0].tobytes(): x["label"] for x in all_of(train)}
-    assert read == {p.tobytes(): n for p, n in zip(pixels[:120], labels[:120], strict=True)}
-    assert {x["name"] for x in all_of(train)} == {f"png_digits train[{i}]" for i in range(120)}
+    assert read == {p.tobytes(): n for p, n in zip(PIXELS[:120], LABELS, strict=False)}
+    assert set(names(train)) == {f"png_digits train[{i}]" for i in range(120)}
     assert "tensorflow" not in sys.modules
 
 
@@ -156,7 +115,7 @@ def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
     data_dir = prepare(TrainOnly, tmp_path)
     train, test, *_ = opened("train_only", data_dir, train_per_class=4)
     assert (len(train), len(test)) == (40, 80)
-    assert not {x["name"] for x in all_of(train)} & {x["name"] for x in all_of(test)}
+    assert not {*names(train)} & {*names(test)}
     refused("should have a split of its own", "train_only", data_dir)
 
 
@@ -199,8 +158,7 @@ def test_a_data_set_and_a_folder_of_the_same_images_are_the_same_data(tmp_path):
 def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     source = write_source(tmp_path / "resnet.safetensors")
     where = ["--data", "tfds:png_digits", "--data-dir", prepared]
-    argv = [*where, *SMALL, "--steps", "2", "--workers", "1"]
-    run("--source", source, *argv, out=tmp_path / "run")
+    run("--source", source, *where, *SMALL, "--steps=2", "--workers=1", out=tmp_path / "run")
     assert len(json.loads((tmp_path / "run/labels.json").read_text())) == 10
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == (f"{accuracy:.2%}", "30")
@@ -212,45 +170,19 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")
 
 
-# --- a data set of TFDS, with random content
-
-
-def test_a_data_set_of_tfds_is_read(tmp_path, monkeypatch):
-    builder = tfds.builder("oxford_flowers102", data_dir=tmp_path, file_format="array_record")
-    template = tfds.core.ShardedFileTemplate(
-        tmp_path, dataset_name=builder.name, filetype_suffix="array_record"
-    )
-    splits = [tfds.core.SplitInfo(name, [6], 100, template) for name in ("train", "test")]
-    builder.info.set_splits(tfds.core.splits.SplitDict(splits))
-    builder.data_path.mkdir(parents=True)
-    builder.info.write_to_directory(builder.data_path)
-    image_encoder = tfds.core.features.image_feature._ImageEncoder
-    # TFDS's own way to encode an array needs tensorflow.
-    monkeypatch.setattr(image_encoder, "_encode_image", lambda self, image: png(image))
-    with tfds.testing.mock_data(num_examples=6, data_dir=str(tmp_path)):
-        train, test, classes, *_ = opened("oxford_flowers102", tmp_path)
-        assert (len(train), len(test), len(classes)) == (6, 6, 102)
-        assert decode(train[0]["image"]).mode == "RGB"
-
-
 # --- what is refused
 
 
-NO_CONFIG = r"got tfds:{name} \(.*\)\. Check its config and version"
+UNKNOWN = {
+    "that TFDS knows, got tfds:{}. Check the name": ["none"],
+    "of the form NAME[/CONFIG][:VERSION], got tfds:{}. Check the": ["../mnist", "a/b/c", ""],
+    "that TFDS can open, got tfds:{} (": ["cifar10/blue", "cifar10:9.9.9"],
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "match"),
-    [
-        *(
-            (name, "that TFDS knows, got tfds:{name}, ")
-            for name in ("none", "../mnist", "a/b/c", "")
-        ),
-        *((name, NO_CONFIG) for name in ("cifar10/blue", "cifar10:9.9.9")),
-    ],
-)
+@pytest.mark.parametrize(("name", "match"), [(n, k.format(n)) for k in UNKNOWN for n in UNKNOWN[k]])
 def test_an_unknown_name_config_or_version(tmp_path, name, match):
-    refused(match.format(name=re.escape(name)), name, tmp_path)
+    refused(re.escape(match), name, tmp_path)
 
 
 def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
@@ -266,7 +198,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     ("builder", "match"),
     [
-        (Numbers, "got tfds:numbers with `image`, `label`"),
+        (Numbers, "got tfds:numbers with `file_name`, `image`, `label`"),
         (OneClass, "2 classes, got 1 in 'tfds:one_class'"),
         (Untrained, r"split `train` .* with `test`\."),
     ],
@@ -289,21 +221,19 @@ def rename_format(path):
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
 
 
-NOT_OPENED = r"that TFDS can open, got tfds:png_digits \("
+DAMAGED = {
+    "half a split": (halve, TRAIN, r"train\[0\] is missing in its file\), the first of 120"),
+    "a flipped byte": (flip, TEST, r"got 'png_digits test\[\d+\]' \(.*hash mismatch"),
+    "no split": (Path.unlink, TRAIN, r"No such file .* first of 120"),
+    "other format": (rename_format, "dataset_info.json", "does not match .* again with `tfds"),
+    "half of info": (halve, "dataset_info.json", r"that TFDS can open, got tfds:png_digits \("),
+    "half of features": (halve, "features.json", r"that TFDS can open, got tfds:png_digits \("),
+}
 
 
-@pytest.mark.parametrize(
-    ("damage", "file", "match"),
-    [
-        (halve, RECORDS.format("train"), r"train\[0\] is missing in its file\), the first of 120"),
-        (flip, RECORDS.format("test"), r"got 'png_digits test\[\d+\]' \(.*hash mismatch"),
-        (Path.unlink, RECORDS.format("train"), r"No such file .* first of 120"),
-        (rename_format, "dataset_info.json", "does not match .* prepare it again with `tfds"),
-        (halve, "dataset_info.json", NOT_OPENED),
-        (halve, "features.json", NOT_OPENED),
-    ],
-)
-def test_a_damaged_data_set(prepared, tmp_path, damage, file, match):
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_data_set(prepared, tmp_path, case):
+    damage, file, match = DAMAGED[case]
     shutil.copytree(prepared, tmp_path / "tfds")
     damage(tmp_path / "tfds/png_digits/1.0.0" / file)
     refused(match, "png_digits", tmp_path / "tfds")

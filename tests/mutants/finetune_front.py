@@ -4,7 +4,7 @@ from tests.mutants import Mutant
 
 FOLDER = "optax_dtnh/finetune"
 COMMAND, SETTINGS = "tests/finetune/test_command.py", "tests/finetune/test_settings.py"
-DATASET, IMAGES = "tests/finetune/test_dataset.py", "tests/finetune/test_images.py"
+DATASET = "tests/finetune/test_dataset.py"
 FILES = "tests/finetune/test_image_files.py"
 PREPROCESSING = "tests/finetune/test_preprocessing.py"
 BATCHES, TFDS = "tests/finetune/test_batches.py", "tests/finetune/test_tfds.py"
@@ -39,21 +39,16 @@ MUTANTS = [
     ),
     Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
     # the data
-    Mutant(f"{FOLDER}/dataset.py", "elif same:", "elif False:", COMMAND),
-    Mutant(f"{FOLDER}/dataset.py", "default_rng(seed)", "default_rng(0)", DATASET),
-    Mutant(f"{FOLDER}/dataset.py", "key=lambda i: pool.digests[i]", "key=int", DATASET),
-    Mutant(
-        f"{FOLDER}/dataset.py",
-        "for i in pool.labels if i in rest",
-        "for i in pool.labels",
-        DATASET,
-    ),
-    Mutant(f"{FOLDER}/checking.py", "part.digests[i] + names[n]", "part.digests[i]", DATASET),
-    Mutant(f"{FOLDER}/class_names.py", "position.get(name, -1)", "known.index(known[0])", DATASET),
-    Mutant(f"{FOLDER}/unfit.py", "train_per_class + 1,", "train_per_class,", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", "[1] if same else", "[1] if False else", COMMAND),
+    Mutant(f"{FOLDER}/dataset.py", "default_rng(request.seed)", "default_rng(0)", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", "image.label, image.digest)", "image.label, 0)", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", " if image.position not in drawn", "", DATASET),
+    Mutant(f"{FOLDER}/checking.py", "digest + names[image.label]", "digest", DATASET),
+    Mutant(f"{FOLDER}/class_names.py", "position[names[label]]", "label", DATASET),
+    Mutant(f"{FOLDER}/dataset.py", "train_per_class + 1,", "train_per_class,", DATASET),
     Mutant(f"{FOLDER}/folder.py", "with usage_errors(OSError):", "if True:", BATCHES),
     Mutant(f"{FOLDER}/listing.py", 'name.startswith(".")', "False", DATASET),
-    Mutant(f"{FOLDER}/listing.py", "if error.errno == errno.ELOOP:", "if False:", DATASET),
+    Mutant(f"{FOLDER}/listing.py", "if real in outside:", "if False:", DATASET),
     Mutant(f"{FOLDER}/folder.py", "splits.get(TEST, splits", "(splits", LAYOUTS),
     Mutant(f"{FOLDER}/table.py", 'encoding="utf-8-sig"', 'encoding="utf-8"', TABLE),
     Mutant(f"{FOLDER}/table.py", '== ".." or not path', '== "..." or not path', TABLE),
@@ -67,8 +62,8 @@ MUTANTS = [
     Mutant(f"{FOLDER}/images.py", "if wide_color and", "if False and", FILES),
     Mutant(f"{FOLDER}/metadata.py", " or _is_sound_exif(chunk)", "", FILES),
     Mutant(f"{FOLDER}/metadata.py", " and len(content) >= length", "", FILES),
-    Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", IMAGES),
-    Mutant(f"{FOLDER}/preprocessing.py", 'found.pop("resize", None)', "pass", PREPROCESSING),
+    Mutant(f"{FOLDER}/images.py", "resize - size + 1", "resize - size", PREPROCESSING),
+    Mutant(f"{FOLDER}/preprocessing.py", 'beside.pop("resize", None)', "pass", PREPROCESSING),
     # the batches
     Mutant(
         f"{FOLDER}/batches.py",
