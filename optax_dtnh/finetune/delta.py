@@ -47,15 +47,7 @@ def channel_weights(
 ) -> dict[str, jax.Array]:
     """Return the weights of channels by layer, equal on every process.
 
-    Args:
-      model: The pretrained network.
-      layers: Names of its feature maps.
-      train: Images of the new task.
-      preprocessing: Preprocessing of the images.
-      classes: Number of classes of the new task.
-      batch_size: Images in a batch.
-      seed: Seed of the batches that the loss is averaged over.
-      mesh: Devices that share the work.
+    `model` is the pretrained network; `seed` is that of the batches the loss is averaged over.
     """
     fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
     features, labels = _features(_in_evaluation(model), train, preprocessing, batch_size)

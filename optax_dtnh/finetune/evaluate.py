@@ -23,6 +23,7 @@ from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Relabeled, Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
@@ -30,26 +31,12 @@ TRAINED = "train_images.sha256"
 
 
 class Trained(NamedTuple):
-    """The result of a finished run.
+    """The result of a finished run."""
 
-    Attributes:
-      model: The network, in evaluation mode.
-      classes: Names of the classes, in the order of the logits.
-      preprocessing: Preprocessing of its images.
-      settings: Settings of the run, as in its `settings.json`.
-    """
-
-    model: ResNet | ViT
-    classes: tuple[str, ...]
+    model: ResNet | ViT  # in evaluation mode
+    classes: tuple[str, ...]  # their names, in the order of the logits
     preprocessing: Preprocessing
-    settings: dict[str, Any]
-
-
-class Prediction(NamedTuple):
-    """The class that a network finds most probable for an image, and how probable."""
-
-    label: str
-    probability: float
+    settings: dict[str, Any]  # those of the run, as in its `settings.json`
 
 
 def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> None:
@@ -77,10 +64,8 @@ def evaluate(
     """
     trained = _read(out)
     tested = _tested(trained, out, data, labels, data_dir)
-    print(
-        in_words(accuracy(trained, tested.images), len(tested.images)),
-        *_remarks(trained, tested, own=data is None),
-    )
+    result = in_words(accuracy(trained, tested.images), len(tested.images))
+    print(result, *_remarks(trained, tested, own=data is None))
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
@@ -101,26 +86,20 @@ def _tested(
     """Return the test images, with labels that are positions among the classes of the model."""
     settings = trained.settings
     name = data or settings["data"]
-    own = os.path.realpath(name) == os.path.realpath(settings["data"])
-    tested = open_test(
-        name,
-        run_folder.summary(out)["found"]["data_sha256"],
-        train_per_class=settings["train_per_class"],
-        seed=settings["seed"],
-        skip_broken=settings["skip_broken"],
-        data_dir=data_dir or settings["data_dir"],
-        labels=labels or (settings.get("labels") if own else None),
-        classes=settings.get("classes", ()) if own else (),
-        duplicates=settings.get("duplicates", "warn"),
-        known=trained.classes,
-        trained=_trained_images(out),
-    )
+    options = {option: settings[option] for option in OF_DATA}
+    if os.path.realpath(name) != os.path.realpath(settings["data"]):
+        options |= {"labels": None, "classes": ()}
+    given = {"labels": labels, "data_dir": data_dir}
+    options |= {option: value for option, value in given.items() if value}
+    before = run_folder.summary(out)["found"]["data_sha256"]
+    images = _trained_images(out)
+    tested = open_test(name, before, **options, known=trained.classes, trained=images)
     position = class_names.positions(tested.classes, tested.present, trained.classes, name)
     return tested._replace(images=Relabeled(tested.images, position))
 
 
 def _trained_images(out: Path) -> frozenset[bytes]:
-    """Return the SHA-256 of the images that the model was trained on, as far as they are listed."""
+    """Return the SHA-256 of the images that the model was trained on, none if not listed."""
     with run_folder.reading(out, TRAINED):
         there = (out / TRAINED).is_file()
         return manifest.digests((out / TRAINED).read_bytes()) if there else frozenset()
@@ -150,7 +129,7 @@ def _read(out: Path) -> Trained:
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
                 "Name another one, or repeat the run's own command to finish it."
             )
-    return read_model(out, run_folder.recorded_settings(out))
+    return read_model(out, run_folder.recorded(out)[0])
 
 
 def read_model(out: Path, settings: dict[str, Any]) -> Trained:
@@ -184,8 +163,8 @@ def accuracy(trained: Trained, source: Source) -> float:
     return right / count
 
 
-def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]:
-    """Yield the most probable class of each image, computed as in `accuracy`.
+def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[tuple[str, float]]:
+    """Yield the most probable class of each image and its probability, as in `accuracy`.
 
     Raises:
       UsageError: An image does not exist, or cannot be read.
@@ -197,7 +176,7 @@ def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]
     results = _with_logits(trained.model, batches)
     for chunk, (_, logits) in zip(chunks, results, strict=True):
         for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
-            yield Prediction(trained.classes[int(row.argmax())], float(row.max()))
+            yield trained.classes[int(row.argmax())], float(row.max())
 
 
 def _with_logits(
@@ -210,24 +189,15 @@ def _with_logits(
 
 
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UsageError(
-            f"`IMAGE` should be a regular file, got the pipe or device '{path}'. Leave it out."
-        )
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("a pipe or device")  # which would wait
         image = decode(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"`IMAGE` should be an existing file, got '{path}'. Check the path."
-        ) from error
-    except IsADirectoryError as error:
-        raise UsageError(
-            f"`IMAGE` should be a file, got the folder '{path}'. Name its files."
-        ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
+        text = getattr(error, "strerror", None) or reason(error, path.name)
         raise UsageError(
-            f"`IMAGE` should be an image that can be read, got '{path}' "
-            f"({reason(error, path.name)}). Leave it out."
+            f"`IMAGE` should be an image that can be read, got '{path}' ({text}). Correct the "
+            "path, or leave it out."
         ) from error
     return evaluation_image(image, how)
 

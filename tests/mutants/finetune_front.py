@@ -32,12 +32,12 @@ MUTANTS = [
     Mutant(f"{FOLDER}/__main__.py", 'error.name.startswith("optax_dtnh")', "False", COMMAND),
     Mutant(
         f"{FOLDER}/__main__.py",
-        "from optax_dtnh.finetune.errors import UsageError\n",
+        "from optax_dtnh.finetune.errors import UsageError, address_error\n",
         "from optax_dtnh.finetune import train  # noqa: F401\n"
-        "from optax_dtnh.finetune.errors import UsageError\n",
+        "from optax_dtnh.finetune.errors import UsageError, address_error\n",
         COMMAND,
     ),
-    Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
+    Mutant(f"{FOLDER}/errors.py", "raise UsageError(text)", "raise OSError(text)", COMMAND),
     # the data
     Mutant(f"{FOLDER}/dataset.py", "elif same:", "elif False:", COMMAND),
     Mutant(f"{FOLDER}/dataset.py", "default_rng(seed)", "default_rng(0)", DATASET),
