@@ -32,8 +32,7 @@ preprocessing.json, settings.json, summary.json, log.jsonl and figure.png.
 
 The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
 divided by 10 after two thirds of 9000 steps, and crops of 224 out of 256 pixels. The weights are
-those of optax_dtnh.regularizers, of which feature_distance and delta are means over a feature map;
-docs/regularizers.md converts published weights, which belong to sums.
+not: docs/regularizers.md converts published weights, which belong to sums.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 

@@ -29,7 +29,6 @@ from optax_dtnh.finetune.errors import UsageError
 KEPT = 2
 CHECKSUMS = "checksums.json"
 SHOWN = 5  # leaves in an error
-UNFINISHED = ""
 ROOM = ".room-"  # prefix of a file that shows whether the disk has room
 
 
@@ -132,7 +131,7 @@ def _checksums(path: Path) -> dict[str, str]:
 def _problem(path: Path, like: Any) -> str | None:
     """Return what is wrong with a checkpoint, None if nothing is."""
     if not (path / CHECKSUMS).is_file():
-        return UNFINISHED
+        return ""  # of a save that did not end
     try:
         content = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
         found, leaves = _checksums(path), content["leaves"]

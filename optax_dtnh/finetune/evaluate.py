@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
 
 from optax_dtnh.finetune import class_names, manifest, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
@@ -46,10 +45,7 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
     trained = os.fsencode(manifest.text(data.trained))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
     with run_folder.writing(out / MODEL):
-        try:
-            save_pretrained(model, out / MODEL)
-        except SafetensorError as error:  # a full disk, among others
-            raise OSError(str(error)) from error
+        save_pretrained(model, out / MODEL)
 
 
 def evaluate(
@@ -58,9 +54,6 @@ def evaluate(
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
 
     The model was trained on none of the test images of its own data.
-
-    Raises:
-      UsageError: There is no finished run, or the data do not exist or do not fit.
     """
     trained = _read(out)
     tested = _tested(trained, out, data, labels, data_dir)
@@ -106,11 +99,7 @@ def _trained_images(out: Path) -> frozenset[bytes]:
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
-    """Print the most probable class of each image, and its probability.
-
-    Raises:
-      UsageError: There is no finished run, or an image does not exist or cannot be read.
-    """
+    """Print the most probable class of each image, and its probability."""
     for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
         print(f"{path}\t{label}\t{probability:.4f}", flush=True)
 
@@ -164,15 +153,12 @@ def accuracy(trained: Trained, source: Source) -> float:
 
 
 def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[tuple[str, float]]:
-    """Yield the most probable class of each image and its probability, as in `accuracy`.
-
-    Raises:
-      UsageError: An image does not exist, or cannot be read.
-    """
+    """Yield the most probable class of each image and its probability, as in `accuracy`."""
     images = [_image(path, trained.preprocessing) for path in paths]
     size = trained.settings["batch_size"]
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
-    batches = ({"image": _fill(np.stack(chunk), size)} for chunk in chunks)
+    filling = [(0, 0)] * 3
+    batches = ({"image": np.pad(np.stack(c), [(0, size - len(c)), *filling])} for c in chunks)
     results = _with_logits(trained.model, batches)
     for chunk, (_, logits) in zip(chunks, results, strict=True):
         for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
@@ -200,7 +186,3 @@ def _image(path: Path, how: Preprocessing) -> np.ndarray:
             "path, or leave it out."
         ) from error
     return evaluation_image(image, how)
-
-
-def _fill(images: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])

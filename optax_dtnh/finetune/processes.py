@@ -39,9 +39,6 @@ def joined(address: dict[str, Any] | None) -> Iterator[None]:
     """Make this process one of several in the block, unless the address is None.
 
     The address holds the arguments of `jax.distributed.initialize`, none where jax finds them.
-
-    Raises:
-      UsageError: They are not enough, or unfit.
     """
     if address is None:
         yield

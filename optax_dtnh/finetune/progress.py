@@ -41,11 +41,7 @@ class Progress:
         self.clock = time.perf_counter()
 
     def add(self, done: int, sums: Metrics, state: State) -> None:
-        """Show and log the means, and for L2-SP its value now.
-
-        Raises:
-          UsageError: The loss or the regularizer is no longer finite.
-        """
+        """Show and log the means, and for L2-SP its value now; all of them have to be finite."""
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))

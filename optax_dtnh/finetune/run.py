@@ -40,17 +40,13 @@ def check_apart(data: str, out: Path) -> None:
     """Raise a `UsageError` if `out` lies in the folder of the data: it would become a class."""
     if not data.startswith(PREFIX) and out.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(
-            f"`--out` should be a folder outside of `--data`, got '{out}' in '{data}'. Name a "
-            "folder beside the data."
+            f"`--out` should be a folder outside of `--data`, got '{out}' in '{data}'. Name "
+            "another one."
         )
 
 
 def open_run(settings: Settings, out: Path) -> Run:
-    """Open source and data, and check that they fit together.
-
-    Raises:
-      UsageError: They do not exist, or they or the settings are unfit.
-    """
+    """Open source and data, and check that they fit together and to the settings."""
     mesh = step.mesh(settings.devices)
     _check_devices(settings, mesh)
     source, path, told = _open_source(settings)

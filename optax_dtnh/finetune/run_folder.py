@@ -13,6 +13,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.settings import FREE, Settings
 from optax_dtnh.models import _files
@@ -28,11 +30,11 @@ def writing(path: Path) -> Iterator[None]:
     """Raise a `UsageError` that names the file where the system refuses to write it."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UsageError(
             f"`--out` should be a folder that can be written to, got '{path.parent}', which does "
-            f"not take {path.name} ({error.strerror or error}). Make room and run the same command "
-            "again to resume, or name another folder."
+            f"not take {path.name} ({getattr(error, 'strerror', None) or error}). Make room and "
+            "run the same command again to resume, or name another folder."
         ) from error
 
 
@@ -53,11 +55,7 @@ def reading(out: Path, name: str) -> Iterator[None]:
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write the file: it appears whole or not at all.
-
-    Raises:
-      UsageError: That cannot be done.
-    """
+    """Let `write` write the file: it appears whole, or not at all and with a `UsageError`."""
     with writing(path):
         _files.atomically(path, write)
 
@@ -69,11 +67,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and facts of the run in `out`; what an older version lacks has its default.
-
-    Raises:
-      UsageError: They were edited, or are damaged.
-    """
+    """Return settings and facts of the run in `out`; an older version's have our defaults."""
     defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
     with reading(out, SETTINGS):
         record = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
@@ -87,11 +81,7 @@ def is_finished(out: Path) -> bool:
 
 
 def summary(out: Path) -> dict[str, Any]:
-    """Return the summary of a finished run.
-
-    Raises:
-      UsageError: It was edited, or is damaged.
-    """
+    """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
         float(found["test_accuracy"]), int(found["found"]["test_images"])
@@ -104,10 +94,7 @@ def summary(out: Path) -> dict[str, Any]:
 def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) -> bool:
     """Return whether this run has begun in the folder, and compare it with what is recorded.
 
-    Args:
-      out: Folder of the run.
-      settings: Its settings.
-      facts: Facts about its source and data, None as long as they are not known.
+    `facts` are those about source and data, None as long as they are not known.
 
     Raises:
       UsageError: `out` is no folder, another run's, or holds something else, or the facts differ.

@@ -23,6 +23,7 @@ DEFAULT_WEIGHTS = {
 }
 DTNH, FINETUNE = "+dtnh", "finetune"
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
+OF_MAPS = ("feature_distance", "delta")  # compare feature maps
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
@@ -53,7 +54,7 @@ whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 
 count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
 
 
-def _option(group: str, text: str, default: Any = None, *, free: bool = False, **argument: Any):
+def _option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:
     """Return a field that is also an option of the command.
 
     Args:
@@ -61,18 +62,18 @@ def _option(group: str, text: str, default: Any = None, *, free: bool = False, *
       text: One or two sentences of help, to which a default is added.
       default: Default of both; False makes the option a switch, () a list of names.
       free: Whether a run may be resumed with another value, because no weight depends on it.
-      **argument: What else `ArgumentParser.add_argument` gets.
+      **more: What else `ArgumentParser.add_argument` gets.
     """
     if default is False:
-        argument["action"] = "store_true"
+        more["action"] = "store_true"
     elif default == ():
-        argument |= {"nargs": "+", "metavar": "NAME"}
+        more |= {"nargs": "+", "metavar": "NAME"}
     elif default is not None:
         text = f"{text.removesuffix('.')} (default: {default})."
-    if kind := argument.get("type"):
-        argument["metavar"] = "N" if kind in (whole, count) else "X"
-    argument |= {"help": text, "default": default}
-    return field(default=default, metadata={"group": group, "free": free, "argument": argument})
+    if kind := more.get("type"):
+        more["metavar"] = "N" if kind in (whole, count) else "X"
+    more |= {"help": text, "default": default}
+    return field(default=default, metadata={"group": group, "free": free, "argument": more})
 
 
 _file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
@@ -209,11 +210,11 @@ def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
 def settings_of(chosen: Namespace) -> Settings:
     """Return the settings of parsed options, completed by what the method implies.
 
-    Raises:
-      UsageError: They do not fit together.
+    Options that do not fit together raise a `UsageError`.
     """
-    given: dict[str, Any] = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
-    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    values = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)
     if settings.regularizer == FINETUNE:
@@ -228,21 +229,17 @@ def settings_of(chosen: Namespace) -> Settings:
 
 
 def _check_method(settings: Settings) -> None:
-    """Raise for an option that the method has no use for."""
-    needed = {
-        "weight": ("a regularizer", settings.method != FINETUNE),
-        "form": ("a regularizer", settings.method != FINETUNE),
-        "rule": (f"a method that ends in {DTNH}", settings.method.endswith(DTNH)),
-        "reference_decay": (f"a method that ends in {DTNH}", settings.method.endswith(DTNH)),
-        "layers": (
-            "feature_distance or delta",
-            settings.regularizer in ("feature_distance", "delta"),
-        ),
-    }
-    for name, (methods, fits) in needed.items():
+    regularized, protected = settings.method != FINETUNE, settings.method.endswith(DTNH)
+    for name, fits, wanted in (
+        ("weight", regularized, "a regularizer"),
+        ("form", regularized, "a regularizer"),
+        ("rule", protected, f"a method that ends in {DTNH}"),
+        ("reference_decay", protected, f"a method that ends in {DTNH}"),
+        ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
+    ):
         if getattr(settings, name) not in (None, ()) and not fits:
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with {methods}, got --method "
+                f"`--{name.replace('_', '-')}` should come with {wanted}, got --method "
                 f"{settings.method}. Leave it out."
             )
 

@@ -65,11 +65,7 @@ def split(model: ResNet | ViT) -> Network:
 
 
 def mesh(devices: int | None) -> Mesh:
-    """Return the first `devices` devices, or all, as one axis.
-
-    Raises:
-      UsageError: There are fewer, or several processes are not to use all they have.
-    """
+    """Return the first `devices` devices, or all, as one axis."""
     found = jax.devices()
     count = len(found) if devices is None else devices
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
@@ -193,8 +189,3 @@ def outputs(
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the cross-entropy of each image, in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-
-
-def jitted(step: Callable[..., Any], placed: State) -> Callable[..., Any]:
-    """Return the training step compiled, its state donated and kept where `placed` says."""
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))

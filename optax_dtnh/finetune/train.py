@@ -38,11 +38,8 @@ CHECKPOINTS = "checkpoints"
 def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = None) -> None:
     """Train, write the results and test them: whatever of that is not yet done.
 
-    `distributed` are arguments of `jax.distributed.initialize` for one of several processes.
-
-    Raises:
-      UsageError: Settings, source, data or folder are unfit.
-      SystemExit: A signal has stopped the training, after a checkpoint.
+    `distributed` are arguments of `jax.distributed.initialize` for one of several processes. What
+    is unfit raises a `UsageError`, and a signal a `SystemExit` after a checkpoint.
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
@@ -76,15 +73,17 @@ def _claimed(run: Run) -> Iterator[None]:
 def _fit(run: Run) -> ResNet | ViT:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    student, tx = step.split(with_new_head(run)), methods.transformation(settings)
-    graph = student.graph
+    source: Any = run.source  # of either class
+    student = step.split(replace_head(source, len(run.data.classes), rngs=nnx.Rngs(settings.seed)))
+    graph, tx = student.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
         state, placed = _start(run, student, tx, saved)
         del student  # its arrays are donated with the state
         teacher = teacher_of(run)
         teacher_graph, *pretrained = teacher or (None,)
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
-        advance = functools.partial(step.jitted(function, placed), pretrained=pretrained or None)
+        advance = jax.jit(function, donate_argnums=0, out_shardings=(placed, None))
+        advance = functools.partial(advance, pretrained=pretrained or None)
         images = batches(
             run.data.train,
             run.preprocessing,
@@ -99,12 +98,6 @@ def _fit(run: Run) -> ResNet | ViT:
     whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
     arrays = jax.tree.map(np.asarray, whole((state.params, state.stats)))
     return nnx.merge(graph, *arrays)
-
-
-def with_new_head(run: Run) -> ResNet | ViT:
-    """Return a copy of the pretrained network with a random head for the classes of the data."""
-    source: Any = run.source  # of either class, and so is what is returned
-    return replace_head(source, len(run.data.classes), rngs=nnx.Rngs(run.settings.seed))
 
 
 def teacher_of(run: Run) -> step.Network | None:

@@ -20,7 +20,7 @@ MUTANTS = [
     ),
     Mutant(
         f"{FOLDER}/checkpoints.py",
-        "changed = _differences(files, found)",
+        'changed = _differences(content["files"], found)',
         "changed = []",
         CHECKPOINTS,
     ),
@@ -47,22 +47,22 @@ MUTANTS = [
     Mutant(f"{FOLDER}/run_folder.py", " - set(FREE)", "", RUN_FOLDER),
     Mutant(
         f"{FOLDER}/run_folder.py",
-        "    if (recorded := check(out, settings)) is None:\n        write_json",
-        "    if (recorded := None) is None:\n        write_json",
+        "    if not check(out, settings, facts):\n        record",
+        "    if True:\n        record",
         RUN_FOLDER,
     ),
     Mutant(f"{FOLDER}/run_folder.py", " | fcntl.LOCK_NB", " | fcntl.LOCK_SH", RUN_FOLDER),
-    Mutant(f"{FOLDER}/run_folder.py", 'entry["step"] <= step', 'entry["step"] < step', RUN_FOLDER),
+    Mutant(f"{FOLDER}/log.py", 'entry["step"] <= step', 'entry["step"] < step', RUN_FOLDER),
     Mutant("optax_dtnh/models/_files.py", "write(partial)", "write(path)", RUN_FOLDER),
-    Mutant(f"{FOLDER}/run_folder.py", "in lines[:-1]]", "in lines]", RUN_FOLDER),
-    Mutant(f"{FOLDER}/run_folder.py", "if log[-1][name] is not None", "", RUN_FOLDER),
+    Mutant(f"{FOLDER}/log.py", "in lines[:-1]]", "in lines]", RUN_FOLDER),
+    Mutant(f"{FOLDER}/log.py", "if log[-1][name] is not None", "", RUN_FOLDER),
     # the training
     Mutant(f"{FOLDER}/train.py", "start=int(state.step)", "start=0", COMMAND),
     Mutant(f"{FOLDER}/train.py", "or last or stopping:", "or last:", INTERRUPTS),
     Mutant(
         f"{FOLDER}/train.py",
-        "run_folder.LOG, int(state.step) if state else 0)",
-        "run_folder.LOG, 0)",
+        "log.LOG, int(state.step) if state else 0)",
+        "log.LOG, 0)",
         COMMAND,
     ),
     Mutant(

@@ -84,8 +84,8 @@ MUTANTS = [
     Mutant(f"{FOLDER}/methods.py", "mask=head_mask)", "mask=None)", METHODS),
     Mutant(
         f"{FOLDER}/methods.py",
-        "teacher.maps, weights)",
-        "teacher.maps, weights, reduction=jnp.sum)",
+        "student.maps, teacher.maps, weights\n",
+        "student.maps, teacher.maps, weights, reduction=jnp.sum\n",
         METHODS,
     ),
     Mutant(f"{FOLDER}/methods.py", "round(DROP_AT * steps)", "round(0.5 * steps)", METHODS),
