@@ -11,15 +11,7 @@ from flax import nnx
 from optax_dtnh import add_l2_sp
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
 from tests.core.helpers import assert_equal, norm
-from tests.models.small_models import (
-    build,
-    each_network,
-    every_model,
-    images,
-    loss_fn,
-    run,
-    variables,
-)
+from tests.models.networks import build, each_network, every_model, images, loss_fn, run, variables
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
