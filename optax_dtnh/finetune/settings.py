@@ -161,8 +161,7 @@ class Settings:
         "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
     )
     resize: int | None = _image(
-        "Height and width before cropping (default: 8/7 of --image-size).",
-        type=count,
+        "Height and width before cropping (default: 8/7 of --image-size).", type=count
     )
     mean: tuple[float, ...] | None = _image(
         "Mean of each channel (default: the checkpoint's, or ImageNet's).", type=finite, nargs=3

@@ -23,10 +23,7 @@ SEED = 2
 STAGES = {
     "before a file is written": (checkpoints, "_reserve"),
     "before Orbax's metadata": (checkpoints.ocp.StandardCheckpointHandler, "finalize"),
-    "before Orbax's commit": (
-        checkpoints.ocp.path.atomicity.AtomicRenameTemporaryPath,
-        "finalize",
-    ),
+    "before Orbax's commit": (checkpoints.ocp.path.atomicity.AtomicRenameTemporaryPath, "finalize"),
     "before old ones are removed": (checkpoints.ocp.CheckpointManager, "_finalize"),
     "before the checksums": (checkpoints, "_checksums"),
     "before the checksums have their name": (run_folder.os, "replace"),

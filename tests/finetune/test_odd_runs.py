@@ -12,16 +12,9 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.models import Basic, ResNet, save_pretrained
-from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, write_digits, write_source
+from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("given")
-    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    return ["--source", source, "--data", data, *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +41,7 @@ def test_every_file_and_folder_has_the_rights_of_the_umask(finished):
 
 # --- files that were edited or damaged
 
-TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff"
+TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff", '{"settings": 1, "found": {}}'
 EDITED = [(name, text) for name in ("settings", "summary", "labels") for text in TEXTS]
 EDITED += [("labels", '["a"]')]
 
@@ -72,6 +65,12 @@ def test_a_file_that_is_missing_is_named(out, name):
 def test_a_log_that_was_edited_is_named_before_the_training(out, arguments, line):
     (out / "summary.json").unlink()
     (out / "log.jsonl").write_bytes(os.fsencode(f"{line}\n"))
+    assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
+
+
+def test_a_log_that_is_gone_is_named_after_the_training(out, arguments):
+    (out / "summary.json").unlink()
+    (out / "log.jsonl").unlink()
     assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
 
 
@@ -129,8 +128,8 @@ def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path
 NAMES = ["caf\udce9.png", "9.41\u202fAM.png", r"a\1\g<0>\u.png", "100%s {x} $y_1$.png", "a\nb.png"]
 
 
-def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, arguments, tmp_path):
-    good = sorted((arguments[3] / "3").iterdir())[0].read_bytes()
+def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, digits, tmp_path):
+    good = sorted((digits / "3").iterdir())[0].read_bytes()
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     for name in NAMES:
         (tmp_path / name).write_bytes(good)

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from optax_dtnh import models
-from optax_dtnh.models import ViT, load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models import _pretrained as module
+from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._names import names_of
 from tests.core.helpers import assert_equal
 from tests.models import checkpoints
@@ -27,7 +27,7 @@ from tests.models.named_weights import (
 from tests.models.networks import build, images, run
 from tests.models.schemes import HF_RESNET, HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
-every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+RESNETS = TV_RESNET, HF_RESNET
 
 # Networks of published sizes, and names and shapes as the three libraries write them.
 PUBLISHED = [
@@ -69,23 +69,20 @@ def test_a_path_that_no_row_names_is_an_error_of_its_own():
 # --- loading
 
 
-@every_scheme
-def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, tmp_path):
-    model = small(scheme)
+BLOCKS = [*((s, models.Basic) for s in SCHEMES), *((s, models.Bottleneck) for s in RESNETS)]
+
+
+@pytest.mark.parametrize(("scheme", "block"), BLOCKS)
+def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, block, tmp_path):
+    model = small(scheme, block)
     found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
     assert type(found) is type(model)
     assert_equal(nnx.state(found), nnx.state(model))
-    if isinstance(found, ViT):
+    if scheme in RESNETS:
+        assert isinstance(found.stage2[1], block)
+    else:
         assert found.epsilon == (1e-12 if scheme is HF_VIT else 1e-6)
         assert found.image_size == 32
-
-
-@pytest.mark.parametrize("scheme", [TV_RESNET, HF_RESNET], ids=lambda s: s.name)
-def test_bottlenecks_are_recognized(scheme, tmp_path):
-    model = small(scheme, models.Bottleneck)
-    found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
-    assert_equal(nnx.state(found), nnx.state(model))
-    assert isinstance(found.stage2[1], models.Bottleneck)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
