@@ -93,10 +93,13 @@ def parser() -> Parser:
     train = _command(commands, "train", _train, TRAIN)
     evaluate = _command(commands, "evaluate", _evaluate, EVALUATE)
     predict = _command(commands, "predict", _predict, PREDICT)
-    machine = add_options(train)["machine"]
+    groups = add_options(train)
+    out = "Folder of the run; train makes it if it does not exist."
+    for place in (groups["files"], evaluate, predict):
+        place.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
-    machine.add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
+    groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
     data = "Folder of images or tfds:NAME (default: the data of the run)."
     evaluate.add_argument("--data", metavar="DIR", help=data)
     table = "Table of path and label of the images in --data."
@@ -110,8 +113,6 @@ def parser() -> Parser:
 def _command(commands: Any, name: str, act: Callable[[Namespace], None], text: str) -> Parser:
     made = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
     made.set_defaults(act=act)
-    out = "Folder of the run; train makes it if it does not exist."
-    made.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     return made
 
 

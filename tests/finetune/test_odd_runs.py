@@ -11,8 +11,9 @@ import sys
 import pytest
 from flax import nnx
 
+from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.models import Basic, ResNet, save_pretrained
-from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run
+from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, settings
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -111,6 +112,14 @@ def test_a_regularizer_far_above_the_loss_is_warned_of_once_with_a_weight(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: `--weight` should keep the regularizer below 10 times the l")
     assert "Lower it to about " in line
+
+
+def test_a_loss_near_zero_at_the_end_is_no_reason_for_the_warning(out, capsys):
+    largest = max(entry["loss"] for entry in log_of(out))
+    progress = Progress(settings(), out, 5)  # resumed
+    for share, count in ((9.9, 0), (10.1, 1), (11, 0)):
+        progress._warn({"step": 6, "loss": 1e-6, "penalty": share * largest})
+        assert capsys.readouterr().err.count("warning: `--weight` should") == count
 
 
 @pytest.mark.parametrize("method", ["finetune", "feature_distance"])
