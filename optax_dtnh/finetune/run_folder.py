@@ -135,11 +135,7 @@ def check_claimed(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep the folder, made if it does not exist, for this process until it ends or is killed.
-
-    Raises:
-      UsageError: Another process has it, or it cannot be made.
-    """
+    """Keep the folder, made if it does not exist, for this process until it ends or is killed."""
     with writing(out / SETTINGS):
         out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY)

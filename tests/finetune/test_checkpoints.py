@@ -5,8 +5,8 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -181,16 +181,8 @@ def test_all_damaged_is_an_error_and_nothing_is_removed(two):
     assert {path: path.read_bytes() for path in two.rglob("*") if path.is_file()} == before
 
 
-class AB(NamedTuple):
-    a: Any
-    b: Any = None
-
-
-class BA(NamedTuple):
-    b: Any
-    a: Any
-
-
+AB = namedtuple("AB", ("a", "b"), defaults=(None,))
+BA = namedtuple("BA", ("b", "a"))
 W = jnp.ones((3, 2))
 
 

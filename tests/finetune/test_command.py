@@ -46,8 +46,7 @@ def unfinished(finished, tmp_path):
 
     def unfinished_run(method="l2_sp+dtnh"):
         out = Path(shutil.copytree(finished(method), tmp_path / "unfinished"))
-        steps = {int(re.findall(r"\d+", p.name)[0]): p for p in (out / "checkpoints").iterdir()}
-        shutil.rmtree(steps[max(steps)])
+        shutil.rmtree(out / "checkpoints" / "step_5")
         for name in ("summary.json", "model.safetensors"):
             (out / name).unlink()
         return out

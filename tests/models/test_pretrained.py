@@ -143,9 +143,8 @@ def draws(fun, caplog):
 @pytest.mark.slow
 def test_loading_runs_no_initializer(resnet, tmp_path, caplog):
     path = saved(resnet, tmp_path)
-    assert draws(
-        lambda: models.ResNet((1,), models.Basic, width=4, classes=3, rngs=nnx.Rngs(0)), caplog
-    )
+    sizes = {"blocks": (1,), "block": models.Basic, "width": 4, "classes": 3}
+    assert draws(lambda: models.ResNet(**sizes, rngs=nnx.Rngs(0)), caplog)
     assert not draws(lambda: load_pretrained(path), caplog)
 
 
