@@ -84,7 +84,7 @@ def summary(out: Path) -> dict[str, Any]:
     """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        float(found["test_accuracy"]), int(found["found"]["test_images"])
+        _ = float(found["test_accuracy"]), int(found["found"]["test_images"])
     return found
 
 

@@ -110,9 +110,11 @@ def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, tmp_path):
     assert log_of(out)[-1]["regularizer"] > 0
     assert runs.weights(out)["head.weight"].shape[0] == 10
     kept = json.loads((out / "preprocessing.json").read_text())
-    assert kept == how | {"image_size": 32, "resize": 36, "std": kept["std"]}
+    sizes = {"image_size": 32, "resize": 36}
+    assert kept == how | sizes | {"std": kept["std"], "rescale": 1 / 255}
     argv += ["--resize", "72", "--image-size", "64"]
-    assert "that of the ViT" in printed_error(*argv, "--out", tmp_path / "other")
+    run(*argv, out=tmp_path / "other")
+    assert runs.weights(tmp_path / "other")["pos_embed"].shape == (1, 17, 64)
 
 
 # --- methods
