@@ -7,6 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Asset, Cell, settings
+from optax_dtnh.finetune import log as logs
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.models._hub import hub_file
 
@@ -29,7 +30,7 @@ def state(cell: Cell, common: Sequence[str], out: Path) -> State:
     """Return how far a cell is; a folder of a run with other settings is a `UsageError`."""
     asked, folder = settings(cell, common), out / str(cell)
     run_folder.check(folder, asked)
-    log, finished = run_folder.entries(folder / run_folder.LOG), run_folder.is_finished(folder)
+    log, finished = logs.entries(folder / logs.LOG), run_folder.is_finished(folder)
     found = {
         f"source {cell.source.name}": (cell.source, _has_source(cell.source, asked.download)),
         f"data {cell.data.name}": (cell.data, _has_data(cell.data, asked.data_dir)),
@@ -68,8 +69,8 @@ def rates(cells: Sequence[Cell], out: Path) -> Rates:
     """Return images per second by source and method, and by source, as the logs have it."""
     found: dict[tuple[str, ...], list[float]] = {}
     for cell in cells:
-        log = run_folder.entries(out / str(cell) / run_folder.LOG)
-        rate = run_folder.summed_up(log)["images_per_second"] if log else None
+        log = logs.entries(out / str(cell) / logs.LOG)
+        rate = logs.summed_up(log)["images_per_second"] if log else None
         if rate is not None:
             for key in _keys(cell):
                 found.setdefault(key, []).append(rate)

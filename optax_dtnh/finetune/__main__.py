@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, address_error
 from optax_dtnh.finetune.settings import add_options, settings_of
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
@@ -32,8 +32,7 @@ preprocessing.json, settings.json, summary.json, log.jsonl and figure.png.
 
 The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
 divided by 10 after two thirds of 9000 steps, and crops of 224 out of 256 pixels. The weights are
-those of optax_dtnh.regularizers, of which feature_distance and delta are means over a feature map;
-docs/regularizers.md converts published weights, which belong to sums.
+not: docs/regularizers.md converts published weights, which belong to sums.
 """
 EVALUATE = """Print the accuracy of the model in --out on test images.
 
@@ -91,19 +90,22 @@ def parser() -> Parser:
     """Return the parser of all commands."""
     options = Parser(prog="python -m optax_dtnh.finetune", description=__doc__, **_AS_WRITTEN)
     commands = options.add_subparsers(required=True, metavar="COMMAND")
-    groups = add_options(_command(commands, "train", _train, TRAIN))
-    _add_out(groups["files"], "Folder of the run, created if it does not exist.")
-    _add_distributed(groups["machine"])
+    train = _command(commands, "train", _train, TRAIN)
     evaluate = _command(commands, "evaluate", _evaluate, EVALUATE)
-    _add_out(evaluate, "Folder of a finished run.")
+    predict = _command(commands, "predict", _predict, PREDICT)
+    groups = add_options(train)
+    out = "Folder of the run; train makes it if it does not exist."
+    for place in (groups["files"], evaluate, predict):
+        place.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
+    where = "Train in several processes. Give HOST:PORT of the first process, the number of "
+    where += "processes and the index of this one, or nothing where jax finds them."
+    groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
     data = "Folder of images or tfds:NAME (default: the data of the run)."
     evaluate.add_argument("--data", metavar="DIR", help=data)
     table = "Table of path and label of the images in --data."
     evaluate.add_argument("--labels", metavar="FILE", help=table)
-    where = "Folder of prepared TFDS data sets (default: that of the run)."
-    evaluate.add_argument("--data-dir", metavar="DIR", help=where)
-    predict = _command(commands, "predict", _predict, PREDICT)
-    _add_out(predict, "Folder of a finished run.")
+    prepared = "Folder of prepared TFDS data sets (default: that of the run)."
+    evaluate.add_argument("--data-dir", metavar="DIR", help=prepared)
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
     return options
 
@@ -112,20 +114,6 @@ def _command(commands: Any, name: str, act: Callable[[Namespace], None], text: s
     made = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
     made.set_defaults(act=act)
     return made
-
-
-def _add_out(options: Any, text: str) -> None:
-    options.add_argument("--out", type=Path, metavar="DIR", required=True, help=text)
-
-
-def _add_distributed(options: Any) -> None:
-    options.add_argument(
-        "--distributed",
-        nargs="*",
-        metavar="WHERE",
-        help="Train in several processes. Give HOST:PORT of the first process, the number of "
-        "processes and the index of this one, or nothing where jax finds them.",
-    )
 
 
 # Each act has imports of its own: mistakes in arguments should not wait for flax, grain and orbax.
@@ -154,11 +142,8 @@ def _address(given: list[str] | None) -> dict[str, Any] | None:
     """Return the arguments of `jax.distributed.initialize`, None for a single process."""
     if not given:
         return None if given is None else {}
-    if len(given) != 3 or not (given[1].isdigit() and given[2].isdigit()):
-        raise UsageError(
-            f"`--distributed` should have HOST:PORT, the number of processes and the index of this "
-            f"one, or nothing, got {' '.join(given)}. Run it as in `--distributed host0:1234 4 0`."
-        )
+    if len(given) != 3 or not (given[1].isdecimal() and given[2].isdecimal()):
+        raise address_error(" ".join(given))
     names = ("coordinator_address", "num_processes", "process_id")
     return dict(zip(names, (given[0], int(given[1]), int(given[2])), strict=True))
 

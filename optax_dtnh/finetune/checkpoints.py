@@ -29,7 +29,6 @@ from optax_dtnh.finetune.errors import UsageError
 KEPT = 2
 CHECKSUMS = "checksums.json"
 SHOWN = 5  # leaves in an error
-UNFINISHED = ""
 ROOM = ".room-"  # prefix of a file that shows whether the disk has room
 
 
@@ -54,12 +53,7 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Write a checkpoint, whole or not at all, and keep the two newest.
-
-    Args:
-      manager: What `opened` yields.
-      step: How far the run is.
-      state: A tree of `jax.Array`, of any shardings.
+    """Write a checkpoint of a tree of arrays, whole or not at all, and keep the two newest.
 
     Raises:
       UsageError: There is no room, or the folder cannot be written. The checkpoints before stay.
@@ -80,10 +74,7 @@ def restore_latest(manager: ocp.CheckpointManager, like: Any) -> Any | None:
     """Return the state of the newest whole checkpoint, None if there is none.
 
     A damaged checkpoint is skipped with a message, and removed once an older one is restored.
-
-    Args:
-      manager: What `opened` yields.
-      like: The tree to restore: `jax.ShapeDtypeStruct` with shardings.
+    `like` is the tree to restore: `jax.ShapeDtypeStruct` with shardings.
 
     Raises:
       UsageError: Every checkpoint is damaged, or has other leaves than `like`.
@@ -107,9 +98,8 @@ def _report(manager: ocp.CheckpointManager, damaged: dict[int, str], none_left: 
     if texts and none_left:
         raise UsageError(
             f"`--out` should have a checkpoint that can be restored, got none in "
-            f"'{manager.directory}': {', '.join(texts)}. If jax, optax or flax is of another "
-            "version now, install that of the run. Otherwise delete that folder to train from the "
-            "start."
+            f"'{manager.directory}': {', '.join(texts)}. Install the jax, optax and flax of the "
+            "run, or delete that folder to train from the start."
         )
     for text in texts:
         print(f"Skipped the damaged checkpoint of {text}.", file=sys.stderr)
@@ -130,25 +120,23 @@ def _described(tree: Any) -> dict[str, str]:
 
 def _checksums(path: Path) -> dict[str, str]:
     """Return the SHA-256 of every file by its name."""
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return {file.relative_to(path).as_posix(): _sha256(file) for file in files}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened_file:
-        return hashlib.file_digest(opened_file, "sha256").hexdigest()
+    found = {}
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        found[file.relative_to(path).as_posix()] = digest
+    return found
 
 
 def _problem(path: Path, like: Any) -> str | None:
     """Return what is wrong with a checkpoint, None if nothing is."""
     if not (path / CHECKSUMS).is_file():
-        return UNFINISHED
+        return ""  # of a save that did not end
     try:
         content = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
-        found = _checksums(path)
-        leaves, files = content["leaves"], content["files"]
+        found, leaves = _checksums(path), content["leaves"]
         del found[CHECKSUMS]
-        changed = _differences(files, found)
+        changed = _differences(content["files"], found)
     except (OSError, ValueError, TypeError, KeyError):
         return f"{CHECKSUMS} is damaged"
     if changed:

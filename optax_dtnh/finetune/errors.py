@@ -17,19 +17,23 @@ class UsageError(Exception):
 
 @contextmanager
 def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn exceptions of the given kinds into a `UsageError`.
+    """Turn exceptions of these kinds into a `UsageError`, and their arguments into our options.
 
-    Put it around the call of a library that checks what the user gave, and around nothing more. The
-    library's arguments become the options of the command that have their names.
+    Put it around the call of a library that checks what the user gave, and around nothing more.
     """
     try:
         yield
     except kinds as error:
-        raise UsageError(ARGUMENT.sub(_option, str(error))) from error
+        text = ARGUMENT.sub(lambda name: f"`--{name[1].replace('_', '-')}`", str(error))
+        raise UsageError(text) from error
 
 
-def _option(argument: re.Match[str]) -> str:
-    return f"`--{argument[1].replace('_', '-')}`"
+def address_error(given: str) -> UsageError:
+    """Return the error of an address of this process that is not one."""
+    return UsageError(
+        "`--distributed` should have HOST:PORT, the number of processes and the index of this one, "
+        f"or nothing where jax finds them, got {given}. Try `--distributed host0:1234 4 0`."
+    )
 
 
 def listed(names: Sequence[str], shown: int = 5) -> str:

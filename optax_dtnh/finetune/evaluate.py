@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
 
 from optax_dtnh.finetune import class_names, manifest, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
@@ -24,6 +23,7 @@ from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
@@ -31,26 +31,12 @@ TRAINED = "train_images.sha256"
 
 
 class Trained(NamedTuple):
-    """The result of a finished run.
+    """The result of a finished run."""
 
-    Attributes:
-      model: The network, in evaluation mode.
-      classes: Names of the classes, in the order of the logits.
-      preprocessing: Preprocessing of its images.
-      settings: Settings of the run, as in its `settings.json`.
-    """
-
-    model: ResNet | ViT
-    classes: tuple[str, ...]
+    model: ResNet | ViT  # in evaluation mode
+    classes: tuple[str, ...]  # their names, in the order of the logits
     preprocessing: Preprocessing
-    settings: dict[str, Any]
-
-
-class Prediction(NamedTuple):
-    """The class that a network finds most probable for an image, and how probable."""
-
-    label: str
-    probability: float
+    settings: dict[str, Any]  # those of the run, as in its `settings.json`
 
 
 def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> None:
@@ -60,10 +46,7 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
     trained = os.fsencode(manifest.text(data.trained))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
     with run_folder.writing(out / MODEL):
-        try:
-            save_pretrained(model, out / MODEL)
-        except SafetensorError as error:  # a full disk, among others
-            raise OSError(str(error)) from error
+        save_pretrained(model, out / MODEL)
 
 
 def evaluate(
@@ -72,16 +55,11 @@ def evaluate(
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
 
     The model was trained on none of the test images of its own data.
-
-    Raises:
-      UsageError: There is no finished run, or the data do not exist or do not fit.
     """
     trained = _read(out)
     tested = _tested(trained, out, data, labels, data_dir)
-    print(
-        in_words(accuracy(trained, tested.images), len(tested.images)),
-        *_remarks(trained, tested, own=data is None),
-    )
+    result = in_words(accuracy(trained, tested.images), len(tested.images))
+    print(result, *_remarks(trained, tested, own=data is None))
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
@@ -102,38 +80,28 @@ def _tested(
     """Return the test images, with labels that are positions among the classes of the model."""
     settings = trained.settings
     name = data or settings["data"]
-    own = os.path.realpath(name) == os.path.realpath(settings["data"])
-    tested = open_test(
-        name,
-        run_folder.summary(out)["found"]["data_sha256"],
-        train_per_class=settings["train_per_class"],
-        seed=settings["seed"],
-        skip_broken=settings["skip_broken"],
-        data_dir=data_dir or settings["data_dir"],
-        labels=labels or (settings.get("labels") if own else None),
-        classes=settings.get("classes", ()) if own else (),
-        duplicates=settings.get("duplicates", "warn"),
-        known=trained.classes,
-        trained=_trained_images(out),
-    )
+    options = {option: settings[option] for option in OF_DATA}
+    if os.path.realpath(name) != os.path.realpath(settings["data"]):
+        options |= {"labels": None, "classes": ()}
+    given = {"labels": labels, "data_dir": data_dir}
+    options |= {option: value for option, value in given.items() if value}
+    before = run_folder.summary(out)["found"]["data_sha256"]
+    seen = _trained_images(out)
+    tested = open_test(name, before, **options, known=trained.classes, trained=seen)
     images, known = tested.images, trained.classes
     of_model = class_names.relabeled(images.labels, tested.classes, known, name)
     return tested._replace(images=replace(images, labels=of_model))
 
 
 def _trained_images(out: Path) -> frozenset[bytes]:
-    """Return the SHA-256 of the images that the model was trained on, as far as they are listed."""
+    """Return the SHA-256 of the images that the model was trained on, none if not listed."""
     with run_folder.reading(out, TRAINED):
         there = (out / TRAINED).is_file()
         return manifest.digests((out / TRAINED).read_bytes()) if there else frozenset()
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
-    """Print the most probable class of each image, and its probability.
-
-    Raises:
-      UsageError: There is no finished run, or an image does not exist or cannot be read.
-    """
+    """Print the most probable class of each image, and its probability."""
     for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
         print(f"{path}\t{label}\t{probability:.4f}", flush=True)
 
@@ -152,7 +120,7 @@ def _read(out: Path) -> Trained:
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
                 "Name another one, or repeat the run's own command to finish it."
             )
-    return read_model(out, run_folder.recorded_settings(out))
+    return read_model(out, run_folder.recorded(out)[0])
 
 
 def read_model(out: Path, settings: dict[str, Any]) -> Trained:
@@ -186,20 +154,17 @@ def accuracy(trained: Trained, source: Source) -> float:
     return right / count
 
 
-def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[Prediction]:
-    """Yield the most probable class of each image, computed as in `accuracy`.
-
-    Raises:
-      UsageError: An image does not exist, or cannot be read.
-    """
+def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[tuple[str, float]]:
+    """Yield the most probable class of each image and its probability, as in `accuracy`."""
     images = [_image(path, trained.preprocessing) for path in paths]
     size = trained.settings["batch_size"]
     chunks = [images[i : i + size] for i in range(0, len(images), size)]
-    batches = ({"image": _fill(np.stack(chunk), size)} for chunk in chunks)
+    filling = [(0, 0)] * 3
+    batches = ({"image": np.pad(np.stack(c), [(0, size - len(c)), *filling])} for c in chunks)
     results = _with_logits(trained.model, batches)
     for chunk, (_, logits) in zip(chunks, results, strict=True):
         for row in jax.nn.softmax(logits[: len(chunk)].astype(np.float32)):
-            yield Prediction(trained.classes[int(row.argmax())], float(row.max()))
+            yield trained.classes[int(row.argmax())], float(row.max())
 
 
 def _with_logits(
@@ -212,27 +177,14 @@ def _with_logits(
 
 
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UsageError(
-            f"`IMAGE` should be a regular file, got the pipe or device '{path}'. Leave it out."
-        )
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError("a pipe or device")  # which would wait
         image = decode(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"`IMAGE` should be an existing file, got '{path}'. Check the path."
-        ) from error
-    except IsADirectoryError as error:
-        raise UsageError(
-            f"`IMAGE` should be a file, got the folder '{path}'. Name its files."
-        ) from error
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over
+        text = getattr(error, "strerror", None) or reason(error, path.name)
         raise UsageError(
-            f"`IMAGE` should be an image that can be read, got '{path}' "
-            f"({reason(error, path.name)}). Leave it out."
+            f"`IMAGE` should be an image that can be read, got '{path}' ({text}). Correct the "
+            "path, or leave it out."
         ) from error
     return evaluation_image(image, how)
-
-
-def _fill(images: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])

@@ -14,49 +14,35 @@ import optax
 
 from optax_dtnh import regularizers, scale_by_adam_dtnh, transform_pair
 
-Transformation = optax.GradientTransformation
+Tx = optax.GradientTransformation
+Member = Callable[..., Any]  # `dtnh` or `add_l2_sp`
 
 
 class Form(NamedTuple):
-    """One way to combine two gradients and an optimizer.
+    """One way to combine two gradients and an optimizer."""
 
-    Attributes:
-      build: From `dtnh` or `add_l2_sp`, the direction of the optimizer, the decay of the head and
-        the options of the regularizer to an optax transformation.
-      takes_pair: Whether it takes nothing but a pair, so that L2-SP needs a second gradient, too.
-    """
-
-    build: Callable[..., Transformation]
-    takes_pair: bool = False
+    build: Callable[..., Tx]  # from member, direction of the optimizer, decay of the head, options
+    takes_pair: bool = False  # takes nothing but a pair: L2-SP needs a second gradient, too
 
 
-def before(
-    member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
-) -> Transformation:
+def before(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
     """Sum first, then the optimizer on the sum."""
     return optax.chain(member(**options), decay, direction)
 
 
-def momentum(
-    member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
-) -> Transformation:
+def momentum(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
     """Sum the two momenta, each with a buffer of its own."""
     apart = transform_pair(optax.chain(decay, direction), direction)
     return optax.chain(apart, member(**options))
 
 
-def decoupled(
-    member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
-) -> Transformation:
+def decoupled(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
     """Apply the optimizer to the loss gradient alone, and add the regularizer to its direction."""
     return member(inner=optax.chain(decay, direction), **options)
 
 
-def metric(
-    member: Callable[..., Any], direction: Transformation, decay: Transformation, **options: Any
-) -> Transformation:
+def metric(_: Any, __: Any, decay: Tx, **options: Any) -> Tx:
     """Sum in the metric of Adam, which is part of it."""
-    del member, direction
     return optax.chain(transform_pair(decay), scale_by_adam_dtnh(**options))
 
 
@@ -68,7 +54,7 @@ FORMS = {
 }
 
 
-def of_loss_grads(tx: Transformation) -> Transformation:
+def of_loss_grads(tx: Tx) -> Tx:
     """Give `tx` the first gradient of a pair."""
 
     def update(updates, state, params=None):
@@ -84,7 +70,7 @@ class AnchoredState(NamedTuple):
     inner: optax.OptState
 
 
-def of_l2_sp(tx: Transformation) -> Transformation:
+def of_l2_sp(tx: Tx) -> Tx:
     """Give `tx` the pair with the gradient of L2-SP towards the parameters at `init`."""
 
     def init(params):

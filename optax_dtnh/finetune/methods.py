@@ -26,59 +26,32 @@ VIT_MAPS = 4  # by default, as many as a ResNet has stages
 
 
 class Outputs(NamedTuple):
-    """The outputs of a network for a batch that regularizers use.
+    """The outputs of a network for a batch that regularizers use."""
 
-    Attributes:
-      maps: Feature maps by the names of the chosen layers, channels last.
-      pooled: Input of the head, [batch, features].
-      logits: Output of the pretrained head for `pooled`, None without a pretrained network.
-    """
-
-    maps: dict[str, jax.Array]
-    pooled: jax.Array
-    logits: jax.Array | None
+    maps: dict[str, jax.Array]  # feature maps of the chosen layers, channels last
+    pooled: jax.Array  # input of the head, [batch, features]
+    logits: jax.Array | None  # of the pretrained head for `pooled`, None without that network
 
 
-class Regularizer(NamedTuple):
-    """A regularizer with a gradient of its own.
-
-    Attributes:
-      function: From the outputs of the trained and of the pretrained network, the weights of
-        channels and the temperature to a scalar.
-      teacher: Whether it needs the outputs of the pretrained network.
-    """
-
-    function: Callable[[Outputs, Any, Any, float], jax.Array]
-    teacher: bool = True
-
-
-def _feature_distance(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
-    del weights, t
-    return regularizers.feature_distance(student.maps, teacher.maps)
-
-
-def _delta(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
-    del t
-    return regularizers.attention_feature_distance(student.maps, teacher.maps, weights)
-
-
-def _distillation(student: Outputs, teacher: Outputs, weights: Any, t: float) -> jax.Array:
-    del weights
-    return regularizers.distillation(student.logits, teacher.logits, temperature=t)
-
-
-def _shrinkage(student: Outputs, teacher: None, weights: Any, t: float) -> jax.Array:
-    del teacher, weights, t
-    return regularizers.batch_spectral_shrinkage(student.pooled)
-
-
-# Fine-tuning and L2-SP are missing: neither has a second gradient.
-REGULARIZERS = {
-    "feature_distance": Regularizer(_feature_distance),
-    "delta": Regularizer(_delta),
-    "distillation": Regularizer(_distillation),
-    "bss": Regularizer(_shrinkage, teacher=False),
+# From the outputs of the trained and of the pretrained network, the weights of channels and the
+# temperature to a scalar. Fine-tuning and L2-SP are missing: neither has a second gradient.
+REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
+    "feature_distance": lambda student, teacher, *_: regularizers.feature_distance(
+        student.maps, teacher.maps
+    ),
+    "delta": lambda student, teacher, weights, _: regularizers.attention_feature_distance(
+        student.maps, teacher.maps, weights
+    ),
+    "distillation": lambda student, teacher, _, temperature: regularizers.distillation(
+        student.logits, teacher.logits, temperature=temperature
+    ),
+    "bss": lambda student, *_: regularizers.batch_spectral_shrinkage(student.pooled),
 }
+WITH_TEACHER = (
+    "feature_distance",
+    "delta",
+    "distillation",
+)  # need the pretrained network's outputs
 
 
 def transformation(settings: Settings) -> optax.GradientTransformation:
@@ -95,11 +68,8 @@ def transformation(settings: Settings) -> optax.GradientTransformation:
 
 def _regularized(settings: Settings) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
-    options = {
-        "weight": settings.weight,
-        "mask": backbone_mask,
-        "rule": getattr(optax_dtnh, settings.rule or "truncate"),
-    }
+    rule = getattr(optax_dtnh, settings.rule or "truncate")
+    options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
@@ -114,13 +84,9 @@ def _regularized(settings: Settings) -> optax.GradientTransformation:
 
 def l2_sp_value(params: Any, opt_state: Any) -> jax.Array:
     """Return `|w - w_s|^2 / 2` over the backbone, of a run whose state holds the anchor."""
-    anchor, inside = optax.tree.get(opt_state, "anchor"), backbone_mask(params)
-    w, w_s = (_inside(inside, tree) for tree in (params, anchor))
-    return regularizers.l2_sp(w, w_s)
-
-
-def _inside(mask: Any, tree: Any) -> Any:
-    return jax.tree.map(lambda keep, x: x if keep else None, mask, tree)
+    anchor, mask = optax.tree.get(opt_state, "anchor"), backbone_mask(params)
+    trees = (jax.tree.map(lambda keep, x: x if keep else None, mask, t) for t in (params, anchor))
+    return regularizers.l2_sp(*trees)
 
 
 def head_mask(tree: Any) -> Any:
@@ -149,12 +115,11 @@ def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
     """
     if settings.regularizer == "delta" and not isinstance(model, ResNet):
         raise UsageError(
-            "`--method` should be another than delta for a ViT, got "
-            f"{settings.method}. DELTA closes the channels of a ResNet one by one."
+            f"`--method` should be another than delta for a ViT, got {settings.method}. DELTA "
+            "closes the channels of a ResNet one by one."
         )
     names = feature_maps(model)
-    unknown = sorted(set(settings.layers) - set(names))
-    if unknown:
+    if unknown := sorted(set(settings.layers) - set(names)):
         raise UsageError(
             f"`--layers` should be among {', '.join(names)}, got {', '.join(unknown)}. "
             "They are the feature maps of the network in --source."

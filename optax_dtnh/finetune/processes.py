@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, address_error
 
 JOIN_S = 300  # for all processes to be started
 HEARTBEAT_S = 30
@@ -38,11 +38,7 @@ ANOTHER = (
 def joined(address: dict[str, Any] | None) -> Iterator[None]:
     """Make this process one of several in the block, unless the address is None.
 
-    Args:
-      address: Arguments of `jax.distributed.initialize`, none where jax finds them itself.
-
-    Raises:
-      UsageError: They are not enough, or unfit.
+    The address holds the arguments of `jax.distributed.initialize`, none where jax finds them.
     """
     if address is None:
         yield
@@ -50,17 +46,24 @@ def joined(address: dict[str, Any] | None) -> Iterator[None]:
     _join(address)
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
-        if not isinstance(error, UsageError):
+    except Exception as error:
+        status = 2 if isinstance(error, UsageError) else 1
+        if status == 1:
             error.add_note(ANOTHER)
         # Before jax's own exit handler, which waits for the other processes.
-        atexit.register(_leave, _status(error))
+        atexit.register(_leave, status)
         raise
 
 
 def is_main() -> bool:
     """Return whether this process prints, and writes what is written once."""
     return jax.process_index() == 0
+
+
+def say(text: str, file: Any = None) -> None:
+    """Print the text in the main process."""
+    if is_main():
+        print(text, file=file, flush=True)
 
 
 def anywhere(flag: bool) -> bool:
@@ -77,8 +80,7 @@ def barrier(name: str) -> None:
 
 
 def _join(address: dict[str, Any]) -> None:
-    # Shortly before jax would abort without saying why.
-    late = Timer(JOIN_S - 2, _give_up, [address])
+    late = Timer(JOIN_S - 2, _give_up, [address])  # jax would abort without saying why
     late.daemon = True
     late.start()
     try:
@@ -90,11 +92,7 @@ def _join(address: dict[str, Any]) -> None:
         )
     except ValueError as error:
         given = " ".join(map(str, address.values())) or "nothing"
-        raise UsageError(
-            "`--distributed` should have HOST:PORT, the number of processes and the index of this "
-            f"one, or nothing where jax finds them itself, got {given} ({error}). Run it as in "
-            "`--distributed host0:1234 4 0`."
-        ) from error
+        raise address_error(f"{given} ({error})") from error
     finally:
         late.cancel()
     # jax has replaced Python's handler by one that only takes a note.
@@ -106,13 +104,6 @@ def _give_up(address: dict[str, Any]) -> None:
     text = f"Not all processes of `--distributed` reached process 0 at {where} in {JOIN_S} s."
     print(f"error: {text} Check the address, and start all of them again.", file=sys.stderr)
     _leave(2)
-
-
-def _status(error: BaseException) -> int:
-    """Return the exit status that the command gives such an error."""
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    return 2 if isinstance(error, UsageError) else 1
 
 
 def _leave(status: int) -> None:

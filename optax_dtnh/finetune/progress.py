@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from optax_dtnh.finetune import methods, processes, run_folder
+from optax_dtnh.finetune import log, methods, processes
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
@@ -19,23 +19,19 @@ TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 
 class Progress:
-    """Shows and logs the means over the steps since the last line; only the main process does.
-
-    Args:
-      settings: Settings of the run.
-      out: Its folder.
-      done: Steps made before.
-    """
+    """Shows and logs the means over the steps since the last line; only the main process does."""
 
     def __init__(self, settings: Settings, out: Path, done: int):
         self.settings = settings
-        self.path = out / run_folder.LOG
+        self.path = out / log.LOG
         # `disable=None`: only on a terminal.
         off = None if processes.is_main() else True
         options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
         self.bar = tqdm(initial=done, total=settings.steps, **options)
         self.learning_rate = methods.learning_rate(settings)
         self.distance = jax.jit(methods.l2_sp_value)
+        logged = log.entries(self.path) if processes.is_main() else []
+        self.largest = max((entry["loss"] for entry in logged), default=0.0)
         self.warned = False
         self.start(done)
 
@@ -45,20 +41,20 @@ class Progress:
         self.clock = time.perf_counter()
 
     def add(self, done: int, sums: Metrics, state: State) -> None:
-        """Show and log the means, and for L2-SP its value now.
-
-        Raises:
-          UsageError: The loss or the regularizer is no longer finite.
-        """
+        """Show and log the means, and for L2-SP its value now; all of them have to be finite."""
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))
         for name in ("loss", "regularizer"):
-            _check_finite(name, means[name], done)
+            if not math.isfinite(means[name]):
+                raise UsageError(
+                    f"The training {name} should stay finite, got {means[name]} by step {done}. "
+                    "Lower --learning-rate or --weight, in another --out."
+                )
         entry = self._entry(done, means)
         if processes.is_main():
             self._warn(entry)
-            run_folder.append(self.path, entry)
+            log.append(self.path, entry)
             self.bar.set_postfix_str(_in_words(entry))
             if self.bar.disable:
                 print(f"step {done}/{self.settings.steps}: {_in_words(entry)}", flush=True)
@@ -79,24 +75,17 @@ class Progress:
         }
 
     def _warn(self, entry: dict[str, Any]) -> None:
-        loss, penalty = entry["loss"], entry["penalty"] or 0.0
-        if self.warned or penalty <= TOO_LARGE * loss:
+        """Warn once; the largest loss counts, because the last ones may be near 0."""
+        self.largest = max(self.largest, entry["loss"])
+        loss, penalty, weight = self.largest, entry["penalty"], self.settings.weight
+        if self.warned or weight is None or penalty <= TOO_LARGE * loss:
             return
         self.warned = True
-        weight = self.settings.weight or 0.0
         tqdm.write(
             f"warning: `--weight` should keep the regularizer below {TOO_LARGE} times the loss, "
-            f"got {weight:g}, with which it is {penalty:.3g} against {loss:.3g} at step "
-            f"{entry['step']}. Lower it to about {weight * loss / penalty:.1g}, in another --out.",
+            f"got {weight:g}, with which it is {penalty:.3g} at step {entry['step']} and no loss "
+            f"above {loss:.3g}. Lower it to about {weight * loss / penalty:.1g}, in another --out.",
             file=sys.stderr,
-        )
-
-
-def _check_finite(name: str, value: float, done: int) -> None:
-    if not math.isfinite(value):
-        raise UsageError(
-            f"The training {name} should stay finite, got {value} by step {done}. Lower "
-            "--learning-rate or --weight, in another --out."
         )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import methods, processes, step
+from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
-from optax_dtnh.finetune.examples import Request
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
-from optax_dtnh.finetune.settings import Settings
+from optax_dtnh.finetune.settings import OF_DATA, Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ResNet, ViT
 from optax_dtnh.models._facts import Fact
@@ -24,50 +23,30 @@ from optax_dtnh.models._pretrained import Loaded, load
 
 
 class Run(NamedTuple):
-    """Everything that a run needs.
-
-    Attributes:
-      settings: Settings of the run.
-      out: Its folder.
-      source: The pretrained network.
-      layers: Names of the feature maps that are compared.
-      data: Images to train on and to test on.
-      preprocessing: Preprocessing of the images.
-      mesh: The devices.
-      facts: Facts about source and data that belong to the identity of the run.
-      told: What the checkpoint, the files beside it and options tell, with its origin.
-    """
+    """Everything that a run needs."""
 
     settings: Settings
-    out: Path
+    out: Path  # its folder
     source: ResNet | ViT
-    layers: tuple[str, ...]
+    layers: tuple[str, ...]  # names of the feature maps that are compared
     data: Data
     preprocessing: Preprocessing
     mesh: Mesh
-    facts: dict[str, Any]
-    told: dict[str, Fact]
+    facts: dict[str, Any]  # about source and data: they belong to the identity of the run
+    told: dict[str, Fact]  # by the checkpoint, the files beside it and options
 
 
 def check_apart(data: str, out: Path) -> None:
-    """Raise if the folder of the run lies in the folder of the data, whose classes it would change.
-
-    Raises:
-      UsageError: It does.
-    """
+    """Raise a `UsageError` if `out` lies in the folder of the data: it would become a class."""
     if not data.startswith(PREFIX) and out.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(
-            f"`--out` should be a folder outside of `--data`, got '{out}' in '{data}'. Name a "
-            "folder beside the data."
+            f"`--out` should be a folder outside of `--data`, got '{out}' in '{data}'. Name "
+            "another one."
         )
 
 
 def open_run(settings: Settings, out: Path) -> Run:
-    """Open source and data, and check that they fit together.
-
-    Raises:
-      UsageError: They do not exist, or they or the settings are unfit.
-    """
+    """Open source and data, and check that they fit together and to the settings."""
     mesh = step.mesh(settings.devices)
     _check_devices(settings, mesh)
     source, path, told = _open_source(settings)
@@ -75,8 +54,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
     step.check_batch(settings, source, preprocessing.image_size)
-    options = (name for name in Request._fields if name != "known")
-    data = open_data(**{name: getattr(settings, name) for name in options})
+    data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
     facts = _facts(source, told, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
@@ -142,13 +120,8 @@ def _check_devices(settings: Settings, mesh: Mesh) -> None:
 # --- what it prints first
 
 
-def announce(run: Run) -> None:
-    """Print what the run is about to do; only the main process does."""
-    if processes.is_main():
-        print("\n".join(_lines(run)), flush=True)
-
-
-def _lines(run: Run) -> list[str]:
+def described_run(run: Run) -> list[str]:
+    """Return in lines what the run is about to do."""
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
     broken = (broken_ones(len(data.broken)),) if data.broken else ()

@@ -23,6 +23,7 @@ DEFAULT_WEIGHTS = {
 }
 DTNH, FINETUNE = "+dtnh", "finetune"
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
+OF_MAPS = ("feature_distance", "delta")  # compare feature maps
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
@@ -53,26 +54,26 @@ whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 
 count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
 
 
-def _option(
-    group: str, text: str, default: Any = None, *, free: bool = False, **argument: Any
-) -> Any:
-    """Return a field that is also an option of the command; False makes it a switch.
+def _option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:
+    """Return a field that is also an option of the command.
 
     Args:
       group: Heading of the option in `--help`.
-      text: One or two sentences of help; a default other than None and False is added to them.
-      default: Default of both.
+      text: One or two sentences of help, to which a default is added.
+      default: Default of both; False makes the option a switch, () a list of names.
       free: Whether a run may be resumed with another value, because no weight depends on it.
-      **argument: What else `ArgumentParser.add_argument` gets.
+      **more: What else `ArgumentParser.add_argument` gets.
     """
     if default is False:
-        argument["action"] = "store_true"
-    elif default not in (None, ()):
+        more["action"] = "store_true"
+    elif default == ():
+        more |= {"nargs": "+", "metavar": "NAME"}
+    elif default is not None:
         text = f"{text.removesuffix('.')} (default: {default})."
-    if kind := argument.get("type"):
-        argument["metavar"] = "N" if kind in (whole, count) else "X"
-    argument |= {"help": text, "default": default}
-    return field(default=default, metadata={"group": group, "free": free, "argument": argument})
+    if kind := more.get("type"):
+        more["metavar"] = "N" if kind in (whole, count) else "X"
+    more |= {"help": text, "default": default}
+    return field(default=default, metadata={"group": group, "free": free, "argument": more})
 
 
 _file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
@@ -87,21 +88,15 @@ class Settings:
     """
 
     source: str = _file(
-        "Pretrained checkpoint: a .safetensors or .pth file, or hf:OWNER/NAME.",
-        metavar="FILE",
-        required=True,
+        "Pretrained .safetensors or .pth file, or hf:OWNER/NAME.", metavar="FILE", required=True
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     heads: int | None = _file(
-        "Attention heads of a ViT (default: what the checkpoint's configuration says, or those of "
-        "the published size).",
-        type=count,
+        "Heads of a ViT (default: those of its config.json or published size).", type=count
     )
-    ignore: tuple[str, ...] = _file(
-        "Tensors of the checkpoint that may stay unused.", (), nargs="+", metavar="NAME"
-    )
+    ignore: tuple[str, ...] = _file("Tensors of the checkpoint that may stay unused.", ())
     data: str = _file(
-        "Folder with one folder of images for each class, or with train and test that have such "
+        "Folder with a folder of images for each class, or with train and test that have such "
         "folders; or tfds:NAME.",
         metavar="DIR",
         required=True,
@@ -109,17 +104,12 @@ class Settings:
     data_dir: str | None = _file(
         "Folder of prepared TFDS data sets (default: that of TFDS).", metavar="DIR"
     )
-
     labels: str | None = _file(
-        "Table of path and label of the images in --data: CSV, TSV, JSON lines or Parquet.",
-        metavar="FILE",
+        "Table of path and label of the images: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
     )
-    classes: tuple[str, ...] = _file(
-        "Use these class folders or labels alone (default: all).", (), nargs="+", metavar="NAME"
-    )
+    classes: tuple[str, ...] = _file("Use these class folders or labels alone (default: all).", ())
     duplicates: str = _file(
-        "What to do about images of equal content in train and test, or in two classes; drop "
-        "leaves them out.",
+        "What to do about equal images in train and test, or in two classes.",
         "warn",
         choices=("refuse", "warn", "drop"),
     )
@@ -131,9 +121,7 @@ class Settings:
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where the regularizer meets the optimizer, see docs/forms.md. metric needs adam, and "
-        "momentum needs sgd (default: before).",
-        choices=FORMS,
+        "Where regularizer and optimizer meet, see docs/forms.md (default: before).", choices=FORMS
     )
     weight: float | None = _method(
         f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
@@ -142,24 +130,16 @@ class Settings:
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     reference_decay: float | None = _method(
-        "Decay of the moving average of loss gradients that DTNH protects (default: it protects "
-        "the gradient of the batch).",
-        type=fraction,
+        "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
     )
     layers: tuple[str, ...] = _method(
-        "Feature maps that feature_distance and delta compare (default: the stages of a ResNet, "
-        "four blocks of a ViT).",
-        (),
-        nargs="+",
-        metavar="NAME",
+        "Feature maps to compare (default: the stages of a ResNet, four blocks of a ViT).", ()
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
-        "Weight decay of the new head; used only with a regularizer.", 0.01, type=number
+        "Weight decay of the new head, with a regularizer.", 0.01, type=number
     )
-    weight_decay: float = _method(
-        "Weight decay of all parameters; used only with the method finetune.", 1e-4, type=number
-    )
+    weight_decay: float = _method("Weight decay of the method finetune.", 1e-4, type=number)
 
     optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
     learning_rate: float = _training("Learning rate at the start.", 0.01, type=positive)
@@ -171,41 +151,28 @@ class Settings:
     batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
     steps: int = _training("Number of steps.", 9000, type=count)
     seed: int = _training(
-        "Seed of the new head, and of the selection, order and augmentation of images.",
-        0,
-        type=whole,
+        "Seed of the new head, and of choice, order and augmentation of images.", 0, type=whole
     )
 
     train_per_class: int | None = _image(
-        "Training images of each class (default: all of train). Required if --data has no test "
-        "images of its own.",
-        type=count,
+        "Training images of a class (default: all); required without test images.", type=count
     )
     image_size: int | None = _image(
-        "Height and width of the images that the network sees (default: the checkpoint's, or 224).",
-        type=count,
+        "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
     )
     resize: int | None = _image(
-        "Resize training images to N x N pixels before cropping (default: 8/7 of the image size).",
-        type=count,
+        "Height and width before cropping (default: 8/7 of --image-size).", type=count
     )
     mean: tuple[float, ...] | None = _image(
-        "Mean of each channel (default: the checkpoint's, or ImageNet's).",
-        type=finite,
-        nargs=3,
+        "Mean of each channel (default: the checkpoint's, or ImageNet's).", type=finite, nargs=3
     )
     std: tuple[float, ...] | None = _image(
-        "Standard deviation of each channel (default: the checkpoint's, or ImageNet's).",
-        type=positive,
-        nargs=3,
+        "Standard deviation of each channel (default: as for --mean).", type=positive, nargs=3
     )
     interpolation: str | None = _image(
-        "How images are resized (default: the checkpoint's, or bilinear).",
-        choices=INTERPOLATIONS,
+        "How images are resized (default: the checkpoint's, or bilinear).", choices=INTERPOLATIONS
     )
-    skip_broken: bool = _image(
-        "Leave out images that cannot be read, instead of refusing the data.", False
-    )
+    skip_broken: bool = _image("Leave out images that cannot be read.", False)
     workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
 
     dtype: str = _machine(
@@ -226,6 +193,8 @@ class Settings:
 
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
+# The opening of data takes these.
+OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
 
 
 def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -240,11 +209,10 @@ def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
 def settings_of(chosen: Namespace) -> Settings:
     """Return the settings of parsed options, completed by what the method implies.
 
-    Raises:
-      UsageError: They do not fit together.
+    Options that do not fit together raise a `UsageError`.
     """
-    chosen_values = ((f.name, getattr(chosen, f.name)) for f in fields(Settings))
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in chosen_values}
+    values = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)
@@ -260,33 +228,23 @@ def settings_of(chosen: Namespace) -> Settings:
 
 
 def _check_method(settings: Settings) -> None:
-    method = settings.method
-    if settings.weight is not None and method == FINETUNE:
-        raise UsageError(
-            f"`--weight` should come with a regularizer, got --method {FINETUNE}. Leave it out, or "
-            "set `--weight-decay`."
-        )
-    for name in ("rule", "reference_decay"):
-        if getattr(settings, name) is not None and not method.endswith(DTNH):
+    regularized, protected = settings.method != FINETUNE, settings.method.endswith(DTNH)
+    for name, fits, wanted in (
+        ("weight", regularized, "a regularizer"),
+        ("form", regularized, "a regularizer"),
+        ("rule", protected, f"a method that ends in {DTNH}"),
+        ("reference_decay", protected, f"a method that ends in {DTNH}"),
+        ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
+    ):
+        if getattr(settings, name) not in (None, ()) and not fits:
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with a method that ends in {DTNH}, got "
-                f"--method {method}. Leave it out, or add {DTNH}."
+                f"`--{name.replace('_', '-')}` should come with {wanted}, got --method "
+                f"{settings.method}. Leave it out."
             )
-    if settings.layers and settings.regularizer not in ("feature_distance", "delta"):
-        raise UsageError(
-            f"`--layers` should come with feature_distance or delta, got --method {method}. "
-            "Leave it out."
-        )
 
 
 def _check_form(settings: Settings) -> None:
-    form, optimizer = settings.form, settings.optimizer
-    if form is None:
-        return
-    if settings.method == FINETUNE:
-        raise UsageError(
-            f"`--form` should come with a regularizer, got --method {FINETUNE}. Leave it out."
-        )
+    form, optimizer = settings.form or "before", settings.optimizer
     if optimizer not in FORMS[form]:
         raise UsageError(
             f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Set "

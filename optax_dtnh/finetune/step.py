@@ -27,56 +27,32 @@ SMALLEST = 1024  # elements of an array that is worth dividing
 
 
 class State(NamedTuple):
-    """What training changes, and what a checkpoint holds.
-
-    Attributes:
-      params: Parameters.
-      stats: Running statistics of batch normalization.
-      opt_state: State of the optimizer, with the anchor of L2-SP and the averaged gradient.
-      channel_weights: Weights that DELTA gives to channels, by layer; empty for other methods.
-      sums: Sums of the values of `Metrics` since the last line of the log.
-      step: Number of steps made.
-    """
+    """What training changes, and what a checkpoint holds."""
 
     params: Any
-    stats: Any
-    opt_state: Any
-    channel_weights: dict[str, jax.Array]
-    sums: "Metrics"
-    step: jax.Array
+    stats: Any  # running statistics of batch normalization
+    opt_state: Any  # with the anchor of L2-SP and the averaged gradient
+    channel_weights: dict[str, jax.Array]  # those of DELTA by layer; empty for other methods
+    sums: "Metrics"  # since the last line of the log
+    step: jax.Array  # number of steps made
 
 
 class Metrics(NamedTuple):
-    """Means over a batch, or their sums over steps.
+    """Means over a batch before the step, or their sums over steps."""
 
-    Attributes:
-      loss: Cross-entropy of the training batch, before the step.
-      accuracy: Share of it that is classified right.
-      regularizer: Its value, without the weight; 0 for L2-SP, whose value is computed where it is
-        logged.
-      conflict: 1 where the two gradients conflict.
-      steps: 1, so that a sum knows how many it is of.
-    """
-
-    loss: jax.Array
+    loss: jax.Array  # cross-entropy
     accuracy: jax.Array
-    regularizer: jax.Array
-    conflict: jax.Array
-    steps: jax.Array
+    regularizer: jax.Array  # without the weight; 0 for L2-SP, whose value is computed for the log
+    conflict: jax.Array  # 1 where the two gradients conflict
+    steps: jax.Array  # 1, so that a sum knows how many it is of
 
 
 class Network(NamedTuple):
-    """A network apart from its arrays: `nnx.merge(*network)` puts it together.
+    """A network apart from its arrays: `nnx.merge(*network)` puts it together."""
 
-    Attributes:
-      graph: Its definition.
-      params: Parameters, pure arrays.
-      stats: Everything else, pure arrays.
-    """
-
-    graph: Any
+    graph: Any  # its definition
     params: Any
-    stats: Any
+    stats: Any  # all other arrays
 
 
 def split(model: ResNet | ViT) -> Network:
@@ -89,32 +65,19 @@ def split(model: ResNet | ViT) -> Network:
 
 
 def mesh(devices: int | None) -> Mesh:
-    """Return the first `devices` devices, or all, as one axis.
-
-    Raises:
-      UsageError: There are fewer, or several processes are not to use all they have.
-    """
+    """Return the first `devices` devices, or all, as one axis."""
     found = jax.devices()
     count = len(found) if devices is None else devices
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
         raise UsageError(
-            f"`--devices` should be {_allowed(len(found))}, got {devices}. Leave it out."
+            f"`--devices` should be at most {len(found)}, the number of devices, and all of them "
+            f"for several processes, got {devices}. Leave it out."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def _allowed(found: int) -> str:
-    if jax.process_count() > 1:
-        return f"all {found}, because several processes use every device"
-    return f"at most {found}, because this machine has {found} device{'' if found == 1 else 's'}"
-
-
 def check_batch(settings: Settings, model: ResNet | ViT, image_size: int) -> None:
-    """Check that batch normalization gets more than one value per channel.
-
-    Raises:
-      UsageError: The batch has one image, of which a layer leaves a single position.
-    """
+    """Raise a `UsageError` where batch normalization would get one value per channel."""
     if isinstance(model, ViT):
         return
     images = jax.ShapeDtypeStruct((settings.batch_size, image_size, image_size, 3), jnp.float32)
@@ -179,15 +142,9 @@ def train_step(
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
     and statistics, None for methods without a teacher. `stop` is whether any process asked for it.
-
-    Args:
-      student: Definition of the network that is trained.
-      teacher: Definition of the pretrained network.
-      tx: The method, a transformation of a `GradientPair`.
-      settings: Settings of the run.
-      layers: Names of the feature maps that are compared.
+    `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
     """
-    regularizer = methods.REGULARIZERS.get(settings.regularizer)
+    regularize = methods.REGULARIZERS.get(settings.regularizer)
 
     def step(state: State, pretrained: Any, batch: dict[str, jax.Array]) -> tuple[State, jax.Array]:
         frozen = teacher_outputs = None
@@ -200,10 +157,9 @@ def train_step(
             logits, student_outputs = outputs(model, frozen, batch["image"], layers)
             loss = jnp.mean(cross_entropy(logits, batch["label"]))
             reg = jnp.zeros_like(loss)
-            if regularizer:
-                reg = regularizer.function(
-                    student_outputs, teacher_outputs, state.channel_weights, settings.temperature
-                )
+            if regularize:
+                weights, temperature = state.channel_weights, settings.temperature
+                reg = regularize(student_outputs, teacher_outputs, weights, temperature)
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
             return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
 
@@ -233,8 +189,3 @@ def outputs(
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the cross-entropy of each image, in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
-
-
-def jitted(step: Callable[..., Any], placed: State) -> Callable[..., Any]:
-    """Return the training step compiled, its state donated and kept where `placed` says."""
-    return jax.jit(step, donate_argnums=0, out_shardings=(placed, None))

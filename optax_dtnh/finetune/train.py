@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -19,15 +19,15 @@ from optax_dtnh.finetune import (
     delta,
     evaluate,
     interrupts,
+    log,
     methods,
     processes,
     run_folder,
     step,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.progress import Progress
-from optax_dtnh.finetune.run import Run, announce, check_apart, open_run
+from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
 from optax_dtnh.models import ResNet, ViT, replace_head
@@ -38,25 +38,18 @@ CHECKPOINTS = "checkpoints"
 def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = None) -> None:
     """Train, write the results and test them: whatever of that is not yet done.
 
-    Args:
-      settings: Settings of the run.
-      out: Its folder.
-      distributed: Arguments of `jax.distributed.initialize` for one of several processes.
-
-    Raises:
-      UsageError: Settings, source, data or folder are unfit.
-      SystemExit: A signal has stopped the training, after a checkpoint.
+    `distributed` are arguments of `jax.distributed.initialize` for one of several processes. What
+    is unfit raises a `UsageError`, and a signal a `SystemExit` after a checkpoint.
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
         run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
-            if processes.is_main():
-                print(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
+            processes.say(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
             return
         run = open_run(settings, out)
         with _claimed(run):
-            announce(run)
+            processes.say("\n".join(described_run(run)))
             model = _fit(run)
             if processes.is_main():
                 _end(run, model)
@@ -65,14 +58,12 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
 @contextmanager
 def _claimed(run: Run) -> Iterator[None]:
     """Keep the folder for this run, recorded by the main process and compared by the others."""
-    facts = (run.out, run.settings, run.facts)
     with run_folder.locked(run.out) if processes.is_main() else nullcontext():
         if processes.is_main():
             origins = {name: fact.origin for name, fact in run.told.items()}
-            run_folder.claim(*facts, origins)
+            run_folder.claim(run.out, run.settings, run.facts, origins)
         processes.barrier("the folder is claimed")
-        if not processes.is_main():
-            run_folder.check_claimed(*facts)
+        run_folder.check_claimed(run.out, run.settings, run.facts)
         yield
 
 
@@ -82,15 +73,17 @@ def _claimed(run: Run) -> Iterator[None]:
 def _fit(run: Run) -> ResNet | ViT:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    student, tx = step.split(with_new_head(run)), methods.transformation(settings)
-    graph = student.graph
+    source: Any = run.source  # of either class
+    student = step.split(replace_head(source, len(run.data.classes), rngs=nnx.Rngs(settings.seed)))
+    graph, tx = student.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
         state, placed = _start(run, student, tx, saved)
         del student  # its arrays are donated with the state
         teacher = teacher_of(run)
         teacher_graph, *pretrained = teacher or (None,)
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
-        advance = functools.partial(step.jitted(function, placed), pretrained=pretrained or None)
+        advance = jax.jit(function, donate_argnums=0, out_shardings=(placed, None))
+        advance = functools.partial(advance, pretrained=pretrained or None)
         images = batches(
             run.data.train,
             run.preprocessing,
@@ -100,25 +93,16 @@ def _fit(run: Run) -> ResNet | ViT:
             workers=settings.workers,
             shard=(jax.process_index(), jax.process_count()),
         )
-        try:
+        with closing(images):
             state = _steps(run, state, advance, images, saved)
-        finally:
-            images.close()
     whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
     arrays = jax.tree.map(np.asarray, whole((state.params, state.stats)))
     return nnx.merge(graph, *arrays)
 
 
-def with_new_head(run: Run) -> ResNet | ViT:
-    """Return a copy of the pretrained network with a random head for the classes of the data."""
-    source: Any = run.source  # of either class, and so is what is returned
-    return replace_head(source, len(run.data.classes), rngs=nnx.Rngs(run.settings.seed))
-
-
 def teacher_of(run: Run) -> step.Network | None:
     """Return the pretrained network on the devices, None for methods that need none."""
-    regularizer = methods.REGULARIZERS.get(run.settings.regularizer)
-    if not (regularizer and regularizer.teacher):
+    if run.settings.regularizer not in methods.WITH_TEACHER:
         return None
     graph, *arrays = step.split(run.source)
     return step.Network(graph, *jax.device_put(arrays, _shardings(run, arrays)))
@@ -136,12 +120,12 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
     weights = delta.shapes(run.source, run.layers, size) if attends else {}
     abstract = jax.eval_shape(init, student.params, student.stats, weights)
     placed = _shardings(run, abstract)
-    state = checkpoints.restore_latest(saved, jax.tree.map(_abstract, abstract, placed))
+    like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
+    state = checkpoints.restore_latest(saved, like)
     if processes.is_main():
-        run_folder.truncate(run.out / run_folder.LOG, int(state.step) if state else 0)
+        log.truncate(run.out / log.LOG, int(state.step) if state else 0)
     if state:
-        if processes.is_main():
-            print(f"Resuming from step {int(state.step)}.", flush=True)
+        processes.say(f"Resuming from step {int(state.step)}.")
         return state, placed
     weights = _channel_weights(run) if attends else {}
     state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
@@ -150,13 +134,8 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
     return state, placed
 
 
-def _abstract(x: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
-
 def _channel_weights(run: Run) -> dict[str, jax.Array]:
-    if processes.is_main():
-        print(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.", flush=True)
+    processes.say(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.")
     return delta.channel_weights(
         cast(ResNet, run.source),
         run.layers,
@@ -202,11 +181,8 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
 
 
 def _stop(done: int) -> None:
-    if processes.is_main():
-        print(
-            f"Stopped after step {done}, which is saved. Run the same command again to resume.",
-            file=sys.stderr,
-        )
+    text = f"Stopped after step {done}, which is saved. Run the same command again to resume."
+    processes.say(text, file=sys.stderr)
     sys.exit(interrupts.STATUS)
 
 
@@ -217,22 +193,19 @@ def _end(run: Run, model: ResNet | ViT) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
     evaluate.write(out, model, run.data, run.preprocessing)
-    log = run_folder.entries(out / run_folder.LOG)
-    if not log:
-        raise UsageError(
-            f"`--out` should hold the {run_folder.LOG} of its run, got none in '{out}'. Put "
-            f"it back, or delete {CHECKPOINTS} there to train from the start."
-        )
+    entries = log.entries(out / log.LOG)
+    with run_folder.reading(out, log.LOG):
+        numbers = log.summed_up(entries)
     trained = evaluate.read_model(out, asdict(settings))
     result = {"test_accuracy": evaluate.accuracy(trained, run.data.test)}
     title = f"{settings.method}: test accuracy {result['test_accuracy']:.1%}"
-    run_folder.draw(out / run_folder.FIGURE, log, title)
+    log.draw(out / log.FIGURE, entries, title)
     summary = {
         **result,
-        **run_folder.summed_up(log),
+        **numbers,
         "settings": asdict(settings),
         "found": run.facts,
-        "environment": run_folder.environment(),
+        "environment": log.environment(),
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
     wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"

@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +73,19 @@ def settings(*argv):
 
 def log_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def started(argv, out, **options):
+    """Start a training in a process of its own."""
+    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *map(str, argv)]
+    # Else XLA fills the pipe with warnings about the cache of compiled programs.
+    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | options.pop("env", {})
+    return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=env, **options)
+
+
+def assert_same_model(out, other):
+    files = [folder / "model.safetensors" for folder in (out, other)]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def weights(out):

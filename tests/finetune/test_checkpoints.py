@@ -1,11 +1,12 @@
 """Checkpoints: whatever happens to process, disk or file, what is restored is what was saved."""
 
+import os
 import random
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +18,13 @@ from jax.sharding import PartitionSpec as P
 from optax_dtnh.finetune import checkpoints, run_folder
 from optax_dtnh.finetune.checkpoints import CHECKSUMS, opened
 from optax_dtnh.finetune.errors import UsageError
+from tests.finetune.runs import ROOT
 
-ROOT = Path(__file__).parents[2]
 SEED = 2
 STAGES = {
     "before a file is written": (checkpoints, "_reserve"),
     "before Orbax's metadata": (checkpoints.ocp.StandardCheckpointHandler, "finalize"),
-    "before Orbax's commit": (
-        checkpoints.ocp.path.atomicity.AtomicRenameTemporaryPath,
-        "finalize",
-    ),
+    "before Orbax's commit": (checkpoints.ocp.path.atomicity.AtomicRenameTemporaryPath, "finalize"),
     "before old ones are removed": (checkpoints.ocp.CheckpointManager, "_finalize"),
     "before the checksums": (checkpoints, "_checksums"),
     "before the checksums have their name": (run_folder.os, "replace"),
@@ -37,12 +35,8 @@ class Killed(BaseException):
     """As good as a SIGKILL, which no handler sees either."""
 
 
-def mesh(shape=(4,), names=("d",)):
-    return jax.make_mesh(shape, names)
-
-
-def over(*axes, on=None):
-    return NamedSharding(on or mesh(), P(*axes))
+def over(*axes, shape=(4,), names=("d",)):
+    return NamedSharding(jax.make_mesh(shape, names), P(*axes))
 
 
 def simple(step):
@@ -121,8 +115,8 @@ def test_a_sharded_state_comes_back_in_another_sharding(folder):
     values = jnp.arange(32, dtype=jnp.float32).reshape(8, 4)
     state = {"a": jax.device_put(values, over("d")), "b": jax.device_put(values, over())}
     save(folder, 1, state=lambda _: state)
-    square = mesh((2, 2), ("x", "y"))
-    shardings = {"a": over("y", "x", on=square), "b": over(None, "d")}
+    square = over("y", "x", shape=(2, 2), names=("x", "y"))
+    shardings = {"a": square, "b": over(None, "d")}
     found = restored(folder, {name: abstract(state[name], shardings[name]) for name in state})
     assert_same(found, state)
     assert {name: x.sharding for name, x in found.items()} == shardings
@@ -139,37 +133,33 @@ def test_the_two_newest_are_kept(tmp_path, monkeypatch):
 # --- damage
 
 
-def halve(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
 def flip(path):
     content = bytearray(path.read_bytes())
     content[random.Random(SEED).randrange(len(content))] ^= 4
     path.write_bytes(content)
 
 
-def problem(path):
-    return checkpoints._problem(path, simple(0))
+def halve(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
 
 
 def test_every_kind_of_damage_in_every_file_is_found(two):
-    newest = two / "step_2"
+    newest, like = two / "step_2", simple(0)
     files = [path for path in newest.rglob("*") if path.is_file()]
     assert len(files) > 8
-    assert problem(newest) is None
+    assert checkpoints._problem(newest, like) is None
     for path in files:
         content = path.read_bytes()
         for damage in (halve, empty, flip, *([] if path.name == CHECKSUMS else [Path.unlink])):
             damage(path)
-            assert problem(newest), (path, damage)
+            assert checkpoints._problem(newest, like), (path, damage)
             path.write_bytes(content)
     (newest / "new").write_text("")
-    assert problem(newest) == "new has changed"
+    assert checkpoints._problem(newest, like) == "new has changed"
 
 
 def test_a_damaged_checkpoint_is_skipped_with_a_word_and_replaced(two, capsys):
@@ -191,16 +181,8 @@ def test_all_damaged_is_an_error_and_nothing_is_removed(two):
     assert {path: path.read_bytes() for path in two.rglob("*") if path.is_file()} == before
 
 
-class AB(NamedTuple):
-    a: Any
-    b: Any = None
-
-
-class BA(NamedTuple):
-    b: Any
-    a: Any
-
-
+AB = namedtuple("AB", ("a", "b"), defaults=(None,))
+BA = namedtuple("BA", ("b", "a"))
 W = jnp.ones((3, 2))
 
 

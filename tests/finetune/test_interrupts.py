@@ -10,7 +10,7 @@ import time
 import pytest
 
 from optax_dtnh.finetune import interrupts, step
-from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
+from tests.finetune.runs import ROOT, assert_same_model, log_of, run, started
 
 slow = pytest.mark.slow
 
@@ -21,13 +21,6 @@ def _default_handler():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    return ["--source", str(source), "--data", str(data), *SMALL, "--steps", "9"]
 
 
 def send(monkeypatch, number, before_step):
@@ -54,7 +47,7 @@ def without_speed(out):
 def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
     arguments, tmp_path, monkeypatch, capsys, number, sent, stopped
 ):
-    argv = [*arguments, "--save-every", "4", "--log-every", "3"]
+    argv = [*arguments, "--steps", "9", "--save-every", "4", "--log-every", "3"]
     run(*argv, out=tmp_path / "whole")
     with monkeypatch.context() as patch:
         send(patch, number, before_step=sent)
@@ -67,8 +60,7 @@ def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
     assert (tmp_path / f"stopped/checkpoints/step_{stopped}/checksums.json").is_file()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert f"Resuming from step {stopped}." in run(*argv, out=tmp_path / "stopped")
-    files = [tmp_path / name / "model.safetensors" for name in ("whole", "stopped")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert_same_model(tmp_path / "whole", tmp_path / "stopped")
     assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "stopped")
 
 
@@ -111,38 +103,21 @@ def test_a_second_signal_ends_the_process_at_once(second):
 # --- processes that are interrupted from outside
 
 
-def started(arguments, out, **variables):
-    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *arguments, "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # Else XLA fills the pipe with warnings about the cache of compiled programs.
-    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
-    return subprocess.Popen(command, cwd=ROOT, env=env, start_new_session=True, **pipes)
-
-
-def until(lines, text):
-    assert any(text in line for line in lines), f"it ended before {text}"
-
-
-def check_the_end(process):
-    printed = process.communicate(timeout=60)[1]
-    assert process.returncode == interrupts.STATUS, printed
-    assert re.search(r"\nStopped after step \d+, which is saved. Run the same comm", printed), (
-        printed
-    )
-    assert "Traceback" not in printed
-
-
 @slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_decoding_processes_leave_a_signal_of_the_terminal_to_the_run_and_end_with_it(
     arguments, tmp_path, number
 ):
     argv = [*arguments, "--steps", "100000", "--workers", "2"]
-    with started(argv, tmp_path / "run") as process:
-        until(iter(process.stdout.readline, ""), "step 6/")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with started(argv, tmp_path / "run", start_new_session=True, **pipes) as process:
+        assert any("step 6/" in line for line in iter(process.stdout.readline, ""))
         if number == signal.SIGINT:  # a terminal sends it to all processes
             os.killpg(process.pid, number)
-            check_the_end(process)
+            printed = process.communicate(timeout=60)[1]
+            assert process.returncode == interrupts.STATUS, printed
+            assert re.search(r"\nStopped after step \d+, which is saved. Run the sam", printed)
+            assert "Traceback" not in printed
         process.kill()
         process.communicate(timeout=60)
         assert ends(process.pid)

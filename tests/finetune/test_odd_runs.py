@@ -11,17 +11,11 @@ import sys
 import pytest
 from flax import nnx
 
+from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.models import Basic, ResNet, save_pretrained
-from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, write_digits, write_source
+from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, settings
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-
-
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("given")
-    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    return ["--source", source, "--data", data, *SMALL]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +42,7 @@ def test_every_file_and_folder_has_the_rights_of_the_umask(finished):
 
 # --- files that were edited or damaged
 
-TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff"
+TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff", '{"settings": 1, "found": {}}'
 EDITED = [(name, text) for name in ("settings", "summary", "labels") for text in TEXTS]
 EDITED += [("labels", '["a"]')]
 
@@ -72,6 +66,12 @@ def test_a_file_that_is_missing_is_named(out, name):
 def test_a_log_that_was_edited_is_named_before_the_training(out, arguments, line):
     (out / "summary.json").unlink()
     (out / "log.jsonl").write_bytes(os.fsencode(f"{line}\n"))
+    assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
+
+
+def test_a_log_that_is_gone_is_named_after_the_training(out, arguments):
+    (out / "summary.json").unlink()
+    (out / "log.jsonl").unlink()
     assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
 
 
@@ -114,6 +114,14 @@ def test_a_regularizer_far_above_the_loss_is_warned_of_once_with_a_weight(
     assert "Lower it to about " in line
 
 
+def test_a_loss_near_zero_at_the_end_is_no_reason_for_the_warning(out, capsys):
+    largest = max(entry["loss"] for entry in log_of(out))
+    progress = Progress(settings(), out, 5)  # resumed
+    for share, count in ((9.9, 0), (10.1, 1), (11, 0)):
+        progress._warn({"step": 6, "loss": 1e-6, "penalty": share * largest})
+        assert capsys.readouterr().err.count("warning: `--weight` should") == count
+
+
 @pytest.mark.parametrize("method", ["finetune", "feature_distance"])
 def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path, method):
     model = ResNet((1, 1, 1, 1), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
@@ -129,8 +137,8 @@ def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path
 NAMES = ["caf\udce9.png", "9.41\u202fAM.png", r"a\1\g<0>\u.png", "100%s {x} $y_1$.png", "a\nb.png"]
 
 
-def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, arguments, tmp_path):
-    good = sorted((arguments[3] / "3").iterdir())[0].read_bytes()
+def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, digits, tmp_path):
+    good = sorted((digits / "3").iterdir())[0].read_bytes()
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     for name in NAMES:
         (tmp_path / name).write_bytes(good)

@@ -14,7 +14,8 @@ import pytest
 
 from optax_dtnh.finetune import interrupts, processes
 from optax_dtnh.finetune.errors import UsageError
-from tests.finetune.runs import ROOT, SMALL, log_of, weights, write_digits, write_source
+from tests.finetune import runs
+from tests.finetune.runs import ROOT, log_of, weights
 
 slow = pytest.mark.slow
 FIRST = 8 * float(np.finfo(np.float32).eps)  # sums in another order, 9.5e-7
@@ -23,12 +24,9 @@ ENDED_S = processes.HEARTBEAT_S + 15  # as docs/scaling.md says
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    small = [x for x in SMALL if x not in ("--devices", "1")]
-    settings = [*small, "--steps", "12", "--log-every", "1", "--save-every", "4"]
-    return [*settings, "--source", str(source), "--data", str(data)]
+def arguments(arguments):
+    all_devices = [x for x in arguments if x not in ("--devices", "1")]
+    return [*all_devices, "--steps", "12", "--log-every", "1", "--save-every", "4"]
 
 
 @pytest.fixture
@@ -38,18 +36,16 @@ def start():
 
     def started(argv, out, count, differing=()):
         port = free_port()
-        variables = {"JAX_NUM_CPU_DEVICES": "1", "TF_CPP_MIN_LOG_LEVEL": "1"}
+        env = {"JAX_NUM_CPU_DEVICES": "1", "TF_CPP_MIN_LOG_LEVEL": "1"}
         # Process 0 would listen at all addresses of the machine.
-        env = os.environ | variables | {"JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}"}
+        env |= {"JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}"}
         group = []
         for index in range(count):
             where = ["--distributed", f"127.0.0.1:{port}", str(count), str(index)]
-            command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *argv]
-            command += [*(where if count > 1 else ()), *(differing if index else ())]
+            given = [*argv, *(where if count > 1 else ()), *(differing if index else ())]
             with Path(f"{out}-{index}.txt").open("w") as file:
                 pipes = {"stdout": file, "stderr": subprocess.STDOUT}
-                command += ["--out", str(out)]
-                group.append(subprocess.Popen(command, cwd=ROOT, env=env, **pipes))
+                group.append(runs.started(given, out, env=env, **pipes))
         groups.append(group)
         return group
 
@@ -133,10 +129,8 @@ def test_a_signal_to_one_stops_all_and_another_number_resumes_the_run(arguments,
 @pytest.mark.parametrize(
     ("victim", "number"),
     [
-        (1, signal.SIGKILL),
-        (0, signal.SIGKILL),
-        pytest.param(1, signal.SIGSTOP, marks=pytest.mark.long),
-        pytest.param(0, signal.SIGSTOP, marks=pytest.mark.long),
+        *((index, signal.SIGKILL) for index in (1, 0)),
+        *(pytest.param(index, signal.SIGSTOP, marks=pytest.mark.long) for index in (1, 0)),
     ],
 )
 def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, start, victim, number):
@@ -204,10 +198,8 @@ def test_what_jax_cannot_join_by_is_refused(monkeypatch):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(processes.jax.distributed, "initialize", initialize)
-    with (
-        pytest.raises(UsageError, match=r"`--distributed` should .*got nothing \(coordinator_addr"),
-        processes.joined({}),
-    ):
+    message = r"`--distributed` should .*got nothing \(coordinator_addr"
+    with pytest.raises(UsageError, match=message), processes.joined({}):
         pass
 
 

@@ -11,23 +11,12 @@ import time
 
 import pytest
 
-from tests.finetune.runs import ROOT, SMALL, log_of, run, write_digits, write_source
+from tests.finetune.runs import ROOT, assert_same_model, log_of, run, started
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def arguments(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    source, data = write_source(folder / "resnet.safetensors"), write_digits(folder / "digits")
-    return ["--source", source, "--data", data, *SMALL]
-
-
-def started(argv, out):
-    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *map(str, argv)]
-    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=env, **pipes)
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def wait_for_a_save(process, folder):
@@ -47,16 +36,15 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path, m
     argv = [*arguments, "--method", "feature_distance+dtnh", "--reference-decay", "0.9"]
     argv += ["--steps", steps, "--save-every", "2", "--log-every", "3"]
     whole, killed, rng = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    assert started(argv, whole).wait(timeout=300) == 0
+    assert started(argv, whole, **QUIET).wait(timeout=300) == 0
     for _ in range(moments):
-        process = started(argv, killed)
+        process = started(argv, killed, **QUIET)
         wait_for_a_save(process, killed / "checkpoints")
         time.sleep(rng.uniform(0, 1))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "the process ended before it was killed"
-    assert started(argv, killed).wait(timeout=300) == 0
-    files = [out / "model.safetensors" for out in (whole, killed)]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert started(argv, killed, **QUIET).wait(timeout=300) == 0
+    assert_same_model(whole, killed)
     assert [x["loss"] for x in log_of(whole)] == [x["loss"] for x in log_of(killed)]
 
 
@@ -88,5 +76,4 @@ def test_a_full_disk_costs_one_line_and_no_result(arguments, tmp_path, limit, mi
     assert re.match(f"error: `--out` should be .* does not take {missing}", line)
     assert not list(out.glob(".*"))
     run(*arguments, out=out)
-    files = [folder / "model.safetensors" for folder in (out, tmp_path / "whole")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert_same_model(out, tmp_path / "whole")

@@ -14,13 +14,8 @@ from benchmarks.parity.weights import seeded
 __all__ = ["SAMPLES", "seeded"]
 
 CLASSES = 10
-DEPTHS = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+DEPTHS |= {152: (3, 8, 36, 3)}
 
 
 def torchvision_resnet(depth, width=64):
@@ -99,14 +94,8 @@ def torchvision_vit(width=128, blocks=12, patches=9):
 
 
 def hugging_face_vit(width=128, blocks=12, patches=9):
-    start = "vit.embeddings."
-    shapes = tokens(
-        start + "cls_token",
-        start + "position_embeddings",
-        start + "patch_embeddings.projection",
-        width,
-        patches,
-    )
+    names = ("cls_token", "position_embeddings", "patch_embeddings.projection")
+    shapes = tokens(*(f"vit.embeddings.{name}" for name in names), width, patches)
     for b in range(blocks):
         block = f"vit.encoder.layer.{b}."
         for part in ("attention.query", "attention.key", "attention.value", "output.dense"):

@@ -11,7 +11,8 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from optax_dtnh.models import Basic, CheckpointError, ResNet, ViT
-from optax_dtnh.models._names import HUGGING_FACE_RESNET, TORCHVISION_RESNET, names_of
+from optax_dtnh.models._names import names_of
+from tests.models.schemes import HF_RESNET, TV_RESNET
 
 
 @functools.cache
@@ -26,7 +27,7 @@ def abstract(is_resnet, block):
 
 def small(scheme, block=Basic):
     """A model with two blocks in a row, statistics included, with distinct values everywhere."""
-    graph, state = abstract(scheme in (TORCHVISION_RESNET, HUGGING_FACE_RESNET), block)
+    graph, state = abstract(scheme in (TV_RESNET, HF_RESNET), block)
     rng = np.random.default_rng(0)
 
     def drawn(path, x):
@@ -72,8 +73,8 @@ def saved(tensors, folder, metadata=ONE_HEAD):
 HEADS = ("fc.", "classifier.", "head.", "heads.")
 
 
-def tensors_of(scheme):
-    return as_checkpoint(scheme, small(scheme))
+def tensors_of(scheme, block=Basic):
+    return as_checkpoint(scheme, small(scheme, block))
 
 
 def headless(tensors):

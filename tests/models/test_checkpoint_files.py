@@ -46,9 +46,8 @@ def refused(path, **options):
     with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
         open_checkpoint(path, **options).read()
     assert type(raised.value) is CheckpointError
-    assert re.fullmatch(
-        r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\.", str(raised.value)
-    )
+    form = r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\."
+    assert re.fullmatch(form, str(raised.value))
     return raised.value
 
 
@@ -105,9 +104,8 @@ def test_bfloat16_is_read_without_another_import_of_ours(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"`source` should be an existing file, got .*none\."
-    ):
+    message = r"`source` should be an existing file, got .*none\."
+    with pytest.raises(FileNotFoundError, match=message):
         open_checkpoint(tmp_path / "none.safetensors")
 
 

@@ -187,18 +187,15 @@ WRONG = [
 def test_a_wrong_value_is_one_sentence(tmp_path, file, others, field, value, wanted):
     path = written(tmp_path, **{file: others | {field: value}})
     place, got = re.escape(str(tmp_path / file)), re.escape(repr(value)[:20])
-    match = (
-        rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. Mend or remove the file\.$"
-    )
-    with pytest.raises(CheckpointError, match=match):
+    should = rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*"
+    with pytest.raises(CheckpointError, match=should + r"\. Mend or remove the file\.$"):
         facts_beside(path)
 
 
 @pytest.mark.parametrize("content", ["{", "", "[1]", "null", '"a"', "\x00", "[" * 99_999])
 def test_what_is_no_object_is_one_sentence(tmp_path, content):
-    with pytest.raises(
-        CheckpointError, match=r"an object in JSON, got '.*' \(.+\)\. Mend or remove"
-    ):
+    message = r"an object in JSON, got '.*' \(.+\)\. Mend or remove"
+    with pytest.raises(CheckpointError, match=message):
         facts_beside(written(tmp_path, config__json=content))
 
 

@@ -146,21 +146,15 @@ WAYS_OUT = (
 # --- what arrives
 
 
-@pytest.mark.parametrize(
-    ("source", "which", "commit"),
-    [
-        ("hf:owner/name", "a", MAIN),
-        ("hf:owner/name@main", "a", MAIN),
-        ("hf:owner/name/model.safetensors", "a", MAIN),
-        ("hf:owner/name/in/a folder/model.safetensors", "b", MAIN),
-        ("hf:owner/name@v1.0", "c", OTHER),
-        ("hf:owner/name@v1.0/model.safetensors", "c", OTHER),
-        ("hf:owner/name@refs/pr/1", "d", PULL_REQUEST),
-        ("hf:owner/name@refs/pr/1/model.safetensors", "d", PULL_REQUEST),
-    ],
-)
-def test_a_file_is_downloaded_whole(source, which, commit, fetch, tmp_path):
-    path = fetch(source)
+ASKED = [(end, "a", MAIN) for end in ("", "@main", "/model.safetensors")]
+ASKED += [("/in/a folder/model.safetensors", "b", MAIN)]
+ASKED += [(f"@v1.0{end}", "c", OTHER) for end in ("", "/model.safetensors")]
+ASKED += [(f"@refs/pr/1{end}", "d", PULL_REQUEST) for end in ("", "/model.safetensors")]
+
+
+@pytest.mark.parametrize(("end", "which", "commit"), ASKED)
+def test_a_file_is_downloaded_whole(end, which, commit, fetch, tmp_path):
+    path = fetch(f"hf:owner/name{end}")
     assert path.read_bytes() == WEIGHTS[which]
     assert path.is_relative_to(tmp_path / "cache" / "models--owner--name" / "snapshots" / commit)
     assert open_checkpoint(path).read().keys() == {"w"}
@@ -243,10 +237,8 @@ def test_the_progress_bar_of_a_terminal_is_all_that_is_printed(server, fetch, pr
     assert out == ""
     lines = [line for line in re.split(r"[\r\n]+", err) if line]
     assert lines
-    assert all(
-        re.fullmatch(r".*(model\.safetensors|config\.json): +\d+%\|.*\| .*\]", line)
-        for line in lines
-    )
+    bar = re.compile(r".*(model\.safetensors|config\.json): +\d+%\|.*\| .*\]")
+    assert all(bar.fullmatch(line) for line in lines)
     assert "100%" in lines[-1]
 
 
@@ -279,9 +271,8 @@ def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, t
     "source", ["hf:owner/nobody", "hf:owner/name@v2", "hf:owner/name/none.safetensors"]
 )
 def test_what_the_hub_does_not_have_is_named(source, fetch, tmp_path):
-    with answered_with(
-        FileNotFoundError, repr(source), "404", "no such repository, revision or file"
-    ) as raised:
+    parts = (repr(source), "404", "no such repository, revision or file")
+    with answered_with(FileNotFoundError, *parts) as raised:
         fetch(source)
     assert isinstance(raised.value.__cause__, huggingface_hub.errors.HfHubHTTPError)
     assert files_in(tmp_path) == []
@@ -317,11 +308,9 @@ def test_a_token_goes_to_the_hub_but_not_to_where_it_stores_its_files(server, fe
 def test_a_dropped_connection_leaves_nothing_that_loads(server, fetch, tmp_path, printed):
     """Takes the 5 s in which the client tries again, which nothing public shortens."""
     server.drops = True
-    with answered_with(
-        OSError,
-        "The download of model.safetensors of owner/name at revision main",
-        f"Nothing of it was kept as a file in {tmp_path / 'cache'}",
-    ) as raised:
+    what = "The download of model.safetensors of owner/name at revision main"
+    kept_none = f"Nothing of it was kept as a file in {tmp_path / 'cache'}"
+    with answered_with(OSError, what, kept_none) as raised:
         fetch()
     assert raised.value.__cause__ is not None
     assert printed() == ("", "")
@@ -355,9 +344,8 @@ def test_without_network_the_answer_comes_at_once(full, tmp_path, printed, monke
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         failed = f"The hub at {endpoint} cannot be reached (Connect"
         started = time.perf_counter()
-        with answered_with(
-            ConnectionError, failed, *WAYS_OUT, "or run this again with network."
-        ) as raised:
+        parts = (failed, *WAYS_OUT, "or run this again with network.")
+        with answered_with(ConnectionError, *parts) as raised:
             hub_file("hf:owner/name", download=True, cache_dir=tmp_path, endpoint=endpoint)
         assert time.perf_counter() - started < 5
     huggingface_hub.close_session()

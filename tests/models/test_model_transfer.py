@@ -11,15 +11,7 @@ from flax import nnx
 from optax_dtnh import add_l2_sp
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
 from tests.core.helpers import assert_equal, norm
-from tests.models.small_models import (
-    build,
-    each_network,
-    every_model,
-    images,
-    loss_fn,
-    run,
-    variables,
-)
+from tests.models.networks import build, each_network, every_model, images, loss_fn, run, variables
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -34,18 +26,13 @@ def sum_of_outputs(model, images):
 @each_network
 def test_a_teacher_is_the_model_in_evaluation_mode(kind):
     model = build(kind)
-    for mean in statistics_of(model, "mean"):
-        mean[...] = mean[...] + 0.1
+    for path, statistic in nnx.to_flat_state(nnx.state(model, nnx.BatchStat)):
+        statistic[...] += 0.1 * (path[-1] == "mean")
     before = variables(model)
     found = run(teacher_view(model), images())
     assert_equal(variables(model), before)
     model.eval()
     assert_equal(found, run(model, images()))
-
-
-def statistics_of(model, name):
-    leaves = nnx.to_flat_state(nnx.state(model, nnx.BatchStat))
-    return [leaf for path, leaf in leaves if path[-1] == name]
 
 
 @every_model

@@ -5,25 +5,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from optax_dtnh.models import (
-    CheckpointError,
-    backbone_mask,
-    load_pretrained,
-    replace_head,
-    save_pretrained,
-    teacher_view,
-)
-from optax_dtnh.models._names import (
-    HUGGING_FACE_VIT,
-    SCHEMES,
-    TIMM_VIT,
-    TORCHVISION_RESNET,
-    TORCHVISION_VIT,
-)
+from optax_dtnh import models
+from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._pretrained import load
 from tests.core.helpers import assert_equal
 from tests.models.named_weights import HEADS, headless, refused, saved, small, tensors_of
-from tests.models.small_models import build, images, run
+from tests.models.networks import build, images, run
+from tests.models.schemes import HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
@@ -65,17 +53,16 @@ def test_what_is_outside_the_prefix_is_unexpected(tmp_path):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme, prefix, tmp_path):
     model, path = small(scheme), tmp_path / "model.safetensors"
-    bare = {
-        prefix + n.removeprefix(scheme.stem): x for n, x in headless(tensors_of(scheme)).items()
-    }
-    if scheme is HUGGING_FACE_VIT:
+    tensors = headless(tensors_of(scheme)).items()
+    bare = {prefix + name.removeprefix(scheme.stem): x for name, x in tensors}
+    if scheme is HF_VIT:
         bare[prefix + "pooler.dense.bias"] = np.ones(2, "f")
     found = load_pretrained(saved(bare, tmp_path))
     assert found.head is None
     pooled, _ = run(teacher_view(found), images())
     expected, _ = run(teacher_view(model), images())
     np.testing.assert_allclose(model.head(pooled), expected, rtol=1e-4, atol=1e-4)
-    assert all(jax.tree.leaves(backbone_mask(found)))
+    assert all(jax.tree.leaves(models.backbone_mask(found)))
     assert replace_head(found, 5, rngs=nnx.Rngs(0)).head.kernel.shape == (pooled.shape[1], 5)
     save_pretrained(found, path)
     again = load_pretrained(path)
@@ -101,7 +88,7 @@ def test_positions_that_are_no_square_and_a_class_token_are_refused(count, tmp_p
     refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
 
 
-@pytest.mark.parametrize("scheme", [TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT])
+@pytest.mark.parametrize("scheme", [TIMM_VIT, TV_VIT, HF_VIT])
 def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, tmp_path):
     path = saved(tensors_of(scheme), tmp_path)
     before, (after, _, facts) = load(path), load(path, image_size=64)
@@ -118,7 +105,7 @@ def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, t
 
 @pytest.mark.parametrize(
     ("scheme", "first", "second"),
-    [(TIMM_VIT, -3 / 34, 0.2265625 / 1.09375), (HUGGING_FACE_VIT, -0.10546875, 0.2265625)],
+    [(TIMM_VIT, -3 / 34, 0.2265625 / 1.09375), (HF_VIT, -0.10546875, 0.2265625)],
 )
 def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, second):
     """From 0 and 1 to four: by hand, border left out (timm) or repeated (transformers)."""
@@ -140,7 +127,7 @@ def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, 
 
 
 def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
-    resnet = saved(tensors_of(TORCHVISION_RESNET), tmp_path)
+    resnet = saved(tensors_of(TV_RESNET), tmp_path)
     assert load(resnet, image_size=40).facts == {"image_size": (40, "--image-size")}
     refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
 
@@ -153,9 +140,9 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     [
         ("new/m.safetensors", FileNotFoundError, "no folder .*new, so m.safetensors cannot"),
         ("file/m.safetensors", FileNotFoundError, "no folder .*file, so m.safetensors cannot"),
-        ("folder.safetensors", CheckpointError, "`path` should be a file, got the folder"),
+        ("folder.safetensors", models.CheckpointError, "`path` should be a file, got the folder"),
         ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
-        ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth"),
+        ("m.pth", models.CheckpointError, "`path` should end in .safetensors, got m.pth"),
     ],
 )
 def test_a_path_that_cannot_be_written_to_leaves_nothing(name, error, message, tmp_path):

@@ -10,50 +10,38 @@ from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from optax_dtnh.models import (
-    Basic,
-    Bottleneck,
-    ResNet,
-    ViT,
-    load_pretrained,
-    replace_head,
-    resnet34,
-    resnet50,
-    save_pretrained,
-    teacher_view,
-    vit_tiny,
-)
+from optax_dtnh import models
 from optax_dtnh.models import _pretrained as module
-from optax_dtnh.models._names import (
-    HUGGING_FACE_RESNET,
-    HUGGING_FACE_VIT,
-    SCHEMES,
-    TIMM_VIT,
-    TORCHVISION_RESNET,
-    TORCHVISION_VIT,
-    names_of,
-)
+from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
+from optax_dtnh.models._names import names_of
 from tests.core.helpers import assert_equal
 from tests.models import checkpoints
-from tests.models.named_weights import as_checkpoint, in_torch_layout, leaves, saved, small
-from tests.models.small_models import build, images, run
+from tests.models.named_weights import (
+    as_checkpoint,
+    in_torch_layout,
+    leaves,
+    saved,
+    small,
+    tensors_of,
+)
+from tests.models.networks import build, images, run
+from tests.models.schemes import HF_RESNET, HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
-every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+RESNETS = TV_RESNET, HF_RESNET
 
 # Networks of published sizes, and names and shapes as the three libraries write them.
 PUBLISHED = [
-    (TORCHVISION_RESNET, resnet50, checkpoints.torchvision_resnet(50)),
-    (HUGGING_FACE_RESNET, resnet34, checkpoints.hugging_face_resnet(34, width=64)),
-    (TIMM_VIT, vit_tiny, checkpoints.timm_vit(192, patches=196)),
-    (TORCHVISION_VIT, vit_tiny, checkpoints.torchvision_vit(192, patches=196)),
-    (HUGGING_FACE_VIT, vit_tiny, checkpoints.hugging_face_vit(192, patches=196)),
+    (TV_RESNET, models.resnet50, checkpoints.torchvision_resnet(50)),
+    (HF_RESNET, models.resnet34, checkpoints.hugging_face_resnet(34, width=64)),
+    (TIMM_VIT, models.vit_tiny, checkpoints.timm_vit(192, patches=196)),
+    (TV_VIT, models.vit_tiny, checkpoints.torchvision_vit(192, patches=196)),
+    (HF_VIT, models.vit_tiny, checkpoints.hugging_face_vit(192, patches=196)),
 ]
 
 
 @pytest.fixture(scope="module")
 def resnet():
-    """The tensors of a residual network under the names of torchvision."""
-    return as_checkpoint(TORCHVISION_RESNET, small(TORCHVISION_RESNET))
+    return tensors_of(TV_RESNET)
 
 
 # --- names
@@ -81,23 +69,20 @@ def test_a_path_that_no_row_names_is_an_error_of_its_own():
 # --- loading
 
 
-@every_scheme
-def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, tmp_path):
-    model = small(scheme)
+BLOCKS = [*((s, models.Basic) for s in SCHEMES), *((s, models.Bottleneck) for s in RESNETS)]
+
+
+@pytest.mark.parametrize(("scheme", "block"), BLOCKS)
+def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, block, tmp_path):
+    model = small(scheme, block)
     found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
     assert type(found) is type(model)
     assert_equal(nnx.state(found), nnx.state(model))
-    if isinstance(found, ViT):
-        assert found.epsilon == (1e-12 if scheme is HUGGING_FACE_VIT else 1e-6)
+    if scheme in RESNETS:
+        assert isinstance(found.stage2[1], block)
+    else:
+        assert found.epsilon == (1e-12 if scheme is HF_VIT else 1e-6)
         assert found.image_size == 32
-
-
-@pytest.mark.parametrize("scheme", [TORCHVISION_RESNET, HUGGING_FACE_RESNET], ids=lambda s: s.name)
-def test_bottlenecks_are_recognized(scheme, tmp_path):
-    model = small(scheme, Bottleneck)
-    found = load_pretrained(saved(as_checkpoint(scheme, model), tmp_path))
-    assert_equal(nnx.state(found), nnx.state(model))
-    assert isinstance(found.stage2[1], Bottleneck)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -105,12 +90,12 @@ def test_narrow_weights_are_widened_exactly(dtype, resnet, tmp_path):
     narrow = {n: x if x.dtype == "int64" else x.astype(dtype) for n, x in resnet.items()}
     found = load_pretrained(saved(narrow, tmp_path))
     expected = {n: np.asarray(x, "float32") for n, x in narrow.items() if x.dtype == dtype}
-    written = as_checkpoint(TORCHVISION_RESNET, found)
+    written = as_checkpoint(TV_RESNET, found)
     assert_equal({n: x for n, x in written.items() if n in expected}, expected)
 
 
 def test_the_model_is_in_training_mode_and_computes_in_the_dtype_that_is_asked_for(tmp_path):
-    path = saved(as_checkpoint(TIMM_VIT, small(TIMM_VIT)), tmp_path)
+    path = saved(tensors_of(TIMM_VIT), tmp_path)
     model = load_pretrained(path, dtype=jnp.bfloat16)
     assert {x.dtype for x in leaves(model).values()} == {jnp.dtype("float32")}
     outputs = nnx.eval_shape(run, model, images())
@@ -158,16 +143,17 @@ def draws(fun, caplog):
 @pytest.mark.slow
 def test_loading_runs_no_initializer(resnet, tmp_path, caplog):
     path = saved(resnet, tmp_path)
-    assert draws(lambda: ResNet((1,), Basic, width=4, classes=3, rngs=nnx.Rngs(0)), caplog)
+    sizes = {"blocks": (1,), "block": models.Basic, "width": 4, "classes": 3}
+    assert draws(lambda: models.ResNet(**sizes, rngs=nnx.Rngs(0)), caplog)
     assert not draws(lambda: load_pretrained(path), caplog)
 
 
 # --- saving
 
 
-@pytest.mark.parametrize("scheme", [TORCHVISION_RESNET, HUGGING_FACE_VIT], ids=lambda s: s.name)
+@pytest.mark.parametrize("scheme", [TV_RESNET, HF_VIT], ids=lambda s: s.name)
 def test_what_is_saved_is_loaded_bit_for_bit(scheme, tmp_path):
-    path = saved(as_checkpoint(scheme, small(scheme)), tmp_path)
+    path = saved(tensors_of(scheme), tmp_path)
     model = replace_head(load_pretrained(path), 5, rngs=nnx.Rngs(0))
     save_pretrained(teacher_view(model), path)
     found = load_pretrained(path)
@@ -178,7 +164,7 @@ def test_what_is_saved_is_loaded_bit_for_bit(scheme, tmp_path):
 
 
 def test_a_saved_file_has_the_names_and_the_layout_of_torch(tmp_path):
-    for scheme in (TORCHVISION_RESNET, TIMM_VIT):
+    for scheme in (TV_RESNET, TIMM_VIT):
         model, path = small(scheme), tmp_path / "model.safetensors"
         save_pretrained(model, str(path))
         expected = as_checkpoint(scheme, model)

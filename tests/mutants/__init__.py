@@ -10,3 +10,12 @@ class Mutant(NamedTuple):
     old: str  # occurs exactly once in the file
     new: str
     tests: str
+
+
+def listed(folder: str, table: dict[tuple[str, str], list[tuple[str, str]]]) -> list[Mutant]:
+    """Return mutants from file and tests to pairs of old and new text."""
+    return [
+        Mutant(f"{folder}/{file}", old, new, tests)
+        for (file, tests), pairs in table.items()
+        for old, new in pairs
+    ]

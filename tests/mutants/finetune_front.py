@@ -32,12 +32,12 @@ MUTANTS = [
     Mutant(f"{FOLDER}/__main__.py", 'error.name.startswith("optax_dtnh")', "False", COMMAND),
     Mutant(
         f"{FOLDER}/__main__.py",
-        "from optax_dtnh.finetune.errors import UsageError\n",
+        "from optax_dtnh.finetune.errors import UsageError, address_error\n",
         "from optax_dtnh.finetune import train  # noqa: F401\n"
-        "from optax_dtnh.finetune.errors import UsageError\n",
+        "from optax_dtnh.finetune.errors import UsageError, address_error\n",
         COMMAND,
     ),
-    Mutant(f"{FOLDER}/errors.py", "raise UsageError(ARGUMENT", "raise OSError(ARGUMENT", COMMAND),
+    Mutant(f"{FOLDER}/errors.py", "raise UsageError(text)", "raise OSError(text)", COMMAND),
     # the data
     Mutant(f"{FOLDER}/dataset.py", "[1] if same else", "[1] if False else", COMMAND),
     Mutant(f"{FOLDER}/dataset.py", "default_rng(request.seed)", "default_rng(0)", DATASET),
@@ -79,8 +79,8 @@ MUTANTS = [
     Mutant(f"{FOLDER}/methods.py", "mask=head_mask)", "mask=None)", METHODS),
     Mutant(
         f"{FOLDER}/methods.py",
-        "teacher.maps, weights)",
-        "teacher.maps, weights, reduction=jnp.sum)",
+        "student.maps, teacher.maps, weights\n",
+        "student.maps, teacher.maps, weights, reduction=jnp.sum\n",
         METHODS,
     ),
     Mutant(f"{FOLDER}/methods.py", "round(DROP_AT * steps)", "round(0.5 * steps)", METHODS),

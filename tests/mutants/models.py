@@ -1,8 +1,7 @@
 """Faults in the reference models, and in what loads and saves them."""
 
-from tests.mutants import Mutant
+from tests.mutants import listed
 
-MODELS = "optax_dtnh/models/"
 GOLDENS = "tests/models/test_model_goldens.py"
 NETWORKS = "tests/models/test_models.py"
 TRANSFER = "tests/models/test_model_transfer.py"
@@ -14,87 +13,73 @@ FILES = "tests/models/test_checkpoint_files.py"
 HUB = "tests/models/test_hub.py"
 FACTS = "tests/models/test_facts.py"
 
-MUTANTS = [
-    # The networks
-    Mutant(MODELS + "_layers.py", "padding=size // 2", 'padding="SAME"', GOLDENS),
-    Mutant(MODELS + "_layers.py", '"epsilon": 1e-5', '"epsilon": 1e-3', GOLDENS),
-    Mutant(MODELS + "_layers.py", '"momentum": 0.9', '"momentum": 0.99', NETWORKS),
-    Mutant(MODELS + "_layers.py", "(n / (n - 1))", "1", NETWORKS),
-    Mutant(
-        MODELS + "_layers.py", '"use_fast_variance": False', '"use_fast_variance": True', NETWORKS
-    ),
-    Mutant(
-        MODELS + "_layers.py",
-        "super().__call__(x).astype(x.dtype)\n        n",
-        "super().__call__(x)\n        n",
-        NETWORKS,
-    ),
-    Mutant(MODELS + "_layers.py", "if frozen else", "if not frozen else", TRANSFER),
-    Mutant(
-        MODELS + "_resnet.py", "padding: Any = ((1, 1), (1, 1))", 'padding: Any = "SAME"', GOLDENS
-    ),
-    Mutant(
-        MODELS + "_resnet.py",
-        "y = nnx.relu(self.norm2(self.conv2(y)))",
-        "y = self.norm2(self.conv2(y))",
-        GOLDENS,
-    ),
-    Mutant(MODELS + "_resnet.py", "2 if i and not j else 1", "1 if i and not j else 1", GOLDENS),
-    Mutant(MODELS + "_activations.py", "approximate=False", "approximate=True", GOLDENS),
-    Mutant(MODELS + "_vit.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", NETWORKS),
-    Mutant(MODELS + "_names.py", "epsilon: float = 1e-6", "epsilon: float = 1e-5", PRETRAINED),
-    # The transfer
-    Mutant(MODELS + "_transfer.py", "arrays=True)\n    copy", "arrays=False)\n    copy", TRANSFER),
-    Mutant(MODELS + "_transfer.py", "    copy.frozen = False\n", "", TRANSFER),
-    Mutant(MODELS + "_transfer.py", "not _of_head(path)", "not _of_head(path[1:])", TRANSFER),
-    Mutant(
-        MODELS + "_transfer.py",
-        '{"use_running_average": True, "frozen": True}',
-        '{"frozen": True}',
-        TRANSFER,
-    ),
-    # Loading and saving
-    Mutant(
-        MODELS + "_layout.py",
-        "transpose(*range(2, array.ndim), 1, 0)",
-        "transpose(*range(2, array.ndim), 0, 1)",
-        PRETRAINED,
-    ),
-    Mutant(
-        MODELS + "_names.py",
-        'HF_BLOCK + "layer.{i0}.normalization."',
-        'HF_BLOCK + "layer.{i}.normalization."',
-        PRETRAINED,
-    ),
-    Mutant(MODELS + "_names.py", 'TV_BLOCK + "mlp.3."', 'TV_BLOCK + "mlp.2."', PRETRAINED),
-    Mutant(MODELS + "_names.py", "epsilon=1e-12", "epsilon=1e-6", PRETRAINED),
-    Mutant(MODELS + "_agreement.py", " - excused", "", ODD),
-    Mutant(
-        MODELS + "_agreement.py", '"unexpected": unused - counters', '"unexpected": set()', REFUSED
-    ),
-    Mutant(MODELS + "_pretrained.py", "check_finite(file.path, arrays)", "pass", REFUSED),
-    Mutant(MODELS + "_pretrained.py", "agreement.check_variances(file, arrays)", "pass", REFUSED),
-    Mutant(MODELS + "_vit.py", "(1152, 4304): 16", "(1152, 4304): 18", TOLD),
-    Mutant(MODELS + "_settled.py", "**said, **_own(file)", "**_own(file), **said", TOLD),
-    Mutant(MODELS + "_agreement.py", "FOREIGN[type(model)]", "()", TOLD),
-    Mutant(MODELS + "_agreement.py", "        if said != size", "        if False", TOLD),
-    Mutant(MODELS + "_recognition.py", "len(found) > 1", "len(found) > 2", ODD),
-    Mutant(MODELS + "_positions.py", "np.clip(below + tap, 0", "np.clip(below + tap, 1", ODD),
-    Mutant(MODELS + "_positions.py", '"cubic", antialias', '"linear", antialias', ODD),
-    Mutant(MODELS + "_saving.py", "        metadata |= {", "        _ = {", PRETRAINED),
-    Mutant(MODELS + "_checkpoint.py", "digest != sha256.lower()", "digest != sha256", FILES),
-    Mutant(
-        MODELS + "_checkpoint.py",
-        "    if sha256 is not None:\n        _check_digest(path, sha256)\n",
-        "",
-        FILES,
-    ),
-    Mutant(MODELS + "_facts.py", 'facts.pop("resize", None)', "pass", FACTS),
-    Mutant(MODELS + "_facts_timm.py", "math.floor(", "round(", FACTS),
-    Mutant(MODELS + "_facts_hugging_face.py", "whole > crop", "True", FACTS),
-    Mutant(MODELS + "_hub.py", "elif unknown := _unknown(file):", "elif unknown := []:", HUB),
-    Mutant(MODELS + "_hub.py", "follow_redirects=False", "follow_redirects=True", HUB),
-    Mutant(MODELS + "_hub.py", "constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off", "pass", HUB),
-    Mutant(MODELS + "_hub.py", 'endpoint.rstrip("/")', "endpoint", HUB),
-    Mutant(MODELS + "_hub.py", '{"", ".", ".."}', '{"", "."}', HUB),
-]
+MUTANTS = listed(
+    "optax_dtnh/models",
+    {
+        ("_layers.py", GOLDENS): [
+            ("padding=size // 2", 'padding="SAME"'),
+            ('"epsilon": 1e-5', '"epsilon": 1e-3'),
+        ],
+        ("_layers.py", NETWORKS): [
+            ('"momentum": 0.9', '"momentum": 0.99'),
+            ("(n / (n - 1))", "1"),
+            ('"use_fast_variance": False', '"use_fast_variance": True'),
+            ("super().__call__(x).astype(x.dtype)\n        n", "super().__call__(x)\n        n"),
+        ],
+        ("_layers.py", TRANSFER): [("if frozen else", "if not frozen else")],
+        ("_resnet.py", GOLDENS): [
+            ("padding: Any = ((1, 1), (1, 1))", 'padding: Any = "SAME"'),
+            ("y = nnx.relu(self.norm2(self.conv2(y)))", "y = self.norm2(self.conv2(y))"),
+            ("2 if i and not j else 1", "1 if i and not j else 1"),
+        ],
+        ("_activations.py", GOLDENS): [("approximate=False", "approximate=True")],
+        ("_vit.py", NETWORKS): [("epsilon: float = 1e-6", "epsilon: float = 1e-5")],
+        ("_names.py", PRETRAINED): [
+            ("epsilon: float = 1e-6", "epsilon: float = 1e-5"),
+            ('HF_BLOCK + "layer.{i0}.normalization."', 'HF_BLOCK + "layer.{i}.normalization."'),
+            ('TV_BLOCK + "mlp.3."', 'TV_BLOCK + "mlp.2."'),
+            ("epsilon=1e-12", "epsilon=1e-6"),
+        ],
+        ("_transfer.py", TRANSFER): [
+            ("arrays=True)\n    copy", "arrays=False)\n    copy"),
+            ("    copy.frozen = False\n", ""),
+            ("not _of_head(path)", "not _of_head(path[1:])"),
+            ('{"use_running_average": True, "frozen": True}', '{"frozen": True}'),
+        ],
+        ("_layout.py", PRETRAINED): [
+            ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)")
+        ],
+        ("_agreement.py", ODD): [(" - excused", "")],
+        ("_agreement.py", REFUSED): [('"unexpected": unused - counters', '"unexpected": set()')],
+        ("_pretrained.py", REFUSED): [
+            ("check_finite(file.path, arrays)", "pass"),
+            ("agreement.check_variances(file, arrays)", "pass"),
+        ],
+        ("_vit.py", TOLD): [("(1152, 4304): 16", "(1152, 4304): 18")],
+        ("_settled.py", TOLD): [("**said, **_own(file)", "**_own(file), **said")],
+        ("_agreement.py", TOLD): [
+            ("FOREIGN[type(model)]", "()"),
+            ("        if said != size", "        if False"),
+        ],
+        ("_recognition.py", ODD): [("len(found) > 1", "len(found) > 2")],
+        ("_positions.py", ODD): [
+            ("np.clip(below + tap, 0", "np.clip(below + tap, 1"),
+            ('"cubic", antialias', '"linear", antialias'),
+        ],
+        ("_saving.py", PRETRAINED): [("        metadata |= {", "        _ = {")],
+        ("_checkpoint.py", FILES): [
+            ("digest != sha256.lower()", "digest != sha256"),
+            ("    if sha256 is not None:\n        _check_digest(path, sha256)\n", ""),
+        ],
+        ("_facts.py", FACTS): [('facts.pop("resize", None)', "pass")],
+        ("_facts_timm.py", FACTS): [("math.floor(", "round(")],
+        ("_facts_hugging_face.py", FACTS): [("whole > crop", "True")],
+        ("_hub.py", HUB): [
+            ("elif unknown := _unknown(file):", "elif unknown := []:"),
+            ("follow_redirects=False", "follow_redirects=True"),
+            ("constants.HF_HUB_DISABLE_TELEMETRY = telemetry_off", "pass"),
+            ('endpoint.rstrip("/")', "endpoint"),
+            ('{"", ".", ".."}', '{"", "."}'),
+        ],
+    },
+)

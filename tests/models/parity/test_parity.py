@@ -8,49 +8,24 @@ import torch
 from flax import nnx
 from safetensors.torch import load_file, save_file
 
-from benchmarks.parity.compare import (
-    EVAL,
-    TRAIN,
-    Pair,
-    batch_for,
-    compare,
-    seeded_pair,
-    worst,
-)
+from benchmarks.parity.compare import EVAL, TRAIN, Pair, batch_for, compare, seeded_pair, worst
 from benchmarks.parity.outputs import of_torch, tensors_of
 from benchmarks.parity.torch_models import LIBRARIES, Reference
-from optax_dtnh.models import (
-    Basic,
-    Bottleneck,
-    ResNet,
-    ViT,
-    load_pretrained,
-    save_pretrained,
-)
+from optax_dtnh.models import Basic, Bottleneck, ResNet, ViT, load_pretrained, save_pretrained
 
 DEPTHS = (1, 2, 1, 1)
+resnet = functools.partial(ResNet, DEPTHS)
+vit = functools.partial(ViT, 128, heads=4, hidden=320, blocks=2, image_size=48)
 NETWORKS = {
-    "basic, Hugging Face": (
-        "Hugging Face ResNet",
-        functools.partial(ResNet, DEPTHS, Basic, width=8),
-    ),
+    "basic, Hugging Face": ("Hugging Face ResNet", functools.partial(resnet, Basic, width=8)),
     "bottleneck, Hugging Face": (
         "Hugging Face ResNet",
-        functools.partial(ResNet, DEPTHS, Bottleneck, width=8),
+        functools.partial(resnet, Bottleneck, width=8),
     ),
-    "basic, torchvision": ("torchvision ResNet", functools.partial(ResNet, DEPTHS, Basic)),
-    "bottleneck, torchvision": (
-        "torchvision ResNet",
-        functools.partial(ResNet, DEPTHS, Bottleneck),
-    ),
-    "bottleneck, timm": ("timm ResNet", functools.partial(ResNet, DEPTHS, Bottleneck)),
-    **{
-        library: (
-            library,
-            functools.partial(ViT, 128, heads=4, hidden=320, blocks=2, image_size=48),
-        )
-        for library in ("torchvision ViT", "timm ViT", "Hugging Face ViT")
-    },
+    "basic, torchvision": ("torchvision ResNet", functools.partial(resnet, Basic)),
+    "bottleneck, torchvision": ("torchvision ResNet", functools.partial(resnet, Bottleneck)),
+    "bottleneck, timm": ("timm ResNet", functools.partial(resnet, Bottleneck)),
+    **{name: (name, vit) for name in ("torchvision ViT", "timm ViT", "Hugging Face ViT")},
 }
 RESNETS = [name for name, (library, _) in NETWORKS.items() if "ResNet" in library]
 

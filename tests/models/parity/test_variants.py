@@ -29,11 +29,8 @@ def hf_vit():
 
 
 def hf_resnet():
-    net = ResNetModel(
-        ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 16, 32, 64], depths=[1, 2, 1, 1], layer_type="basic"
-        )
-    )
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 16, 32, 64], "depths": [1, 2, 1, 1]}
+    net = ResNetModel(ResNetConfig(**sizes, layer_type="basic"))
     return net, lambda images: net(images).pooler_output[..., 0, 0]
 
 
@@ -76,9 +73,8 @@ def test_the_prefix_of_torchs_wrapper_is_recognized(tmp_path):
 def test_an_activation_is_that_of_its_name(name):
     x = np.linspace(-6, 6, 1001, dtype="float32")
     theirs = ACT2FN["gelu_pytorch_tanh" if name == "gelu_tanh" else name]  # the one is timm's
-    np.testing.assert_allclose(
-        ACTIVATIONS[name](jnp.asarray(x)), theirs(torch.from_numpy(x)), atol=2e-6
-    )
+    found = ACTIVATIONS[name](jnp.asarray(x))
+    np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), atol=2e-6)
 
 
 SIDES = pytest.mark.parametrize(
