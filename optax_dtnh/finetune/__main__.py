@@ -9,6 +9,7 @@ The options of a command are listed by `train --help`.
 """
 
 import argparse
+import os
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -77,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             chosen.act(chosen)
     except UsageError as error:
         options.error(str(error))
+    except BrokenPipeError:  # of `| head`: what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("optax_dtnh"):
             raise

@@ -19,15 +19,16 @@ from flax import nnx
 from optax_dtnh.finetune import class_names, manifest, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Data, Tested, open_test
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.settings import OF_DATA
-from optax_dtnh.models import ResNet, ViT, load_pretrained, save_pretrained
+from optax_dtnh.models import CheckpointError, ResNet, ViT, load_pretrained, save_pretrained
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 TRAINED = "train_images.sha256"
+ESCAPED = {ord(x): repr(x)[1:-1] for x in "\t\n\r"}  # in a line of predictions
 
 
 class Trained(NamedTuple):
@@ -45,7 +46,7 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
     run_folder.write_json(out / LABELS, list(data.classes))
     trained = os.fsencode(manifest.text(data.trained))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
-    with run_folder.writing(out / MODEL):
+    with run_folder.writing(out / MODEL), usage_errors(CheckpointError):
         save_pretrained(model, out / MODEL)
 
 
@@ -94,16 +95,15 @@ def _tested(
 
 
 def _trained_images(out: Path) -> frozenset[bytes]:
-    """Return the SHA-256 of the images that the model was trained on, none if not listed."""
+    """Return the SHA-256 of the images that the model was trained on."""
     with run_folder.reading(out, TRAINED):
-        there = (out / TRAINED).is_file()
-        return manifest.digests((out / TRAINED).read_bytes()) if there else frozenset()
+        return manifest.digests((out / TRAINED).read_bytes())
 
 
 def predict(out: Path, images: Sequence[Path]) -> None:
     """Print the most probable class of each image, and its probability."""
     for path, (label, probability) in zip(images, predictions(_read(out), images), strict=True):
-        print(f"{path}\t{label}\t{probability:.4f}", flush=True)
+        print(f"{str(path).translate(ESCAPED)}\t{label}\t{probability:.4f}", flush=True)
 
 
 def in_words(accuracy: float, images: int) -> str:
@@ -125,20 +125,21 @@ def _read(out: Path) -> Trained:
 
 def read_model(out: Path, settings: dict[str, Any]) -> Trained:
     """Return the model in `out`, that of a run with these settings."""
+    with run_folder.reading(out, PREPROCESSING):
+        (out / PREPROCESSING).open().close()
+        how = preprocessing_of(out)
     with run_folder.reading(out, MODEL):
         model = load_pretrained(out / MODEL, dtype=settings["dtype"])
     with run_folder.reading(out, LABELS):
         outputs = cast(nnx.Linear, model.head).out_features
         classes = _labels((out / LABELS).read_text(encoding="utf-8"), outputs)
-    with run_folder.reading(out, PREPROCESSING):
-        how = preprocessing_of(out)
     model.eval()
     return Trained(model, classes, how, settings)
 
 
 def _labels(text: str, count: int) -> tuple[str, ...]:
     names = json.loads(text)
-    if not (isinstance(names, list) and len(names) == count):
+    if not isinstance(names, list) or len(names) != count or len({*map(str, names)}) != count:
         raise ValueError(f"not a list of {count} names, as the model has outputs")
     return tuple(map(str, names))
 

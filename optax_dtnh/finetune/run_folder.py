@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.settings import FREE, Settings
+from optax_dtnh.finetune.settings import FREE, Settings, check_recorded
 from optax_dtnh.models import _files
 from optax_dtnh.models._files import PARTIAL
 
@@ -72,7 +72,9 @@ def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with reading(out, SETTINGS):
         record = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         given = {name: record["settings"][name] for name in ("source", "data")}
-        return defaults | given | record["settings"], dict(record["found"])
+        settings = defaults | given | record["settings"]
+        check_recorded(settings)
+        return settings, dict(record["found"])
 
 
 def is_finished(out: Path) -> bool:
@@ -85,6 +87,7 @@ def summary(out: Path) -> dict[str, Any]:
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
         _ = float(found["test_accuracy"]), int(found["found"]["test_images"])
+        _ = found["found"]["data_sha256"]
     return found
 
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError
 
@@ -206,6 +206,30 @@ def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
     return groups
 
 
+def check_recorded(settings: dict[str, Any]) -> None:
+    """Raise a ValueError unless the command line would take the recorded settings."""
+    parser = _Strict(allow_abbrev=False)
+    add_options(parser)
+    argv = []
+    for f in fields(Settings):
+        flag, value = f"--{f.name.replace('_', '-')}", settings[f.name]
+        if value is True:
+            argv.append(flag)
+        elif value not in (None, False, (), []) and (f.name, value) != ("rule", "plain"):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            argv += [f"{flag}={values[0]}"] if len(values) == 1 else [flag, *map(str, values)]
+    parsed = vars(parser.parse_args(argv)) | {"rule": settings["rule"]}
+    for f in fields(Settings):
+        asked, value = parsed[f.name], settings[f.name]
+        if asked != (tuple(value) if isinstance(asked, tuple) else value):
+            raise ValueError(f"{f.name} is {value!r:.60}")
+
+
+class _Strict(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
 def settings_of(chosen: Namespace) -> Settings:
     """Return the settings of parsed options, completed by what the method implies.
 
@@ -213,6 +237,8 @@ def settings_of(chosen: Namespace) -> Settings:
     """
     values = {f.name: getattr(chosen, f.name) for f in fields(Settings)}
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for name in ("source", "data"):  # the completion of a shell adds a slash
+        given[name] = given[name].rstrip("/") or given[name]
     settings = Settings(**given)
     _check_method(settings)
     _check_form(settings)
