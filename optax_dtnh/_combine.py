@@ -32,25 +32,35 @@ def decide(
 
     Returns:
       Trees of `keep` and `c` like `r`, `c` None where the rule takes nothing of `m` away, and the
-      share of the decisions with `<r, m> < 0`, NaN if some are those of elements.
+      share of the products with `<r, m> < 0`, NaN if all decisions are those of elements.
     """
     *trees, structure = *map(jax.tree.leaves, (*left, r, m)), jax.tree.structure(r)
     keep, c = [None] * structure.num_leaves, [None] * structure.num_leaves
     conflicts, decisions = jnp.zeros([], jnp.float32), 0
     for group in groups:
         members = ([leaves[i] for i in group.leaves] for leaves in trees)
-        made = _by_elements(rule, *members) if group.elements else _decide(rule, group, *members)
+        if group.elements:
+            keep[group.leaves[0]] = _by_elements(rule, *members)
+            continue
+        kept, taken, conflict = _decide(rule, group, *members)
         for i in group.leaves:
-            keep[i], c[i] = made[:2]
-        conflicts += jnp.sum(made[2], dtype=jnp.float32)
-        decisions += jnp.size(made[2])
-    return structure.unflatten(keep), structure.unflatten(c), conflicts / max(decisions, 1)
+            keep[i], c[i] = kept, taken
+        conflicts += jnp.sum(conflict, dtype=jnp.float32)
+        decisions += conflict.size
+    unknown = bool(groups) and not decisions
+    share = jnp.full([], jnp.nan, jnp.float32) if unknown else conflicts / max(decisions, 1)
+    return structure.unflatten(keep), structure.unflatten(c), share
 
 
 def _decide(
     rule: Rule, group: Group, left_r: list, left_m: list, r: list, m: list
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     parts = parts_of(left_r, left_m, r, m)
+    if group.along and any(parts):
+        raise ValueError(
+            f"`labels` should not decide along axes {group.along} inside `jax.shard_map`, got a "
+            f"leaf in parts over {parts[0]}. Use `jax.jit` with sharded arrays, or `per_element`."
+        )
     products = ((left_r, m), (left_m, m), (left_r, r))
     dot, ref_sq, reg_sq = widen_all(
         *(inner_product(x, y, parts, along=group.along) for x, y in products)
@@ -65,9 +75,7 @@ def _decide(
     return keep, quotient(*widen_all(along, jnp.where(nonzero, ref_sq, 1.0))), dot < 0
 
 
-def _by_elements(
-    rule: Rule, left_r: list, left_m: list, r: list, m: list
-) -> tuple[jax.Array, None, jax.Array]:
+def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> jax.Array:
     """Return 0 where `r` and `m` have opposite signs, else 1: exact at every scale."""
     del left_r, left_m  # a positive metric changes no sign
     if rule is not plain and rule not in COINCIDENT:
@@ -77,8 +85,7 @@ def _by_elements(
             "another rule with coarser `labels`, such as `per_channel`."
         )
     opposed = jnp.sign(r[0]) * jnp.sign(m[0]) < 0
-    keep = jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(wide_dtype(r[0], m[0]))
-    return keep, None, jnp.full([], jnp.nan)
+    return jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(wide_dtype(r[0], m[0]))
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:

@@ -26,8 +26,8 @@ class DTNHState(NamedTuple):
       reference: State of `reference`.
       step: Number of updates so far, an int32 scalar: the argument of a schedule for `weight`.
       conflict: Diagnostic, a float32 scalar: 1 if `<r, m> < 0` in the last update, else 0. With
-        `labels`, the share of the decisions with a conflict; NaN where a leaf decides element by
-        element, which forms no product. Nothing depends on it.
+        `labels`, the share of such products that are negative; NaN if every element decides for
+        itself, without a product. Nothing depends on it.
     """
 
     inner: optax.OptState
