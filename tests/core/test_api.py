@@ -22,9 +22,6 @@ EXTRAS += ["torch", "sklearn", "matplotlib"]
 # Properties: searched by Hypothesis in these files. What no property belongs to, and why:
 SEARCHED = ("properties", "gradients", "first_order", "granularity")
 PROPERTIES = [f"tests/core/test_{name}.py" for name in SEARCHED]
-    f"tests/core/test_{name}.py"
-    for name in ("properties", "gradients", "first_order", "granularity")
-]
 WITHOUT_PROPERTY = {
     "DTNHState": "a container; the contract suite checks its structure and dtypes",
     "L2SPState": "a container; the contract suite checks its structure and dtypes",
