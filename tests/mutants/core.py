@@ -9,6 +9,7 @@ ANCHOR = "tests/core/test_anchor.py tests/core/test_optax_contract.py"
 METRIC = "tests/core/test_metric.py tests/core/test_optax_contract.py"
 SUMS = f"tests/core/test_transform.py {RULES} tests/core/test_sharding.py"
 ERRORS = "tests/core/test_errors.py"
+GRANULARITY = "tests/core/test_granularity.py"
 GRADIENTS = "tests/core/test_gradients.py"
 PARTS = "tests/core/test_micro_batches.py"
 REGULARIZERS = "tests/regularizers/test_regularizers.py"
@@ -30,7 +31,7 @@ MUTANTS = [
     Mutant("optax_dtnh/_rules.py", "else keep * r - c * m", "else keep * r + c * m", RULES),
     Mutant("optax_dtnh/_rules.py", "return keep * r if", "return r if", RULES),
     Mutant(
-        "optax_dtnh/_rules.py", "decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,", RULES
+        "optax_dtnh/_combine.py", "decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,", RULES
     ),
     # one decision, and the sum
     Mutant(
@@ -56,8 +57,8 @@ MUTANTS = [
     ),
     Mutant(
         "optax_dtnh/_combine.py",
-        "/ max(len(groups), 1)",
-        "",
+        "conflicts / max(decisions, 1)",
+        "conflicts",
         TRANSFORM,
     ),
     Mutant(
@@ -95,13 +96,18 @@ MUTANTS = [
     # which leaves
     Mutant("optax_dtnh/_select.py", "leaf if keep else", "leaf if not keep else", TRANSFORM),
     Mutant(
-        "optax_dtnh/_select.py",
-        "itertools.compress(found, jax.tree.leaves(in_mask))",
-        "found",
+        "optax_dtnh/_labels.py",
+        "itertools.compress(leaves, jax.tree.leaves(in_mask))",
+        "leaves",
         TRANSFORM,
     ),
-    Mutant("optax_dtnh/_select.py", "groups[label].append(i)", "groups[0].append(i)", TRANSFORM),
-    Mutant("optax_dtnh/_select.py", "range(len(leaves))", "[0] * len(leaves)", TRANSFORM),
+    Mutant("optax_dtnh/_labels.py", "shared[label].append(i)", "shared[0].append(i)", TRANSFORM),
+    Mutant("optax_dtnh/_labels.py", "range(len(leaves))", "[0] * len(leaves)", TRANSFORM),
+    Mutant("optax_dtnh/_labels.py", "else None, tree)", "else (axis,), tree)", GRANULARITY),
+    Mutant("optax_dtnh/_labels.py", "elements=len(along) == ndim", "elements=False", GRANULARITY),
+    Mutant("optax_dtnh/_combine.py", "jnp.sign(m[0]) < 0", "jnp.sign(m[0]) <= 0", GRANULARITY),
+    Mutant("optax_dtnh/_combine.py", "& (rule is not plain)", "", GRANULARITY),
+    Mutant("optax_dtnh/_sums.py", "if axis not in along", "if axis in along", GRANULARITY),
     Mutant("optax_dtnh/_select.py", "and all(leaves)", "", TRANSFORM),
     Mutant("optax_dtnh/_select.py", "if not any(leaves):", "if False:", ERRORS),
     Mutant("optax_dtnh/_select.py", "check_floating(name, part, LEAVE_OUT)", "pass", ERRORS),
