@@ -103,7 +103,7 @@ MUTANTS = [
     ),
     Mutant("optax_dtnh/_labels.py", "shared[label].append(i)", "shared[0].append(i)", TRANSFORM),
     Mutant("optax_dtnh/_labels.py", "range(len(leaves))", "[0] * len(leaves)", TRANSFORM),
-    Mutant("optax_dtnh/_labels.py", "else None, tree)", "else (axis,), tree)", GRANULARITY),
+    Mutant("optax_dtnh/_labels.py", "else None), tree)", "else (axis,)), tree)", GRANULARITY),
     Mutant("optax_dtnh/_labels.py", "elements=len(along) == ndim", "elements=False", GRANULARITY),
     Mutant("optax_dtnh/_combine.py", "jnp.sign(m[0]) < 0", "jnp.sign(m[0]) <= 0", GRANULARITY),
     Mutant("optax_dtnh/_combine.py", "& (rule is not plain)", "", GRANULARITY),
