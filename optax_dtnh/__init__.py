@@ -29,18 +29,19 @@ Any other regularizer uses `dtnh`, with both gradients from `value_and_grad_pair
 
 from optax_dtnh import regularizers
 from optax_dtnh._anchor import L2SPState, add_l2_sp
-from optax_dtnh._combine import Rule
+from optax_dtnh._combine import apply_rule
 from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
+from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
-from optax_dtnh._rules import apply_rule, cosine, drop, orthogonal, plain, truncate
-from optax_dtnh._select import per_leaf
+from optax_dtnh._rules import Rule, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Along",
     "DTNHState",
     "GradientPair",
     "L2SPState",
@@ -54,6 +55,8 @@ __all__ = [
     "dtnh",
     "first_order_change",
     "orthogonal",
+    "per_channel",
+    "per_element",
     "per_leaf",
     "plain",
     "regularizers",

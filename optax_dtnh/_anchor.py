@@ -8,9 +8,9 @@ import optax
 from jax.typing import DTypeLike
 
 from optax_dtnh._checks import check_floating, check_like, check_state
-from optax_dtnh._combine import Rule, combine, decide
+from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import THESE_PARAMS, is_pair_of
-from optax_dtnh._rules import direction, weighted
+from optax_dtnh._rules import Rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen_all
 from optax_dtnh._transform import DTNHState, as_rule, conflict_free
@@ -76,7 +76,7 @@ def add_l2_sp(
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`, and `plain` gives
         ordinary L2-SP.
       reference: Transformation of the gradient whose output `m` is protected.
-      labels: Tree of labels or a function that returns one: one decision for each label.
+      labels: Tree of labels or a function that returns one, as in `dtnh`.
       anchor_dtype: Dtype of the stored anchor; None keeps each parameter's. A narrower dtype saves
         memory and moves the anchor by its rounding.
 

@@ -1,4 +1,4 @@
-"""One decision for each group of leaves, and sums of leaves that follow from it.
+"""The decision of each group, and sums of leaves that follow from it.
 
 The maths is that of `_rules`. What a comment names in quotes is a trick to keep the compiled
 program small, explained on the page `docs/compiled.md`.
@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._labels import Group
+from optax_dtnh._rules import COINCIDENT, Rule, direction, plain
 from optax_dtnh._sums import inner_product, parts_of, quotient, wide_dtype, widen_all
-
-Scalar = jax.Array | float
-Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
 
 def decide(
-    rule: Rule, left: tuple[Any, Any], r: Any, m: Any, groups: Sequence[Sequence[int]]
+    rule: Rule, left: tuple[Any, Any], r: Any, m: Any, groups: Sequence[Group]
 ) -> tuple[Any, Any, jax.Array]:
     """Return `keep` and `c = along / <m, m>`, so that `r' = keep * r - c * m`, and the conflict.
 
@@ -28,29 +28,43 @@ def decide(
         `(P r, P m)` in the metric of a diagonal `P`.
       r: Tree of the regularizer's gradient.
       m: Tree of the direction to protect.
-      groups: The indices of the leaves that share one decision, group by group.
+      groups: What is decided together.
 
     Returns:
       Trees of `keep` and `c` like `r`, `c` None where the rule takes nothing of `m` away, and the
-      share of the groups with `<r, m> < 0`.
+      share of the products with `<r, m> < 0`, NaN if all decisions are those of elements.
     """
     *trees, structure = *map(jax.tree.leaves, (*left, r, m)), jax.tree.structure(r)
     keep, c = [None] * structure.num_leaves, [None] * structure.num_leaves
-    conflicts = jnp.zeros([], jnp.float32)
+    conflicts, decisions = jnp.zeros([], jnp.float32), 0
     for group in groups:
-        decision = _decide_once(rule, *([leaves[i] for i in group] for leaves in trees))
-        for i in group:
-            keep[i], c[i] = decision[:2]
-        conflicts += decision[2].astype(jnp.float32)
-    return structure.unflatten(keep), structure.unflatten(c), conflicts / max(len(groups), 1)
+        members = ([leaves[i] for i in group.leaves] for leaves in trees)
+        if group.elements:
+            keep[group.leaves[0]] = _by_elements(rule, *members)
+            continue
+        kept, taken, conflict = _decide(rule, group, *members)
+        for i in group.leaves:
+            keep[i], c[i] = kept, taken
+        conflicts += jnp.sum(conflict, dtype=jnp.float32)
+        decisions += conflict.size
+    unknown = bool(groups) and not decisions
+    share = jnp.full([], jnp.nan, jnp.float32) if unknown else conflicts / max(decisions, 1)
+    return structure.unflatten(keep), structure.unflatten(c), share
 
 
-def _decide_once(
-    rule: Rule, left_r: list, left_m: list, r: list, m: list
+def _decide(
+    rule: Rule, group: Group, left_r: list, left_m: list, r: list, m: list
 ) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     parts = parts_of(left_r, left_m, r, m)
+    if group.along and any(parts):
+        raise ValueError(
+            f"`labels` should not decide along axes {group.along} inside `jax.shard_map`, got a "
+            f"leaf in parts over {parts[0]}. Use `jax.jit` with sharded arrays, or `per_element`."
+        )
     products = ((left_r, m), (left_m, m), (left_r, r))
-    dot, ref_sq, reg_sq = widen_all(*(inner_product(x, y, parts) for x, y in products))
+    dot, ref_sq, reg_sq = widen_all(
+        *(inner_product(x, y, parts, along=group.along) for x, y in products)
+    )
     nonzero = ref_sq != 0
     keep, along = rule(jnp.where(nonzero, dot, 0.0), ref_sq, reg_sq)
     # "End in a division", `keep` here and `c` below; `s` for "read before donated".
@@ -59,6 +73,19 @@ def _decide_once(
     if isinstance(along, (int, float)) and along == 0:  # "nothing taken away"
         return keep, None, dot < 0
     return keep, quotient(*widen_all(along, jnp.where(nonzero, ref_sq, 1.0))), dot < 0
+
+
+def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> jax.Array:
+    """Return 0 where `r` and `m` have opposite signs, else 1: exact at every scale."""
+    del left_r, left_m  # a positive metric changes no sign
+    if rule is not plain and rule not in COINCIDENT:
+        raise ValueError(
+            f"`rule` should be {', '.join(f.__name__ for f in (*COINCIDENT, plain))} where each "
+            f"element decides for itself, got {getattr(rule, '__name__', repr(rule)):.60}. Use "
+            "another rule with coarser `labels`, such as `per_channel`."
+        )
+    opposed = jnp.sign(r[0]) * jnp.sign(m[0]) < 0
+    return jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(wide_dtype(r[0], m[0]))
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:
@@ -80,3 +107,35 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
 
 def _is_masked(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
+
+
+def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
+    """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
+
+    This is the whole method on a pair of trees, for reading and testing. `dtnh` uses the same
+    arithmetic in one fused expression.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import apply_rule, truncate
+      >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))
+      Array([0., 4.], dtype=float32)
+
+    Args:
+      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, such as `truncate`.
+      r: Tree of the regularizer's gradient, real floating-point leaves of any shape.
+      m: Tree of the direction to protect, same structure and shapes as `r`.
+
+    Returns:
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
+      reaches every leaf.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+    """
+    check_like("r", r, "m", m)
+    check_floating("r", r)
+    check_floating("m", m)
+    keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])
+    return combine(direction, keep, c, r, m)

@@ -8,9 +8,9 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from optax_dtnh._checks import check_positive
-from optax_dtnh._combine import Rule, combine, decide
+from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import direction, weighted
+from optax_dtnh._rules import Rule, direction, weighted
 from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
 from optax_dtnh._transform import as_rule, conflict_free

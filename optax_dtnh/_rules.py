@@ -12,21 +12,24 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     keep, along = rule(dot, ref_sq, reg_sq)
     r' = keep * r - (along / ref_sq) * m
 
+With `labels=per_channel` they are arrays, one number for each channel.
+
 Where `ref_sq` is 0 there is nothing to protect, and `r' = keep * r`. No epsilon is added anywhere.
 Everything is computed in float32 (float64 for float64 leaves) whatever the leaves' dtype. Products
 leave float32 at norms above 1e19, where what the rule uses becomes NaN, and at elements below
 1e-19, where `ref_sq = 0` acts as `m = 0`.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_floating, check_like
-from optax_dtnh._combine import Rule, Scalar, combine, decide
 from optax_dtnh._sums import over_norms
+
+Scalar = jax.Array | float
+Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
 
 def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
@@ -75,36 +78,7 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
     return 1.0, 0.0
 
 
-def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
-    """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
-
-    This is the whole method on a pair of trees, for reading and testing. `dtnh` uses the same
-    arithmetic in one fused expression.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import apply_rule, truncate
-      >>> apply_rule(truncate, jnp.array([-3.0, 4.0]), jnp.array([2.0, 0.0]))
-      Array([0., 4.], dtype=float32)
-
-    Args:
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, such as `truncate`.
-      r: Tree of the regularizer's gradient, real floating-point leaves of any shape.
-      m: Tree of the direction to protect, same structure and shapes as `r`.
-
-    Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
-      reaches every leaf.
-
-    Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
-    """
-    check_like("r", r, "m", m)
-    check_floating("r", r)
-    check_floating("m", m)
-    keep, c, _ = decide(rule, (r, m), r, m, [range(len(jax.tree.leaves(r)))])
-    return combine(direction, keep, c, r, m)
+COINCIDENT = (truncate, drop, cosine)  # for numbers instead of trees: 0 in a conflict, else `r`
 
 
 def weighted(weight: ArrayLike, x: jax.Array) -> jax.Array:

@@ -1,8 +1,6 @@
-"""Which leaves are regularized, and which of them share one decision."""
+"""Which leaves are regularized."""
 
-import itertools
-from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -18,28 +16,6 @@ LEAVE_OUT = (
     "Leave this leaf out with `mask`, or split it off, as with `nnx.split` or `eqx.partition`; "
     "for complex ones there is `optax.contrib.split_real_and_imaginary`."
 )
-
-
-def per_leaf(tree: Tree) -> Tree:
-    """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
-
-    This is stricter than one decision for the whole tree, because a sum of non-negative inner
-    products is non-negative. It is noisier on small leaves.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import per_leaf
-      >>> per_leaf({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
-      {'bias': 0, 'kernel': 1}
-
-    Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with its leaves numbered from 0.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, range(len(leaves)))
 
 
 def mask_out(mask: Tree, tree: Tree) -> Tree:
@@ -62,28 +38,11 @@ def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
     def in_mask(tree):
         if mask is None:
             return jax.tree.map(lambda _: True, tree)
-        chosen = _one_per_leaf("mask", mask, tree)
+        chosen = one_per_leaf("mask", mask, tree)
         _check_mask(chosen)
         return chosen
 
     return in_mask
-
-
-def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[list[int]]:
-    """Return indices into the regularized leaves of `tree`, one list per label."""
-    one = jax.tree.map(lambda _: 0, tree)
-    per_leaf_labels = one if labels is None else _one_per_leaf("labels", labels, tree)
-    groups = defaultdict(list)
-    found = jax.tree.leaves(per_leaf_labels)
-    for label in found:
-        if not isinstance(label, Hashable):
-            raise TypeError(
-                f"`labels` should hold strings, integers or other hashable values, got "
-                f"{label!r:.60}. Give equal labels to the leaves that share one decision."
-            )
-    for i, label in enumerate(itertools.compress(found, jax.tree.leaves(in_mask))):
-        groups[label].append(i)
-    return list(groups.values())
 
 
 def _is_function(tree_or_fn: TreeOrFn) -> bool:
@@ -92,7 +51,8 @@ def _is_function(tree_or_fn: TreeOrFn) -> bool:
     return callable(tree_or_fn) and bool(leaves) and all(leaves)
 
 
-def _one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
+def one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
+    """Return the tree of one entry for each leaf of `tree` that a prefix or a function spells."""
     prefix = cast(Callable, tree_or_fn)(tree) if _is_function(tree_or_fn) else tree_or_fn
     if prefix is tree_or_fn and all_leaves([prefix]) and not all_leaves([tree]):
         raise TypeError(

@@ -16,17 +16,21 @@ from jax.typing import ArrayLike, DTypeLike
 Axes = tuple[str, ...]
 
 
-def inner_product(x: Any, y: Any, parts: Sequence[Axes] | None = None) -> jax.Array:
+def inner_product(
+    x: Any, y: Any, parts: Sequence[Axes] | None = None, *, along: tuple[int, ...] = ()
+) -> jax.Array:
     """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows.
 
-    `parts` is what `parts_of` says of the leaves; None if `x` and `y` are all there is.
+    `parts` is what `parts_of` says of the leaves; None if `x` and `y` are all there is. Of a single
+    leaf, there is one product for each index along the axes `along`, which broadcasts to the leaf.
     """
     leaves = list(zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
     terms = defaultdict(list)
     for (a, b), axes in zip(leaves, parts_of(x, y) if parts is None else parts, strict=True):
         # "Where it lies": vdot or ravel would gather sharded leaves.
         a, b = widen_all(a, b)
-        terms[axes].append(jnp.sum(a * b))
+        others = tuple(axis for axis in range(jnp.ndim(a)) if axis not in along)
+        terms[axes].append(jnp.sum(a * b, axis=others, keepdims=bool(along)))
     total = sum_of([_over_parts(sum_of(t), axes) for axes, t in terms.items()])
     return total + (total - total)  # "no sign from an overflow": inf - inf is NaN
 

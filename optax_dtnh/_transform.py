@@ -8,17 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from optax_dtnh._checks import as_transformation, check_floating, check_state, check_weight
-from optax_dtnh._combine import Rule, combine, decide
+from optax_dtnh._combine import combine, decide
+from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import direction, truncate, weighted
-from optax_dtnh._select import (
-    LEAVE_OUT,
-    TreeOrFn,
-    floating_part,
-    groups_of,
-    mask_out,
-    resolve_mask,
-)
+from optax_dtnh._rules import Rule, direction, truncate, weighted
+from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
 
 
 class DTNHState(NamedTuple):
@@ -32,7 +26,8 @@ class DTNHState(NamedTuple):
       reference: State of `reference`.
       step: Number of updates so far, an int32 scalar: the argument of a schedule for `weight`.
       conflict: Diagnostic, a float32 scalar: 1 if `<r, m> < 0` in the last update, else 0. With
-        `labels`, the share of the labels in conflict. Nothing depends on it.
+        `labels`, the share of such products that are negative; NaN if every element decides for
+        itself, without a product. Nothing depends on it.
     """
 
     inner: optax.OptState
@@ -89,7 +84,8 @@ def dtnh(
       reference: Transformation of `g` whose output `m` is protected, for example
         `optax.ema(0.99, accumulator_dtype=jnp.float32)`. Then `<r', m> >= 0` holds.
       labels: Tree of labels, a prefix of one, or a function that returns one: one decision for
-        each label instead of one for the whole tree. `per_leaf` labels every leaf.
+        each label instead of one for the whole tree. `per_leaf`, `per_channel` and `per_element`
+        are such functions, from coarse to fine.
 
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`. With `optax.inject_hyperparams`, pass
@@ -137,12 +133,12 @@ def conflict_free(
     in_mask: Callable[[Any], Any],
     reference: optax.GradientTransformation,
     labels: TreeOrFn,
-) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list, DTNHState]]]:
+) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list[Group], DTNHState]]]:
     """Return `init`, and `prepare`, which returns all that a conflict-free sum needs but `r`.
 
     `prepare(g, state, params, extra_args)` returns `u = inner(g)`, `m = reference(g)` of the
-    regularized leaves, the weight of this step, the groups of leaves that share a decision, and
-    the next state but for its `conflict`.
+    regularized leaves, the weight of this step, the groups of what is decided together, and the
+    next state but for its `conflict`.
     """
     if not callable(weight):
         check_weight(weight)

@@ -46,7 +46,9 @@ def assert_close(actual, expected, dtype=jnp.float32, scale=None):
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     rounding = ROUNDING[jnp.dtype(dtype).name] * float(jnp.finfo(dtype).eps)
     scale = norm(expected if scale is None else scale)
-    assert norm(vector(actual) - vector(expected)) <= rounding * scale
+    actual, expected = vector(actual), vector(expected)
+    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+    assert norm(np.nan_to_num(actual - expected)) <= rounding * np.nan_to_num(scale)
 
 
 def assert_equal(actual, expected):

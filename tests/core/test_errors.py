@@ -15,12 +15,15 @@ from flax.core import freeze
 
 import optax_dtnh
 from optax_dtnh import (
+    Along,
     GradientPair,
     add_l2_sp,
     apply_rule,
     cosine_similarity,
     dtnh,
     first_order_change,
+    orthogonal,
+    per_element,
     scale_by_adam_dtnh,
     transform_pair,
     truncate,
@@ -54,6 +57,17 @@ def update(tx, updates, params=PARAMS, start=PARAMS, **extra):
 
 def both(updates=G, reg_grads=R, weight=0.1, **options):
     return update(dtnh(weight, **options), updates, reg_grads=reg_grads)
+
+
+def along(axis):
+    return lambda tree: jax.tree.map(lambda _: Along((axis,)), tree)
+
+
+def in_parts(**options):
+    x, spec = jnp.ones((2, 2)), jax.P("x")
+    step = lambda g, r: update(dtnh(0.1, **options), (g, r), g, g)[0]  # noqa: E731
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.shard_map(step, mesh=mesh, in_specs=(spec, spec), out_specs=spec)(x, x)
 
 
 def pair(*updates, params=None, start=PARAMS):
@@ -230,6 +244,18 @@ HASHABLE = (
     "`labels` should hold strings, integers or other hashable values, got {}. Give equal labels "
     "to the leaves that share one decision."
 )
+AXES = (
+    "`labels` should name axes that the leaf has, got {} for a leaf of {} axes. Give axes below "
+    "that, or None for all."
+)
+ELEMENTS = (
+    "`rule` should be truncate, drop, cosine, plain where each element decides for itself, got "
+    "{}. Use another rule with coarser `labels`, such as `per_channel`."
+)
+PARTS = (
+    "`labels` should not decide along axes {} inside `jax.shard_map`, got a leaf in parts over {}. "
+    "Use `jax.jit` with sharded arrays, or `per_element`."
+)
 ANCHOR_DTYPE = (
     "`anchor_dtype` should be a floating-point dtype, got {}. Pass one that holds the "
     "parameters' range, such as `jnp.bfloat16`, and name it in the `static_args` of "
@@ -359,6 +385,9 @@ MISTAKES = {
         (PREFIX, "mask | a dict for a State", lambda: nnx_update(twice, mask={"body": True})),
         (PREFIX, f"labels | {TAIL}", lambda: both(labels={"body": "a", "tail": "b"})),
         (HASHABLE, "Array(0.5, dtype=float32...", lambda: both(labels={"body": LOSS, "head": 0})),
+        (AXES, "Along(axes=(9,)) | 1", lambda: both(labels=along(9))),
+        (ELEMENTS, "orthogonal", lambda: both(labels=per_element, rule=orthogonal)),
+        (PARTS, "(1,) | ('x',)", lambda: in_parts(labels=along(1))),
     ],
     scale_by_adam_dtnh: [
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],

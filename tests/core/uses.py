@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
+from optax_dtnh import (
+    GradientPair,
+    add_l2_sp,
+    dtnh,
+    per_channel,
+    per_element,
+    per_leaf,
+    scale_by_adam_dtnh,
+    transform_pair,
+)
 
 
 class Use(NamedTuple):
@@ -47,6 +56,13 @@ def full(factory):
     return make
 
 
+def finely(factory, labels):
+    def make(weight, mask=None):
+        return factory(weight, mask=mask, labels=labels)
+
+    return make
+
+
 def metric(weight, mask=None):
     return scale_by_adam_dtnh(weight, mask=mask)  # Adam's own numbers are not to be injected
 
@@ -68,10 +84,14 @@ USES = {
     "dtnh, reg_grads": Use(dtnh, as_keyword),
     "dtnh, every option, pair": Use(full(dtnh), as_pair),
     "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
+    "dtnh, per element": Use(finely(dtnh, per_element), as_keyword),
+    "dtnh, per channel": Use(finely(dtnh, per_channel), as_pair),
     "transform_pair": Use(momentum_pair, as_pair),
     "scale_by_adam_dtnh, pair": Use(metric, as_pair),
     "scale_by_adam_dtnh, reg_grads": Use(metric, as_keyword),
     "scale_by_adam_dtnh, every option": Use(full_metric, as_keyword),
     "add_l2_sp": Use(add_l2_sp, alone),
+    "add_l2_sp, per element": Use(finely(add_l2_sp, per_element), alone),
+    "add_l2_sp, per channel": Use(finely(add_l2_sp, per_channel), alone),
     "add_l2_sp, every option": Use(full(add_l2_sp), alone),
 }

@@ -9,6 +9,7 @@ ANCHOR = "tests/core/test_anchor.py tests/core/test_optax_contract.py"
 METRIC = "tests/core/test_metric.py tests/core/test_optax_contract.py"
 SUMS = f"tests/core/test_transform.py {RULES} tests/core/test_sharding.py"
 ERRORS = "tests/core/test_errors.py"
+GRANULARITY = "tests/core/test_granularity.py"
 GRADIENTS = "tests/core/test_gradients.py"
 PARTS = "tests/core/test_micro_batches.py"
 REGULARIZERS = "tests/regularizers/test_regularizers.py"
@@ -24,9 +25,9 @@ MUTANTS = listed(
             ("return 1.0, 0.0", "return 0.5, 0.0"),
             ("else keep * r - c * m", "else keep * r + c * m"),
             ("return keep * r if", "return r if"),
-            ("decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,"),
         ],
         ("_combine.py", RULES): [
+            ("decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,"),
             (
                 "rule(jnp.where(nonzero, dot, 0.0), ref_sq,",
                 "rule(jnp.where(nonzero, dot, 0.0), 1.0,",
@@ -38,7 +39,7 @@ MUTANTS = listed(
         ],
         ("_combine.py", TRANSFORM): [
             ("return keep, None, dot < 0", "return keep, None, dot > 0"),
-            ("/ max(len(groups), 1)", ""),
+            ("conflicts / max(decisions, 1)", "conflicts"),
             ("formula(keep, c, *given)", "formula(keep, c, u, *others)"),
             (".astype(jnp.result_type(u))", ""),
             ("jax.lax.stop_gradient(", "jnp.asarray("),
@@ -61,11 +62,22 @@ MUTANTS = listed(
         ],
         ("_select.py", TRANSFORM): [
             ("leaf if keep else", "leaf if not keep else"),
-            ("itertools.compress(found, jax.tree.leaves(in_mask))", "found"),
-            ("groups[label].append(i)", "groups[0].append(i)"),
-            ("range(len(leaves))", "[0] * len(leaves)"),
             ("and all(leaves)", ""),
         ],
+        ("_labels.py", TRANSFORM): [
+            ("itertools.compress(leaves, jax.tree.leaves(in_mask))", "leaves"),
+            ("shared[label].append(i)", "shared[0].append(i)"),
+            ("range(len(leaves))", "[0] * len(leaves)"),
+        ],
+        ("_labels.py", GRANULARITY): [
+            ("else None), tree)", "else (axis,)), tree)"),
+            ("elements=len(along) == ndim", "elements=False"),
+        ],
+        ("_combine.py", GRANULARITY): [
+            ("jnp.sign(m[0]) < 0", "jnp.sign(m[0]) <= 0"),
+            ("& (rule is not plain)", ""),
+        ],
+        ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
         ("_select.py", ERRORS): [
             ("if not any(leaves):", "if False:"),
             ("check_floating(name, part, LEAVE_OUT)", "pass"),

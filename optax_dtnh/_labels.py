@@ -1,0 +1,150 @@
+"""How fine the decision is: which leaves, channels or elements decide together."""
+
+import itertools
+import operator
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
+
+
+@dataclass(frozen=True)
+class Along:
+    """Label of a leaf that decides apart from all others, once for each index along some axes.
+
+    The products of a decision are sums over the other axes of the leaf. Along all of its axes, a
+    leaf decides element by element, without any product: `r' = 0` where `r * m < 0`, else `r`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import Along, dtnh
+      >>> tx = dtnh(1.0, labels=Along((0,)))
+      >>> g, r = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[-1.0, 2.0], [3.0, 4.0]])
+      >>> tx.update((g, r), tx.init(g))[0] - g
+      Array([[0., 2.],
+             [3., 4.]], dtype=float32)
+
+    Attributes:
+      axes: Axes of the leaf, negative ones counted from the end; None stands for all of them.
+    """
+
+    axes: tuple[int, ...] | None = None
+
+
+class Group(NamedTuple):
+    """What is decided together.
+
+    Attributes:
+      leaves: Indices of the leaves.
+      along: Axes along which each index decides for itself, of a single leaf; () for one decision.
+      elements: Whether each element decides for itself.
+    """
+
+    leaves: list[int]
+    along: tuple[int, ...] = ()
+    elements: bool = False
+
+
+def per_leaf(tree: Tree) -> Tree:
+    """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
+
+    This is stricter than one decision for the whole tree, because a sum of non-negative inner
+    products is non-negative. It is noisier on small leaves.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import per_leaf
+      >>> per_leaf({"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)})
+      {'bias': 0, 'kernel': 1}
+
+    Args:
+      tree: Any tree, such as the updates.
+
+    Returns:
+      A tree of the same structure, with its leaves numbered from 0.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    return jax.tree.unflatten(structure, range(len(leaves)))
+
+
+def per_channel(tree: Tree, axis: int = -1) -> Tree:
+    """Label every leaf of `tree` with one decision for each channel: `labels=per_channel`.
+
+    A channel is an index along the last axis of a kernel, which are the outputs in the layout of
+    Flax. A leaf with fewer than two axes decides element by element.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import per_channel
+      >>> per_channel({"kernel": jnp.zeros((3, 3, 8, 16)), "bias": jnp.zeros(16)})
+      {'bias': Along(axes=None), 'kernel': Along(axes=(-1,))}
+
+    Args:
+      tree: Any tree, such as the updates.
+      axis: Axis of the channels; for the first, `labels=functools.partial(per_channel, axis=0)`.
+
+    Returns:
+      A tree of the same structure, with labels of the type `Along`.
+    """
+    return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
+
+
+def per_element(tree: Tree) -> Tree:
+    """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
+
+    Then `r' = where(sign(r) * sign(m) < 0, 0, r)`, and for every diagonal `P >= 0`
+    `<m, P r'> = sum P_i m_i r'_i >= 0`: it holds behind any diagonal preconditioner. It
+    needs no inner product, and no communication if the leaves are sharded. `truncate`, `drop` and
+    `cosine` coincide; other rules than these and `plain` are refused.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import dtnh, per_element
+      >>> tx = dtnh(1.0, labels=per_element)
+      >>> g, r = jnp.array([1.0, 1.0, 0.0]), jnp.array([-5.0, 2.0, -3.0])
+      >>> tx.update((g, r), tx.init(g))[0] - g
+      Array([ 0.,  2., -3.], dtype=float32)
+
+    Args:
+      tree: Any tree, such as the updates.
+
+    Returns:
+      A tree of the same structure, with the label `Along()` in every leaf.
+    """
+    return jax.tree.map(lambda _: Along(), tree)
+
+
+def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
+    """Return what is decided together, as indices into the regularized leaves of `tree`."""
+    one = jax.tree.map(lambda _: 0, tree)
+    found = jax.tree.leaves(one if labels is None else one_per_leaf("labels", labels, tree))
+    for label in found:
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"`labels` should hold strings, integers or other hashable values, got "
+                f"{label!r:.60}. Give equal labels to the leaves that share one decision."
+            )
+    shared, alone = defaultdict(list), []
+    leaves = zip(found, jax.tree.leaves(tree), strict=True)
+    for i, (label, x) in enumerate(itertools.compress(leaves, jax.tree.leaves(in_mask))):
+        if isinstance(label, Along):
+            alone.append(_apart(i, label, jnp.ndim(x)))
+        else:
+            shared[label].append(i)
+    return [*map(Group, shared.values()), *alone]
+
+
+def _apart(index: int, label: Along, ndim: int) -> Group:
+    axes = range(ndim) if label.axes is None else map(operator.index, label.axes)
+    along = tuple(sorted({axis + ndim * (axis < 0) for axis in axes}))
+    if not set(along) <= set(range(ndim)):
+        raise ValueError(
+            f"`labels` should name axes that the leaf has, got {label} for a leaf of {ndim} axes. "
+            "Give axes below that, or None for all."
+        )
+    return Group([index], along, elements=len(along) == ndim)

@@ -1,0 +1,165 @@
+"""Decisions for each channel and for each element."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from optax_dtnh import (
+    Along,
+    add_l2_sp,
+    apply_rule,
+    cosine,
+    drop,
+    dtnh,
+    orthogonal,
+    per_channel,
+    per_element,
+    plain,
+    scale_by_adam_dtnh,
+    truncate,
+)
+from tests.core.helpers import assert_close, assert_equal, cast, dot, random_tree
+
+SHAPES = {"kernel": (3, 2, 4), "bias": (4,), "scale": ()}
+RULES = [truncate, drop, cosine]
+
+
+def added(g, r, rule=truncate, **options):
+    """What `dtnh` adds to an update of zeros."""
+    tx = dtnh(1.0, inner=optax.set_to_zero(), rule=rule, **options)
+    return tx.update((g, r), tx.init(g))
+
+
+def gradients(seed=0):
+    rng = np.random.default_rng(seed)
+    return [cast(random_tree(SHAPES, rng), jnp.float32) for _ in range(2)]
+
+
+def agreeing(g, r):
+    return jax.tree.map(lambda a, b: jnp.where(jnp.sign(a) * jnp.sign(b) < 0, 0.0, b), g, r)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1.0, 1e20, 1e38])
+def test_an_element_that_conflicts_is_0_at_every_scale(rule, scale):
+    g, r = gradients()
+    for a, b in ((scale, 1.0), (1.0, scale), (scale, scale)):
+        m, s = optax.tree.scale(a, g), optax.tree.scale(b, r)
+        assert_equal(added(m, s, rule, labels=per_element)[0], agreeing(m, s))
+
+
+@pytest.mark.parametrize("rule", [*RULES, plain])
+def test_elements_decide_apart_at_0_and_leave_nan_and_infinity_visible(rule):
+    values = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 3.0, jnp.inf, jnp.nan])
+    g, r = (x.ravel() for x in jnp.meshgrid(values, values))
+    expected = r if rule is plain else jnp.where(jnp.sign(g) * jnp.sign(r) < 0, 0.0 * r, r)
+    update, state = added(g, r, rule, labels=per_element)
+    assert_equal(update, expected)
+    assert np.isnan(state.conflict)
+
+
+@pytest.mark.parametrize("rule", [*RULES, orthogonal, plain])
+def test_a_channel_decides_as_a_tree_of_its_own(rule):
+    g, r = gradients()
+    parts = [apply_rule(rule, r["kernel"][..., i], g["kernel"][..., i]) for i in range(4)]
+    update, state = added(g["kernel"], r["kernel"], rule, labels=per_channel)
+    assert_close(update, jnp.stack(parts, axis=-1))
+    conflicts = [dot(g["kernel"][..., i], r["kernel"][..., i]) < 0 for i in range(4)]
+    assert state.conflict == pytest.approx(np.mean(conflicts))
+
+
+def test_channels_may_be_along_other_axes_and_smaller_leaves_decide_by_element():
+    g, r = gradients()
+    update, _ = added(g, r, labels=functools.partial(per_channel, axis=0))
+    kernels = zip(r["kernel"], g["kernel"], strict=True)
+    assert_close(update["kernel"], jnp.stack([apply_rule(truncate, *pair) for pair in kernels]))
+    assert_equal(*({k: t[k] for k in ("bias", "scale")} for t in (update, agreeing(g, r))))
+    pairs = added(g["kernel"], r["kernel"], labels=Along((0, -1)))[0]
+    one = apply_rule(truncate, r["kernel"][1, :, 2], g["kernel"][1, :, 2])
+    assert_close(pairs[1, :, 2], one)
+    every = added(g["kernel"], r["kernel"], labels=Along((2, 0, 1)))[0]
+    assert_equal(every, agreeing(g["kernel"], r["kernel"]))
+
+
+def test_labels_along_axes_stand_beside_shared_ones():
+    g, r = gradients()
+    labels = {"kernel": Along((-1,)), "bias": "rest", "scale": "rest"}
+    update, _ = added(g, r, labels=labels)
+    rest = [{k: t[k] for k in ("bias", "scale")} for t in (r, g)]
+    assert_close({k: update[k] for k in rest[0]}, apply_rule(truncate, *rest))
+
+
+VECTORS = st.lists(st.floats(-8, 8, width=32), min_size=4, max_size=4).map(np.float32)
+POSITIVE = st.lists(st.floats(2**-10, 2**10, width=32), min_size=4, max_size=4).map(np.float32)
+
+
+@given(g=VECTORS, r=VECTORS, p=POSITIVE)
+def test_behind_any_positive_diagonal_no_element_opposes_the_loss(g, r, p):
+    assert np.all(g * p * np.asarray(added(g, r, labels=per_element)[0]) >= 0)
+
+
+def test_behind_a_diagonal_the_whole_tree_does_oppose_the_loss():
+    rng = np.random.default_rng(0)
+    g, r, p = jnp.float32(rng.standard_normal((3, 200, 8)))
+    whole = jax.vmap(lambda g, r: added(g, r)[0])(g, r)
+    share = jnp.mean(jnp.sum(g * jnp.exp(2 * p) * whole, axis=-1) < -1e-5)
+    assert 0.1 < share < 0.9
+
+
+def test_a_positive_metric_changes_no_decision_of_an_element():
+    g, r = gradients()
+    tx, adam = scale_by_adam_dtnh(1.0, labels=per_element), scale_by_adam_dtnh(0.0)
+    with_r, without = (t.update(g, t.init(g), g, reg_grads=r)[0] for t in (tx, adam))
+    moved = jax.tree.map(lambda a, b: a != b, with_r, without)
+    assert_equal(moved, jax.tree.map(lambda x: x != 0, agreeing(g, r)))
+
+
+def test_with_the_parameters_as_regularizer_it_is_cautious_weight_decay():
+    g, params = gradients()
+    adam = optax.scale_by_adam()
+    tx = dtnh(0.1, inner=adam, reference=adam, labels=per_element)
+    update, _ = tx.update(g, tx.init(params), params, reg_grads=params)
+    u, _ = adam.update(g, adam.init(params))
+    expected = jax.tree.map(lambda u, w: u + 0.1 * w * (u * w >= 0), u, params)
+    assert_close(update, expected)
+
+
+def test_wrong_axes_and_rules_without_a_meaning_for_elements_are_refused():
+    g, r = gradients()
+    with pytest.raises(ValueError, match=r"`labels` should name axes that the leaf has, got Along"):
+        added(g, r, labels=lambda tree: jax.tree.map(lambda _: Along((1,)), tree))
+    for rule in (orthogonal, lambda dot, ref_sq, reg_sq: (1.0, dot)):
+        with pytest.raises(ValueError, match="`rule` should be truncate, drop, cosine, plain"):
+            added(g, r, rule, labels=per_element)
+
+
+# --- cost
+
+
+def compiled_step(make, labels):
+    tx = optax.chain(make(0.1, labels=labels), optax.sgd(0.1, momentum=0.9))
+    params = {f"w{i}": jax.ShapeDtypeStruct((64, 1024), jnp.float32) for i in range(8)}
+
+    def step(params, state, *grads):
+        updates, state = tx.update(grads if len(grads) == 2 else grads[0], state, params)
+        return optax.apply_updates(params, updates), state
+
+    grads = [params] * (2 if make is dtnh else 1)
+    arguments = (params, jax.eval_shape(tx.init, params), *grads)
+    return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()
+
+
+@pytest.mark.parametrize(("make", "trees"), [(dtnh, 7.1), (add_l2_sp, 8.1)])
+def test_elements_take_one_pass_and_no_memory(make, trees):
+    compiled, whole = compiled_step(make, per_element), compiled_step(make, None)
+    size = 4 * 8 * 64 * 1024
+    assert compiled.cost_analysis()["bytes accessed"] <= trees * size
+    assert compiled.memory_analysis().temp_size_in_bytes == 0
+    instructions = [len(c.as_text().splitlines()) for c in (compiled, whole)]
+    assert instructions[0] < instructions[1] / 2
