@@ -70,6 +70,7 @@ def preprocessing_facts(
         size = round(facts["image_size"].value * RESIZE_OF_CROP)
         facts["resize"] = Fact(size, "default: 8/7 of the image size")
     _check_resize(facts)
+    _check_mean(facts)
     return facts
 
 
@@ -113,6 +114,17 @@ def _check_size(size: Fact) -> None:
         raise UsageError(
             f"`--image-size` should be given where images are not square, got {size.value[0]} x "
             f"{size.value[1]} in {size.origin}. Pass the side of a square."
+        )
+
+
+def _check_mean(facts: dict[str, Fact]) -> None:
+    largest = 255 * facts["rescale"].value
+    mean, origin = facts["mean"]
+    if min(mean) < 0 or max(mean) > 1.001 * largest:  # 0.00392157 stands for 1 / 255
+        raise UsageError(
+            f"`--mean` should be between 0 and {largest:.4g}, the largest pixel times "
+            f"{_told(facts, 'rescale')}, got {' '.join(f'{m:g}' for m in mean)} ({origin}). Pass "
+            "the mean of such values."
         )
 
 
