@@ -122,7 +122,7 @@ def _mean_of_shifted(file: Path, content: Mapping[str, Any], found: Facts) -> Fa
         return {}
     if "mean" not in found:
         raise CheckpointError(
-            f"`image_mean` in '{file}' should be given with an offset of the values, got none. "
+            f"`image_mean` in '{file}' should be given with an offset of the values, got None. "
             f"{MEND}"
         )
     mean, origin = found["mean"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from optax_dtnh.models._errors import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
-LARGEST_COUNT = 2**31
+LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
 MEND = "Mend or remove the file."
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
@@ -90,8 +90,10 @@ def read_field(
 
 def count(value: Any) -> int:
     """Return a positive whole number."""
-    if type(value) is not int or not 0 < value < LARGEST_COUNT:
-        raise ValueError("a positive whole number below 2**31")
+    if type(value) is not int or value < 1:
+        raise ValueError("a positive whole number")
+    if value > LARGEST_COUNT:
+        raise ValueError(f"a whole number up to {LARGEST_COUNT}")
     return value
 
 
@@ -111,7 +113,9 @@ def side(value: Any) -> int | tuple[int, int]:
     """Return the side of a square, or height and width of what is not square."""
     wanted = "a positive whole number, or a list of height and width"
     sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or not all(type(s) is int and 0 < s < LARGEST_COUNT for s in sides):
+    if len(sides) not in (1, 2) or not all(
+        type(s) is int and 0 < s <= LARGEST_COUNT for s in sides
+    ):
         raise ValueError(wanted)
     return sides[0] if len({*sides}) == 1 else (sides[0], sides[1])
 

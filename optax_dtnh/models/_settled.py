@@ -54,8 +54,7 @@ def settled(
     if "heads" not in taken:
         raise CheckpointError(
             f"`heads` should be given for width {sizes.pooled_width} with {sizes.hidden} inside a "
-            f"block, which is no published size, got none for {file.path}. Pass the number of "
-            "attention heads that the network's authors state."
+            f"block, which is no published size, got none for {file.path}. {_source_of_heads(said)}"
         )
     for name, (value, origin) in taken.items():
         if not TOLD[name].holds(value, sizes):
@@ -65,6 +64,17 @@ def settled(
                 f"for {file.path}. Correct it, or take another checkpoint."
             )
     return taken
+
+
+def _source_of_heads(said: Facts) -> str:
+    stated = "Pass the number of attention heads that the network's authors state"
+    if "not_fetched" in said:
+        files = ", ".join(said["not_fetched"].value)
+        return f"{stated}, or fetch {files}, which may say it, by `download=True` or --download."
+    if "model_type" in said:
+        kind, origin = said["model_type"]
+        return f"{stated}: {origin} is not read, since its model_type is {kind}."
+    return f"{stated}."
 
 
 def _usual(scheme: Scheme, sizes: ViT) -> dict[str, Fact]:
