@@ -82,12 +82,12 @@ def model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
       CheckpointError: A field has a wrong value.
     """
     kind = content.get("model_type")
-    known = isinstance(kind, str) and kind in MODEL_DEFAULTS
-    if not known and not any(content.get(name) is not None for name in SIGNS):
+    meant = MODEL_DEFAULTS.get(kind) if isinstance(kind, str) else None
+    if meant is None and not any(content.get(name) is not None for name in SIGNS):
         return {"model_type": Fact(kind or "missing", file.name)} if content else {}
     found = read_fields(file, content, MODEL)
-    if known:
-        defaults = {name: Fact(value, DEFAULT) for name, value in MODEL_DEFAULTS[kind].items()}
+    if meant is not None:
+        defaults = {name: Fact(value, DEFAULT) for name, value in meant.items()}
         found = {"architecture": Fact(kind, file.name)} | defaults | found
     if "labels" in found:
         found["classes"] = Fact(len(found["labels"].value), file.name)

@@ -111,7 +111,7 @@ def counts(value: Any) -> tuple[int, ...]:
 
 def side(value: Any) -> int | tuple[int, int]:
     """Return the side of a square, or height and width of what is not square."""
-    wanted = "a positive whole number, or a list of height and width"
+    wanted = f"a positive whole number up to {LARGEST_COUNT}, or a list of height and width"
     sides = value if isinstance(value, list) else [value]
     if len(sides) not in (1, 2) or not all(
         type(s) is int and 0 < s <= LARGEST_COUNT for s in sides

@@ -20,7 +20,7 @@ from optax_dtnh.models._hub import hub_file, unknown_beside
 from optax_dtnh.models._layout import dotted, our_layout
 from optax_dtnh.models._recognition import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import settled
+from optax_dtnh.models._settled import network, settled
 from optax_dtnh.models._vit import ViT, check_image_size
 
 MOST_PATCHES = 1024  # along a side: a million positions
@@ -140,7 +140,7 @@ def load(
     taken = _checked(file, found, said, ignore=ignore, heads=heads)
     options = {name: fact.value for name, fact in taken.items()}
     model = _filled(file, found, _abstract(file, found, dtype=dtype, **options))
-    told = {"network": _network(file, found, model), **taken}
+    told = {"network": network(file, found, model), **taken}
     return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
 
 
@@ -149,17 +149,6 @@ def _check_whole(name: str, value: Any) -> None:
         raise TypeError(
             f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
         )
-
-
-def _network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
-    """Return what the tensors tell of the network."""
-    stages = model.stages if isinstance(model, ResNet) else 0
-    depths = [len(getattr(model, f"stage{i + 1}")) for i in range(stages)]
-    blocks = "-".join(map(str, depths)) or len(getattr(model, "blocks", ()))
-    classes = f"{model.head.out_features} classes" if model.head else "without a head"
-    prefix = f", prefix {found.prefix}" if found.prefix else ""
-    size = f"{blocks} blocks, width {model.pooled_width}, {classes}{prefix}"
-    return Fact(f"{found.scheme.name}, {size}", file.path.name)
 
 
 def _checked(

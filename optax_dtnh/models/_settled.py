@@ -1,4 +1,4 @@
-"""Heads, activation and epsilon of a transformer, which no tensor tells, each with its origin."""
+"""What a network is: by its tensors, and by its facts that no tensor tells, with their origin."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,6 +9,8 @@ from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact
 from optax_dtnh.models._names import METADATA, Scheme
+from optax_dtnh.models._recognition import Recognized
+from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
 Facts = Mapping[str, Fact]
@@ -35,6 +37,20 @@ TOLD = {
         float, "positive and finite", lambda value, _: value > 0 and math.isfinite(value)
     ),
 }
+
+
+def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
+    """Return in words what the tensors tell: naming scheme, depth, width and head."""
+    prefix = f", prefix {found.prefix}" if found.prefix else ""
+    size = f"{_depth(model)} blocks, width {model.pooled_width}"
+    head = "no head" if model.head is None else f"{model.head.out_features} classes"
+    return Fact(f"{found.scheme.name}, {size}, {head}{prefix}", file.path.name)
+
+
+def _depth(model: ResNet | ViT) -> str:
+    if isinstance(model, ViT):
+        return str(len(model.blocks))
+    return "-".join(str(len(getattr(model, f"stage{i + 1}"))) for i in range(model.stages))
 
 
 def settled(

@@ -175,7 +175,7 @@ def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, 
 def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     bare = headless(tensors_of(TORCHVISION_RESNET))
     resnet = saved(prefixed(bare, "net."), tmp_path)
-    told = "torchvision or timm ResNet, 1-2-1-1 blocks, width 32, without a head, prefix net."
+    told = "torchvision or timm ResNet, 1-2-1-1 blocks, width 32, no head, prefix net."
     assert load(resnet, image_size=40).facts == {
         "network": (told, "weights.safetensors"),
         "image_size": (40, "--image-size"),
