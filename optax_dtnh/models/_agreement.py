@@ -43,18 +43,18 @@ FOREIGN = {
 def check_kind(file: Checkpoint, model: ResNet | ViT, facts: Facts) -> None:
     """Raise if the facts are those of a network that computes what ours do not."""
     _check_architecture(file, model, facts)
+    for name in FOREIGN[type(model)]:
+        if name in facts:
+            raise CheckpointError(
+                f"`source` should be a network with {name} {facts[name].value!r:.60} by "
+                f"{facts[name].origin}, got {file.path}, a {type(model).__name__}. {TOGETHER}"
+            )
     bare = NO_HEAD if model.head is None else {}
     for name, ours in OURS[type(model)].items():
         if name in facts and facts[name].value not in (ours, bare.get(name, ours)):
             raise CheckpointError(
                 f"`source` should be a {type(model).__name__} with {name} {ours}, got {file.path} "
                 f"with {facts[name].value!r:.60} by {facts[name].origin}. Take another checkpoint."
-            )
-    for name in FOREIGN[type(model)]:
-        if name in facts:
-            raise CheckpointError(
-                f"`source` should be a network with {name} {facts[name].value!r:.60} by "
-                f"{facts[name].origin}, got {file.path}, a {type(model).__name__}. {TOGETHER}"
             )
 
 

@@ -22,6 +22,7 @@ from optax_dtnh.models._fields import (
     positive,
     read_field,
     read_fields,
+    share,
     side,
     text,
 )
@@ -169,7 +170,7 @@ def _sizes(file: Path, content: Mapping[str, Any]) -> Facts:
             found["resize"] = Fact(whole, file.name)
         return found
     if isinstance(size, int) and size < NO_CROP_FROM:
-        found |= read_fields(file, content, {"crop_pct": ("crop_pct", positive)})
+        found |= read_fields(file, content, {"crop_pct": ("crop_pct", share)})
     return with_resize(found, file.name)
 
 

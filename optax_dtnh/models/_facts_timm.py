@@ -21,6 +21,7 @@ from optax_dtnh.models._fields import (
     positive,
     read_field,
     read_fields,
+    share,
     side,
     text,
 )
@@ -102,7 +103,7 @@ def _interpolation(file: Path, images: Mapping[str, Any]) -> Facts:
 def _sizes(file: Path, images: Mapping[str, Any], model: Facts) -> Facts:
     readers: dict[str, Reader] = {
         "input_size": ("image_size", _input_size),
-        "crop_pct": ("crop_pct", positive),
+        "crop_pct": ("crop_pct", share),
         "crop_mode": ("crop_mode", text),
         "test_input_size": ("test_input_size", _input_size),
         "test_crop_pct": ("test_crop_pct", positive),
@@ -120,12 +121,12 @@ def _sizes(file: Path, images: Mapping[str, Any], model: Facts) -> Facts:
 
 def with_resize(found: Facts, origin: str) -> Facts:
     """Return the facts with `resize` in place of a `crop_pct` of at most 1."""
-    share, size = found.get("crop_pct"), found.get("image_size")
-    if share is None or share.value > 1:
+    part, size = found.get("crop_pct"), found.get("image_size")
+    if part is None or part.value > 1:
         return found
     found = {name: fact for name, fact in found.items() if name != "crop_pct"}
-    if share.value < 1 and size is not None and isinstance(size.value, int):
-        side = math.floor(size.value / share.value)
+    if part.value < 1 and size is not None and isinstance(size.value, int):
+        side = math.floor(size.value / part.value)
         found["resize"] = Fact(side, f"crop_pct of {origin}")
     return found
 

@@ -141,6 +141,13 @@ def positive(value: Any) -> float:
     return float(value)
 
 
+def share(value: Any) -> float:
+    """Return the share of an image that a crop leaves, not so small that no image is that large."""
+    if positive(value) < 0.01:
+        raise ValueError("a positive number of at least 0.01")
+    return float(value)
+
+
 def json_object(value: Any) -> dict[str, Any]:
     """Return an object."""
     if not isinstance(value, dict):

@@ -232,7 +232,7 @@ def _refusal(source: str, file: HubFile, response: Any) -> OSError:
     if status == 404:
         return FileNotFoundError(
             f"{answer}: no such repository, revision or file as {file}. Check the three on the "
-            f"hub's page of the repository.{_other_file(source, file)}"
+            f"hub's page of the repository.{_other_file(source, file, response)}"
         )
     if status in (401, 403):
         return PermissionError(
@@ -244,8 +244,8 @@ def _refusal(source: str, file: HubFile, response: Any) -> OSError:
     )
 
 
-def _other_file(source: str, file: HubFile) -> str:
-    if file.filename != DEFAULT_FILE:
+def _other_file(source: str, file: HubFile, response: Any) -> str:
+    if file.filename != DEFAULT_FILE or response.headers.get("X-Error-Code") != "EntryNotFound":
         return ""
     repository = source.removesuffix("/" + DEFAULT_FILE)
     return f" Another common file is `{repository}/{OTHER_FILE}`."

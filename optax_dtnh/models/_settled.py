@@ -86,7 +86,7 @@ def _source_of_heads(said: Facts) -> str:
     stated = "Pass the number of attention heads that the network's authors state"
     if "not_fetched" in said:
         files = ", ".join(said["not_fetched"].value)
-        return f"{stated}, or fetch {files}, which may say it, by `download=True` or --download."
+        return f"{stated}, or pass `download=True`: {files} may say it and are not fetched."
     if "model_type" in said:
         kind, origin = said["model_type"]
         return f"{stated}: {origin} is not read, since its model_type is {kind}."

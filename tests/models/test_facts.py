@@ -191,7 +191,7 @@ WRONG = [
     (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a positive number"),
     (PREPROCESSOR, {}, "rescale_factor", [0, "a", 10**400], "a positive number"),
     (PREPROCESSOR, {}, "do_rescale", ["no", 0], "true or false"),
-    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1], "a positive number"),
+    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1, 1e-9], "a positive number"),
     (PROCESSOR, {}, "image_processor", [3], "an object"),
     (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
     (CONFIG, VIT, "hidden_act", [3], "a text"),

@@ -53,7 +53,7 @@ def test_another_size_needs_its_heads(size):
     refused(f"`heads` should be given for width {size[0]} .* none", lambda: settled_of(*size))
     assert settled_of(*size, heads=2)["heads"] == (2, "--heads")
     for name, value, message in (
-        ("not_fetched", ("config.json",), "or fetch config.json, .* by `download=True`"),
+        ("not_fetched", ("config.json",), "or pass `download=True`: config.json may say it"),
         ("model_type", "w", "config.json is not read, since its model_type is w."),
     ):
         said = {name: Fact(value, "config.json")}
