@@ -72,6 +72,7 @@ def preprocessing_facts(
             f"`--resize` should be at least the image size, {size.value} ({size.origin}), got "
             f"{resize.value} ({resize.origin}). Pass a larger one, or another --image-size."
         )
+    _check_mean(facts)
     return facts
 
 
@@ -104,3 +105,14 @@ def _of_option(name: str, value: Any) -> Fact:
         return Fact(read(list(value) if isinstance(value, tuple) else value), option)
     except ValueError as error:
         raise UsageError(f"`{option}` should be {error}, got {value}. Change it.") from error
+
+
+def _check_mean(facts: dict[str, Fact]) -> None:
+    largest = 255 * facts["rescale"].value
+    mean, origin = facts["mean"]
+    if min(mean) < 0 or max(mean) > 1.001 * largest:  # 0.00392157 stands for 1 / 255
+        raise UsageError(
+            f"`--mean` should be between 0 and {largest:.4g}, the largest pixel times "
+            f"{_told(facts, 'rescale')}, got {' '.join(f'{m:g}' for m in mean)} ({origin}). Pass "
+            "the mean of such values."
+        )

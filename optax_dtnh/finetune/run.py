@@ -119,6 +119,8 @@ def _check_devices(settings: Settings, mesh: Mesh) -> None:
 
 # --- what it prints first
 
+OF_NETWORK = ("network", "heads", "activation", "epsilon", "positions")
+
 
 def described_run(run: Run) -> list[str]:
     """Return in lines what the run is about to do."""
@@ -138,11 +140,11 @@ def described_run(run: Run) -> list[str]:
 
 
 def _network(run: Run) -> list[str]:
-    """Return what no tensor of the checkpoint tells, and which files could have told it."""
-    facts = {n: f for n, f in run.told.items() if n in ("heads", "activation", "epsilon")}
+    """Return what the network is, by its tensors and else, and which files could have told it."""
+    facts = {n: f for n, f in run.told.items() if n in OF_NETWORK}
     told = [f"{name} {value} ({origin})" for name, (value, origin) in facts.items()]
     source = run.settings.source
     unknown = unknown_beside(source) if source.startswith("hf:") else ()
-    lines = [f"network: {', '.join(told)}"] if told else []
+    lines = [", ".join(told).replace("network ", "network: ", 1)]
     missing = f"not fetched with the checkpoint, which --download does: {', '.join(unknown)}"
     return lines + ([missing] if unknown else [])

@@ -6,17 +6,22 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from optax_dtnh.models._architectures import kind_of
 from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact
-from optax_dtnh.models._hints import what_to_do
+from optax_dtnh.models._hints import hint, what_to_do
 from optax_dtnh.models._layout import EXACT, dotted, their_shape
-from optax_dtnh.models._recognition import Recognized, listed
+from optax_dtnh.models._recognition import Recognized, ignored, listed
 from optax_dtnh.models._resnet import Bottleneck, ResNet
 from optax_dtnh.models._vit import ViT
 
 Facts = Mapping[str, Fact]
 TOGETHER = "Put the weights and the configuration of one network together."
+HALF_A_HEAD = (
+    "Add them, or remove the other tensors of the head: `replace_head` and every training make a "
+    "new one."
+)
 # What our networks are where others differ without another tensor, by the names of facts.
 OURS = {
     ViT: {"pool": "token", "qkv_bias": True},
@@ -27,7 +32,7 @@ OURS = {
         "downsample_in_bottleneck": False,
     },
 }
-
+NO_HEAD = {"pool": ""}  # and what a backbone may be instead
 # Facts of the other network alone.
 FOREIGN = {
     ViT: ("depths", "hidden_sizes", "block"),
@@ -37,18 +42,37 @@ FOREIGN = {
 
 def check_kind(file: Checkpoint, model: ResNet | ViT, facts: Facts) -> None:
     """Raise if the facts are those of a network that computes what ours do not."""
-    for name, ours in OURS[type(model)].items():
-        if name in facts and facts[name].value != ours:
-            raise CheckpointError(
-                f"`source` should be a {type(model).__name__} with {name} {ours}, got {file.path} "
-                f"with {facts[name].value!r:.60} by {facts[name].origin}. Take another checkpoint."
-            )
+    _check_architecture(file, model, facts)
     for name in FOREIGN[type(model)]:
         if name in facts:
             raise CheckpointError(
                 f"`source` should be a network with {name} {facts[name].value!r:.60} by "
                 f"{facts[name].origin}, got {file.path}, a {type(model).__name__}. {TOGETHER}"
             )
+    bare = NO_HEAD if model.head is None else {}
+    for name, ours in OURS[type(model)].items():
+        if name in facts and facts[name].value not in (ours, bare.get(name, ours)):
+            raise CheckpointError(
+                f"`source` should be a {type(model).__name__} with {name} {ours}, got {file.path} "
+                f"with {facts[name].value!r:.60} by {facts[name].origin}. Take another checkpoint."
+            )
+
+
+def _check_architecture(file: Checkpoint, model: ResNet | ViT, facts: Facts) -> None:
+    if "architecture" not in facts:
+        return
+    name, origin = facts["architecture"]
+    kind, ours = kind_of(name), type(model).__name__
+    if kind is None:
+        raise CheckpointError(
+            f"`source` should be a plain ResNet or ViT, got {file.path}, which is {name!r:.60} by "
+            f"{origin}. Take another checkpoint."
+        )
+    if kind != ours:
+        raise CheckpointError(
+            f"`source` should be {name!r:.60} by {origin}, a {kind}, got {file.path}, a {ours}. "
+            f"{TOGETHER}"
+        )
 
 
 def check_tensors(
@@ -63,7 +87,7 @@ def check_tensors(
         for name in names[path]
     }
     excused = {found.in_file(name) for name in found.scheme.excused}
-    unused = set(file.tensors) - set(expected) - set(ignore) - excused
+    unused = set(file.tensors) - set(expected) - ignored(file.tensors, ignore) - excused
     counters = {n.removesuffix("running_mean") + "num_batches_tracked" for n in expected}
     wrong = [
         f"{name} {list(tensor.shape)} {tensor.dtype} instead of {list(expected[name])} float32"
@@ -75,11 +99,26 @@ def check_tensors(
         "unexpected": unused - counters,
         "of another shape or dtype": wrong,
     }
+    if [*filter(any, differing.values())] == [wrong]:
+        _check_dtypes(file, expected)
     if any(differing.values()):
         parts = "; ".join(f"{len(n)} {what}: {listed(n)}" for what, n in differing.items() if n)
+        head = {name for path in leaves if path[0] == "head" for name in names[path]}
+        half = not differing["unexpected"] and set() < differing["missing"] <= head
         raise CheckpointError(
             f"`source` should hold the tensors of a {found.scheme.name}, got {file.path} with "
-            f"{parts}. {what_to_do(differing['unexpected'])}"
+            f"{parts}. {HALF_A_HEAD if half else what_to_do(differing['unexpected'])}"
+        )
+
+
+def _check_dtypes(file: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise if all tensors have their shape, but some a dtype that float32 does not hold."""
+    tensors = {name: file.tensors[name] for name in expected}
+    wide = {name: str(x.dtype) for name, x in tensors.items() if str(x.dtype) not in EXACT}
+    if all(x.shape == expected[name] for name, x in tensors.items()):
+        raise CheckpointError(
+            f"`source` should hold {', '.join(EXACT)}, got {file.path} with {len(wide)} tensors of "
+            f"{', '.join(sorted({*wide.values()}))}: {listed(wide, 3)}. Save them as float32."
         )
 
 
@@ -93,7 +132,7 @@ def check_grid(file: Checkpoint, found: Recognized, model: ResNet | ViT, facts: 
     if patches < 1 or round(patches**0.5) ** 2 != patches:
         raise CheckpointError(
             f"`source` should have positions for a class token and a square of patches, got "
-            f"{name} {list(shape)} in {file.path}. Take a checkpoint for square images."
+            f"{name} {list(shape)} in {file.path}. {_about_tokens(file, found)}"
         )
     size, origin = facts.get("model_image_size", (None, ""))
     if isinstance(size, Collection) and len(set(size)) > 1:
@@ -101,6 +140,12 @@ def check_grid(file: Checkpoint, found: Recognized, model: ResNet | ViT, facts: 
             f"`source` should be a network for square images, got {file.path} for "
             f"{' x '.join(map(str, size))} by {origin}. Take a checkpoint for square images."
         )
+
+
+def _about_tokens(file: Checkpoint, found: Recognized) -> str:
+    if found.names_of("cls_token")[0] not in file.tensors:
+        return "It has no class token. Take a checkpoint with one."
+    return hint(file.tensors) or "Take a checkpoint for square images."
 
 
 def check_facts(file: Checkpoint, found: Recognized, model: ResNet | ViT, facts: Facts) -> None:

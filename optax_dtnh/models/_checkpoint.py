@@ -28,6 +28,7 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
+SHARD = r"-of-0*([2-9]|[1-9]\d+)\.\w+$|\.index\.json$"
 SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again."
 MORE_THAN_TENSORS = (
     "It is damaged, or holds Python objects, which are not loaded because that can run code. "
@@ -57,7 +58,7 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     Args:
       path: A `.safetensors` file, or a `.pth`, `.pt` or `.bin` file of torch, which needs torch.
         Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is
-        unwrapped.
+        unwrapped, also one inside the other.
       sha256: The hexadecimal digest that the file should have, compared before anything is parsed.
         The formats themselves do not detect a flipped bit.
 
@@ -67,6 +68,11 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     """
     path = Path(path)
     _check_file(path)
+    if re.search(SHARD, path.name):
+        raise CheckpointError(
+            f"`source` should be one file of weights, got {path}, one of several shards or their "
+            "index. Load all of them and save them as one file."
+        )
     open_file = OPENERS.get(path.suffix.lower())
     if open_file is None:
         raise CheckpointError(
@@ -213,7 +219,7 @@ def _load_torch(torch: Any, path: Path) -> Any:
 
 
 def _unwrapped(content: Any) -> Any:
-    for key in ("state_dict", "model", "model_state_dict"):
+    for key in 3 * ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     return content

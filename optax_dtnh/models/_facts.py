@@ -1,9 +1,8 @@
 """What the files beside a checkpoint say: the shapes of its tensors tell only a part."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from optax_dtnh.models._architectures import implied
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts_hugging_face import image_facts, model_facts
 from optax_dtnh.models._facts_timm import is_timm, timm_facts
@@ -16,6 +15,7 @@ from optax_dtnh.models._fields import (
     count,
     deviations,
     interpolation,
+    json_object,
     positive,
     read_field,
     read_fields,
@@ -24,6 +24,7 @@ from optax_dtnh.models._fields import (
 
 OURS, CONFIG = "preprocessing.json", "config.json"
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+SNAPSHOTS = "snapshots"  # in the cache of the hub: the folder of the revisions of a repository
 OUR_FIELDS: dict[str, Reader] = {
     "image_size": ("image_size", count),
     "resize": ("resize", count),
@@ -36,11 +37,13 @@ OUR_FIELDS: dict[str, Reader] = {
 UNUSED = (
     "do_resize",
     "do_center_crop",
+    "do_pad",
     "crop_mode",
     "crop_pct",
     "test_input_size",
     "test_crop_pct",
     "timm_interpolation",
+    "model_type",
 )
 
 __all__ = ["OUR_FIELDS", "UNUSED", "Fact", "facts_beside"]
@@ -51,8 +54,9 @@ def facts_beside(path: Path) -> dict[str, Fact]:
 
     Our own `preprocessing.json` counts most, then `preprocessor_config.json` (or that part of
     `processor_config.json`), the `config.json` of Hugging Face or timm, and torchvision's names.
-    The names and types of the facts are ours, and those in `UNUSED` are of no effect. A file of
-    another library says nothing.
+    The name of an architecture counts least. The names and types of the facts are ours, and those
+    in `UNUSED` are of no effect. Of a configuration in another form, they tell the `model_type`.
+    A file that a repository of the hub lacks in the folder of the weights is read in its root.
 
     Args:
       path: File of weights, or its folder.
@@ -60,18 +64,35 @@ def facts_beside(path: Path) -> dict[str, Fact]:
     Raises:
       CheckpointError: A file is malformed, or a field has a wrong value.
     """
-    folder = path if path.is_dir() else path.parent
     facts: Facts = {}
+    folders = _folders(path)
     for found in (
         torchvision_facts(path),
-        _config_facts(folder / CONFIG),
-        _processor_facts(folder),
-        _our_facts(folder / OURS),
+        _config_facts(_nearest(folders, CONFIG)),
+        _processor_facts(folders),
+        _our_facts(folders[0] / OURS),
     ):
         if "image_size" in found:
             facts.pop("resize", None)  # that of another image size
         facts |= found
-    return facts
+    return _implied(facts) | facts
+
+
+def _implied(facts: Facts) -> Facts:
+    if "architecture" not in facts:
+        return {}
+    name, origin = facts["architecture"]
+    return {n: Fact(v, f"architecture {name} of {origin}") for n, v in implied(name).items()}
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the folder of the weights and, in the cache of the hub, the root of the repository."""
+    folder = path if path.is_dir() else path.parent
+    return [folder, *(p for p in folder.parents if p.parent.name == SNAPSHOTS)]
+
+
+def _nearest(folders: list[Path], name: str) -> Path:
+    return next((f / name for f in folders if (f / name).is_file()), folders[0] / name)
 
 
 def _config_facts(file: Path) -> Facts:
@@ -79,11 +100,14 @@ def _config_facts(file: Path) -> Facts:
     return timm_facts(file, content) if is_timm(content) else model_facts(file, content)
 
 
-def _processor_facts(folder: Path) -> Facts:
-    if content := read_object(folder / PREPROCESSOR):
-        return image_facts(folder / PREPROCESSOR, content)
-    file = folder / PROCESSOR
-    return image_facts(file, read_field(file, read_object(file), "image_processor", _object) or {})
+def _processor_facts(folders: list[Path]) -> Facts:
+    file = _nearest(folders, PREPROCESSOR)
+    if content := read_object(file):
+        return image_facts(file, content)
+    file = _nearest(folders, PROCESSOR)
+    return image_facts(
+        file, read_field(file, read_object(file), "image_processor", json_object) or {}
+    )
 
 
 def _our_facts(file: Path) -> Facts:
@@ -94,9 +118,3 @@ def _our_facts(file: Path) -> Facts:
             "Mend or remove the file."
         )
     return read_fields(file, content, OUR_FIELDS)
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return value

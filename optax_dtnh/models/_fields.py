@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from optax_dtnh.models._errors import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
+LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
+MEND = "Mend or remove the file."
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -24,7 +26,8 @@ class Fact(NamedTuple):
 
 
 Facts = dict[str, Fact]
-# Our name of a field, and what makes our value of theirs or raises ValueError with what is wanted.
+# Our name of a field, and what makes our value of theirs. It returns None for a field that says
+# nothing, and raises ValueError with what is wanted and, unless it is `MEND`, with what helps.
 Reader = tuple[str, Callable[[Any], Any]]
 
 
@@ -48,8 +51,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 def _unreadable(file: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"A file beside a checkpoint should be an object in JSON, got '{file}' ({what}). Mend or "
-        "remove the file."
+        f"A file beside a checkpoint should be an object in JSON, got '{file}' ({what}). {MEND}"
     )
 
 
@@ -60,9 +62,9 @@ def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Re
       CheckpointError: A field has a wrong value.
     """
     return {
-        ours: Fact(read_field(file, content, theirs, read), file.name)
+        ours: Fact(value, file.name)
         for theirs, (ours, read) in readers.items()
-        if content.get(theirs) is not None
+        if (value := read_field(file, content, theirs, read)) is not None
     }
 
 
@@ -80,8 +82,9 @@ def read_field(
     try:
         return read(value)
     except ValueError as error:
+        wanted, advice = (*error.args, MEND)[:2]
         raise CheckpointError(
-            f"`{key}` in '{file}' should be {error}, got {value!r:.80}. Mend or remove the file."
+            f"`{key}` in '{file}' should be {wanted}, got {value!r:.80}. {advice}"
         ) from error
 
 
@@ -89,6 +92,8 @@ def count(value: Any) -> int:
     """Return a positive whole number."""
     if type(value) is not int or value < 1:
         raise ValueError("a positive whole number")
+    if value > LARGEST_COUNT:
+        raise ValueError(f"a whole number up to {LARGEST_COUNT}")
     return value
 
 
@@ -106,9 +111,11 @@ def counts(value: Any) -> tuple[int, ...]:
 
 def side(value: Any) -> int | tuple[int, int]:
     """Return the side of a square, or height and width of what is not square."""
-    wanted = "a positive whole number, or a list of height and width"
+    wanted = f"a positive whole number up to {LARGEST_COUNT}, or a list of height and width"
     sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or not all(type(s) is int and s > 0 for s in sides):
+    if len(sides) not in (1, 2) or not all(
+        type(s) is int and 0 < s <= LARGEST_COUNT for s in sides
+    ):
         raise ValueError(wanted)
     return sides[0] if len({*sides}) == 1 else (sides[0], sides[1])
 
@@ -132,6 +139,20 @@ def positive(value: Any) -> float:
     if type(value) not in (int, float) or not 0 < value < LARGEST:
         raise ValueError("a positive number")
     return float(value)
+
+
+def share(value: Any) -> float:
+    """Return the share of an image that a crop leaves, not so small that no image is that large."""
+    if positive(value) < 0.01:
+        raise ValueError("a positive number of at least 0.01")
+    return float(value)
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    """Return an object."""
+    if not isinstance(value, dict):
+        raise ValueError("an object")
+    return value
 
 
 def channels(value: Any) -> tuple[float, float, float]:

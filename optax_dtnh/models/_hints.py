@@ -1,9 +1,10 @@
-"""What tensors with other names tell about a network that cannot be loaded."""
+"""What tensors with other names tell about a network that cannot be loaded, and what helps."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
-GENERAL = "Pass a checkpoint of this architecture; name in `ignore` what may stay unused."
+GENERAL = "Pass a checkpoint of this architecture"
+IGNORE = "; name in `ignore` what may stay unused, many of them by a pattern as in `decoder.*`"
 OTHER = "which no network here has. Take a checkpoint without it."
 # From a pattern in the name of a tensor that is not expected, the first that matches.
 HINTS = {
@@ -27,10 +28,12 @@ HINTS = {
 }
 
 
-def what_to_do(unexpected: Iterable[str]) -> str:
+def hint(names: Iterable[str]) -> str | None:
+    """Return what these names of tensors tell, None if they tell nothing."""
+    names = list(names)
+    return next((h for p, h in HINTS.items() if any(re.search(p, name) for name in names)), None)
+
+
+def what_to_do(unexpected: Collection[str]) -> str:
     """Return what helps with a file that has these tensors too many."""
-    names = sorted(unexpected)
-    for pattern, sentence in HINTS.items():
-        if any(re.search(pattern, name) for name in names):
-            return sentence
-    return GENERAL
+    return hint(unexpected) or f"{GENERAL}{IGNORE if unexpected else ''}."

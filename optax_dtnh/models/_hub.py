@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from optax_dtnh.models._errors import CheckpointError
 
-DEFAULT_FILE = "model.safetensors"
+DEFAULT_FILE, OTHER_FILE = "model.safetensors", "pytorch_model.bin"
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
@@ -48,7 +48,8 @@ def hub_file(
 ) -> Path:
     """Return the path of the file in the hub's cache, and download it first if asked.
 
-    The files in `BESIDE` of the same folder are downloaded with it, as far as the hub has them.
+    The files in `BESIDE`, of the same folder and of the root, are downloaded with it, as far as the
+    hub has them.
     What the cache has, or knows that the hub has not, is not asked for again. An incomplete
     download is neither returned nor left in the cache.
 
@@ -96,6 +97,8 @@ def unknown_beside(
 ) -> tuple[str, ...]:
     """Return the names in `BESIDE` that the cache neither has nor knows to be missing on the hub.
 
+    `processor_config.json` is not among them where the cache has what precedes it.
+
     Args:
       source: As for `hub_file`.
       cache_dir: Folder of the cache; None is the client's own choice.
@@ -104,13 +107,22 @@ def unknown_beside(
       ValueError: `source` has another form.
       ImportError: `huggingface_hub` is not installed.
     """
-    return tuple(Path(file.filename).name for file in _unknown(_parse(source, cache_dir)))
+    file = _parse(source, cache_dir)
+    unknown = {Path(beside.filename).name for beside in _unknown(file)}
+    cached = {Path(x.filename).name for x in _beside(file) if isinstance(_lookup(x), str)}
+    redundant = cached | (set(BESIDE[2:]) if BESIDE[1] in cached else set())
+    return tuple(name for name in BESIDE if name in unknown - redundant)
 
 
 def _unknown(file: HubFile) -> list[HubFile]:
-    folder = file.filename.rpartition("/")[0]
-    names = (f"{folder}/{name}" if folder else name for name in BESIDE)
-    return [beside for name in names if _lookup(beside := file._replace(filename=name)) is None]
+    return [beside for beside in _beside(file) if _lookup(beside) is None]
+
+
+def _beside(file: HubFile) -> list[HubFile]:
+    """Return the files of `BESIDE` in the folder of the weights, and in the root behind them."""
+    folders = dict.fromkeys((file.filename.rpartition("/")[0], ""))
+    names = [f"{folder}/{name}" if folder else name for folder in folders for name in BESIDE]
+    return [file._replace(filename=name) for name in names]
 
 
 def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
@@ -220,7 +232,7 @@ def _refusal(source: str, file: HubFile, response: Any) -> OSError:
     if status == 404:
         return FileNotFoundError(
             f"{answer}: no such repository, revision or file as {file}. Check the three on the "
-            "hub's page of the repository."
+            f"hub's page of the repository.{_other_file(source, file, response)}"
         )
     if status in (401, 403):
         return PermissionError(
@@ -230,6 +242,13 @@ def _refusal(source: str, file: HubFile, response: Any) -> OSError:
     return OSError(
         f"{answer}: it cannot deliver {file}. Run it again later, or pass the path of a local file."
     )
+
+
+def _other_file(source: str, file: HubFile, response: Any) -> str:
+    if file.filename != DEFAULT_FILE or response.headers.get("X-Error-Code") != "EntryNotFound":
+        return ""
+    repository = source.removesuffix("/" + DEFAULT_FILE)
+    return f" Another common file is `{repository}/{OTHER_FILE}`."
 
 
 def _text(error: Exception) -> str:

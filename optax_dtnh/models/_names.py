@@ -40,6 +40,7 @@ class Scheme(NamedTuple):
       resize: How the scheme's library interpolates positions, from them and the new side.
       epsilon: Epsilon of the layer normalization where nothing says it.
       stem: What the names of a backbone begin with if there is a head. Without one, it is left out.
+      older: Parts of names, and what they are in files of older versions of the library.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scheme(NamedTuple):
     resize: Callable[[np.ndarray, int], np.ndarray] = antialiased
     epsilon: float = 1e-6
     stem: str = ""
+    older: tuple[tuple[str, str], ...] = ()
 
 
 def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
@@ -134,6 +136,7 @@ TORCHVISION_VIT = Scheme(
     ),
     excused=frozenset(),
     build=build_vit,
+    older=((".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2.")),
 )
 HF_VIT_BLOCK = "vit.encoder.layer.{b}."
 HF_ATTENTION = HF_VIT_BLOCK + "attention.attention."

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -15,12 +16,14 @@ from optax_dtnh.models import _agreement as agreement
 from optax_dtnh.models._checkpoint import Checkpoint, check_finite, open_checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
-from optax_dtnh.models._hub import hub_file
+from optax_dtnh.models._hub import hub_file, unknown_beside
 from optax_dtnh.models._layout import dotted, our_layout
 from optax_dtnh.models._recognition import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import settled
+from optax_dtnh.models._settled import network, settled
 from optax_dtnh.models._vit import ViT, check_image_size
+
+MOST_PATCHES = 1024  # along a side: a million positions
 
 
 class Loaded(NamedTuple):
@@ -29,7 +32,8 @@ class Loaded(NamedTuple):
     Attributes:
       model: The model.
       path: The file of its weights.
-      facts: What no tensor tells and was taken nevertheless, by name.
+      facts: By name, what no tensor tells and was taken nevertheless; `network` is what the
+        tensors tell, and `positions` how they were interpolated.
     """
 
     model: ResNet | ViT
@@ -73,7 +77,7 @@ def load_pretrained(
         file; or `hf:owner/name`, `hf:owner/name@revision`, `hf:owner/name/file` on the hub.
       dtype: Dtype to compute in, such as `jnp.bfloat16`. Parameters are always float32.
       sha256: Digest that the file must have. Without it, a damaged file can load without an error.
-      ignore: Names of tensors in the file that may stay unused, such as a list.
+      ignore: Names of tensors in the file that may stay unused, or patterns such as `decoder.*`.
       download: Whether to fetch a file that is not in the hub's cache.
       cache_dir: Folder of the hub's cache; None is the client's own choice.
       endpoint: Address of the hub; None is the client's own choice.
@@ -86,7 +90,7 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
-      TypeError: `ignore` is a string.
+      TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.
       CheckpointError: The file is damaged, is no checkpoint, does not hold exactly the tensors of
         such a model (all differences are listed), holds values that are not finite, or contradicts
         the files beside it.
@@ -122,14 +126,29 @@ def load(
         raise TypeError(
             f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
         )
+    for name, number in (("heads", heads), ("image_size", image_size)):
+        _check_whole(name, number)
+    said: dict[str, Fact] = {}
     if isinstance(source, str) and source.startswith("hf:"):
-        source = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
+        path = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
+        if unknown := unknown_beside(source, cache_dir=cache_dir):
+            said["not_fetched"] = Fact(unknown, source)
+        source = path
     file = open_checkpoint(source, sha256)
-    found, said = recognized(file, ignore), facts_beside(file.path)
+    found = recognized(file, ignore)
+    said |= facts_beside(file.path)
     taken = _checked(file, found, said, ignore=ignore, heads=heads)
     options = {name: fact.value for name, fact in taken.items()}
     model = _filled(file, found, _abstract(file, found, dtype=dtype, **options))
-    return Loaded(model, file.path, {**taken, **_resized(file, found, model, image_size)})
+    told = {"network": network(file, found, model), **taken}
+    return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+        raise TypeError(
+            f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
+        )
 
 
 def _checked(
@@ -202,12 +221,19 @@ def _resized(
     if image_size is None or image_size == model.image_size:
         name = found.names_of("positions")[0]
         return {"image_size": Fact(model.image_size, f"{name} of {file.path.name}"), **asked}
-    patch_size = model.patches.kernel_size[0]
+    patch_size, before = model.patches.kernel_size[0], model.image_size
     try:
         check_image_size(image_size, patch_size)
     except ValueError as error:
         raise CheckpointError(f"{error} This is for {file.path}.") from error
+    if image_size > MOST_PATCHES * patch_size:
+        raise CheckpointError(
+            f"`image_size` should be at most {MOST_PATCHES * patch_size}, which is {MOST_PATCHES} "
+            f"patches, got {image_size} for {file.path}. Pass the size that the images have."
+        )
     positions = found.scheme.resize(np.asarray(model.positions[...]), image_size // patch_size)
     model.positions.set_value(jnp.asarray(positions))
     model.image_size = image_size
-    return asked
+    library = found.scheme.name.removesuffix(" ViT")
+    rule = f"interpolated from {before} x {before} as {library} does"
+    return {**asked, "positions": Fact(rule, "--image-size")}

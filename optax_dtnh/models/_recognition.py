@@ -1,9 +1,10 @@
 """Which network a file holds, by the names of its tensors, and under which prefix."""
 
+import fnmatch
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from optax_dtnh.models._checkpoint import Checkpoint
+from optax_dtnh.models._checkpoint import SAVE_AGAIN, Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._names import SCHEMES, Scheme, names_of
 
@@ -15,11 +16,13 @@ class Recognized(NamedTuple):
       scheme: The naming scheme.
       prefix: What stands before every name, such as `module.` or nothing.
       stem: The scheme's stem, or nothing where the file leaves it out.
+      older: The scheme's parts of names that this file has in their older form, with that form.
     """
 
     scheme: Scheme
     prefix: str
     stem: str
+    older: tuple[tuple[str, str], ...] = ()
 
     def names_of(self, path: str) -> tuple[str, ...]:
         """Return the names in the file of the tensors that make up our leaf at the dotted path."""
@@ -30,6 +33,8 @@ class Recognized(NamedTuple):
         stem = self.scheme.stem
         if stem and name.startswith(stem):
             name = self.stem + name.removeprefix(stem)
+        for part, older in self.older:
+            name = name.replace(part, older)
         return self.prefix + name
 
 
@@ -39,7 +44,7 @@ def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
     Raises:
       CheckpointError: The file holds no network with names that are known here, or several.
     """
-    names = sorted(set(file.tensors) - set(ignore))
+    names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
     found = {name: at for scheme in SCHEMES for name, at in _places(scheme, names)}
     if len(found) > 1:
         raise CheckpointError(
@@ -49,6 +54,10 @@ def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
         )
     for at in found.values():
         return at
+    if not file.tensors:
+        raise CheckpointError(
+            f"`source` should hold weights, got {file.path} with 0 tensors. {SAVE_AGAIN}"
+        )
     raise CheckpointError(
         f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES)}, got "
         f"{file.path} with {len(file.tensors)} tensors: {listed(file.tensors)}. Pass one "
@@ -56,13 +65,21 @@ def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
     )
 
 
-def _places(scheme: Scheme, names: Iterable[str]) -> Iterator[tuple[str, Recognized]]:
+def _places(scheme: Scheme, names: Collection[str]) -> Iterator[tuple[str, Recognized]]:
     core = scheme.known_by.removeprefix(scheme.stem)
+    older = tuple((part, old) for part, old in scheme.older if any(old in n for n in names))
     for name in names:
         if f".{name}".endswith(f".{core}"):
             before = name.removesuffix(core)
             stem = scheme.stem if f".{before}".endswith(f".{scheme.stem}") else ""
-            yield name, Recognized(scheme, before.removesuffix(stem), stem)
+            yield name, Recognized(scheme, before.removesuffix(stem), stem, older)
+
+
+def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:
+    """Return those of the names that are in `ignore`, or match a pattern in it such as `a.*`."""
+    patterns = [p for p in ignore if "*" in p]
+    matching = {n for p in patterns for n in names if fnmatch.fnmatchcase(n, p)}
+    return matching | (set(names) & set(ignore))
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

@@ -42,7 +42,7 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
 
     Raises:
       TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
-      CheckpointError: `path` has another ending, or is a folder.
+      CheckpointError: `path` has another ending or a null character, or is a folder.
       OSError: The file cannot be written.
     """
     path = Path(path)
@@ -66,6 +66,10 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
 
 
 def _check_path(path: Path) -> None:
+    if "\0" in str(path):
+        raise CheckpointError(
+            f"`path` should be without null characters, got {str(path)!r:.80}. Remove them."
+        )
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "

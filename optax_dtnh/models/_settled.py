@@ -1,4 +1,4 @@
-"""Heads, activation and epsilon of a transformer, which no tensor tells, each with its origin."""
+"""What a network is: by its tensors, and by its facts that no tensor tells, with their origin."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,6 +9,8 @@ from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact
 from optax_dtnh.models._names import METADATA, Scheme
+from optax_dtnh.models._recognition import Recognized
+from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
 Facts = Mapping[str, Fact]
@@ -37,6 +39,20 @@ TOLD = {
 }
 
 
+def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
+    """Return in words what the tensors tell: naming scheme, depth, width and head."""
+    prefix = f", prefix {found.prefix}" if found.prefix else ""
+    size = f"{_depth(model)} blocks, width {model.pooled_width}"
+    head = "no head" if model.head is None else f"{model.head.out_features} classes"
+    return Fact(f"{found.scheme.name}, {size}, {head}{prefix}", file.path.name)
+
+
+def _depth(model: ResNet | ViT) -> str:
+    if isinstance(model, ViT):
+        return str(len(model.blocks))
+    return "-".join(str(len(getattr(model, f"stage{i + 1}"))) for i in range(model.stages))
+
+
 def settled(
     file: Checkpoint, scheme: Scheme, sizes: ViT, said: Facts, heads: int | None
 ) -> dict[str, Fact]:
@@ -54,8 +70,7 @@ def settled(
     if "heads" not in taken:
         raise CheckpointError(
             f"`heads` should be given for width {sizes.pooled_width} with {sizes.hidden} inside a "
-            f"block, which is no published size, got none for {file.path}. Pass the number of "
-            "attention heads that the network's authors state."
+            f"block, which is no published size, got none for {file.path}. {_source_of_heads(said)}"
         )
     for name, (value, origin) in taken.items():
         if not TOLD[name].holds(value, sizes):
@@ -65,6 +80,17 @@ def settled(
                 f"for {file.path}. Correct it, or take another checkpoint."
             )
     return taken
+
+
+def _source_of_heads(said: Facts) -> str:
+    stated = "Pass the number of attention heads that the network's authors state"
+    if "not_fetched" in said:
+        files = ", ".join(said["not_fetched"].value)
+        return f"{stated}, or pass `download=True`: {files} may say it and are not fetched."
+    if "model_type" in said:
+        kind, origin = said["model_type"]
+        return f"{stated}: {origin} is not read, since its model_type is {kind}."
+    return f"{stated}."
 
 
 def _usual(scheme: Scheme, sizes: ViT) -> dict[str, Fact]:

@@ -23,7 +23,8 @@ def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.A
     a binary head, with the probabilities `sigmoid(z / T)` and `1 - sigmoid(z / T)`.
 
     A logit of -inf masks a class. Masked in the pretrained network, the class contributes 0; masked
-    in the trained network alone, the divergence is infinite by definition.
+    in the trained network alone, the divergence is infinite by definition, unless the pretrained
+    probability at `T` underflows to 0 in float32: then the class contributes 0.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -30,8 +30,8 @@ def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_re
     written(tmp_path, "preprocessing.json", AS_IS._asdict())
     assert preprocessing_of(tmp_path / "model.safetensors") == AS_IS
     assert preprocessing_of(tmp_path, image_size=112) == AS_IS._replace(image_size=112, resize=128)
-    changed = preprocessing_of(tmp_path, image_size=28, resize=28, mean=[1, 2, 3])
-    assert changed == AS_IS._replace(image_size=28, resize=28, mean=(1, 2, 3))
+    changed = preprocessing_of(tmp_path, image_size=28, resize=28, mean=[0, 0.5, 1])
+    assert changed == AS_IS._replace(image_size=28, resize=28, mean=(0, 0.5, 1))
 
 
 def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
@@ -72,6 +72,8 @@ def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path)
         ({"resize": 99}, r"`--resize` .* size, 224 \(default\), got 99"),
         ({"std": (1, 0, 1)}, "`--std` should be a positive number"),
         ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),
+        ({"mean": (123.7, 0, 0)}, r"`--mean` should be between 0 and 1, .* 123.7 0 0 \(--mean"),
+        ({"mean": (0, -0.5, 0)}, "`--mean` should be between 0 and 1, .* got 0 -0.5 0"),
         ({"interpolation": "magic"}, "`--interpolation` should be one of nearest, .*, got magic"),
     ],
 )

@@ -123,11 +123,18 @@ def test_a_folder_or_a_pipe_is_named_and_never_opened(name, tmp_path):
     assert "got the pipe, socket or device" in str(refused(tmp_path / name / "pipe.pth"))
 
 
-@pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
-def test_another_suffix_is_refused_with_those_that_are_read(name, tmp_path):
-    (tmp_path / name).write_bytes(raw({}))
-    text = str(refused(tmp_path / name))
-    assert "should end in .safetensors, .pth, .pt, .bin, got" in text
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((x, "end in .safetensors, .pth, .pt, .bin, got") for x in ("model.msgpack", "model")),
+        ("model.safetensors.index.json", "be one file of weights, got"),
+        ("model-00001-of-00012.safetensors", "be one file of weights, got"),
+        ("model-00001-of-00001.safetensors", "be a whole safetensors file, got"),
+    ],
+)
+def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, text, tmp_path):
+    (tmp_path / name).write_bytes(raw({})[:-1])
+    assert f"`source` should {text}" in str(refused(tmp_path / name))
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -32,14 +32,16 @@ def values_beside(folder, name, content):
 
 
 EDGE, SQUARE = {"shortest_edge": 256}, {"height": 32, "width": 32}
+NULLS = {"height": None, "width": None, "longest_edge": None}
 SIZES = {
     # The image size and the size before the crop: what says so.
     (192, None): [
-        *({"size": size} for size in (192, [192], [192, 192], {"shortest_edge": 192})),
+        *({"size": size} for size in (192, [192], [192, 192], {"shortest_edge": 192} | NULLS)),
         *({"size": {edge: 192, "longest_edge": 192}} for edge in ("shortest_edge", "longest_edge")),
     ],
     (32, None): [{"size": SQUARE}, {"size": SQUARE, "crop_size": None}, {"crop_size": [32, 32]}],
-    (None, None): [{"size": None}, {"crop_size": None}, {"crop_pct": None}],
+    (None, None): [{"size": None}, {"crop_size": NULLS}, {"crop_pct": None}],
+    (None, 256): [{"size": size, "do_center_crop": True} for size in (256, EDGE)],
     ((192, 96), None): [{"size": [192, 96]}, {"size": {"height": 192, "width": 96}}],
     ((224, 160), None): [{"size": 256, "crop_size": {"height": 224, "width": 160}}],
     (224, None): [
@@ -76,6 +78,9 @@ FIELDS = [
     (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
     (PREPROCESSOR, {"resample": "BOX"}, {"interpolation": "box"}),
     (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
+    (PREPROCESSOR, {"image_mean": 0.5, "offset": True}, {"mean": (1.5, 1.5, 1.5)}),
+    (PREPROCESSOR, {"do_normalize": False, "rescale_offset": True}, {"mean": (1, 1, 1)}),
+    (PREPROCESSOR, {"do_rescale": False, "offset": True, "do_pad": True}, {"do_pad": True}),
     (PREPROCESSOR, {"do_rescale": False, "rescale_factor": 0.1}, {"rescale": 1}),
     (PREPROCESSOR, {"do_normalize": False, "image_mean": 0.5}, {"mean": (0,) * 3, "std": (1,) * 3}),
     (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
@@ -113,8 +118,24 @@ FIELDS = [
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
     (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
     (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
-    # files of other libraries
-    (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None}),
+    (CONFIG, TIMM | {"model_args": {"qk_norm": False, "drop_rate": 0.5}}, {"blocks": 12}),
+    (CONFIG, TIMM | {"model_args": {"aa_layer": None, "depth": 3}}, {"blocks": 3, "width": 768}),
+    (CONFIG, TIMM | {"label_names": {"0": "a", "2": "c"}}, {"labels": None}),
+    (CONFIG, {"mean": [0.5], "std": [0.5]}, {"mean": HALF, "interpolation": "bicubic"}),
+    (CONFIG, {"input_size": [3, 32, 32]}, {"image_size": 32, "model_type": None}),
+    # what a name says of a network
+    *((CONFIG, {"architecture": name}, facts) for name, facts in {
+        "vit_large_patch14_clip_quickgelu_224": {"activation": "quick_gelu", "patch_size": 14},
+        "vit_base_patch16_plus_240": {"width": None},
+        "deit_tiny_patch16_224": {"width": 192, "blocks": 12, "patch_size": 16},
+        "tv_resnet34.tv_in1k": {"depths": (3, 4, 6, 3), "block": "basic"},
+        "resnetaa50": {"depths": None},
+    }.items()),
+    # files of other libraries, and of Hugging Face under another name
+    (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None, "model_type": "t5"}),
+    (CONFIG, {"num_labels": 3}, {"classes": None, "model_type": "missing"}),
+    (CONFIG, {"model_type": "w", "num_attention_heads": 4}, {"heads": 4, "epsilon": None}),
+    (CONFIG, {"hidden_act": "relu", "patch_size": 8}, {"activation": "relu", "patch_size": 8}),
     *((CONFIG, x, {"mean": None}) for x in ({"architecture": {"a": 1}}, {"model_type": 3}, {})),
 ]  # fmt: skip
 
@@ -146,6 +167,10 @@ def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
 def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
     found = facts_beside(tmp_path / "vit_b_16_lc_swag-4e70ced5.safetensors")
     assert (found["architecture"].value, found["heads"].value) == ("vit_b_16", 12)
+    assert found["patch_size"] == (
+        16,
+        "architecture vit_b_16 of torchvision's vit_b_16_lc_swag-4e70ced5",
+    )
     resize = facts_beside(tmp_path / "nowhere" / "resnet50-11ad3fa6.pth")["resize"]
     assert resize == (232, "torchvision's resnet50-11ad3fa6")
     assert facts_beside(tmp_path / "resnet50.pth") == {}
@@ -157,13 +182,16 @@ def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
 # File, other fields, field, its wrong values, and what it should be.
 WRONG = [
     (PREPROCESSOR, {}, "size", [{}, {"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
+    (PREPROCESSOR, {}, "do_flip_channel_order", [True], "false, since images have the order RGB"),
+    (PREPROCESSOR, {"offset": True}, "image_mean", [None], "given with an offset"),
+    (PREPROCESSOR, {"crop_pct": 0.9}, "size", [10**400], "a positive whole number"),
     (PREPROCESSOR, {}, "crop_size", [SQUARE | {"width": "a"}, [9, None]], ".* height"),
     (PREPROCESSOR, {}, "resample", [9, "magic", [1], True], "one of nearest, .*"),
     (PREPROCESSOR, {}, "image_mean", [[1, 2], "0.5", float("nan"), -(10**400)], ".* list of three"),
     (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a positive number"),
     (PREPROCESSOR, {}, "rescale_factor", [0, "a", 10**400], "a positive number"),
     (PREPROCESSOR, {}, "do_rescale", ["no", 0], "true or false"),
-    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1], "a positive number"),
+    (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1, 1e-9], "a positive number"),
     (PROCESSOR, {}, "image_processor", [3], "an object"),
     (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
     (CONFIG, VIT, "hidden_act", [3], "a text"),
@@ -174,6 +202,9 @@ WRONG = [
     (CONFIG, {}, "pretrained_cfg", ["a", []], "an object"),
     (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], "a list of channels, height and width"),
     (CONFIG, TIMM, "num_classes", [-1], "a positive whole number"),
+    (CONFIG, VIT, "hidden_size", [10**7], "a whole number up to 1000000"),
+    (CONFIG, TIMM, "model_args", [{"qk_norm": True}], "of a network with qk_norm False"),
+    (CONFIG, TIMM, "model_args", [{"aa_layer": "avg"}], "of a network without aa_layer"),
     (CONFIG, TIMM, "interpolation", ["cubic"], "one of nearest, .*"),
     (OURS, {}, "mean", [[1, 2]], ".* list of three"),
     (OURS, {}, "image_size", [8.5], "a positive whole number"),
@@ -187,8 +218,8 @@ WRONG = [
 def test_a_wrong_value_is_one_sentence(tmp_path, file, others, field, value, wanted):
     path = written(tmp_path, **{file: others | {field: value}})
     place, got = re.escape(str(tmp_path / file)), re.escape(repr(value)[:20])
-    should = rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*"
-    with pytest.raises(CheckpointError, match=should + r"\. Mend or remove the file\.$"):
+    match = rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. (Mend or|Take) .*\.$"
+    with pytest.raises(CheckpointError, match=match):
         facts_beside(path)
 
 

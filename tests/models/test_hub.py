@@ -34,6 +34,8 @@ FILES = [
     ("main", MAIN, "page.safetensors", PAGE),
     ("v1.0", OTHER, "config.json", b'{"model_type": "vit", "num_attention_heads": 2}'),
     ("main", MAIN, "in/a folder/preprocessor_config.json", b'{"size": 32}'),
+    ("refs%2Fpr%2F1", PULL_REQUEST, "in/model.safetensors", WEIGHTS["d"]),
+    ("refs%2Fpr%2F1", PULL_REQUEST, "processor_config.json", b'{"image_processor": {"size": 8}}'),
 ]
 COMMITS = {revision: commit for revision, commit, *_ in FILES}
 
@@ -177,10 +179,15 @@ def test_the_files_that_tell_about_a_checkpoint_come_with_it(server, fetch, tmp_
     assert facts_beside(fetch()) == {}
     asked = [request.rpartition("/")[2] for request in server.requests]
     assert sum(name in BESIDE for name in asked) == 3 * len(BESIDE) + 2  # HEAD, and two of GET
+    found = facts_beside(fetch("hf:owner/name@refs/pr/1/in/model.safetensors"))
+    assert found["image_size"] == (8, "processor_config.json")  # of the root
 
 
 def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
     cache = {"cache_dir": tmp_path / "cache"}
+    name, other = "in/a folder/model.safetensors", "in/a folder/preprocessor_config.json"
+    huggingface_hub.hf_hub_download("owner/name", other, endpoint=server.endpoint, **cache)
+    assert unknown_beside(f"hf:owner/name/{name}", **cache) == ("config.json",)
     assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
     where = {"revision": "v1.0", "endpoint": server.endpoint} | cache
     path = huggingface_hub.hf_hub_download("owner/name", "model.safetensors", **where)
@@ -275,6 +282,8 @@ def test_what_the_hub_does_not_have_is_named(source, fetch, tmp_path):
     with answered_with(FileNotFoundError, *parts) as raised:
         fetch(source)
     assert isinstance(raised.value.__cause__, huggingface_hub.errors.HfHubHTTPError)
+    other = f"Another common file is `{source}/pytorch_model.bin`."
+    assert (other in str(raised.value)) == ("none" not in source)
     assert files_in(tmp_path) == []
 
 

@@ -75,17 +75,37 @@ def test_half_a_head_is_a_missing_half(scheme, tmp_path):
     tensors = tensors_of(scheme)
     (bias,) = (name for name in tensors if name.startswith(HEADS) and name.endswith("bias"))
     path = saved({name: x for name, x in tensors.items() if name != bias}, tmp_path)
-    refused(f"1 missing: {bias}", lambda: load_pretrained(path))
+    refused(f"1 missing: {bias}. Add them, or remove the other", lambda: load_pretrained(path))
 
 
 # --- positions and resolution
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 4, 7, 9])
-def test_positions_that_are_no_square_and_a_class_token_are_refused(count, tmp_path):
+@pytest.mark.parametrize(
+    ("count", "token", "sentence"),
+    [
+        *((count, "cls_token", "Take a checkpoint for square images") for count in (0, 1, 7, 9)),
+        (4, "cls", "It has no class token"),
+        (6, "dist_token", "It has a distillation token"),
+        (9, "reg_token", "It has register tokens"),
+    ],
+)
+def test_positions_that_are_no_square_and_a_class_token_are_refused(
+    count, token, sentence, tmp_path
+):
     tensors = tensors_of(TIMM_VIT) | {"pos_embed": np.ones((1, count, 64), "f")}
+    tensors[token] = tensors.pop("cls_token") if token == "cls" else tensors["cls_token"]
     message = rf"a class token and a square of patches, got pos_embed \[1, {count}, 64\] in"
-    refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
+    refused(f"{message} .*{sentence}", lambda: load_pretrained(saved(tensors, tmp_path)))
+
+
+def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
+    names = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
+    older = tensors_of(TV_VIT)
+    for new, old in names.items():
+        older = {name.replace(new, old): x for name, x in older.items()}
+    found = load_pretrained(saved(prefixed(older, "module."), tmp_path))
+    assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
 
 
 @pytest.mark.parametrize("scheme", [TIMM_VIT, TV_VIT, HF_VIT])
@@ -93,6 +113,11 @@ def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, t
     path = saved(tensors_of(scheme), tmp_path)
     before, (after, _, facts) = load(path), load(path, image_size=64)
     assert facts["image_size"] == (64, "--image-size")
+    library = scheme.name.removesuffix(" ViT")
+    rule = f"interpolated from 32 x 32 as {library} does"
+    assert facts["positions"] == (rule, "--image-size")
+    network = f"{scheme.name}, 2 blocks, width 64, 3 classes"
+    assert before.facts["network"] == (network, "weights.safetensors")
     assert before.facts["image_size"].value == before.model.image_size == 32
     old, new = before.model.positions[...], after.positions[...]
     assert_equal(load(path, image_size=32).model.positions[...], old)
@@ -118,17 +143,30 @@ def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, s
 
 
 @pytest.mark.parametrize(
-    ("size", "nearest"), [(40, "32 or 48"), (8, "16 or 32"), (0, "16 or 32"), (-32, "16 or 32")]
+    ("size", "nearest"),
+    [
+        (40, "32 or 48"),
+        (8, "16 or 32"),
+        (-32, "16 or 32"),
+        (16**6, "the size that the images have"),
+    ],
 )
 def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
     path = saved(tensors_of(TIMM_VIT), tmp_path)
-    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}."
+    message = (
+        f"`image_size` should be a.* (multiple of 16|most 16384), .* got {size}.* Pass {nearest}"
+    )
     refused(message, lambda: load_pretrained(path, image_size=size))
 
 
 def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
-    resnet = saved(tensors_of(TV_RESNET), tmp_path)
-    assert load(resnet, image_size=40).facts == {"image_size": (40, "--image-size")}
+    bare = headless(tensors_of(TV_RESNET))
+    resnet = saved(prefixed(bare, "net."), tmp_path)
+    told = "torchvision or timm ResNet, 1-2-1-1 blocks, width 32, no head, prefix net."
+    assert load(resnet, image_size=40).facts == {
+        "network": (told, "weights.safetensors"),
+        "image_size": (40, "--image-size"),
+    }
     refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
 
 
@@ -142,6 +180,11 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         ("file/m.safetensors", FileNotFoundError, "no folder .*file, so m.safetensors cannot"),
         ("folder.safetensors", models.CheckpointError, "`path` should be a file, got the folder"),
         ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
+        (
+            "a\0.safetensors",
+            models.CheckpointError,
+            "`path` should be without null characters, got '",
+        ),
         ("m.pth", models.CheckpointError, "`path` should end in .safetensors, got m.pth"),
     ],
 )

@@ -97,7 +97,7 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(resnet, tmp_path):
         "layer4.0.bn1.weight; 2 unexpected: alpha, zeta; 3 of another shape or dtype: "
         "bn1.bias [5] float32 instead of [4] float32, bn1.weight [4] int32 instead of [4] float32, "
         "fc.bias [3] float64 instead of [3] float32. Pass a checkpoint of this architecture; name "
-        "in `ignore` what may stay unused."
+        "in `ignore` what may stay unused, many of them by a pattern as in `decoder.*`."
     )
 
 
@@ -120,14 +120,24 @@ def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(resnet, tmp_pa
     tensors = resnet | {"ema.decay": with_shape(1), "ema.step": with_shape(1, dtype="int64")}
     assert "2 unexpected: ema.decay, ema.step." in refused(tensors, tmp_path)
     assert "1 unexpected: ema.step." in refused(tensors, tmp_path, ignore=["ema.decay"])
-    load_pretrained(saved(tensors, tmp_path), ignore={"ema.decay", "ema.step"})
-    message = refused(without(resnet, "fc.bias"), tmp_path, ignore=["fc.bias"])
-    assert "1 missing: fc.bias." in message
+    load_pretrained(saved(tensors, tmp_path), ignore={"ema.*"})
+    assert "1 missing: fc.bias." in refused(
+        without(resnet, "fc.bias"), tmp_path, ignore=["fc.bias"]
+    )
 
 
-def test_a_string_is_no_collection_of_names_to_ignore():
-    with pytest.raises(TypeError, match="`ignore` should be .*, got the string 'fc.bias'. Pass"):
-        load_pretrained("none.safetensors", ignore="fc.bias")
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("ignore", "fc.bias", "a collection of names, got the string 'fc.bias'. Pass"),
+        ("heads", "4", "a whole number or None, got '4'. Pass"),
+        ("heads", True, "a whole number or None, got True"),
+        ("image_size", 64.0, "a whole number or None, got 64.0"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(name, value, wanted):
+    with pytest.raises(TypeError, match=f"^`{name}` should be {wanted}"):
+        load_pretrained("none.safetensors", **{name: value})
 
 
 @pytest.mark.parametrize("scheme", [TV_RESNET, HF_RESNET], ids=lambda s: s.name)
@@ -151,7 +161,12 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
         ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative ones in bn1.running_var of"),
         ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
-        ("conv1.weight", with_shape(4, 1, 7, 7), "float32 instead of [4, 3, 7, 7]"),
+        (
+            "conv1.weight",
+            with_shape(4, 1, 7, 7),
+            "[4, 3, 7, 7] float32. Pass a checkpoint of this ",
+        ),
+        ("bn1.bias", with_shape(4, dtype="int8"), "1 tensors of int8: bn1.bias. Save them as flo"),
         ("fc.weight", with_shape(0, 32), "fc.weight [0, 32] float32 instead of [3, 32]"),
         ("layer1.0.conv1.weight", with_shape(), "layer1.0.conv1.weight [] float32 instead"),
         ("patch_embed.proj.weight", with_shape(64, 5), "proj.weight [64, 5] float32 instead"),

@@ -45,6 +45,12 @@ def test_a_published_size_has_its_heads(size, heads):
 def test_another_size_needs_its_heads(size):
     refused(f"`heads` should be given for width {size[0]} .* none", lambda: settled_of(*size))
     assert settled_of(*size, heads=2)["heads"] == (2, "--heads")
+    for name, value, message in (
+        ("not_fetched", ("config.json",), "or pass `download=True`: config.json may say it"),
+        ("model_type", "w", "config.json is not read, since its model_type is w."),
+    ):
+        said = {name: Fact(value, "config.json")}
+        refused(message, lambda said=said: settled_of(*size, said=said))
 
 
 def test_an_argument_precedes_our_metadata_which_precede_files_beside_and_usual_values():
@@ -106,6 +112,8 @@ def test_facts_that_agree_with_the_tensors_are_no_error(tmp_path):
     assert checked(vit, tmp_path, **VIT, **LABELS)["epsilon"] == (1e-3, "config.json")
     checked(vit, tmp_path, model_image_size=(40, 40))  # transformers leaves out the rest of 32
     assert checked(resnet, tmp_path, **RESNET, **LABELS) == {}
+    checked(headless(vit), tmp_path, pool="")
+    checked(vit, tmp_path, architecture="vit_x")
     for classes in (0, 1000):  # of the head that was left out
         checked(headless(vit), tmp_path, classes=classes)
 
@@ -134,7 +142,12 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (HF_VIT, "labels", ("a", "b"), "labels 2 by .* 3 by classifier.weight"),
         (TIMM_VIT, "classes", 0, "classes 0 by .* 3 by head.weight"),
         (TIMM_VIT, "pool", "avg", "a ViT with pool token, got .* with 'avg' by config.json"),
-        (TIMM_VIT, "pool", "map", "a ViT with pool token, got .* with 'map'"),
+        (TIMM_VIT, "pool", "", "a ViT with pool token, got .* with ''"),
+        (TIMM_VIT, "architecture", "deit3_x", "plain ResNet or ViT, got .* 'deit3_x' by config"),
+        (TIMM_VIT, "architecture", "resnet18", "'resnet18' by .*, a ResNet, got .*, a ViT"),
+        (TV_RESNET, "architecture", "vit", "'vit' by .*, a ViT, got .*, a ResNet"),
+        (TV_RESNET, "architecture", "resnetaa50", "plain ResNet or ViT, got .*aa50' by"),
+        (TV_RESNET, "architecture", "resnet18d", "plain ResNet or ViT, got .*18d' by"),
         (HF_VIT, "qkv_bias", False, "a ViT with qkv_bias True, got .* with False"),
         (HF_VIT, "depths", (3, 4, 6, 3), "with depths .* by .* got .*, a ViT"),
         (HF_RESNET, "depths", (3, 4, 6, 3), r"depths \(3, .* got .* \(1, 2, 1, 1\)"),

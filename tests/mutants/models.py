@@ -60,8 +60,11 @@ MUTANTS = listed(
         ("_agreement.py", TOLD): [
             ("FOREIGN[type(model)]", "()"),
             ("        if said != size", "        if False"),
+            ("    if kind is None:", "    if False:"),
         ],
         ("_recognition.py", ODD): [("len(found) > 1", "len(found) > 2")],
+        ("_recognition.py", REFUSED): [("return matching | ", "return ")],
+        ("_names.py", ODD): [('".mlp.linear_2."', '".mlp.linear_3."')],
         ("_positions.py", ODD): [
             ("np.clip(below + tap, 0", "np.clip(below + tap, 1"),
             ('"cubic", antialias', '"linear", antialias'),
@@ -71,9 +74,15 @@ MUTANTS = listed(
             ("digest != sha256.lower()", "digest != sha256"),
             ("    if sha256 is not None:\n        _check_digest(path, sha256)\n", ""),
         ],
-        ("_facts.py", FACTS): [('facts.pop("resize", None)', "pass")],
+        ("_facts.py", FACTS): [
+            ('facts.pop("resize", None)', "pass"),
+            ("_implied(facts) | facts", "facts"),
+        ],
         ("_facts_timm.py", FACTS): [("math.floor(", "round(")],
-        ("_facts_hugging_face.py", FACTS): [("whole > crop", "True")],
+        ("_facts_hugging_face.py", FACTS): [
+            ("whole > crop", "True"),
+            ("m + 1 for m", "m - 1 for m"),
+        ],
         ("_hub.py", HUB): [
             ("elif unknown := _unknown(file):", "elif unknown := []:"),
             ("follow_redirects=False", "follow_redirects=True"),

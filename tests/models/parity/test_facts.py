@@ -8,6 +8,7 @@ import torch
 import transformers
 from torchvision import models
 
+from optax_dtnh.models._architectures import implied
 from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._facts_hugging_face import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS
 from optax_dtnh.models._facts_torchvision import FILES
@@ -37,6 +38,7 @@ def test_a_published_name_tells_what_the_metadata_do(name):
         "interpolation": transforms.interpolation.value,
         "mean": tuple(transforms.mean),
         "std": tuple(transforms.std),
+        **implied(network),
     }
 
 

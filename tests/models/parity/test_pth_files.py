@@ -84,7 +84,7 @@ def test_parameters_and_conjugates_are_tensors_too(zipped, tmp_path):
 
 
 @formats
-@pytest.mark.parametrize("keys", [["state_dict"], ["model"], ["state_dict", "model"]])
+@pytest.mark.parametrize("keys", [["state_dict"], ["state_dict", "model"], ["model", "state_dict"]])
 def test_a_training_checkpoint_is_unwrapped(zipped, keys, tmp_path):
     content = weights = network().state_dict()
     for key in reversed(keys):

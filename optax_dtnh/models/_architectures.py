@@ -1,0 +1,50 @@
+"""What the name of an architecture says: which of our networks it is, if any, and its size."""
+
+import re
+from typing import Any
+
+# Blocks in each stage and their kind, by the depth.
+RESNETS = {
+    "18": ((2, 2, 2, 2), "basic"),
+    "26": ((2, 2, 2, 2), "bottleneck"),
+    "34": ((3, 4, 6, 3), "basic"),
+    "50": ((3, 4, 6, 3), "bottleneck"),
+    "101": ((3, 4, 23, 3), "bottleneck"),
+    "152": ((3, 8, 36, 3), "bottleneck"),
+}
+# Width and number of blocks, by the size in the names of timm and, shorter, of torchvision.
+VITS = {
+    "tiny": (192, 12),
+    "small": (384, 12),
+    **dict.fromkeys(("base", "b"), (768, 12)),
+    **dict.fromkeys(("large", "l"), (1024, 24)),
+    **dict.fromkeys(("huge", "h"), (1280, 32)),
+}
+# Before a `.` is the network, behind it is how timm's weights were trained.
+RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
+VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
+# Not for timm's `plus` nor for sizes with another number of blocks, such as `36x1`.
+SIZED_VIT = re.compile(
+    r"(?:vit|deit)_(tiny|small|base|large|huge|b|l|h)_(?:patch)?(\d+)(?!.*_(?:plus|\d+x\d))"
+)
+
+
+def kind_of(architecture: str) -> str | None:
+    """Return the class of our networks that an architecture is, None if it is another network."""
+    resnet = RESNET.fullmatch(architecture)
+    if resnet and resnet[1] in ("", *RESNETS):  # Hugging Face's name has no depth
+        return "ResNet"
+    return "ViT" if VIT.fullmatch(architecture) else None
+
+
+def implied(architecture: str) -> dict[str, Any]:
+    """Return the facts that the name of an architecture surely implies."""
+    found = {"activation": "quick_gelu"} if "quickgelu" in architecture else {}
+    if match := SIZED_VIT.match(architecture):
+        width, blocks = VITS[match[1]]
+        return found | {"width": width, "blocks": blocks, "patch_size": int(match[2])}
+    match = RESNET.fullmatch(architecture)
+    if match and match[1] in RESNETS:
+        depths, block = RESNETS[match[1]]
+        return {"depths": depths, "block": block}
+    return found
