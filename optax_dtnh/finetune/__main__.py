@@ -73,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     options = parser()
     chosen = options.parse_args(argv)
+    for name, value in vars(chosen).items():
+        if "" in (value if isinstance(value, list) else [value]):
+            wrong = f"`--{name.replace('_', '-')}` should be a name, got an empty one"
+            options.error(f"{wrong}. Check the variable that it comes from, or leave it out.")
     try:
         with interrupts.fatal():
             chosen.act(chosen)
@@ -102,6 +106,8 @@ def parser() -> Parser:
     evaluate.add_argument("--labels", metavar="FILE", help=table)
     where = "Folder of prepared TFDS data sets (default: that of the run)."
     evaluate.add_argument("--data-dir", metavar="DIR", help=where)
+    some = "Use these class folders or labels alone (default: all)."
+    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help=some)
     predict = _command(commands, "predict", _predict, PREDICT)
     _add_out(predict, "Folder of a finished run.")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
@@ -141,7 +147,8 @@ def _train(chosen: Namespace) -> None:
 def _evaluate(chosen: Namespace) -> None:
     from optax_dtnh.finetune import evaluate
 
-    evaluate.evaluate(chosen.out, chosen.data, chosen.labels, chosen.data_dir)
+    where = {name: getattr(chosen, name) for name in ("data", "labels", "data_dir", "classes")}
+    evaluate.evaluate(chosen.out, **where)
 
 
 def _predict(chosen: Namespace) -> None:

@@ -66,10 +66,12 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
             raise OSError(str(error)) from error
 
 
-def evaluate(
-    out: Path, data: str | None = None, labels: str | None = None, data_dir: str | None = None
-) -> None:
+def evaluate(out: Path, **where: Any) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
+
+    Args:
+      out: Folder of the run.
+      **where: `data`, `labels`, `data_dir` and `classes` of a `Request`, None for those of the run.
 
     The model was trained on none of the test images of its own data.
 
@@ -77,10 +79,10 @@ def evaluate(
       UsageError: There is no finished run, or the data do not exist or do not fit.
     """
     trained = _read(out)
-    tested = _tested(trained, out, data, labels, data_dir)
+    tested = _tested(trained, out, where)
     print(
         in_words(accuracy(trained, tested.images), len(tested.images)),
-        *_remarks(trained, tested, own=data is None),
+        *_remarks(trained, tested, own=where.get("data") is None),
     )
 
 
@@ -96,25 +98,22 @@ def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
         yield f"Left out: {listed(tested.left_out, 9)}."
 
 
-def _tested(
-    trained: Trained, out: Path, data: str | None, labels: str | None, data_dir: str | None
-) -> Tested:
+def _tested(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
     """Return the test images, with labels that are positions among the classes of the model."""
-    settings = trained.settings
-    name = data or settings["data"]
+    settings, given = trained.settings, {k: v for k, v in where.items() if v is not None}
+    name = given.pop("data", settings["data"])
     own = os.path.realpath(name) == os.path.realpath(settings["data"])
+    usual = {k: settings.get(k) for k in ("data_dir", *(("labels", "classes") if own else ()))}
     tested = open_test(
         name,
         run_folder.summary(out)["found"]["data_sha256"],
         train_per_class=settings["train_per_class"],
         seed=settings["seed"],
         skip_broken=settings["skip_broken"],
-        data_dir=data_dir or settings["data_dir"],
-        labels=labels or (settings.get("labels") if own else None),
-        classes=settings.get("classes", ()) if own else (),
         duplicates=settings.get("duplicates", "warn"),
         known=trained.classes,
         trained=_trained_images(out),
+        **{k: v for k, v in usual.items() if v is not None} | given,
     )
     images, known = tested.images, trained.classes
     of_model = class_names.relabeled(images.labels, tested.classes, known, name)
@@ -212,7 +211,8 @@ def _with_logits(
 
 
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
-    if path.exists() and not path.is_file() and not path.is_dir():
+    # Not by methods of `path`, which raise where a folder may not be searched.
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UsageError(
             f"`IMAGE` should be a regular file, got the pipe or device '{path}'. Leave it out."
         )

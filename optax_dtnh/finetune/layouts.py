@@ -9,6 +9,7 @@ from optax_dtnh.finetune.listing import Folder, all_images, below
 FILES = 10_000  # a layout shows in far fewer
 SAVE = "Save every image as a file in a folder named after its class"
 TABLE = "list `path` and `label` in a table for `--labels`"
+LIST = "Pass `--labels` with {file} if it lists `path` and `label`"
 # What a path in the folder ends with, and what to do; the first that fits is said.
 LAYOUTS = {
     r"features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, and the folder around "
@@ -22,11 +23,14 @@ LAYOUTS = {
     f"and {TABLE}",
     r".*\.arrow": f"{SAVE}; {{file}} is one of Hugging Face `datasets`",
     r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it lists `path` and `label`",
+    r".*\.(heic|heif|dng|cr[23]|nef|arw|orf|raf|rw2|dcm|svg|jxl)": "Convert {file}, and all others "
+    "that cannot be read here, into JPEG or PNG",
     r".*-ubyte(\.gz)?": f"{SAVE}, or pass `--data tfds:mnist`",
     r"data_batch_\d|test_batch|batches\.meta": f"{SAVE}, or pass `--data tfds:cifar10`",
     r".*\.(npz|npy|pkl|pickle|mat|h5|hdf5|pt|pth|lmdb|rec|tfrecords?.*)": f"{SAVE}; {{file}} holds "
     "arrays",
-    r".*\.(csv|tsv|jsonl)": "Pass `--labels` with {file} if it lists `path` and `label`",
+    r"(?!(sample_?)?submission|test\b)[^/]*\.(csv|tsv|jsonl)": LIST,
+    r".*\.(csv|tsv|jsonl)": LIST,
     r".*\.(zip|tar|tgz|gz|bz2|xz|zst|rar|7z)": "Unpack {file}, and give the folder of its classes",
 }
 MOVE = "Move the images into folders named after their classes"
