@@ -106,8 +106,7 @@ def parser() -> Parser:
     evaluate.add_argument("--labels", metavar="FILE", help=table)
     where = "Folder of prepared TFDS data sets (default: that of the run)."
     evaluate.add_argument("--data-dir", metavar="DIR", help=where)
-    some = "Use these class folders or labels alone (default: all)."
-    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help=some)
+    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
     predict = _command(commands, "predict", _predict, PREDICT)
     _add_out(predict, "Folder of a finished run.")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")

@@ -53,9 +53,8 @@ def relabeled(
         count = sum(names[label] in unknown for label in labels)
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
-            f"{listed([*map(repr, unknown)])}, which it does not know (images: {count}"
-            f"{_but(unknown, known)}). Choose the others with `--classes`, or name them as when "
-            "it was trained."
+            f"{listed([*map(repr, unknown)])}, which it does not know ({count} images"
+            f"{_but(unknown, known)}). Choose others with `--classes`, or name them as in training."
         )
     position = {name: i for i, name in enumerate(known)}
     return tuple(position[names[label]] for label in labels)

@@ -93,10 +93,8 @@ def open_test(
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
-    If the data have no test split, the test images of the run are those that it has not drawn, and
-    the test images of other data are all of them.
-
-    The draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
+    Without a test split, these are the images that the run has not drawn, or all of other data. The
+    draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
     checksum of its data, `known` are the classes of its model, and `trained` holds the SHA-256 of
     the images that it was trained on.
 
@@ -155,13 +153,11 @@ def _refuse_parts(parts: Parts, request: Request) -> None:
         mend = "name splits in a column `split`" if request.labels else RENAME
         raise UsageError(
             "`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{request.data}' without test images{left_out}. Give `--train-per-class N`, or "
-            f"{mend}."
+            f"'{request.data}' without test images{left_out}. Give `--train-per-class N` or {mend}."
         )
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
-        present = range(len(parts.classes))
-        class_names.refuse_untrained(labels, present, parts.classes, request.data)
+        class_names.refuse_untrained(labels, range(len(parts.classes)), parts.classes, request.data)
         _refuse_small_classes(labels, parts, request)
 
 

@@ -69,9 +69,7 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
 def evaluate(out: Path, **where: Any) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
 
-    Args:
-      out: Folder of the run.
-      **where: `data`, `labels`, `data_dir` and `classes` of a `Request`, None for those of the run.
+    `where` may have `data`, `labels`, `data_dir` and `classes`; None stands for those of the run.
 
     The model was trained on none of the test images of its own data.
 

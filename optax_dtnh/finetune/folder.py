@@ -5,7 +5,6 @@ import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,18 +12,16 @@ from optax_dtnh.finetune import layouts
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts, Request
 from optax_dtnh.finetune.listing import Folder, all_images, below, left_out, scan
-from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION, is_apart, is_no_class, split_named
+from optax_dtnh.finetune.splits import IMAGES, TEST, TRAIN, VALIDATION, is_no_class, split_named
 
 Files = Mapping[str, Sequence[str]]
 HIGHER = "Give the folder that holds the class folders."
 RENAME = "name the folders of splits `train` and `test`"
 UNFIT = (
     ("images of every class, got none", "Remove the folder, or unpack the data again."),
-    ("class folders, got images of a split or of another kind inside one", "Move them away, or "
-     "make folders `train` and `test` around the class folders."),
-    ("class folders, got a folder of folders alone", "Give a folder further down, move the images "
-     f"of that class up, or {RENAME}."),
-)  # fmt: skip
+    ("class folders, got splits or masks inside one", "Move them away; splits are around classes."),
+    ("class folders, got folders alone", f"Give an inner folder, move images up, or {RENAME}."),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,17 +62,24 @@ def open_folder(request: Request) -> Parts:
         train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
     holders = [_inside(split) for split in (train, test) if split is not None]
     found = [_by_class(folder, request) for folder in holders]
-    images = {} if train is None else found[0]
-    wanted = f"names of class folders in '{holders[0].path}'"
-    refuse_missing({*request.classes}.difference(*found), wanted)
-    if request.known is None and len(images) == 1 and not request.classes:
-        wanted = f"at least 2 classes, got only {next(iter(images))!r} in '{holders[0].path}'"
-        _refuse(wanted, holders[0], HIGHER)
-    inner = [folder.images for holder in holders for folder in holder.folders]
-    deep = len({*chain(*(files for x in found for files in x.values()))}.difference(*inner))
-    notes = (f"{deep} images are in folders inside class folders, and of those classes.",)
-    result = parts(images, None if test is None else found[-1], tree)
-    return result._replace(notes=notes[: bool(deep)])
+    _refuse_choice(holders, found, request)
+    result = parts({} if train is None else found[0], None if test is None else found[-1], tree)
+    return result._replace(notes=_notes(holders, found))
+
+
+def _refuse_choice(holders: list[Folder], found: Sequence[Files], request: Request) -> None:
+    """Refuse chosen classes that are missing, or that none of the test images is of."""
+    chosen, place = {*request.classes}, holders[0 if found[-1] else -1].path
+    missing = chosen.difference(*found) if found[-1] else chosen
+    refuse_missing(missing, f"names of class folders in '{place}'")
+    if request.known is None and len(found[0]) == 1 and not chosen:
+        _refuse(f"at least 2 classes, got only {[*found[0]][0]!r} in '{place}'", holders[0], HIGHER)
+
+
+def _notes(holders: list[Folder], found: Sequence[Files]) -> tuple[str, ...]:
+    flat = {file for holder in holders for folder in holder.folders for file in folder.images}
+    deep = sum(file not in flat for images in found for files in images.values() for file in files)
+    return (f"Of all images, {deep} are in folders inside class folders.",) if deep else ()
 
 
 def parts(train: Files, test: Files | None, tree: Folder) -> Parts:
@@ -100,9 +104,7 @@ def tree_of(data: str) -> Folder:
         what, mend = f"the file '{root}'", advice or HIGHER
     except FileNotFoundError:
         what = f"'{data}', which does not exist"
-    except RecursionError:
-        what = f"'{root}', in which folders are nested too deep"
-    except (OSError, ValueError) as error:  # a path without permission, too long or with a NUL
+    except (OSError, ValueError, RecursionError) as error:  # no permission, too long or deep, a NUL
         what = f"'{data}' ({getattr(error, 'strerror', None) or error})"
     raise UsageError(
         f"`--data` should be a folder of class folders or tfds:NAME, got {what}. {mend}"
@@ -148,12 +150,13 @@ def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
     folders = [inner for inner in folder.folders if not chosen or inner.name in chosen]
     images = {inner.name: list(all_images(inner)) for inner in folders}
     _refuse_names(folder, images, request)
-    refuse_missing(() if images else {*chosen}, f"names of class folders in '{folder.path}'")
+    if chosen and not images:
+        return {}
     if not any(images.values()):
         _refuse(f"a folder of images for each class, got none in '{folder.path}'", folder)
     empty = [inner for inner in folders if not images[inner.name]]
-    around = [inner for outer in folders for x in outer.folders for inner in below(x)]
-    apart = [inner for inner in around if inner.images and is_apart(inner.name)]
+    inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
+    apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
     deep = [inner for inner in folders if not inner.images and not inner.others]
     for wrong, (wanted, mend) in zip((empty, apart, deep), UNFIT, strict=True):
         if wrong:
@@ -188,7 +191,5 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
 def refuse_missing(missing: Iterable[str], wanted: str) -> None:
     """Raise a `UsageError` if some of the chosen classes are missing."""
     if names := sorted(map(repr, missing)):
-        raise UsageError(
-            f"`--classes` should be {wanted}, got {listed(names)}. Check their spelling, and "
-            "separate them by spaces."
-        )
+        mend = "Check their spelling, and separate them by spaces."
+        raise UsageError(f"`--classes` should be {wanted}, got {listed(names)}. {mend}")

@@ -27,8 +27,7 @@ TURNS = {  # what undoes an orientation; 1 is upright
     6: T.ROTATE_270, 7: T.TRANSVERSE, 8: T.ROTATE_90,
 }  # fmt: skip
 # Pillow warns of damaged metadata, and of half the size that it refuses: nobody has asked for it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+warnings.filterwarnings("ignore", module=r"PIL\.\w*Image")
 
 
 def decode(encoded: bytes) -> Image.Image:

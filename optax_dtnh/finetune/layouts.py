@@ -9,7 +9,6 @@ from optax_dtnh.finetune.listing import Folder, all_images, below
 FILES = 10_000  # a layout shows in far fewer
 SAVE = "Save every image as a file in a folder named after its class"
 TABLE = "list `path` and `label` in a table for `--labels`"
-LIST = "Pass `--labels` with {file} if it lists `path` and `label`"
 # What a path in the folder ends with, and what to do; the first that fits is said.
 LAYOUTS = {
     r"features\.json": "Pass a prepared TFDS data set as `--data tfds:NAME`, and the folder around "
@@ -23,14 +22,12 @@ LAYOUTS = {
     f"and {TABLE}",
     r".*\.arrow": f"{SAVE}; {{file}} is one of Hugging Face `datasets`",
     r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it lists `path` and `label`",
-    r".*\.(heic|heif|dng|cr[23]|nef|arw|orf|raf|rw2|dcm|svg|jxl)": "Convert {file}, and all others "
-    "that cannot be read here, into JPEG or PNG",
+    r".*\.(heic|heif|dng|cr[23]|nef|arw|dcm|svg|jxl)": "Convert {file} and alike into JPEG or PNG",
     r".*-ubyte(\.gz)?": f"{SAVE}, or pass `--data tfds:mnist`",
     r"data_batch_\d|test_batch|batches\.meta": f"{SAVE}, or pass `--data tfds:cifar10`",
     r".*\.(npz|npy|pkl|pickle|mat|h5|hdf5|pt|pth|lmdb|rec|tfrecords?.*)": f"{SAVE}; {{file}} holds "
     "arrays",
-    r"(?!(sample_?)?submission|test\b)[^/]*\.(csv|tsv|jsonl)": LIST,
-    r".*\.(csv|tsv|jsonl)": LIST,
+    r".*\.(csv|tsv|jsonl)": "Pass `--labels` with {file} if it lists `path` and `label`",
     r".*\.(zip|tar|tgz|gz|bz2|xz|zst|rar|7z)": "Unpack {file}, and give the folder of its classes",
 }
 MOVE = "Move the images into folders named after their classes"
@@ -49,6 +46,7 @@ def advice(folder: Folder) -> str | None:
 
 def advice_on_names(names: list[str], root: str) -> str | None:
     """Return what to do with data that have files of these names, None if unknown."""
+    names = sorted(names, key=lambda name: bool(re.search("submission|test", name)))
     for pattern, text in LAYOUTS.items():
         for name in names:
             if re.fullmatch(f"(.*/)?({pattern})", name, re.IGNORECASE | re.DOTALL):

@@ -12,10 +12,9 @@ from optax_dtnh.finetune.errors import UsageError
 
 # What desktops, cameras' cards, NAS devices and notebooks put beside the files of people.
 SYSTEM = re.compile(
-    r"[@#~$][\w-]*(eadir|recycle|snap|tmp|trash)[\w-]*(\.bin)?|(eh)?thumbs\.db|desktop\.ini|found\.\d+"
-    r"|lost\+found|system volume information|network trash folder|temporary items|__macosx"
-    r"|\.appledouble|\.thumbnails|\.ipynb_checkpoints|__pycache__",
-    re.IGNORECASE,
+    r"(?i)[@#~$][\w-]*(eadir|recycle|snap|tmp)[\w-]*(\.bin)?|(eh)?thumbs\.db|desktop\.ini|__macosx"
+    r"|found\.\d+|lost\+found|system volume information|network trash folder|temporary items"
+    r"|\.appledouble|\.thumbnails|\.ipynb_checkpoints|__pycache__"
 )
 
 

@@ -13,7 +13,7 @@ FILLERS = r"(?:[\W\d_]|[xy][\W_]|sets?|data|images?|imgs?|photos?|pictures?|file
 FILLERS += r"|seg|ilsvrc|imagenet|(?-i:(?<=[a-z])[AB]))*"
 # Beside each other in data for detection and segmentation, where none of them is a class.
 IMAGES = frozenset({"images", "image", "imgs", "img"})
-OTHERS = frozenset({"masks", "mask", "labels", "annotations", "thumbs", "thumb", "thumbnails"})
+KINDS = IMAGES | {"masks", "mask", "labels", "annotations", "thumbs", "thumb", "thumbnails"}
 _SPLITS = {spelling: split for split, names in SPELLINGS.items() for spelling in names}
 _NAME = re.compile(f"{FILLERS}({'|'.join(_SPLITS)}){FILLERS}", re.IGNORECASE)
 
@@ -26,9 +26,4 @@ def split_named(name: str) -> str | None:
 
 def is_no_class(name: str) -> bool:
     """Return whether a folder of this name is rarely a class."""
-    return is_apart(name) or name.casefold() in IMAGES
-
-
-def is_apart(name: str) -> bool:
-    """Return whether images in a folder of this name are hardly of the class around it."""
-    return split_named(name) is not None or name.casefold().strip("_") in OTHERS
+    return split_named(name) is not None or name.casefold().strip("_") in KINDS

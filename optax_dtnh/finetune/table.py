@@ -17,8 +17,7 @@ from optax_dtnh.finetune.splits import SPELLINGS, TEST, TRAIN, VALIDATION, split
 PATHS = ("path", "file", "file_name", "filename", "filepath", "file_path")
 PATHS += ("image", "image_path", "image_id", "image_name", "id")
 LABELS = ("label", "labels", "class", "class_name", "target", "category", "species", "breed")
-UNSURE = {"is_valid", "is_val", "is_test", "is_train", "fold", "kfold", "usage"}  # may tell splits
-UNSURE |= {"set", "partition", "subset", "phase"}
+UNSURE = ("is_valid", "is_test", "is_train", "fold", "usage", "set", "partition", "subset", "phase")
 JSON = (".jsonl", ".ndjson", ".json")
 Record = dict[str, Any]
 
@@ -61,10 +60,7 @@ def _refuse(wrong: str, mend: str) -> NoReturn:
 
 def _rows(table: str) -> list[Row]:
     if not os.path.isfile(table):
-        _refuse(
-            f"a table of path and label, got '{table}', which is no file",
-            "Check the path and its folders.",
-        )
+        _refuse(f"a table of path and label, got '{table}', which is no file", "Check the path.")
     if not (records := _records(table)):
         _refuse(f"a table with rows, got '{table}' without any", "Take another one.")
     columns = list(dict.fromkeys(name for record in records for name in record))
@@ -126,10 +122,10 @@ def _parquet(table: str) -> list[Record]:
 def _column(columns: list[str], known: tuple[str, ...], table: str) -> str:
     found = [name for name in columns if name.strip().casefold() in known]
     if len(found) != 1:
-        wanted = f"a table with one column `{known[0]}`"
         others = ", and the others to something else" if found else "; the first row names them"
         mend = f"Rename the one that is meant to `{known[0]}`{others}."
-        _refuse(f"{wanted}, got '{table}' with {listed(columns, 9)}", mend)
+        found_all = listed(columns, 9)
+        _refuse(f"a table with one column `{known[0]}`, got '{table}' with {found_all}", mend)
     return found[0]
 
 
@@ -138,7 +134,7 @@ def _split_column(columns: list[str], records: list[Record], table: str) -> list
     named = {x for x in columns if all(split_named(str(r.get(x)).strip()) for r in records)}
     found = [x for x in columns if x in named or x.strip().casefold() == "split"]
     unsure = found or [x for x in columns if x.strip().casefold() in UNSURE]
-    if unsure and not (len(found) == len(named) == 1):
+    if unsure and not len(found) == len(named) == 1:
         wanted = f"a table with {', '.join(SPELLINGS)} in every row of one column `split`"
         mend = "Write such a column, and rename or remove the others."
         _refuse(f"{wanted}, got '{table}' with {listed(unsure)}", mend)
@@ -196,7 +192,7 @@ def _index(tree: Folder) -> dict[str, list[str]]:
         inside = os.path.relpath(file, tree.path)
         keys = {inside, os.path.basename(file)}
         keys |= {os.path.splitext(key)[0] for key in keys}
-        for key in keys | {_alike(key) for key in keys}:
+        for key in keys | {*map(_alike, keys)}:
             known.setdefault(key, []).append(file)
     return known
 

@@ -87,7 +87,7 @@ def test_classes_are_chosen_by_name_alone(tmp_path):
 
 NOTES = {
     "No test image is of 'cat'.": ["train/{ant,cat}/{0,1}.png", "test/ant/0.png"],
-    "2 images are in folders inside class folders, and of those classes.": [
+    "Of all images, 2 are in folders inside class folders.": [
         FLAT,
         "cat/x/{1,2}.png",
     ],
@@ -116,7 +116,7 @@ UNFIT = {
     "loose images": (["{1,2}.png"], r"Move the images into folders .* in a table for `--labels`"),
     "dogs versus cats": (["{cat,dog}.{0,1}.jpg"], r"list `path` and `label` in a table for `--lab"),
     "dogs versus cats, unpacked": (["{train,test}/{cat,dog}.0.jpg"], r"'.*/test'.* named like a s"),
-    "kaggle": (["{train,test}/{1,2}.jpg", "{sample_submission,train}.csv"], r"with '.*/train\.csv'"),
+    "kaggle": (["{train,test}/{1,2}.jpg", "{sample_submission,train}.csv"], r"'.*/train\.csv'"),
     "a table beside": (["images/{1,2}.jpg", "labels.csv"], r"Pass `--labels` with '.*/labels\.csv"),
     "roboflow, several labels": (["{train,valid}/{1.jpg,_classes.csv}"], r"Turn the columns of '."),
     "roboflow, coco": (["{train,valid}/{1.jpg,_annotations.coco.json}"], r"one label for each ima"),
@@ -131,14 +131,14 @@ UNFIT = {
     "tfds": (["mnist/3.0.1/{features.json,dataset_info.json}"], r"`--data tfds:NAME`.*`--data-dir"),
     "mnist": (["{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"], r"or pass `--data tfds:mnist`"),
     "cifar": (["cifar-10-batches-py/{data_batch_1,batches.meta}"], r"or pass `--data tfds:cifar10"),
-    "arrays": (["{train,test}.npz"], r"'.*/test\.npz' holds arrays"),
+    "arrays": (["{train,test}.npz"], r"'.*/train\.npz' holds arrays"),
     "webdataset": (["shard-00000{0,1}.tar"], r"Unpack '.*/shard-000000\.tar', and give the folder"),
     "a zip": (["data.zip"], r"Unpack '.*/data\.zip'"),
     "a wrapper": ([f"images/{FLAT}"], r"Give '.*/images'\."),
     "a wrapper of splits": ([f"dataset/{SPLIT}"], r"Give '.*/dataset'\."),
     "cub": ([f"images/{FLAT}", "parts/parts.txt"], r"Give '.*/images'\."),
     "a level too deep": (["{ant,cat}/images/{1,2}.png"], r"folders alone in '.*ant'"),
-    "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give a folder"),
+    "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give an i"),
     "images and masks": (["{images,masks}/{1,2}.png"], r"'.*/images', .* `--classes images masks`"),
     "an empty class": ([FLAT, "bee/notes.txt"], r"got none in '.*bee' \(of 1 such folders\)\. Rem"),
     "one class": (["ant/{1,2}.png"], r"at least 2 classes, got only 'ant' in '"),
@@ -148,9 +148,9 @@ UNFIT = {
     "splits of no name": (["{one,two}/{ant,cat}/1.png"], r"or name the folders of splits `train` "),
     "no training split": (["{val,test}/ant/1.png"], r"file\. Name the folders of splits [^-]+$"),
     "masks in a class": ([FLAT, "cat/masks/1.png"], r"inside one in '.*/cat/masks' \(of 1 such f"),
-    "splits in classes": (["{ant,cat}/{train,test}/1.png"], r"ant/test' .* around the class folde"),
+    "splits in classes": (["{ant,cat}/{train,test}/1.png"], r"ant/test' .* splits are around"),
     "thumbs": ([FLAT, "__thumbs__/1.png"], r"'.*/__thumbs__', which is named like"),
-    "unreadable": (["{ant,cat}/{1,2}.heic"], r"Convert '.*/1\.heic', and all others"),
+    "unreadable": (["{ant,cat}/{1,2}.heic"], r"Convert '.*/1\.heic' and alike into"),
     "an unreadable class": ([FLAT, "bee/1.HEIC"], r"got none in '.*/bee' .* Convert '.*1\.HEIC'"),
     "images in splits": (["{train,valid}/{1,2}.png"], r"'.*/train'.* `--classes train valid`"),
     "splits of two spellings": (["{train,Train,test}/{ant,cat}/1.png"], r"'.*/Train' and '.*/trai"),
@@ -182,7 +182,7 @@ def test_a_file_is_not_a_folder(tmp_path, name):
 
 PATHS = {
     "": "got '', which does not exist", "x" * 5000: "File name too long", "a\0b": "null byte",
-    "x.png/y": "Not a directory", "deep": "nested too deep",
+    "x.png/y": "Not a directory", "deep": "maximum recursion depth",
 }  # fmt: skip
 
 
