@@ -147,7 +147,7 @@ def _evaluate(chosen: Namespace) -> None:
     from optax_dtnh.finetune import evaluate
 
     where = {name: getattr(chosen, name) for name in ("data", "labels", "data_dir", "classes")}
-    evaluate.evaluate(chosen.out, **where)
+    evaluate.evaluate(chosen.out, where)
 
 
 def _predict(chosen: Namespace) -> None:

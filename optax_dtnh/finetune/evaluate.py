@@ -66,10 +66,10 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
             raise OSError(str(error)) from error
 
 
-def evaluate(out: Path, **where: Any) -> None:
+def evaluate(out: Path, where: dict[str, Any]) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
 
-    `where` may have `data`, `labels`, `data_dir` and `classes`; None stands for those of the run.
+    `where` may have `data`, `labels`, `data_dir` and `classes`; None stands for that of the run.
 
     The model was trained on none of the test images of its own data.
 
