@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
+        _refuse_empty(chosen)
         with interrupts.fatal():
             chosen.act(chosen)
     except UsageError as error:
@@ -88,6 +89,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"`{error.name}` is not installed, and the command needs it. Run "
             "`pip install 'optax-dtnh[finetune]'`."
         )
+
+
+def _refuse_empty(chosen: Namespace) -> None:
+    for name, value in vars(chosen).items():
+        if "" in (value if isinstance(value, list) else [value]):
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should be a name, got an empty one. Check the "
+                "variable that it comes from, or leave it out."
+            )
 
 
 def parser() -> Parser:
@@ -110,6 +120,7 @@ def parser() -> Parser:
     evaluate.add_argument("--labels", metavar="FILE", help=table)
     prepared = "Folder of prepared TFDS data sets (default: that of the run)."
     evaluate.add_argument("--data-dir", metavar="DIR", help=prepared)
+    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
     return options
 
@@ -133,7 +144,8 @@ def _train(chosen: Namespace) -> None:
 def _evaluate(chosen: Namespace) -> None:
     from optax_dtnh.finetune import evaluate
 
-    evaluate.evaluate(chosen.out, chosen.data, chosen.labels, chosen.data_dir)
+    where = {name: getattr(chosen, name) for name in ("data", "labels", "data_dir", "classes")}
+    evaluate.evaluate(chosen.out, where)
 
 
 def _predict(chosen: Namespace) -> None:

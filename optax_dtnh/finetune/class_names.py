@@ -1,36 +1,43 @@
 """The names of classes where those of two sources meet."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from optax_dtnh.finetune.errors import UsageError, listed
 
+BLANK = re.compile(r"[\s_\-\u200b-\u200f\u2060\ufeff]+")
+LOOKS = "case, spaces, hyphens, underscores or Unicode form"
+
 
 def similar(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return the groups of names that differ by case or Unicode normalization alone."""
+    """Return the groups of names that look alike: they differ by `LOOKS` alone."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-        groups.setdefault(key, []).append(name)
+        key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        groups.setdefault(BLANK.sub("", key) or name, []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def notes(names: Iterable[str]) -> tuple[str, ...]:
-    """Return a sentence for every group of similar names."""
-    groups = (" and ".join(map(ascii, group)) for group in similar(names))
-    return tuple(f"The classes {x} differ by case or Unicode normalization alone." for x in groups)
+def notes(trained: Iterable[int], tested: Iterable[int], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return a sentence about classes that are not tested, and for every group of similar names."""
+    groups = (" and ".join(map(ascii, group)) for group in similar(classes))
+    found = [f"The classes {x} differ by {LOOKS} alone." for x in groups]
+    if untested := sorted({*trained}.difference(tested)):
+        found.append(f"No test image is of {listed([repr(classes[x]) for x in untested])}.")
+    return tuple(found)
 
 
 def refuse_untrained(
-    trained: Iterable[int], tested: Iterable[int], classes: Sequence[str], data: str
+    trained: Iterable[int], present: Iterable[int], classes: Sequence[str], data: str
 ) -> None:
-    """Raise a `UsageError` if a class, of those of two splits, is tested but not trained."""
+    """Raise a `UsageError` if a class that is present has no image to train on."""
     known = {classes[label] for label in set(trained)}
-    if unknown := sorted({classes[label] for label in set(tested)} - known):
+    if unknown := sorted({classes[label] for label in set(present)} - known):
         raise UsageError(
-            f"`--data` should train every class that it tests, got {unknown[0]!r} in the test "
-            f"split of '{data}' only (of {len(unknown)} such classes{_but(unknown, known)}). Add "
-            "training images of it, or sort its test images into the classes that are trained."
+            f"`--data` should have images of every class to train on, got none of {unknown[0]!r} "
+            f"in '{data}' (of {len(unknown)} such classes{_but(unknown, known)}). Add some that "
+            "can be read, leave the class out, or sort its images into the classes that have some."
         )
 
 
@@ -43,10 +50,11 @@ def relabeled(
       UsageError: There are images of a class that the model does not know.
     """
     if unknown := sorted({names[label] for label in set(labels)} - set(known)):
+        count = sum(names[label] in unknown for label in labels)
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
-            f"{listed([*map(repr, unknown)])}, which it does not know{_but(unknown, known)}. Leave "
-            "them out, or name them as when it was trained."
+            f"{listed([*map(repr, unknown)])}, which it does not know ({count} images"
+            f"{_but(unknown, known)}). Choose others with `--classes`, or name them as in training."
         )
     position = {name: i for i, name in enumerate(known)}
     return tuple(position[names[label]] for label in labels)
@@ -56,4 +64,4 @@ def _but(unknown: Iterable[str], known: Iterable[str]) -> str:
     """Return what to add about unknown names that resemble known ones."""
     groups = [sorted(group) for group in similar({*unknown, *known}) if {*group} & {*unknown}]
     found = listed([" and ".join(map(ascii, group)) for group in groups], 3)
-    return f"; case or Unicode normalization alone tells {found} apart" if found else ""
+    return f"; {LOOKS} alone tells {found} apart" if found else ""

@@ -11,7 +11,7 @@ from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
-from optax_dtnh.finetune.folder import open_folder
+from optax_dtnh.finetune.folder import RENAME, open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
 
@@ -68,7 +68,9 @@ def open_data(data: str, **options: Any) -> Data:
             f"`--data` should have images to train and to test on, got {counts}. {GET}"
         )
     train, test = _selected(parts.train, drawn), _selected(parts.test or parts.train, tested)
-    class_names.refuse_untrained(train.labels, test.labels, parts.classes, data)
+    present = test.labels if data.startswith(PREFIX) else range(len(parts.classes))
+    class_names.refuse_untrained(train.labels, present, parts.classes, data)
+    notes = parts.notes + copies.notes(checked, drawn, tested, request)
     return Data(
         train=train,
         test=test,
@@ -76,7 +78,7 @@ def open_data(data: str, **options: Any) -> Data:
         broken=tuple(checked.broken),
         sha256=sha256,
         left_out=parts.left_out,
-        notes=copies.notes(checked, drawn, tested, request) + class_names.notes(parts.classes),
+        notes=notes + class_names.notes(train.labels, test.labels, parts.classes),
         trained={image.name: image.digest for image in drawn},
     )
 
@@ -91,10 +93,8 @@ def open_test(
 ) -> Tested:
     """Open the test images of the data of a run, or those of any other data.
 
-    If the data have no test split, the test images of the run are those that it has not drawn, and
-    the test images of other data are all of them.
-
-    The draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
+    Without a test split, these are the images that the run has not drawn, or all of other data. The
+    draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
     checksum of its data, `known` are the classes of its model, and `trained` holds the SHA-256 of
     the images that it was trained on.
 
@@ -146,18 +146,18 @@ def _refuse_parts(parts: Parts, request: Request) -> None:
         raise UsageError(
             f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
             f"'{request.data}' ({listed(parts.classes) or 'none'}). Give the folder that holds the "
-            "class folders, or choose other data."
+            "class folders, or choose more classes or other data."
         )
     if parts.test is None and request.train_per_class is None:
+        left_out = f" (left out: {listed(parts.left_out)})" if parts.left_out else ""
+        mend = "name splits in a column `split`" if request.labels else RENAME
         raise UsageError(
             "`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{request.data}' without test images. Give `--train-per-class N`, or make folders "
-            "`train` and `test`."
+            f"'{request.data}' without test images{left_out}. Give `--train-per-class N` or {mend}."
         )
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
-        tested = getattr(parts.test, "labels", ())
-        class_names.refuse_untrained(labels, tested, parts.classes, request.data)
+        class_names.refuse_untrained(labels, range(len(parts.classes)), parts.classes, request.data)
         _refuse_small_classes(labels, parts, request)
 
 

@@ -50,17 +50,17 @@ def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> Non
         save_pretrained(model, out / MODEL)
 
 
-def evaluate(
-    out: Path, data: str | None = None, labels: str | None = None, data_dir: str | None = None
-) -> None:
+def evaluate(out: Path, where: dict[str, Any]) -> None:
     """Print the accuracy of the model in `out` on the test images of `data`, and what may matter.
+
+    `where` may have `data`, `labels`, `data_dir` and `classes`; None stands for that of the run.
 
     The model was trained on none of the test images of its own data.
     """
     trained = _read(out)
-    tested = _tested(trained, out, data, labels, data_dir)
+    tested = _tested(trained, out, where)
     result = in_words(accuracy(trained, tested.images), len(tested.images))
-    print(result, *_remarks(trained, tested, own=data is None))
+    print(result, *_remarks(trained, tested, own=where.get("data") is None))
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
@@ -75,20 +75,16 @@ def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
         yield f"Left out: {listed(tested.left_out, 9)}."
 
 
-def _tested(
-    trained: Trained, out: Path, data: str | None, labels: str | None, data_dir: str | None
-) -> Tested:
+def _tested(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
     """Return the test images, with labels that are positions among the classes of the model."""
-    settings = trained.settings
-    name = data or settings["data"]
+    settings, given = trained.settings, {k: v for k, v in where.items() if v is not None}
+    name = given.pop("data", settings["data"])
     options = {option: settings[option] for option in OF_DATA}
     if os.path.realpath(name) != os.path.realpath(settings["data"]):
         options |= {"labels": None, "classes": ()}
-    given = {"labels": labels, "data_dir": data_dir}
-    options |= {option: value for option, value in given.items() if value}
     before = run_folder.summary(out)["found"]["data_sha256"]
     seen = _trained_images(out)
-    tested = open_test(name, before, **options, known=trained.classes, trained=seen)
+    tested = open_test(name, before, **options | given, known=trained.classes, trained=seen)
     images, known = tested.images, trained.classes
     of_model = class_names.relabeled(images.labels, tested.classes, known, name)
     return tested._replace(images=replace(images, labels=of_model))
@@ -179,7 +175,8 @@ def _with_logits(
 
 def _image(path: Path, how: Preprocessing) -> np.ndarray:
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+        # Not by methods of `path`, which raise where a folder may not be searched.
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
             raise OSError("a pipe or device")  # which would wait
         image = decode(path.read_bytes())
     except Exception as error:  # PIL's decoders raise whatever a damaged file makes them trip over

@@ -66,6 +66,7 @@ class Parts(NamedTuple):
     test: NamedSource | None
     classes: tuple[str, ...]
     left_out: tuple[str, ...]  # what is not among them, in words like ".csv 1"
+    notes: tuple[str, ...] = ()  # sentences about what may be meant otherwise
 
     def leave_out(self, what: str, count: int) -> "Parts":
         """Return the same with the number of something else that is left out."""

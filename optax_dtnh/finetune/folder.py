@@ -2,7 +2,8 @@
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,10 +11,17 @@ from typing import Any, NoReturn
 from optax_dtnh.finetune import layouts
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts, Request
-from optax_dtnh.finetune.listing import Folder, all_images, left_out, scan
-from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION, is_no_class, split_named
+from optax_dtnh.finetune.listing import Folder, all_images, below, left_out, scan
+from optax_dtnh.finetune.splits import IMAGES, TEST, TRAIN, VALIDATION, is_no_class, split_named
 
 Files = Mapping[str, Sequence[str]]
+HIGHER = "Give the folder that holds the class folders."
+RENAME = "name the folders of splits `train` and `test`"
+UNFIT = (
+    ("images of every class, got none", "Remove the folder, or unpack the data again."),
+    ("class folders, got splits or masks inside one", "Move them away; splits are around classes."),
+    ("class folders, got folders alone", f"Give an inner folder, move images up, or {RENAME}."),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,7 +49,7 @@ def open_folder(request: Request) -> Parts:
 
     It holds splits if a folder with a usual name of the training split has folders of images, or,
     to test a model, if it has folders of splits alone. Of a test and a validation split, the test
-    split is used. Folders beside the images of a class belong to the class.
+    split is used. Folders beside the images of a class belong to the class, which is noted.
 
     Raises:
       UsageError: The folder does not exist, cannot be read, or is not laid out so.
@@ -52,10 +60,26 @@ def open_folder(request: Request) -> Parts:
     alone = all(f in splits.values() for f in tree.folders if any(all_images(f)))
     if TRAIN in splits or (request.known is not None and splits and alone):
         train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
-    images = {} if train is None else _by_class(train, request)
-    tested = None if test is None else _by_class(test, request)
-    _refuse_unfit_to_train(train or tree, images, request)
-    return parts(images, tested, tree)
+    holders = [_inside(split) for split in (train, test) if split is not None]
+    found = [_by_class(folder, request) for folder in holders]
+    _refuse_choice(holders, found, request)
+    result = parts({} if train is None else found[0], None if test is None else found[-1], tree)
+    return result._replace(notes=_notes(holders, found))
+
+
+def _refuse_choice(holders: list[Folder], found: Sequence[Files], request: Request) -> None:
+    """Refuse chosen classes that are missing, or that none of the test images is of."""
+    chosen, place = {*request.classes}, holders[0 if found[-1] else -1].path
+    missing = chosen.difference(*found) if found[-1] else chosen
+    refuse_missing(missing, f"names of class folders in '{place}'")
+    if request.known is None and len(found[0]) == 1 and not chosen:
+        _refuse(f"at least 2 classes, got only {[*found[0]][0]!r} in '{place}'", holders[0], HIGHER)
+
+
+def _notes(holders: list[Folder], found: Sequence[Files]) -> tuple[str, ...]:
+    flat = {file for holder in holders for folder in holder.folders for file in folder.images}
+    deep = sum(file not in flat for images in found for files in images.values() for file in files)
+    return (f"Of all images, {deep} are in folders inside class folders.",) if deep else ()
 
 
 def parts(train: Files, test: Files | None, tree: Folder) -> Parts:
@@ -72,13 +96,16 @@ def tree_of(data: str) -> Folder:
     Raises:
       UsageError: It is no folder, or cannot be read.
     """
-    root = Path(data)
-    if root.is_dir():
-        return scan(str(root))
-    what, mend = f"'{root}', which does not exist", "Check the path."
-    if root.exists():
+    root, mend = Path(data), "Check the path."
+    try:
+        if stat.S_ISDIR(os.stat(data).st_mode):
+            return scan(str(root))
         advice = layouts.advice_on_names([root.name], str(root.parent))
-        what, mend = f"the file '{root}'", advice or "Give its folder."
+        what, mend = f"the file '{root}'", advice or HIGHER
+    except FileNotFoundError:
+        what = f"'{data}', which does not exist"
+    except (OSError, ValueError, RecursionError) as error:  # no permission, too long or deep, a NUL
+        what = f"'{data}' ({getattr(error, 'strerror', None) or error})"
     raise UsageError(
         f"`--data` should be a folder of class folders or tfds:NAME, got {what}. {mend}"
     )
@@ -94,8 +121,9 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
     """Return the folders of splits that have folders of images, by split."""
     splits: dict[str, Folder] = {}
     for folder in tree.folders:
-        split = None if folder.name in chosen else split_named(folder.name)
-        if split is None or not any(_is_class(inner, chosen) for inner in folder.folders):
+        split, inside = split_named(folder.name), _inside(folder).folders
+        is_chosen = folder.name in chosen and not any(inner.name in chosen for inner in inside)
+        if split is None or is_chosen or not any(_is_class(inner, chosen) for inner in inside):
             continue
         if split in splits:
             raise UsageError(
@@ -104,6 +132,13 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
             )
         splits[split] = folder
     return splits
+
+
+def _inside(split: Folder) -> Folder:
+    """Return the folder of the classes of a split: many an archive has them in `train/train`."""
+    full, name = [x for x in split.folders if any(all_images(x))], split_named(split.name)
+    again = len(full) == 1 and full[0].folders and name and split_named(full[0].name) == name
+    return full[0] if again else split
 
 
 def _is_class(folder: Folder, chosen: Sequence[str]) -> bool:
@@ -116,21 +151,17 @@ def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
     images = {inner.name: list(all_images(inner)) for inner in folders}
     _refuse_names(folder, images, request)
     if chosen and not images:
-        return {}  # the names are wrong, or nothing of them is tested
+        return {}
     if not any(images.values()):
         _refuse(f"a folder of images for each class, got none in '{folder.path}'", folder)
-    if empty := [inner for inner in folders if not images[inner.name]]:
-        _refuse(
-            f"images of every class, got none in {empty[0].path!r} (of {len(empty)} such folders)",
-            folder,
-            "Remove the folder, or unpack the data again.",
-        )
-    if deep := [inner for inner in folders if not inner.images and not inner.others]:
-        _refuse(
-            f"class folders, got a folder of folders alone in {deep[0].path!r}",
-            folder,
-            "Give a folder further down, or move the images of that class up.",
-        )
+    empty = [inner for inner in folders if not images[inner.name]]
+    inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
+    apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
+    deep = [inner for inner in folders if not inner.images and not inner.others]
+    for wrong, (wanted, mend) in zip((empty, apart, deep), UNFIT, strict=True):
+        if wrong:
+            wanted = f"{wanted} in {wrong[0].path!r} (of {len(wrong)} such folders)"
+            _refuse(wanted, wrong[0] if wrong is empty else folder, mend)
     return images
 
 
@@ -145,9 +176,10 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
     if not wrong:
         return
     advice = layouts.advice(folder)
-    mend = (advice or layouts.MOVE).removesuffix(".")
     names = [name for name, files in images.items() if files]
-    may_be_classes = not advice or not all(map(is_no_class, names))
+    flat = all(inner.images for inner in folder.folders if inner.name in wrong)
+    mend = (advice or (layouts.MOVE if flat else RENAME.capitalize())).removesuffix(".")
+    may_be_classes = flat and (not advice or not all(map(is_no_class, names)))
     if request.known is None and len(names) > 1 and may_be_classes:
         mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
@@ -156,15 +188,8 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
     )
 
 
-def _refuse_unfit_to_train(folder: Folder, images: Files, request: Request) -> None:
-    if missing := sorted(set(request.classes) - set(images)):
-        raise UsageError(
-            f"`--classes` should be names of class folders in '{folder.path}', got "
-            f"{listed([*map(repr, missing)])}. Check their spelling."
-        )
-    if request.known is None and len(images) == 1:
-        _refuse(
-            f"at least 2 classes, got only {next(iter(images))!r} in '{folder.path}'",
-            folder,
-            "Give the folder that holds the class folders.",
-        )
+def refuse_missing(missing: Iterable[str], wanted: str) -> None:
+    """Raise a `UsageError` if some of the chosen classes are missing."""
+    if names := sorted(map(repr, missing)):
+        mend = "Check their spelling, and separate them by spaces."
+        raise UsageError(f"`--classes` should be {wanted}, got {listed(names)}. {mend}")

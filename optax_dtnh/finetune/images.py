@@ -26,8 +26,8 @@ TURNS = {  # what undoes an orientation; 1 is upright
     2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE,
     6: T.ROTATE_270, 7: T.TRANSVERSE, 8: T.ROTATE_90,
 }  # fmt: skip
-# Pillow warns of damaged metadata, which nobody has asked for.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+# Pillow warns of damaged metadata, and of half the size that it refuses: nobody has asked for it.
+warnings.filterwarnings("ignore", module=r"PIL\.\w*Image")
 
 
 def decode(encoded: bytes) -> Image.Image:
@@ -73,6 +73,7 @@ def is_image(path: str | Path) -> bool:
 def reason(error: Exception, name: str) -> str:
     """Return in one line why an image cannot be read, with its file name for PIL's `BytesIO`."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text.replace(", could be decompression bomb DOS attack.", "")
     # A function, because in a template the backslashes of a name would be escapes.
     return re.sub(r"<_io\.BytesIO object at \w+>", lambda _: repr(Path(name).name), text)
 

@@ -22,6 +22,7 @@ LAYOUTS = {
     f"and {TABLE}",
     r".*\.arrow": f"{SAVE}; {{file}} is one of Hugging Face `datasets`",
     r".*\.parquet": f"{SAVE}, or pass `--labels` with {{file}} if it lists `path` and `label`",
+    r".*\.(heic|heif|dng|cr[23]|nef|arw|dcm|svg|jxl)": "Convert {file} and alike into JPEG or PNG",
     r".*-ubyte(\.gz)?": f"{SAVE}, or pass `--data tfds:mnist`",
     r"data_batch_\d|test_batch|batches\.meta": f"{SAVE}, or pass `--data tfds:cifar10`",
     r".*\.(npz|npy|pkl|pickle|mat|h5|hdf5|pt|pth|lmdb|rec|tfrecords?.*)": f"{SAVE}; {{file}} holds "
@@ -45,6 +46,7 @@ def advice(folder: Folder) -> str | None:
 
 def advice_on_names(names: list[str], root: str) -> str | None:
     """Return what to do with data that have files of these names, None if unknown."""
+    names = sorted(names, key=lambda name: bool(re.search("submission|test", name)))
     for pattern, text in LAYOUTS.items():
         for name in names:
             if re.fullmatch(f"(.*/)?({pattern})", name, re.IGNORECASE | re.DOTALL):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,11 +11,11 @@ from optax_dtnh.finetune import images
 from optax_dtnh.finetune.errors import UsageError
 
 # What desktops, cameras' cards, NAS devices and notebooks put beside the files of people.
-SYSTEM = frozenset({
-    *("@eadir", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
-    *(".thumbnails", "__macosx", ".appledouble", ".ipynb_checkpoints", "__pycache__"),
-    *("thumbs.db", "ehthumbs.db", "desktop.ini"),
-})  # fmt: skip
+SYSTEM = re.compile(
+    r"(?i)[@#~$][\w-]*(eadir|recycle|snap|tmp)[\w-]*(\.bin)?|(eh)?thumbs\.db|desktop\.ini|__macosx"
+    r"|found\.\d+|lost\+found|system volume information|network trash folder|temporary items"
+    r"|\.appledouble|\.thumbnails|\.ipynb_checkpoints|__pycache__"
+)
 
 
 class Folder(NamedTuple):
@@ -96,7 +97,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _add(entry: os.DirEntry[str], folder: Folder, around: frozenset[str]) -> None:
-    if entry.name.casefold() in SYSTEM:
+    if SYSTEM.fullmatch(entry.name):
         folder.ignored[entry.name] += 1
     elif entry.name.startswith("."):
         folder.ignored["hidden"] += 1

@@ -4,18 +4,20 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.examples import Parts, Request
-from optax_dtnh.finetune.folder import parts, tree_of
+from optax_dtnh.finetune.folder import parts, refuse_missing, tree_of
 from optax_dtnh.finetune.listing import Folder, all_images
 from optax_dtnh.finetune.splits import SPELLINGS, TEST, TRAIN, VALIDATION, split_named
 
 PATHS = ("path", "file", "file_name", "filename", "filepath", "file_path")
 PATHS += ("image", "image_path", "image_id", "image_name", "id")
 LABELS = ("label", "labels", "class", "class_name", "target", "category", "species", "breed")
+UNSURE = ("is_valid", "is_test", "is_train", "fold", "usage", "set", "partition", "subset", "phase")
 JSON = (".jsonl", ".ndjson", ".json")
 Record = dict[str, Any]
 
@@ -31,19 +33,15 @@ class Row(NamedTuple):
 def open_table(table: str, request: Request) -> Parts:
     """List the images of a table.
 
-    One column has paths below the folder of the data, one has labels, and one called `split` may
-    have names of splits. A path may lack its folders and its suffix if it fits one image alone.
+    One column has paths below the folder of the data, one has labels, and one may have names of
+    splits. A path may lack its folders and its suffix if it fits one image alone.
     Rows without a label are left out.
 
     Raises:
       UsageError: Table or folder do not exist, or a row is unfit.
     """
     tree, rows = tree_of(request.data), _rows(table)
-    if missing := sorted(set(request.classes) - {row.label for row in rows}):
-        raise UsageError(
-            f"`--classes` should be labels in '{table}', got {listed([*map(repr, missing)])}. "
-            "Check their spelling."
-        )
+    refuse_missing({*request.classes} - {row.label for row in rows}, f"labels in '{table}'")
     labeled = [row for row in rows if row.label]
     kept = [row for row in labeled if not request.classes or row.label in request.classes]
     splits = {split: dict[str, list[str]]() for split in SPELLINGS}
@@ -67,9 +65,9 @@ def _rows(table: str) -> list[Row]:
         _refuse(f"a table with rows, got '{table}' without any", "Take another one.")
     columns = list(dict.fromkeys(name for record in records for name in record))
     path, label = (_column(columns, known, table) for known in (PATHS, LABELS))
-    split = [name for name in columns if name.strip().casefold() == "split"][:1]
+    split = _split_column([name for name in columns if name not in (path, label)], records, table)
     rows = (Row(*(_cell(r.get(name), table) for name in (path, label, *split))) for r in records)
-    return [row._replace(split=_split(row.split, table)) for row in rows]
+    return [row._replace(split=split_named(row.split) or TRAIN) for row in rows]
 
 
 def _records(table: str) -> list[Record]:
@@ -81,11 +79,11 @@ def _records(table: str) -> list[Record]:
         return _json(text) if suffix in JSON else _delimited(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         wanted, reason = "Parquet, or CSV, TSV or JSON lines in UTF-8", " ".join(str(error).split())
-        _refuse(f"{wanted}, got '{table}' ({reason})", "Save it again.")
+        _refuse(f"{wanted}, got '{table}' ({reason})", "Save it as CSV, not packed.")
 
 
 def _delimited(text: str) -> list[Record]:
-    delimiter = max("\t;,", key=text.partition("\n")[0].count)
+    delimiter = max("\t;,", key=text.lstrip("\r\n ").partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     header = rows[0][1] if rows else []
@@ -124,18 +122,23 @@ def _parquet(table: str) -> list[Record]:
 def _column(columns: list[str], known: tuple[str, ...], table: str) -> str:
     found = [name for name in columns if name.strip().casefold() in known]
     if len(found) != 1:
-        wanted = f"a table with one column `{known[0]}`"
         others = ", and the others to something else" if found else "; the first row names them"
         mend = f"Rename the one that is meant to `{known[0]}`{others}."
-        _refuse(f"{wanted}, got '{table}' with {listed(columns, 9)}", mend)
+        found_all = listed(columns, 9)
+        _refuse(f"a table with one column `{known[0]}`, got '{table}' with {found_all}", mend)
     return found[0]
 
 
-def _split(name: str, table: str) -> str:
-    if split := split_named(name):
-        return split
-    wanted = "a table whose column `split` names splits"
-    _refuse(f"{wanted}, got {name!r} in '{table}'", f"Use {', '.join(SPELLINGS)}.")
+def _split_column(columns: list[str], records: list[Record], table: str) -> list[str]:
+    """Return the column that tells splits, if there is one, by its name or all that is in it."""
+    named = {x for x in columns if all(split_named(str(r.get(x)).strip()) for r in records)}
+    found = [x for x in columns if x in named or x.strip().casefold() == "split"]
+    unsure = found or [x for x in columns if x.strip().casefold() in UNSURE]
+    if unsure and not len(found) == len(named) == 1:
+        wanted = f"a table with {', '.join(SPELLINGS)} in every row of one column `split`"
+        mend = "Write such a column, and rename or remove the others."
+        _refuse(f"{wanted}, got '{table}' with {listed(unsure)}", mend)
+    return found
 
 
 def _cell(value: Any, table: str) -> str:
@@ -188,9 +191,15 @@ def _index(tree: Folder) -> dict[str, list[str]]:
     for file in all_images(tree):
         inside = os.path.relpath(file, tree.path)
         keys = {inside, os.path.basename(file)}
-        for key in keys | {os.path.splitext(key)[0] for key in keys}:
+        keys |= {os.path.splitext(key)[0] for key in keys}
+        for key in keys | {*map(_alike, keys)}:
             known.setdefault(key, []).append(file)
     return known
+
+
+def _alike(path: str) -> str:
+    """Return what a path has in common with itself in another case or Unicode normalization."""
+    return "\0" + unicodedata.normalize("NFC", path).casefold()
 
 
 def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
@@ -201,6 +210,6 @@ def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
             continue
         if os.path.isfile(file := os.path.join(root, inside)):
             return [file]
-        if inside in known:
-            return known[inside]
+        if found := known.get(inside) or known.get(_alike(inside)):
+            return found
     return []

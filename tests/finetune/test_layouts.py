@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from optax_dtnh.finetune.__main__ import main
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune.pictures import found, refused, write
@@ -41,13 +42,21 @@ KNOWN = {
                           "ant cat 2+10, .heic 2"),
     "of systems": (
         [FLAT, "{ant,cat,.}/@eaDir/0.png/SYNO.jpg", "{.thumbnails,__MACOSX,#recycle}/ant/0.png",
-         "ant/{.DS_Store,._0.png,Thumbs.db,desktop.ini}", "cat/.ipynb_checkpoints/0.png"],
-        "ant cat 2+4, @eaDir 3, hidden 2, #recycle 1, .thumbnails 1, __MACOSX 1, Thumbs.db 1, "
-        "desktop.ini 1, .ipynb_checkpoints 1",
+         "ant/{.DS_Store,._0.png,Thumbs.db,desktop.ini}", "cat/.ipynb_checkpoints/0.png",
+        "{@tmp,~snapshot,found.000,Temporary Items}/x/1.png"],
+        "ant cat 2+4, @eaDir 3, hidden 2, #recycle 1, .thumbnails 1, @tmp 1, Temporary Items 1, "
+        "__MACOSX 1, found.000 1, ~snapshot 1, Thumbs.db 1, desktop.ini 1, .ipynb_checkpoints 1",
     ),
+    "marks alone": (["{#1,@home,$100,~}/{0,1}.png"], "#1 $100 @home ~ 4+4"),
     "folders in classes": (["{ant,cat}/{0.png,x/1.png,x/y/2.png}"], "ant cat 2+4"),
+    "splits in splits": (["train/train/{ant,cat}/{0,1}.png", "test/test/{ant,cat}/0.png"],
+                         "ant cat 2+2"),
+    "no splits": (["{train station,test tube,dev board,trainer,bullet train}/{0,1}.png"],
+                  "bullet train dev board test tube train station trainer 5+5"),
 }  # fmt: skip
-SPLITS = "train/test TRAIN/VAL Train/Test training/validation trn/eval train/dev training/testing"
+SPLITS = "train/test TRAIN/VAL Train/Test training/validation trn/eval train/dev training/testing "
+SPLITS += "training_set/test_set train2017/val2017 X_train/X_test seg_train/seg_test TrainA/TestA "
+SPLITS += "Training-Data/ValidationData ILSVRC2012_img_train/ILSVRC2012_img_val train(1)/testset"
 KNOWN |= {
     s: ([f"{{{s.replace('/', ',')}}}/{{ant,cat}}/0.png"], "ant cat 2+2") for s in SPLITS.split()
 }
@@ -67,9 +76,36 @@ def test_classes_are_chosen_by_name_alone(tmp_path):
     write(tmp_path / "splits", SPLIT, "{train,test}/bee/0.png")
     chosen = opened(tmp_path / "splits", classes=("cat", "ant"))
     assert found(chosen) == "ant cat 2+4, test/bee/ 1 image, train/bee/ 1 image"
-    refused(
-        r"^`--classes` should be names .* got 'yak'\.", tmp_path / "splits", classes=("ant", "yak")
-    )
+    unknown = r"^`--classes` should be names .* got 'ant,cat'\. .* by spaces\."
+    refused(unknown, tmp_path / "splits", classes=("ant,cat", "bee"))
+    refused(r"got 1 in .*, or choose more", tmp_path / "splits", classes=("ant",))
+    write(tmp_path / "again", "{train,test}/{bus,train}/{0,1}.png")
+    refused(r"`--classes bus train`", tmp_path / "again")
+    assert found(opened(tmp_path / "again", classes=("bus", "train"))) == "bus train 2+4"
+    assert len(to_test(tmp_path / "splits", classes=("ant",)).images) == 2
+
+
+NOTES = {
+    "No test image is of 'cat'.": ["train/{ant,cat}/{0,1}.png", "test/ant/0.png"],
+    "Of all images, 2 are in folders inside class folders.": [
+        FLAT,
+        "cat/x/{1,2}.png",
+    ],
+    "The classes 'A-B' and 'a b' and 'a_b' differ by case": ["{a b,a_b,A-B}/{0,1}.png"],
+}
+
+
+@pytest.mark.parametrize("note", NOTES)
+def test_what_may_be_meant_otherwise_is_said(tmp_path, note):
+    (said,) = opened(write(tmp_path, *NOTES[note])).notes
+    assert said.startswith(note)
+
+
+def test_a_class_of_broken_images_is_not_trained(tmp_path):
+    root = write(tmp_path, SPLIT, "train/bee/0.png")
+    (root / "train/bee/0.png").write_bytes(b"")
+    wanted = r"to train on, got none of 'bee' in"
+    refused(wanted, root, skip_broken=True, train_per_class=None)
 
 
 # --- what is not: what is written, and the sentence about it
@@ -80,7 +116,7 @@ UNFIT = {
     "loose images": (["{1,2}.png"], r"Move the images into folders .* in a table for `--labels`"),
     "dogs versus cats": (["{cat,dog}.{0,1}.jpg"], r"list `path` and `label` in a table for `--lab"),
     "dogs versus cats, unpacked": (["{train,test}/{cat,dog}.0.jpg"], r"'.*/test'.* named like a s"),
-    "kaggle": (["{train,test}/{1,2}.jpg", "train.csv"], r"Pass `--labels` with '.*/train\.csv'"),
+    "kaggle": (["{train,test}/{1,2}.jpg", "{sample_submission,train}.csv"], r"'.*/train\.csv'"),
     "a table beside": (["images/{1,2}.jpg", "labels.csv"], r"Pass `--labels` with '.*/labels\.csv"),
     "roboflow, several labels": (["{train,valid}/{1.jpg,_classes.csv}"], r"Turn the columns of '."),
     "roboflow, coco": (["{train,valid}/{1.jpg,_annotations.coco.json}"], r"one label for each ima"),
@@ -95,23 +131,32 @@ UNFIT = {
     "tfds": (["mnist/3.0.1/{features.json,dataset_info.json}"], r"`--data tfds:NAME`.*`--data-dir"),
     "mnist": (["{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz"], r"or pass `--data tfds:mnist`"),
     "cifar": (["cifar-10-batches-py/{data_batch_1,batches.meta}"], r"or pass `--data tfds:cifar10"),
-    "arrays": (["{train,test}.npz"], r"'.*/test\.npz' holds arrays"),
+    "arrays": (["{train,test}.npz"], r"'.*/train\.npz' holds arrays"),
     "webdataset": (["shard-00000{0,1}.tar"], r"Unpack '.*/shard-000000\.tar', and give the folder"),
     "a zip": (["data.zip"], r"Unpack '.*/data\.zip'"),
     "a wrapper": ([f"images/{FLAT}"], r"Give '.*/images'\."),
     "a wrapper of splits": ([f"dataset/{SPLIT}"], r"Give '.*/dataset'\."),
     "cub": ([f"images/{FLAT}", "parts/parts.txt"], r"Give '.*/images'\."),
     "a level too deep": (["{ant,cat}/images/{1,2}.png"], r"folders alone in '.*ant'"),
-    "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give a folder"),
+    "a level too high": (["{ant,cat}/{ant,cat}/1.png"], r"folders alone in '.*ant'.*Give an i"),
     "images and masks": (["{images,masks}/{1,2}.png"], r"'.*/images', .* `--classes images masks`"),
     "an empty class": ([FLAT, "bee/notes.txt"], r"got none in '.*bee' \(of 1 such folders\)\. Rem"),
     "one class": (["ant/{1,2}.png"], r"at least 2 classes, got only 'ant' in '"),
     "a test split alone": (["test/{ant,cat}/1.png"], r"named like a split or a"),
+    "images in long splits": (["{train_images,test_images}/1.png"], r"'.*/test_images', .* split"),
+    "two domains": (["{trainA,trainB,testA}/1.png"], r"'.*/testA', which is named like a split"),
+    "splits of no name": (["{one,two}/{ant,cat}/1.png"], r"or name the folders of splits `train` "),
+    "no training split": (["{val,test}/ant/1.png"], r"file\. Name the folders of splits [^-]+$"),
+    "masks in a class": ([FLAT, "cat/masks/1.png"], r"inside one in '.*/cat/masks' \(of 1 such f"),
+    "splits in classes": (["{ant,cat}/{train,test}/1.png"], r"ant/test' .* splits are around"),
+    "thumbs": ([FLAT, "__thumbs__/1.png"], r"'.*/__thumbs__', which is named like"),
+    "unreadable": (["{ant,cat}/{1,2}.heic"], r"Convert '.*/1\.heic' and alike into"),
+    "an unreadable class": ([FLAT, "bee/1.HEIC"], r"got none in '.*/bee' .* Convert '.*1\.HEIC'"),
     "images in splits": (["{train,valid}/{1,2}.png"], r"'.*/train'.* `--classes train valid`"),
     "splits of two spellings": (["{train,Train,test}/{ant,cat}/1.png"], r"'.*/Train' and '.*/trai"),
     "two validations": (["{train,val,valid}/{ant,cat}/1.png"], r"'.*/val' and '.*/valid'\. Merge"),
-    "a class of the test alone": ([SPLIT, "test/yak/1.png"], r"got 'yak' in the test split of '.*"),
-    "case": (["train/{Ant,Cat}/1.png", "test/{ant,Cat}/1.png"], r"alone tells 'Ant' and 'ant' apa"),
+    "a class of the test alone": ([SPLIT, "test/yak/1.png"], r"to train on, got none of 'yak' in"),
+    "case": (["train/{Ant,Cat}/1.png", "test/{ant,Cat}/1.png"], r"tells 'Ant' and 'ant' apart"),
     "normalization": (["train/{caf\u00e9,tea}/1.png", "test/{cafe\u0301,tea}/1.png"],
                       r"alone tells 'cafe\\u0301' and 'caf\\xe9' apart"),
 }  # fmt: skip
@@ -126,13 +171,33 @@ def test_a_layout_that_is_not_recognized_is_answered_by_what_to_do(tmp_path, mon
 
 FILES = {
     "x.zip": "Unpack", "x.npz": "holds arrays", "train.csv": "Pass `--labels` with",
-    "x.parquet": "Save every image", "x.png": "Give its folder", "x.tar.gz": "Unpack",
+    "x.parquet": "Save every image", "x.png": "holds the class folders", "x.tar.gz": "Unpack",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_not_a_folder(tmp_path, name):
     refused(rf"got the file '.*{name}'\. .*{FILES[name]}", write(tmp_path, name) / name)
+
+
+PATHS = {
+    "": "got '', which does not exist", "x" * 5000: "File name too long", "a\0b": "null byte",
+    "x.png/y": "Not a directory", "deep": "maximum recursion depth",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: ascii(path)[:9])
+def test_a_path_that_cannot_be_opened(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(write(tmp_path, "x.png", "deep/" + "a/" * 600 + "1.png"))
+    refused(PATHS[path], path)
+
+
+@pytest.mark.parametrize("option", ["--data", "--labels", "--classes", "--data-dir"])
+@pytest.mark.parametrize("command", ["evaluate", "train --source s --data d"])
+def test_an_empty_argument_is_refused(capsys, option, command):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--out", "o", option, ""])
+    assert f"error: `{option}` should be a name, got an empty one" in capsys.readouterr().err
 
 
 # --- names and files of all kinds
@@ -215,4 +280,4 @@ def test_an_error_of_evaluation_names_no_option_of_training(tmp_path, match):
     with pytest.raises(UsageError, match=match) as raised:
         to_test(tmp_path, skip_broken=match.startswith("images to test on"))
     options = set(re.findall(r"`(--[a-z-]+)", str(raised.value)))
-    assert options <= {"--data", "--labels", "--data-dir"}
+    assert options <= {"--data", "--labels", "--data-dir", "--classes"}

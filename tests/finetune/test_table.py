@@ -53,6 +53,10 @@ READ = {
     "no label": (text(*ROWS[1:], "a/1.png,", "b/10.png, "),
                  "ant cat 2+3, a/1.png, b/10.png, rows without a label 2"),
     "splits": (text(*SPLIT, header="path,label,Split"), "ant cat 2+2, a/3.png, b/10.png, b/6.jpg"),
+    "other splits": (text(*SPLIT, header="path,label,Usage"),
+                     "ant cat 2+2, a/3.png, b/10.png, b/6.jpg"),
+    "other case": (text(*ROWS).replace("a/1.png", "A/1.PNG"), ALL),
+    "a blank line first": ("\n \n" + text(*ROWS).replace(",", ";"), ALL),
     "numbers": (text(*ROWS).replace("ant", "0").replace("cat", "1"), "0 1 2+4, b/10.png"),
     "accents": (text(*ROWS).replace("ant", "fourmi été"), "cat fourmi été 2+4, b/10.png"),
 }  # fmt: skip
@@ -79,6 +83,8 @@ def test_a_table_is_read(tmp_path, case):
 def test_labels_are_chosen_by_name(tmp_path):
     content = text(*ROWS, "b/10.png,bee")
     assert found(opened(tmp_path, content, classes=("ant", "cat"))) == ALL
+    with pytest.raises(UsageError, match=r"or name splits in a column `split`"):
+        opened(tmp_path, content, train_per_class=None)
     with pytest.raises(UsageError, match=r"`--classes` should be labels in .* got 'yak'"):
         opened(tmp_path, content, classes=("ant", "yak"))
 
@@ -103,8 +109,11 @@ BAD = {
     "a folder": (text(*ROWS, "a,ant"), r"got 'a' in .* which is not there"),
     "other label": (text(*ROWS, "a/1.png,cat"), r"as 'ant' \(train\) and 'cat' \(train\)\. Remove"),
     "other split": (text(*SPLIT, "a/1.png,ant,test", header="path,label,split"), r"\(train\) and"),
-    "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"splits, got 'fold 3' in"),
-    "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"test split of"),
+    "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"of one column `split`, got"),
+    "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"none of 'ant' in"),
+    "other splits": (text("1,ant,1", header="id,label,is_valid"), r"`split`, got .* with is_valid"),
+    "two splits": (text("1,a,test,dev", header="id,label,split,Split"), r"with split, Split"),
+    "t.xlsx": (b"PK\3\4\xff", r"in UTF-8, got .* Save it as CSV, not packed"),
     "one class": (text(*ROWS[:3]), r"2 classes, got 1 in '.*' \(ant\)"),
     "latin-1": (text(*(r + "é" for r in ROWS)).encode("latin-1"), r"in UTF-8, got .* decode"),
     "utf-16": (text(*ROWS).encode("utf-16"), r"in UTF-8, got .* can't decode"),
