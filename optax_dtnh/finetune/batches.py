@@ -40,14 +40,8 @@ def batches(
 
     The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` processes
     prepare batches; 0 uses threads. A process whose `shard` is `(p, n)` gets the p-th of n parts of
-    the rows of each global batch, which has `batch_size`.
-
-    Returns:
-      An iterator over dicts of "image", float32 `[B, S, S, 3]`, and "label", int32 `[B]`. Its
-      `close` ends the threads or processes.
-
-    Raises:
-      UsageError: The batch cannot be divided evenly. From the iterator: an image cannot be read.
+    the rows of each global batch, which has `batch_size`. A batch is a dict of "image", float32
+    `[B, S, S, 3]`, and "label", int32 `[B]`. `close` ends the threads or processes.
     """
     process, processes = shard
     if batch_size % processes:

@@ -53,11 +53,7 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Write a checkpoint of a tree of arrays, whole or not at all, and keep the two newest.
-
-    Raises:
-      UsageError: There is no room, or the folder cannot be written. The checkpoints before stay.
-    """
+    """Write a checkpoint of a tree of arrays, whole or not at all, and keep the two newest."""
     path = _path(manager, step)
     leaves = jax.tree.leaves(state)
     with run_folder.writing(path):
@@ -75,9 +71,6 @@ def restore_latest(manager: ocp.CheckpointManager, like: Any) -> Any | None:
 
     A damaged checkpoint is skipped with a message, and removed once an older one is restored.
     `like` is the tree to restore: `jax.ShapeDtypeStruct` with shardings.
-
-    Raises:
-      UsageError: Every checkpoint is damaged, or has other leaves than `like`.
     """
     problems: dict[int, str | None] = {}
     restored = None
@@ -107,9 +100,6 @@ def _report(manager: ocp.CheckpointManager, damaged: dict[int, str], none_left: 
 
 def _path(manager: ocp.CheckpointManager, step: int) -> Path:
     return Path(manager.directory) / f"step_{step}"
-
-
-# --- what is saved
 
 
 def _described(tree: Any) -> dict[str, str]:
@@ -154,9 +144,6 @@ def _other_leaves(saved: dict[str, str], asked: dict[str, str]) -> str | None:
 
 def _differences(a: dict[str, str], b: dict[str, str]) -> list[str]:
     return [name for name in sorted(a | b) if a.get(name) != b.get(name)]
-
-
-# --- what a disk does not take
 
 
 def _reserve(folder: Path, leaves: list[jax.Array]) -> None:

@@ -44,11 +44,7 @@ def refuse_untrained(
 def relabeled(
     labels: Sequence[int], names: Sequence[str], known: Sequence[str], data: str
 ) -> tuple[int, ...]:
-    """Return labels that are positions among `names` as positions among the classes of a model.
-
-    Raises:
-      UsageError: There are images of a class that the model does not know.
-    """
+    """Return labels that are positions among `names` as positions among the classes of a model."""
     if unknown := sorted({names[label] for label in set(labels)} - set(known)):
         count = sum(names[label] in unknown for label in labels)
         raise UsageError(

@@ -48,10 +48,6 @@ def open_data(data: str, **options: Any) -> Data:
     Images, classes and seed alone decide which images are drawn, and in which order they are
     trained on: not the names of files. If the data have a test split, the images are drawn from the
     training split, and its rest is not used.
-
-    Raises:
-      UsageError: The data do not exist, or are unfit. Everything that can be found without
-        reading images is found before that.
     """
     request = Request(data, **options)
     parts, checked, sha256 = _open(request)
@@ -97,9 +93,6 @@ def open_test(
     draw of `options`, the other fields of `Request`, is that of the run; `trained_on` is the
     checksum of its data, `known` are the classes of its model, and `trained` holds the SHA-256 of
     the images that it was trained on.
-
-    Raises:
-      UsageError: The data do not exist, or are unfit.
     """
     request = Request(data, known=known, **options)
     parts, checked, sha256 = _open(request)

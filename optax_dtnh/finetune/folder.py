@@ -50,9 +50,6 @@ def open_folder(request: Request) -> Parts:
     It holds splits if a folder with a usual name of the training split has folders of images, or,
     to test a model, if it has folders of splits alone. Of a test and a validation split, the test
     split is used. Folders beside the images of a class belong to the class, which is noted.
-
-    Raises:
-      UsageError: The folder does not exist, cannot be read, or is not laid out so.
     """
     tree = tree_of(request.data)
     splits = _splits(tree, request.classes)
@@ -91,11 +88,7 @@ def parts(train: Files, test: Files | None, tree: Folder) -> Parts:
 
 
 def tree_of(data: str) -> Folder:
-    """Return what is in the folder of the data.
-
-    Raises:
-      UsageError: It is no folder, or cannot be read.
-    """
+    """Return what is in the folder of the data."""
     root, mend = Path(data), "Check the path."
     try:
         if stat.S_ISDIR(os.stat(data).st_mode):

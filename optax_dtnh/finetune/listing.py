@@ -38,9 +38,6 @@ def scan(path: str, outside: frozenset[str] = frozenset()) -> Folder:
 
     Files are recognized as images by their content, or by a suffix that Pillow reads. Hidden
     entries, and those that systems make, are counted and not listed.
-
-    Raises:
-      UsageError: A folder cannot be read, or links to a folder around it.
     """
     folder, real = Folder(path, [], [], [], Counter()), os.path.realpath(path)
     try:

@@ -108,11 +108,7 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
 
 
 def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
-    """Return the names of the feature maps to compare, in the order of the network.
-
-    Raises:
-      UsageError: The network has no feature map of a name, or DELTA is to train a ViT.
-    """
+    """Return the names of the feature maps to compare, in the order of the network."""
     if settings.regularizer == "delta" and not isinstance(model, ResNet):
         raise UsageError(
             f"`--method` should be another than delta for a ViT, got {settings.method}. DELTA "

@@ -45,9 +45,6 @@ def preprocessing_facts(
     The files beside the checkpoint, which `facts_beside` lists, count more than the `usual` fields
     of a network, and overrides, which are the options of these names, count most. One that is None
     overrides nothing; `image_size` without `resize` changes both in proportion.
-
-    Raises:
-      UsageError: A file beside the checkpoint is malformed, or the fields do not fit together.
     """
     with usage_errors(CheckpointError):
         beside = facts_beside(checkpoint)

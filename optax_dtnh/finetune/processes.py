@@ -1,13 +1,7 @@
 """The processes of one run; a single process waits for nothing and sends nothing.
 
 A process that fails prints why and ends at once. jax ends the others: as soon as their connection
-to it is closed, or once it has sent no heartbeat for `HEARTBEAT_S`. Measured in seconds, with one
-of two processes on the loopback of one machine killed or suspended (jax 0.10, CPU):
-
-| process | killed | suspended |
-|---|---|---|
-| 1 | 0.2: traceback, exit status 1 | 29: message of jax, abort |
-| 0, the coordinator | 0.5: message of jax, abort | 25: message of jax, abort |
+to it is closed, or once it has sent no heartbeat for `HEARTBEAT_S`.
 """
 
 import atexit

@@ -22,8 +22,6 @@ from optax_dtnh.models._files import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
-# --- its files
-
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -91,16 +89,10 @@ def summary(out: Path) -> dict[str, Any]:
     return found
 
 
-# --- whose it is
-
-
 def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) -> bool:
     """Return whether this run has begun in the folder, and compare it with what is recorded.
 
     `facts` are those about source and data, None as long as they are not known.
-
-    Raises:
-      UsageError: `out` is no folder, another run's, or holds something else, or the facts differ.
     """
     with writing(out / SETTINGS):  # a name that is too long, a folder that may not be listed
         if out.exists() and not out.is_dir():

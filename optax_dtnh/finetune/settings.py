@@ -55,14 +55,10 @@ count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 
 
 
 def _option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:
-    """Return a field that is also an option of the command.
+    """Return a field that is also an option of the command, under the heading `group`.
 
-    Args:
-      group: Heading of the option in `--help`.
-      text: One or two sentences of help, to which a default is added.
-      default: Default of both; False makes the option a switch, () a list of names.
-      free: Whether a run may be resumed with another value, because no weight depends on it.
-      **more: What else `ArgumentParser.add_argument` gets.
+    False makes the option a switch, () a list of names; other defaults are added to the help. A run
+    may be resumed with another value of what is `free`, because no weight depends on it.
     """
     if default is False:
         more["action"] = "store_true"

@@ -61,9 +61,6 @@ def split(model: ResNet | ViT) -> Network:
     return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
 
 
-# --- devices
-
-
 def mesh(devices: int | None) -> Mesh:
     """Return the first `devices` devices, or all, as one axis."""
     found = jax.devices()
@@ -117,9 +114,6 @@ def on_devices(
     rows = NamedSharding(mesh, PartitionSpec(AXIS))
     batch = batch | {"stop": np.full(len(batch["label"]), stop)}
     return {k: jax.make_array_from_process_local_data(rows, x) for k, x in batch.items()}
-
-
-# --- steps
 
 
 def init(

@@ -36,9 +36,6 @@ def open_table(table: str, request: Request) -> Parts:
     One column has paths below the folder of the data, one has labels, and one may have names of
     splits. A path may lack its folders and its suffix if it fits one image alone.
     Rows without a label are left out.
-
-    Raises:
-      UsageError: Table or folder do not exist, or a row is unfit.
     """
     tree, rows = tree_of(request.data), _rows(table)
     refuse_missing({*request.classes} - {row.label for row in rows}, f"labels in '{table}'")
@@ -53,9 +50,6 @@ def open_table(table: str, request: Request) -> Parts:
 
 def _refuse(wrong: str, mend: str) -> NoReturn:
     raise UsageError(f"`--labels` should be {wrong}. {mend}")
-
-
-# --- from a file to rows
 
 
 def _rows(table: str) -> list[Row]:
@@ -153,9 +147,6 @@ def _cell(value: Any, table: str) -> str:
             "Save the images as files, and list their paths and one label of each.",
         )
     return str(value).strip()
-
-
-# --- from rows to files
 
 
 def _files(rows: list[Row], tree: Folder, table: str) -> dict[str, Row]:

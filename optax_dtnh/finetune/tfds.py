@@ -43,12 +43,7 @@ class TfdsSource:
 
 
 def open_tfds(name: str, data_dir: str | None) -> Parts:
-    """Open `NAME[/CONFIG][:VERSION]`, which has been prepared; nothing is downloaded.
-
-    Raises:
-      UsageError: TFDS is not installed or does not know the data set, or the data set is not
-        prepared, or not one of labeled images.
-    """
+    """Open `NAME[/CONFIG][:VERSION]`, which has been prepared; nothing is downloaded."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:

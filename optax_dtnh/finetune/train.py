@@ -67,9 +67,6 @@ def _claimed(run: Run) -> Iterator[None]:
         yield
 
 
-# --- start or resume
-
-
 def _fit(run: Run) -> ResNet | ViT:
     """Return the trained network, whole on every process."""
     settings = run.settings
@@ -148,9 +145,6 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
     )
 
 
-# --- steps
-
-
 def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
     settings, first = run.settings, int(state.step)
     progress, stop = Progress(settings, run.out, first), None
@@ -184,9 +178,6 @@ def _stop(done: int) -> None:
     text = f"Stopped after step {done}, which is saved. Run the same command again to resume."
     processes.say(text, file=sys.stderr)
     sys.exit(interrupts.STATUS)
-
-
-# --- end
 
 
 def _end(run: Run, model: ResNet | ViT) -> None:
