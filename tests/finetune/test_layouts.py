@@ -181,7 +181,7 @@ def test_a_file_is_not_a_folder(tmp_path, name):
 
 
 PATHS = {
-    "": "got '', which does not exist", "x" * 5000: "File name too long", "a\0b": "null byte",
+    "": "got '', which does not exist", "x" * 5000: "File name too long", "a\0b": "null",
     "x.png/y": "Not a directory", "deep": "maximum recursion depth",
 }  # fmt: skip
 
