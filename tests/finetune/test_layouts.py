@@ -87,10 +87,7 @@ def test_classes_are_chosen_by_name_alone(tmp_path):
 
 NOTES = {
     "No test image is of 'cat'.": ["train/{ant,cat}/{0,1}.png", "test/ant/0.png"],
-    "Of all images, 2 are in folders inside class folders.": [
-        FLAT,
-        "cat/x/{1,2}.png",
-    ],
+    "Of all images, 2 are in folders inside class folders.": [FLAT, "cat/x/{1,2}.png"],
     "The classes 'A-B' and 'a b' and 'a_b' differ by case": ["{a b,a_b,A-B}/{0,1}.png"],
 }
 
