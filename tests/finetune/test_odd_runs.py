@@ -67,9 +67,8 @@ def test_preprocessing_that_was_edited_is_named(out, text):
 @pytest.mark.parametrize("changed", CHANGED, ids=ascii)
 def test_a_setting_that_the_command_would_not_take_is_named(out, changed):
     record = json.loads((out / "settings.json").read_text())
-    (out / "settings.json").write_text(
-        json.dumps(record | {"settings": record["settings"] | changed})
-    )
+    record["settings"] |= changed
+    (out / "settings.json").write_text(json.dumps(record))
     line = printed_error("--out", out, command="evaluate")
     assert "should hold the settings.json that a run has written, got a damaged one in" in line
 
@@ -83,16 +82,14 @@ def test_a_file_that_is_missing_is_named(out, name):
     assert f"should hold the {name} that" in printed_error("--out", out, command="evaluate")
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "3", "", '{"step": "x"}', '{"step": 2}', "\udcff"])
-def test_a_log_that_was_edited_is_named_before_the_training(out, arguments, line):
-    (out / "summary.json").unlink()
-    (out / "log.jsonl").write_bytes(os.fsencode(f"{line}\n"))
-    assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
+LINES = ["{", "[]", "3", "", '{"step": "x"}', '{"step": 2}', "\udcff", None]
 
 
-def test_a_log_that_is_gone_is_named_after_the_training(out, arguments):
+@pytest.mark.parametrize("line", LINES)
+def test_a_log_that_was_edited_or_is_gone_is_named(out, arguments, line):
     (out / "summary.json").unlink()
-    (out / "log.jsonl").unlink()
+    log = out / "log.jsonl"
+    log.unlink() if line is None else log.write_bytes(os.fsencode(f"{line}\n"))
     assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
 
 
