@@ -13,19 +13,7 @@ from optax import contrib
 
 from optax_dtnh import GradientPair, dtnh
 from tests.core import loops
-from tests.core.loops import (
-    LOSS,
-    START,
-    Loop,
-    bare,
-    bowl,
-    each,
-    gradients,
-    is_pair,
-    on,
-    then,
-    zeros,
-)
+from tests.core.loops import START, Loop, bare, bowl, each, gradients, is_pair, on, poisoned, then
 from tests.core.uses import USES, all_but_bias, alone
 from tests.pages.pages import ROOT, blocks, execute
 
@@ -38,7 +26,7 @@ def nothing(use, t, params):
 
 
 def value_of_loss(use, t, params):
-    return {"value": bowl(params, LOSS[t], 0.1)}
+    return {"value": bowl(params, loops.LOSS[t], 0.1)}
 
 
 def search(value_fn, **trees):
@@ -54,12 +42,12 @@ def search(value_fn, **trees):
     return extra
 
 
-search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=LOSS)
-search_loss_beside = search(lambda w, slope, reg_grads=None: bowl(w, slope, 4.0), slope=LOSS)
-search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=LOSS)
+search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=loops.LOSS)
+search_loss_beside = search(lambda w, slope, reg_grads=None: bowl(w, slope, 4.0), slope=loops.LOSS)
+search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=loops.LOSS)
 search_loss_and_reg = search(
     lambda params, slope, pull: bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1),
-    slope=LOSS,
+    slope=loops.LOSS,
     pull=loops.REG,
 )
 
@@ -163,15 +151,12 @@ def searching(tx):
 
 
 BACK = searching(optax.scale_by_backtracking_linesearch(60, slope_rtol=0.3, decrease_factor=0.9))
-# What their users loops.mean.
+# What their users mean.
 KERNEL_ALONE, THAWED = on(["kernel"], lambda g: g), on(["kernel", "scale"], jnp.zeros_like)
 SKIPPED, MEANS = loops.skipping(({1, 2}, {1}), {1}), loops.every_other_step(loops.mean)
+SEARCH = {"extra": search_loss, "gradients": loops.steep}
 SECOND = compiled(multi_steps(optax.identity()))
-
-
-def is_even(step):
-    return step % 2 == 0
-
+EVEN = {"should_transform_fn": lambda step: step % 2 == 0}
 
 AROUND = {
     "chain(dtnh, ...)": after(down),
@@ -203,25 +188,21 @@ AROUND = {
     "apply_if_finite(dtnh)": Row(
         wrapped(if_finite),
         SKIPPED,
-        loops.skipping(({1, 3}, {1, 3}), {1}),
-        gradients=loops.poisoned,
+        loops.skipping(({1, 3},) * 2, {1}),
+        gradients=poisoned,
         jit=True,
     ),
     "apply_if_finite(chain(dtnh, apply_if_finite(...)))": Row(
         lambda use: if_finite(optax.chain(half(use), if_finite(optax.identity()))),
         SKIPPED,
-        gradients=loops.poisoned,
+        gradients=poisoned,
         jit=True,
     ),
     "conditionally_transform(dtnh)": Row(
-        wrapped(optax.conditionally_transform, should_transform_fn=is_even),
-        loops.on_even_steps(lambda g: g),
-        jit=True,
+        wrapped(optax.conditionally_transform, **EVEN), loops.on_even_steps(lambda g: g), jit=True
     ),
     "conditionally_mask(dtnh)": Row(
-        wrapped(optax.conditionally_mask, should_transform_fn=is_even),
-        loops.on_even_steps(zeros),
-        jit=True,
+        wrapped(optax.conditionally_mask, **EVEN), loops.on_even_steps(loops.zeros), jit=True
     ),
     "flatten(dtnh)": Row(wrapped(optax.flatten), bare, loops.flat),
     "contrib.schedule_free(chain(dtnh, ...))": Row(
@@ -265,7 +246,7 @@ BEFORE = {
         optax.zero_nans(),
         right=each(optax.zero_nans(), reg=lambda use: True),
         wrong=each(optax.zero_nans(), reg=lambda use: False),
-        gradients=loops.poisoned,
+        gradients=poisoned,
     ),
     "chain(trace, dtnh)": before(optax.trace(0.9)),
     "chain(ema, dtnh)": before(optax.ema(0.9)),
@@ -302,7 +283,7 @@ AFTER = {
         compiled(if_finite(optax.identity())),
         right=SKIPPED,
         wrong=loops.skipping(({1, 2, 3},) * 2, ()),
-        gradients=loops.poisoned,
+        gradients=poisoned,
     ),
     "chain(dtnh, contrib.schedule_free(...))": after(contrib.schedule_free(down, 0.1)),
     "chain(dtnh, contrib.mechanize(...))": after(compiled(contrib.mechanize(down, s_init=0.1))),
@@ -312,9 +293,7 @@ AFTER = {
         compiled(contrib.reduce_on_plateau(patience=1)), extra=value_of_loss
     ),
     "chain(dtnh, polyak_sgd)": after(optax.polyak_sgd(), extra=value_of_loss),
-    "chain(dtnh, scale_by_backtracking_linesearch)": after(
-        BACK, extra=search_loss, gradients=loops.steep
-    ),
+    "chain(dtnh, scale_by_backtracking_linesearch)": after(BACK, **SEARCH),
     "chain(dtnh, scale_by_backtracking_linesearch), value_fn(..., reg_grads)": after(
         BACK, extra=search_loss_beside, gradients=loops.steep
     ),
@@ -329,9 +308,7 @@ AFTER = {
         searching(optax.scale_by_zoom_linesearch(9)), extra=search_loss, gradients=loops.steep
     ),
     "chain(dtnh, lbfgs)": after(
-        compiled(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(9))),
-        extra=search_loss,
-        gradients=loops.steep,
+        compiled(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(9))), **SEARCH
     ),
     "chain(...) without dtnh": Row(
         lambda _: optax.chain(down), then(down, nothing), loops.without_any

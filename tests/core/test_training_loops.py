@@ -132,12 +132,10 @@ def haiku(names, w, keys, batches):
 
 
 def to_haiku(w):
+    scale, offset = (w["norm"][key].reshape(1, 1, 1, -1) for key in ("scale", "bias"))
     return {
         "conv": {"w": w["conv"]["kernel"], "b": w["conv"]["bias"]},
-        "norm": {
-            "scale": w["norm"]["scale"].reshape(1, 1, 1, -1),
-            "offset": w["norm"]["bias"].reshape(1, 1, 1, -1),
-        },
+        "norm": {"scale": scale, "offset": offset},
         "head": {"w": w["head"]["kernel"], "b": w["head"]["bias"]},
     }
 
@@ -262,13 +260,12 @@ def test_the_pretrained_features_are_those_of_evaluation_mode():
     training = names["haiku_net"](WIDTH, CLASSES)
     moments = jax.tree.map(jnp.zeros_like, training.init(keys()[0], x)[1])
     moments["norm/~/var_ema"]["average"] += 1.0
+    variables = {"params": w, "batch_stats": {"norm": stats}}
     with jax.numpy_rank_promotion("allow"):
         expected = names["plain_features"](w, stats, x)
         found = [
             names["nnx_features"](model, x),
-            names["linen_features"](
-                names["LinenNet"](WIDTH, CLASSES), {"params": w, "batch_stats": {"norm": stats}}, x
-            ),
+            names["linen_features"](names["LinenNet"](WIDTH, CLASSES), variables, x),
             names["equinox_features"](eqx.nn.inference_mode(tree), state, x.transpose(0, 3, 1, 2)),
             names["haiku_features"](net, to_haiku(w), moments, x),
         ]

@@ -9,21 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from optax_dtnh import (
-    GradientPair,
-    add_l2_sp,
-    cosine,
-    drop,
-    dtnh,
-    orthogonal,
-    per_leaf,
-    plain,
-    transform_pair,
-    truncate,
-)
+from optax_dtnh import GradientPair, add_l2_sp, cosine, dtnh, per_leaf, transform_pair
 from optax_dtnh._sums import inner_product
 from tests.core.helpers import assert_equal, dot
 from tests.core.test_properties import in_float64
+from tests.core.test_rules import RULES, by_rule
 
 TREE = {"head": jnp.array([1.0, -2.0]), "backbone": {"a": jnp.array([2.0, 1.0]), "b": jnp.ones(3)}}
 GRADS = {"head": jnp.array([3.0, 4.0]), "backbone": {"a": jnp.array([2.0, 0.0]), "b": jnp.ones(3)}}
@@ -165,7 +155,7 @@ def test_a_rule_of_whole_numbers_can_be_differentiated():
     np.testing.assert_allclose(r_prime(g), exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine, plain])
+@by_rule(RULES)
 def test_the_update_can_be_differentiated_at_every_scale(rule):
     v = np.array([0.3, -1.0, 0.7])
     g, r = np.array([1.0, 0.3, -0.2]), -np.array([1.0, 0.5, 0.9])

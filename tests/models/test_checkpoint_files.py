@@ -104,17 +104,9 @@ def test_bfloat16_is_read_without_another_import_of_ours(tmp_path):
 # --- files that are none
 
 
-@pytest.mark.parametrize(
-    ("name", "then"),
-    [
-        ("nowhere/none.safetensors", r"\."),
-        *(
-            (name, r"\. .* as in `hf:owner/name`\.")
-            for name in ("owner/name", "owner/name.with_a_dot")
-        ),
-    ],
-)
-def test_a_missing_file_is_named_and_that_of_a_repository_answered_with_the_form(name, then):
+@pytest.mark.parametrize("name", ["no/file.safetensors", "owner/name", "owner/name.with_a_dot"])
+def test_a_missing_file_is_named_and_that_of_a_repository_answered_with_the_form(name):
+    then = r"\." if name.endswith(".safetensors") else r"\. .* as in `hf:owner/name`\."
     message = f"`source` should be an existing file, got {name}{then}"
     with pytest.raises(FileNotFoundError, match=message):
         open_checkpoint(name)
@@ -145,7 +137,6 @@ def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, te
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 DAMAGE = {
     "truncated data": lambda sound: sound[:-1],
-    "no data": lambda sound: sound[: 8 + int.from_bytes(sound[:8], "little")],
     "truncated header": lambda sound: sound[:40],
     "truncated length": lambda sound: sound[:5],
     "trailing bytes": lambda sound: sound + b"\0",

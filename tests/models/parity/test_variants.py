@@ -69,9 +69,7 @@ def test_an_activation_is_that_of_its_name(name):
     np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), atol=2e-6)
 
 
-SIDES = pytest.mark.parametrize(
-    ("old", "new"), [(2, 4), (3, 7), (14, 24), (14, 13), (24, 7), (5, 1)]
-)
+SIDES = pytest.mark.parametrize(("old", "new"), [(2, 4), (14, 24), (14, 13), (24, 7), (5, 1)])
 
 
 def positions(side):
