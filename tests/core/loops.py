@@ -241,9 +241,7 @@ def after_them(inside, t, g, r, state, params):
 
 
 # Means of the loss's gradients, or of the directions, every second step, zeros in between.
-averaged_before, averaged_after = (
-    made(f, lambda params: params) for f in (before_them, after_them)
-)
+averaged_before, averaged_after = (made(f, lambda p: p) for f in (before_them, after_them))
 
 
 def skipping(updates, states):

@@ -51,10 +51,8 @@ def test_a_masked_head_is_neither_anchored_nor_counted_nor_stored(mask):
     state = tx.init(start)
     assert jax.tree.leaves(state.anchor) == [state.anchor["kernel"]]
     updates, _ = tx.update(g, state, params)
-    only = {"kernel": start["kernel"]}
-    expected, _ = backbone.update(
-        {"kernel": g["kernel"]}, backbone.init(only), {"kernel": params["kernel"]}
-    )
+    only, now, only_g = ({"kernel": tree["kernel"]} for tree in (start, params, g))
+    expected, _ = backbone.update(only_g, backbone.init(only), now)
     assert_equal(updates["bias"], g["bias"])
     assert_equal(updates["kernel"], expected["kernel"])
 

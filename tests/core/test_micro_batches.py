@@ -88,13 +88,11 @@ def test_narrow_gradients_are_summed_in_float32():
 def test_the_function_is_traced_once_and_rows_are_dealt_in_turn():
     seen = []
 
-    def rows(params, x):
+    def f(params, x):
         seen.append(x.shape)
         return (jnp.sum(params), jnp.sum(params)), x
 
-    (_, x), _ = value_and_grad_pair(rows, has_aux=True, micro_batches=3)(
-        jnp.ones(2), jnp.arange(6.0)
-    )
+    (_, x), _ = value_and_grad_pair(f, has_aux=True, micro_batches=3)(jnp.ones(2), jnp.arange(6.0))
     assert seen == [(2,)]
     assert_equal(x, jnp.array([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
 

@@ -1,4 +1,4 @@
-"""The two spellings of the pair, the anchor and its buffers in Flax's NNX optimizer."""
+"""The two spellings of the pair in Flax's NNX optimizer."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 import pytest
 from flax import nnx
 
-from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
+from optax_dtnh import dtnh, value_and_grad_pair
 from tests.core.helpers import assert_equal
 
 X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
@@ -60,21 +60,3 @@ def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
         assert float(conflict[...]) in (0.0, 1.0)
     assert_equal(results[1], results[0])
     assert_equal(results[2], results[0])
-
-
-def test_an_nnx_optimizer_owns_the_anchor_and_its_buffers_can_be_donated():
-    model = Net(nnx.Rngs(0))
-    start = nnx.to_pure_dict(nnx.state(model, nnx.Param))["backbone"]
-    start = jax.tree.map(jnp.copy, start)
-    tx = optax.chain(add_l2_sp(0.5, mask=backbone), optax.sgd(0.1))
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-
-    @nnx.jit(donate_argnums=(0, 1))
-    def step(model, optimizer):
-        grads = nnx.grad(lambda model: losses(*model(X))[0])(model)
-        optimizer.update(model, grads)
-
-    for _ in range(3):
-        step(model, optimizer)
-    anchor = nnx.to_pure_dict(nnx.as_pure(optimizer.opt_state[0].anchor["backbone"]))
-    assert_equal(anchor, start)

@@ -9,26 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from optax_dtnh import GradientPair, dtnh
 from tests.core import loops
-from tests.core.loops import (
-    LOSS,
-    REG,
-    START,
-    Loop,
-    bare,
-    bowl,
-    each,
-    gradients,
-    is_pair,
-    mean,
-    on,
-    quickly,
-    then,
-    trajectory,
-    zeros,
-)
+from tests.core.loops import START, Loop, bare, bowl, each, gradients, is_pair, on, poisoned, then
 from tests.core.uses import USES, all_but_bias, alone
 from tests.pages.pages import ROOT, blocks, execute
 
@@ -41,13 +26,13 @@ def nothing(use, t, params):
 
 
 def value_of_loss(use, t, params):
-    return {"value": bowl(params, LOSS[t], 0.1)}
+    return {"value": bowl(params, loops.LOSS[t], 0.1)}
 
 
 def search(value_fn, **trees):
     """What a line search takes; `value_fn` finds its own arguments among the extra ones."""
 
-    value_and_grad = quickly(jax.value_and_grad(value_fn))
+    value_and_grad = loops.quickly(jax.value_and_grad(value_fn))
 
     def extra(use, t, params):
         data = {name: tree[t] for name, tree in trees.items()}
@@ -57,15 +42,13 @@ def search(value_fn, **trees):
     return extra
 
 
-search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=LOSS)
-search_loss_beside = search(
-    lambda params, slope, reg_grads=None: bowl(params, slope, 4.0), slope=LOSS
-)
-search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=LOSS)
+search_loss = search(lambda params, slope: bowl(params, slope, 4.0), slope=loops.LOSS)
+search_loss_beside = search(lambda w, slope, reg_grads=None: bowl(w, slope, 4.0), slope=loops.LOSS)
+search_loss_and_anchor = search(lambda params, slope: bowl(params, slope, 4.5), slope=loops.LOSS)
 search_loss_and_reg = search(
     lambda params, slope, pull: bowl(params, slope, 4.0) + 0.5 * bowl(params, pull, 0.1),
-    slope=LOSS,
-    pull=REG,
+    slope=loops.LOSS,
+    pull=loops.REG,
 )
 
 
@@ -98,8 +81,8 @@ KERNEL = {"kernel": True, "bias": False, "scale": False}
 BIAS = {"kernel": False, "bias": True, "scale": False}
 HALVES = optax.LookaheadParams.init_synced(START)
 COMPLEX = START | {"kernel": START["kernel"] * (1 + 2j)}
-down = optax.scale(-0.1)
-adversarial = optax.chain(optax.contrib.normalize(), optax.sgd(0.2))
+down, ADAM = optax.scale(-0.1), optax.adam(0.1)
+adversarial = optax.chain(contrib.normalize(), optax.sgd(0.2))
 
 
 def half(use):
@@ -152,14 +135,14 @@ def sam(opaque):
     def wrap(use):
         # The adversary climbs the loss alone: a weight of 0 makes one gradient of the pair.
         climb = optax.chain(dtnh(0.0), adversarial) if is_pair(use) and opaque else adversarial
-        return optax.contrib.sam(descend(use), climb, opaque_mode=opaque)
+        return contrib.sam(descend(use), climb, opaque_mode=opaque)
 
     return wrap
 
 
 def compiled(tx):
     """The same, compiled once for all columns."""
-    update = quickly(tx.update, static_argnames="value_fn")
+    update = loops.quickly(tx.update, static_argnames="value_fn")
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
@@ -167,18 +150,13 @@ def searching(tx):
     return compiled(optax.chain(optax.scale(-1.0), tx))
 
 
-BACKTRACKING = searching(
-    optax.scale_by_backtracking_linesearch(60, slope_rtol=0.3, decrease_factor=0.9)
-)
+BACK = searching(optax.scale_by_backtracking_linesearch(60, slope_rtol=0.3, decrease_factor=0.9))
 # What their users mean.
-KERNEL_ALONE, UNFROZEN = on(["kernel"], lambda g: g), on(["kernel", "scale"], jnp.zeros_like)
-SKIPPED, MEANS = loops.skipping(({1, 2}, {1}), {1}), loops.every_other_step(mean)
-EVERY_SECOND = compiled(multi_steps(optax.identity()))
-
-
-def is_even(step):
-    return step % 2 == 0
-
+KERNEL_ALONE, THAWED = on(["kernel"], lambda g: g), on(["kernel", "scale"], jnp.zeros_like)
+SKIPPED, MEANS = loops.skipping(({1, 2}, {1}), {1}), loops.every_other_step(loops.mean)
+SEARCH = {"extra": search_loss, "gradients": loops.steep}
+SECOND = compiled(multi_steps(optax.identity()))
+EVEN = {"should_transform_fn": lambda step: step % 2 == 0}
 
 AROUND = {
     "chain(dtnh, ...)": after(down),
@@ -203,43 +181,37 @@ AROUND = {
     "partition({...: dtnh}, mask_compatible_extra_args=True)": Row(
         wrapped(partition, mask_compatible_extra_args=True), KERNEL_ALONE
     ),
-    "selective_transform(dtnh)": Row(
-        wrapped(optax.selective_transform, freeze_mask=BIAS), UNFROZEN
-    ),
+    "selective_transform(dtnh)": Row(wrapped(optax.selective_transform, freeze_mask=BIAS), THAWED),
     "MultiSteps(dtnh)": Row(
         wrapped(multi_steps), MEANS, loops.every_other_step(lambda old, new: new), jit=True
     ),
     "apply_if_finite(dtnh)": Row(
         wrapped(if_finite),
         SKIPPED,
-        loops.skipping(({1, 3}, {1, 3}), {1}),
-        gradients=loops.poisoned,
+        loops.skipping(({1, 3},) * 2, {1}),
+        gradients=poisoned,
         jit=True,
     ),
     "apply_if_finite(chain(dtnh, apply_if_finite(...)))": Row(
         lambda use: if_finite(optax.chain(half(use), if_finite(optax.identity()))),
         SKIPPED,
-        gradients=loops.poisoned,
+        gradients=poisoned,
         jit=True,
     ),
     "conditionally_transform(dtnh)": Row(
-        wrapped(optax.conditionally_transform, should_transform_fn=is_even),
-        loops.on_even_steps(lambda g: g),
-        jit=True,
+        wrapped(optax.conditionally_transform, **EVEN), loops.on_even_steps(lambda g: g), jit=True
     ),
     "conditionally_mask(dtnh)": Row(
-        wrapped(optax.conditionally_mask, should_transform_fn=is_even),
-        loops.on_even_steps(zeros),
-        jit=True,
+        wrapped(optax.conditionally_mask, **EVEN), loops.on_even_steps(loops.zeros), jit=True
     ),
     "flatten(dtnh)": Row(wrapped(optax.flatten), bare, loops.flat),
     "contrib.schedule_free(chain(dtnh, ...))": Row(
-        lambda use: optax.contrib.schedule_free(descend(use), 0.1),
-        loops.around(lambda tx: optax.contrib.schedule_free(tx, 0.1)),
+        lambda use: contrib.schedule_free(descend(use), 0.1),
+        loops.around(lambda tx: contrib.schedule_free(tx, 0.1)),
     ),
     "contrib.mechanize(chain(dtnh, ...))": Row(
-        lambda use: optax.contrib.mechanize(descend(use), s_init=0.1),
-        loops.around(lambda tx: compiled(optax.contrib.mechanize(tx, s_init=0.1))),
+        lambda use: contrib.mechanize(descend(use), s_init=0.1),
+        loops.around(lambda tx: compiled(contrib.mechanize(tx, s_init=0.1))),
         jit=True,
     ),
     "contrib.sam(chain(dtnh, ...))": Row(sam(opaque=False), loops.sharpness_aware(opaque=False)),
@@ -256,7 +228,7 @@ AROUND = {
         start=HALVES,
     ),
     "contrib.split_real_and_imaginary(dtnh)": Row(
-        wrapped(optax.contrib.split_real_and_imaginary),
+        wrapped(contrib.split_real_and_imaginary),
         loops.split,
         gradients=loops.with_complex_kernel,
         start=COMPLEX,
@@ -274,7 +246,7 @@ BEFORE = {
         optax.zero_nans(),
         right=each(optax.zero_nans(), reg=lambda use: True),
         wrong=each(optax.zero_nans(), reg=lambda use: False),
-        gradients=loops.poisoned,
+        gradients=poisoned,
     ),
     "chain(trace, dtnh)": before(optax.trace(0.9)),
     "chain(ema, dtnh)": before(optax.ema(0.9)),
@@ -282,18 +254,14 @@ BEFORE = {
     "chain(snapshot, dtnh)": before(optax.snapshot("size", optax.tree.norm)),
     "chain(freeze, dtnh)": before(
         optax.freeze(BIAS),
-        right=UNFROZEN,
+        right=THAWED,
         wrong=loops.fed(lambda t, g, r, params: (loops.bias_to_zero(g), r)),
     ),
-    "chain(MultiSteps(identity()), dtnh)": before(
-        EVERY_SECOND, right=MEANS, wrong=loops.averaged_before
-    ),
+    "chain(MultiSteps(identity()), dtnh)": before(SECOND, right=MEANS, wrong=loops.averaged_before),
     "chain(scale_by_learning_rate, dtnh)": before(
         optax.scale_by_learning_rate(0.1), right=then(down, nothing), wrong=each(down)
     ),
-    "chain(adam, dtnh)": before(
-        optax.adam(0.1), right=then(optax.adam(0.1), nothing), wrong=each(optax.adam(0.1))
-    ),
+    "chain(adam, dtnh)": before(ADAM, right=then(ADAM, nothing), wrong=each(ADAM)),
 }
 AFTER = {
     "chain(dtnh, clip_by_global_norm)": after(optax.clip_by_global_norm(0.5)),
@@ -305,40 +273,34 @@ AFTER = {
         wrong=then(optax.add_decayed_weights(0.3), nothing),
     ),
     "chain(dtnh, masked(...))": after(optax.masked(optax.trace(0.9), KERNEL)),
-    "chain(dtnh, partition(...))": after(
-        optax.partition({True: optax.adam(0.1), False: down}, KERNEL)
-    ),
+    "chain(dtnh, partition(...))": after(optax.partition({True: ADAM, False: down}, KERNEL)),
     "chain(dtnh, freeze)": after(
-        optax.freeze(BIAS), right=UNFROZEN, wrong=loops.followed(lambda t, d: loops.bias_to_zero(d))
+        optax.freeze(BIAS), right=THAWED, wrong=loops.followed(lambda t, d: loops.bias_to_zero(d))
     ),
     "chain(dtnh, flatten(...))": after(optax.flatten(optax.adam(0.1))),
-    "chain(dtnh, MultiSteps(...))": after(EVERY_SECOND, right=MEANS, wrong=loops.averaged_after),
+    "chain(dtnh, MultiSteps(...))": after(SECOND, right=MEANS, wrong=loops.averaged_after),
     "chain(dtnh, apply_if_finite(...))": after(
         compiled(if_finite(optax.identity())),
         right=SKIPPED,
         wrong=loops.skipping(({1, 2, 3},) * 2, ()),
-        gradients=loops.poisoned,
+        gradients=poisoned,
     ),
-    "chain(dtnh, contrib.schedule_free(...))": after(optax.contrib.schedule_free(down, 0.1)),
-    "chain(dtnh, contrib.mechanize(...))": after(
-        compiled(optax.contrib.mechanize(down, s_init=0.1))
-    ),
-    "chain(dtnh, contrib.sam(...))": after(optax.contrib.sam(down, adversarial)),
+    "chain(dtnh, contrib.schedule_free(...))": after(contrib.schedule_free(down, 0.1)),
+    "chain(dtnh, contrib.mechanize(...))": after(compiled(contrib.mechanize(down, s_init=0.1))),
+    "chain(dtnh, contrib.sam(...))": after(contrib.sam(down, adversarial)),
     "chain(dtnh, lookahead(...))": after(optax.lookahead(down, 2, 0.5), start=HALVES),
     "chain(dtnh, contrib.reduce_on_plateau)": after(
-        compiled(optax.contrib.reduce_on_plateau(patience=1)), extra=value_of_loss
+        compiled(contrib.reduce_on_plateau(patience=1)), extra=value_of_loss
     ),
     "chain(dtnh, polyak_sgd)": after(optax.polyak_sgd(), extra=value_of_loss),
-    "chain(dtnh, scale_by_backtracking_linesearch)": after(
-        BACKTRACKING, extra=search_loss, gradients=loops.steep
-    ),
+    "chain(dtnh, scale_by_backtracking_linesearch)": after(BACK, **SEARCH),
     "chain(dtnh, scale_by_backtracking_linesearch), value_fn(..., reg_grads)": after(
-        BACKTRACKING, extra=search_loss_beside, gradients=loops.steep
+        BACK, extra=search_loss_beside, gradients=loops.steep
     ),
     "chain(dtnh, scale_by_backtracking_linesearch), value_fn of the sum": after(
-        BACKTRACKING,
-        right=then(BACKTRACKING, search_loss),
-        wrong=then(BACKTRACKING, search_sum),
+        BACK,
+        right=then(BACK, search_loss),
+        wrong=then(BACK, search_sum),
         extra=search_sum,
         gradients=loops.steep,
     ),
@@ -346,12 +308,10 @@ AFTER = {
         searching(optax.scale_by_zoom_linesearch(9)), extra=search_loss, gradients=loops.steep
     ),
     "chain(dtnh, lbfgs)": after(
-        compiled(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(9))),
-        extra=search_loss,
-        gradients=loops.steep,
+        compiled(optax.lbfgs(memory_size=2, linesearch=optax.scale_by_zoom_linesearch(9))), **SEARCH
     ),
     "chain(...) without dtnh": Row(
-        lambda use: optax.chain(down), then(down, nothing), loops.without_any
+        lambda _: optax.chain(down), then(down, nothing), loops.without_any
     ),
 }
 ROWS = AROUND | BEFORE | AFTER
@@ -396,10 +356,7 @@ def test_the_page_has_every_wrapper_and_every_error_and_trap_is_met():
     assert list(OUTCOMES) == list(ROWS)
     assert OUTCOMES.keys() > EXCEPTIONS.keys()
     page = (ROOT / PAGE).read_text()
-    traps = {
-        f"[trap][{name}]": heading
-        for name, heading in re.findall(r"^\[(\w+)\]: #(.*)$", page, re.M)
-    }
+    traps = {f"[trap][{n}]": title for n, title in re.findall(r"^\[(\w+)\]: #(.*)$", page, re.M)}
     met = {outcome for row in OUTCOMES.values() for outcome in row.values()}
     assert met == {WORKS, *ERRORS, *traps}
     sections = re.findall(r"^### (.*)$", page, re.MULTILINE)
@@ -424,7 +381,7 @@ def same(actual, expected, tolerance=1e-5):
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_loop_meets_conflict_and_agreement(column):
     loop = bare(USES[column])
-    _, states = trajectory(loop, Row(half, bare))
+    _, states = loops.trajectory(loop, Row(half, bare))
     rates = [optax.tree.get(state, "conflict") for state in states]
     assert max(rates) > 0
     assert min(rates) < 1
@@ -444,15 +401,15 @@ def test_a_wrapper_does_what_the_page_says(name, column):
     if outcome in ERRORS:
         message = "|".join(map(re.escape, ERRORS[outcome]))
         with pytest.raises((TypeError, ValueError), match=message):
-            trajectory(actual(row, use), row)
+            loops.trajectory(actual(row, use), row)
         return
-    all_params, states = trajectory(actual(row, use), row)
+    all_params, states = loops.trajectory(actual(row, use), row)
     by_hand = row._replace(jit=False)
-    right, _ = trajectory(row.right(use), by_hand)
+    right, _ = loops.trajectory(row.right(use), by_hand)
     if outcome == WORKS:
         assert same(all_params, right)
     else:
-        wrong, _ = trajectory(row.wrong(use), by_hand)
+        wrong, _ = loops.trajectory(row.wrong(use), by_hand)
         assert same(all_params, wrong)
         assert not same(all_params, right, tolerance=1e-3)
     found = optax.tree.get_all_with_path(states[-1], "conflict")

@@ -184,7 +184,7 @@ COMBINATORS = {
     "dtnh, reference": through_dtnh(reference=optax.ema(0.9, accumulator_dtype=jnp.float32)),
     "dtnh, mask": through_dtnh(mask=by_index(is_even), label=only_even),
     "dtnh, labels": through_dtnh(drop, labels=by_index(third), label=third),
-    "dtnh, per leaf": through_dtnh(orthogonal, labels=per_leaf, label=lambda i: i),
+    "dtnh, per leaf": through_dtnh(orthogonal, labels=per_leaf, label=int),
     "add_l2_sp": through_l2_sp(),
     "add_l2_sp, mask": through_l2_sp(cosine, mask=by_index(is_even), label=only_even),
     "add_l2_sp around dtnh": through_l2_sp(inner=dtnh),
@@ -193,9 +193,7 @@ COMBINATORS = {
 METRIC = {
     "scale_by_adam_dtnh": through_the_metric(),
     "scale_by_adam_dtnh, mask": through_the_metric(mask=by_index(is_even), label=only_even),
-    "scale_by_adam_dtnh, per leaf": through_the_metric(
-        orthogonal, labels=per_leaf, label=lambda i: i
-    ),
+    "scale_by_adam_dtnh, per leaf": through_the_metric(orthogonal, labels=per_leaf, label=int),
 }
 WAYS = RULES | COMBINATORS | METRIC
 

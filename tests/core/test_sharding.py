@@ -61,10 +61,8 @@ def mesh_of(layout, kind=AxisType.Auto):
 
 
 def placed(tree, layout, kind=AxisType.Auto):
-    mesh = mesh_of(layout, kind)
-    return jax.tree.map(
-        lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec)), tree, LAYOUTS[layout]
-    )
+    mesh, specs = mesh_of(layout, kind), LAYOUTS[layout]
+    return jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(mesh, s)), tree, specs)
 
 
 def spec(x):
@@ -284,10 +282,7 @@ def all_reduced(step, *arguments):
 def test_a_training_step_in_parts_sends_two_scalars_more_for_every_leaf():
     # Not counted in all-reduces: XLA cuts those of the gradients where the scalars go along.
     params, _, x, y = example()
-    mesh = mesh_of("fsdp")
-    x, y, params = jax.tree.map(
-        lambda a: jax.device_put(a, NamedSharding(mesh, P("x"))), (x, y, params)
-    )
+    x, y, params = jax.device_put((x, y, params), NamedSharding(mesh_of("fsdp"), P("x")))
 
     def step_with(tx):
         def step(params, state, x, y):

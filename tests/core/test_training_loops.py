@@ -66,9 +66,7 @@ def flax_nnx(names, w, keys, batches):
     model = names["NNXNet"](WIDTH, CLASSES, rngs=nnx.Rngs(params=0, dropout=keys[0]))
     nnx.update(model, w)
     optimizer = names["make_optimizer"](model)
-    losses = [
-        names["step"](model, optimizer, batch) for _, batch in zip(keys, batches, strict=True)
-    ]
+    losses = [names["step"](model, optimizer, x) for _, x in zip(keys, batches, strict=True)]
     stats = {"mean": model.norm.mean[...], "var": model.norm.var[...]}
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     return Walk(losses, params, stats, optimizer.opt_state, model.dropout.rngs.count[...])
@@ -81,10 +79,8 @@ def flax_nnx_in_tree_mode(*arguments):
 
 def flax_linen(names, w, keys, batches):
     net, losses = names["LinenNet"](WIDTH, CLASSES), []
-    variables = net.init(
-        {"params": keys[0], "dropout": keys[0]}, jnp.zeros((1, 8, 8, 3)), mutable=True
-    )
-    state = names["make_state"](net, variables | {"params": w})
+    start = net.init({"params": keys[0], "dropout": keys[0]}, jnp.zeros((1, 8, 8, 3)), mutable=True)
+    state = names["make_state"](net, start | {"params": w})
     for key, batch in zip(keys, batches, strict=True):
         state, loss = names["step"](state, key, batch)
         losses.append(loss)
@@ -136,12 +132,10 @@ def haiku(names, w, keys, batches):
 
 
 def to_haiku(w):
+    scale, offset = (w["norm"][key].reshape(1, 1, 1, -1) for key in ("scale", "bias"))
     return {
         "conv": {"w": w["conv"]["kernel"], "b": w["conv"]["bias"]},
-        "norm": {
-            "scale": w["norm"]["scale"].reshape(1, 1, 1, -1),
-            "offset": w["norm"]["bias"].reshape(1, 1, 1, -1),
-        },
+        "norm": {"scale": scale, "offset": offset},
         "head": {"w": w["head"]["kernel"], "b": w["head"]["bias"]},
     }
 
@@ -156,14 +150,8 @@ def from_haiku(params):
 
 
 # Client: position of its network among the Python blocks, and of its step among the diffs.
-CLIENTS = {
-    plain: (1, 0),
-    flax_nnx: (3, 1),
-    flax_nnx_in_tree_mode: (3, 1),
-    flax_linen: (4, 2),
-    equinox: (5, 3),
-    haiku: (6, 4),
-}
+CLIENTS = {plain: (1, 0), flax_nnx: (3, 1), flax_nnx_in_tree_mode: (3, 1), flax_linen: (4, 2)}
+CLIENTS |= {equinox: (5, 3), haiku: (6, 4)}
 
 
 def clients(*shown):
@@ -266,22 +254,19 @@ def test_the_pretrained_features_are_those_of_evaluation_mode():
     model = names["NNXNet"](WIDTH, CLASSES, rngs=nnx.Rngs(0))
     nnx.update(model, w)
     model.eval()
-    module, state = eqx.nn.make_with_state(names["EquinoxNet"])(WIDTH, CLASSES, keys()[0])
-    module = eqx.tree_at(equinox_leaves, module, jax.tree.leaves(to_equinox(w)))
+    tree, state = eqx.nn.make_with_state(names["EquinoxNet"])(WIDTH, CLASSES, keys()[0])
+    tree = eqx.tree_at(equinox_leaves, tree, jax.tree.leaves(to_equinox(w)))
     net = names["haiku_net"](WIDTH, CLASSES, train=False)
     training = names["haiku_net"](WIDTH, CLASSES)
     moments = jax.tree.map(jnp.zeros_like, training.init(keys()[0], x)[1])
     moments["norm/~/var_ema"]["average"] += 1.0
+    variables = {"params": w, "batch_stats": {"norm": stats}}
     with jax.numpy_rank_promotion("allow"):
         expected = names["plain_features"](w, stats, x)
         found = [
             names["nnx_features"](model, x),
-            names["linen_features"](
-                names["LinenNet"](WIDTH, CLASSES), {"params": w, "batch_stats": {"norm": stats}}, x
-            ),
-            names["equinox_features"](
-                eqx.nn.inference_mode(module), state, x.transpose(0, 3, 1, 2)
-            ),
+            names["linen_features"](names["LinenNet"](WIDTH, CLASSES), variables, x),
+            names["equinox_features"](eqx.nn.inference_mode(tree), state, x.transpose(0, 3, 1, 2)),
             names["haiku_features"](net, to_haiku(w), moments, x),
         ]
     for features in found:

@@ -10,6 +10,7 @@ import pytest
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
+from tests.core.helpers import assert_equal
 from tests.finetune.pictures import AS_IS, encoded, folder, grays, names, photo
 
 
@@ -33,13 +34,6 @@ def joined(shares):
     """The global batches of the shares of all processes."""
     steps = zip(*shares, strict=True)
     return [{k: np.concatenate([share[k] for share in step]) for k in step[0]} for step in steps]
-
-
-def assert_equal(some, others):
-    assert len(some) == len(others) > 0
-    for batch, other in zip(some, others, strict=True):
-        assert batch.keys() == other.keys()
-        assert all(np.array_equal(batch[key], other[key]) for key in batch)
 
 
 def test_every_epoch_has_each_image_once_with_its_label_in_an_order_of_its_own(source):

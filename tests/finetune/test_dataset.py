@@ -133,13 +133,6 @@ def test_the_list_of_training_images_is_that_of_sha256sum(tmp_path):
         subprocess.run(["sha256sum", "--check", "--strict", "-"], input=text, check=True)
 
 
-def test_classes_whose_names_are_almost_equal_are_said(tmp_path):
-    data = write(tmp_path, "{Ant,ant,caf\u00e9,cafe\u0301,tea}/{0,1}.png")
-    one, other = open_data(str(data), train_per_class=1, seed=0).notes
-    assert one.startswith("The classes 'Ant' and 'ant' differ by case")
-    assert other.startswith("The classes 'cafe\\u0301' and 'caf\\xe9' differ")
-
-
 def test_labels_of_data_become_positions_among_the_classes_of_a_model():
     known, names = ("zebra", "cat", "ant"), ("ant", "bee", "cat", "Cat", "zebra")
     assert class_names.relabeled((4, 0, 2, 0), names, known, "d") == (0, 2, 1, 2)

@@ -45,13 +45,18 @@ def test_every_file_and_folder_has_the_rights_of_the_umask(finished):
 TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff", '{"settings": 1, "found": {}}'
 EDITED = [(name, text) for name in ("settings", "summary", "labels") for text in TEXTS]
 EDITED += [("labels", '["a"]'), ("labels", '["a", "a", 2, 3, 4, 5, 6, 7, 8, 9]')]
+# Settings that the command would not take.
 CHANGED = [{"batch_size": 0}, {"batch_size": "8"}, {"dtype": "foo"}, {"seed": -1}, {"data": 3}]
 CHANGED += [{"classes": None}, {"train_per_class": "4"}, {"layers": 3}, {"fsdp": "yes"}]
+EDITED += [("settings", changed) for changed in CHANGED]
 
 
 @pytest.mark.parametrize(("name", "text"), EDITED, ids=ascii)
 def test_a_file_that_was_edited_is_named_by_evaluation(out, name, text):
     file = out / f"{name}.json"
+    if isinstance(text, dict):
+        record = json.loads(file.read_text())
+        text = json.dumps(record | {"settings": record["settings"] | text})
     file.write_bytes(os.fsencode(text))
     line = printed_error("--out", out, command="evaluate")
     assert f"should hold the {name}.json that a run has written, got a damaged one in" in line
@@ -64,16 +69,6 @@ def test_preprocessing_that_was_edited_is_named(out, text):
     assert "preprocessing.json' " in printed_error("--out", out, command="evaluate")
 
 
-@pytest.mark.parametrize("changed", CHANGED, ids=ascii)
-def test_a_setting_that_the_command_would_not_take_is_named(out, changed):
-    record = json.loads((out / "settings.json").read_text())
-    (out / "settings.json").write_text(
-        json.dumps(record | {"settings": record["settings"] | changed})
-    )
-    line = printed_error("--out", out, command="evaluate")
-    assert "should hold the settings.json that a run has written, got a damaged one in" in line
-
-
 MISSING = ["labels.json", "model.safetensors", "preprocessing.json", "train_images.sha256"]
 
 
@@ -83,16 +78,14 @@ def test_a_file_that_is_missing_is_named(out, name):
     assert f"should hold the {name} that" in printed_error("--out", out, command="evaluate")
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "3", "", '{"step": "x"}', '{"step": 2}', "\udcff"])
-def test_a_log_that_was_edited_is_named_before_the_training(out, arguments, line):
-    (out / "summary.json").unlink()
-    (out / "log.jsonl").write_bytes(os.fsencode(f"{line}\n"))
-    assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
+LINES = ["{", "[]", "3", "", '{"step": "x"}', '{"step": 2}', "\udcff", None]
 
 
-def test_a_log_that_is_gone_is_named_after_the_training(out, arguments):
+@pytest.mark.parametrize("line", LINES)
+def test_a_log_that_was_edited_or_is_gone_is_named(out, arguments, line):
     (out / "summary.json").unlink()
-    (out / "log.jsonl").unlink()
+    log = out / "log.jsonl"
+    log.unlink() if line is None else log.write_bytes(os.fsencode(f"{line}\n"))
     assert "should hold the log.jsonl" in printed_error(*arguments, "--out", out)
 
 

@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from optax_dtnh.finetune import settings
+from optax_dtnh.finetune import preprocessing, settings
 from optax_dtnh.finetune.__main__ import main
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import evaluation_image, training_image
-from optax_dtnh.finetune.preprocessing import (
-    Preprocessing,
-    described,
-    preprocessing_facts,
-    preprocessing_of,
-)
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_facts, preprocessing_of
 from optax_dtnh.models import _fields
 from tests.finetune.pictures import AS_IS, halves
 
@@ -35,7 +30,7 @@ def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_re
 
 
 def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
-    assert described(preprocessing_facts(tmp_path)) == [
+    assert preprocessing.described(preprocessing_facts(tmp_path)) == [
         "images: 224 x 224 (default), training crops out of 256 x 256 (default: 8/7 of the image "
         "size), bilinear (default)",
         "pixels: mean 0.485 0.456 0.406 (default), std 0.229 0.224 0.225 (default)",
@@ -45,7 +40,7 @@ def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
     timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "test_input_size": [3, 288, 288]}
     written(tmp_path, "config.json", {"architecture": "resnet50", "crop_mode": "center"} | timm)
     written(tmp_path, "preprocessor_config.json", {"do_rescale": False})
-    assert described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
+    assert preprocessing.described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
         "images: 224 x 224 (config.json), training crops out of 248 x 248 (crop_pct of "
         "config.json), bicubic (default of timm)",
         "pixels: mean 0.485 0.456 0.406 (default), std 0.5 0.5 0.5 (--std), times 1 (do_rescale of "
@@ -115,10 +110,10 @@ def test_options_that_are_no_numbers_are_refused(options, match, capsys):
 
 
 def test_an_image_to_evaluate_is_resized_whole_and_normalized():
-    preprocessing = Preprocessing(image_size=4)
-    image = evaluation_image(halves(), preprocessing)
+    how = Preprocessing(image_size=4)
+    image = evaluation_image(halves(), how)
     assert (image.dtype, image.shape) == (np.float32, (4, 4, 3))
-    colors = (np.eye(3)[[0, 2]] - preprocessing.mean) / preprocessing.std
+    colors = (np.eye(3)[[0, 2]] - how.mean) / how.std
     np.testing.assert_allclose(image[[0, 3], [0, 3]], colors, rtol=1e-6)
 
 

@@ -15,7 +15,6 @@ from tests.finetune.runs import ROOT, assert_same_model, log_of, run, started
 
 pytestmark = pytest.mark.slow
 
-
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 

@@ -37,7 +37,7 @@ def small(scheme, block=Basic):
     return nnx.merge(graph, jax.tree.map_with_path(drawn, state))
 
 
-def in_torch_layout(path, array):
+def of_torch(path, array):
     """Kernels with outputs and inputs first."""
     if path.endswith("kernel"):
         return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
@@ -53,7 +53,7 @@ def as_checkpoint(scheme, model):
     tensors = {}
     for path, leaf in leaves(model).items():
         names = names_of(scheme, path)
-        array = in_torch_layout(path, np.asarray(leaf[...]))
+        array = of_torch(path, np.asarray(leaf[...]))
         parts = np.split(array, len(names))
         tensors |= {n: np.ascontiguousarray(x) for n, x in zip(names, parts, strict=True)}
     means = [name for name in tensors if name.endswith("running_mean")]

@@ -48,6 +48,8 @@ def refused(path, **options):
     assert type(raised.value) is CheckpointError
     form = r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\."
     assert re.fullmatch(form, str(raised.value))
+    ours = str(raised.value).startswith("torch is not")  # torch's own text: set it to False
+    assert ("weights_only" in str(raised.value)) == ours
     return raised.value
 
 
@@ -103,15 +105,11 @@ def test_bfloat16_is_read_without_another_import_of_ours(tmp_path):
 # --- files that are none
 
 
-def test_a_missing_file_is_named(tmp_path):
-    message = r"`source` should be an existing file, got .*none\."
+@pytest.mark.parametrize("name", ["no/file.safetensors", "owner/name", "owner/name.with_a_dot"])
+def test_a_missing_file_is_named_and_that_of_a_repository_answered_with_the_form(name):
+    then = r"\." if name.endswith(".safetensors") else r"\. .* as in `hf:owner/name`\."
+    message = f"`source` should be an existing file, got {name}{then}"
     with pytest.raises(FileNotFoundError, match=message):
-        open_checkpoint(tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize("name", ["owner/name", "owner/name.with_a_dot"])
-def test_the_name_of_a_repository_without_its_prefix_is_answered_with_the_form(name):
-    with pytest.raises(FileNotFoundError, match=f"got {name}. .* as in `hf:owner/name`."):
         open_checkpoint(name)
 
 
@@ -140,7 +138,6 @@ def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, te
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 DAMAGE = {
     "truncated data": lambda sound: sound[:-1],
-    "no data": lambda sound: sound[: 8 + int.from_bytes(sound[:8], "little")],
     "truncated header": lambda sound: sound[:40],
     "truncated length": lambda sound: sound[:5],
     "trailing bytes": lambda sound: sound + b"\0",
@@ -191,15 +188,11 @@ def test_a_dtype_that_numpy_lacks_is_refused_before_the_data(dtype, path):
 # --- the digest
 
 
-def test_the_digest_is_compared_in_either_case(path):
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    for sha256 in (digest, digest.upper()):
-        assert open_checkpoint(path, sha256).tensors.keys() == ARRAYS.keys()
-
-
-def test_a_flipped_bit_is_found_by_the_digest_alone(path):
+def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
     sound = path.read_bytes()
     digest = hashlib.sha256(sound).hexdigest()
+    for sha256 in (digest, digest.upper()):
+        assert open_checkpoint(path, sha256).tensors.keys() == ARRAYS.keys()
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     assert open_checkpoint(path).tensors.keys() == ARRAYS.keys()
     text = str(refused(path, sha256=digest))

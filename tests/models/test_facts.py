@@ -167,10 +167,8 @@ def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
 def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
     found = facts_beside(tmp_path / "vit_b_16_lc_swag-4e70ced5.safetensors")
     assert (found["architecture"].value, found["heads"].value) == ("vit_b_16", 12)
-    assert found["patch_size"] == (
-        16,
-        "architecture vit_b_16 of torchvision's vit_b_16_lc_swag-4e70ced5",
-    )
+    origin = "architecture vit_b_16 of torchvision's vit_b_16_lc_swag-4e70ced5"
+    assert found["patch_size"] == (16, origin)
     resize = facts_beside(tmp_path / "nowhere" / "resnet50-11ad3fa6.pth")["resize"]
     assert resize == (232, "torchvision's resnet50-11ad3fa6")
     assert facts_beside(tmp_path / "resnet50.pth") == {}

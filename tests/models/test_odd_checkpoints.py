@@ -7,6 +7,7 @@ from flax import nnx
 
 from optax_dtnh import models
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
+from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._pretrained import load
 from tests.core.helpers import assert_equal
 from tests.models.named_weights import HEADS, headless, refused, saved, small, tensors_of
@@ -144,18 +145,12 @@ def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, s
 
 @pytest.mark.parametrize(
     ("size", "nearest"),
-    [
-        (40, "32 or 48"),
-        (8, "16 or 32"),
-        (-32, "16 or 32"),
-        (16**6, "the size that the images have"),
-    ],
+    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "the size that the images h")],
 )
 def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
     path = saved(tensors_of(TIMM_VIT), tmp_path)
-    message = (
-        f"`image_size` should be a.* (multiple of 16|most 16384), .* got {size}.* Pass {nearest}"
-    )
+    wanted = "`image_size` should be a.* (multiple of 16|most 16384)"
+    message = f"{wanted}, .* got {size}.* Pass {nearest}"
     refused(message, lambda: load_pretrained(path, image_size=size))
 
 
@@ -178,14 +173,10 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     [
         ("new/m.safetensors", FileNotFoundError, "no folder .*new, so m.safetensors cannot"),
         ("file/m.safetensors", FileNotFoundError, "no folder .*file, so m.safetensors cannot"),
-        ("folder.safetensors", models.CheckpointError, "`path` should be a file, got the folder"),
+        ("folder.safetensors", CheckpointError, "`path` should be a file, got the folder"),
         ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
-        (
-            "a\0.safetensors",
-            models.CheckpointError,
-            "`path` should be without null characters, got '",
-        ),
-        ("m.pth", models.CheckpointError, "`path` should end in .safetensors, got m.pth"),
+        ("a\0.safetensors", CheckpointError, "`path` should be without null characters, got '"),
+        ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth. Ren"),
     ],
 )
 def test_a_path_that_cannot_be_written_to_leaves_nothing(name, error, message, tmp_path):

@@ -121,9 +121,8 @@ def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(resnet, tmp_pa
     assert "2 unexpected: ema.decay, ema.step." in refused(tensors, tmp_path)
     assert "1 unexpected: ema.step." in refused(tensors, tmp_path, ignore=["ema.decay"])
     load_pretrained(saved(tensors, tmp_path), ignore={"ema.*"})
-    assert "1 missing: fc.bias." in refused(
-        without(resnet, "fc.bias"), tmp_path, ignore=["fc.bias"]
-    )
+    message = refused(without(resnet, "fc.bias"), tmp_path, ignore=["fc.bias"])
+    assert "1 missing: fc.bias." in message
 
 
 @pytest.mark.parametrize(
@@ -161,11 +160,7 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
         ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative ones in bn1.running_var of"),
         ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
-        (
-            "conv1.weight",
-            with_shape(4, 1, 7, 7),
-            "[4, 3, 7, 7] float32. Pass a checkpoint of this ",
-        ),
+        ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),
         ("bn1.bias", with_shape(4, dtype="int8"), "1 tensors of int8: bn1.bias. Save them as flo"),
         ("fc.weight", with_shape(0, 32), "fc.weight [0, 32] float32 instead of [3, 32]"),
         ("layer1.0.conv1.weight", with_shape(), "layer1.0.conv1.weight [] float32 instead"),

@@ -50,9 +50,8 @@ def survivors(copy: Path, mutants: list[Mutant]) -> list[str]:
 
 def named(mutant: Mutant) -> str:
     """Return a mutant in one line."""
-    return (
-        f"{mutant.path}: {' '.join(mutant.old.split()):.40} -> {' '.join(mutant.new.split()):.40}"
-    )
+    old, new = (" ".join(text.split()) for text in (mutant.old, mutant.new))
+    return f"{mutant.path}: {old:.40} -> {new:.40}"
 
 
 def misplaced(mutant: Mutant) -> str | None:
@@ -80,12 +79,8 @@ def killed(copy: Path, mutant: Mutant, *tests: str) -> bool:
         noticed = not passes(copy, *tests)
     finally:
         path.write_text(text)
-    print(
-        "killed" if noticed else "survived",
-        named(mutant),
-        "" if tests else "(all tests)",
-        flush=True,
-    )
+    said = "killed" if noticed else "survived"
+    print(said, named(mutant), "" if tests else "(all tests)", flush=True)
     return noticed
 
 

@@ -79,10 +79,7 @@ MUTANTS = listed(
             ("_implied(facts) | facts", "facts"),
         ],
         ("_facts_timm.py", FACTS): [("math.floor(", "round(")],
-        ("_facts_hugging_face.py", FACTS): [
-            ("whole > crop", "True"),
-            ("m + 1 for m", "m - 1 for m"),
-        ],
+        ("_facts_hugging_face.py", FACTS): [("whole > crop", "True"), ("m + 1 for", "m - 1 for")],
         ("_hub.py", HUB): [
             ("elif unknown := _unknown(file):", "elif unknown := []:"),
             ("follow_redirects=False", "follow_redirects=True"),

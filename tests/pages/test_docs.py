@@ -61,11 +61,9 @@ def test_links_that_lead_nowhere_are_found():
 
 def test_the_page_of_the_benchmarks_names_every_question_and_every_record():
     text = (ROOT / "benchmarks/README.md").read_text()
-    makefile = (ROOT / "Makefile").read_text()
+    rules = (ROOT / "Makefile").read_text()
     targets = re.findall(r"`make (\w+)`", text)
-    commands = text + "".join(
-        re.findall(rf"^{t}:.*\n(?:\t.*\n)+", makefile, re.M)[0] for t in targets
-    )
+    commands = text + "".join(re.findall(rf"^{t}:.*\n(?:\t.*\n)+", rules, re.M)[0] for t in targets)
     for main in ROOT.glob("benchmarks/**/__main__.py"):
         module = main.parent.relative_to(ROOT).as_posix().replace("/", ".")
         assert re.search(rf"-m {module}(?![.\w])", commands), module

@@ -16,16 +16,8 @@ from optax_dtnh.regularizers import (
     feature_distance,
     l2_sp,
 )
-from tests.core.helpers import (
-    SHAPES,
-    assert_close,
-    assert_equal,
-    cast,
-    minus,
-    norm,
-    random_tree,
-    vector,
-)
+from tests.core import helpers
+from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree, vector
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -48,7 +40,7 @@ def shrinkage(f, f_s):
 
 # Every regularizer as a function of two like trees, the names of these and their shapes.
 ALL = {
-    l2_sp: ("w", SHAPES["dict"]),
+    l2_sp: ("w", helpers.SHAPES["dict"]),
     feature_distance: ("f", MAPS),
     attention: ("f", MAPS),
     soft: ("logits", MAPS),
@@ -128,7 +120,7 @@ def test_no_gradient_flows_into_the_teacher(regularizer):
 # --- squared distances
 
 
-@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("shapes", helpers.SHAPES.values(), ids=helpers.SHAPES)
 def test_l2_sp_is_half_the_squared_distance_and_its_gradient_the_difference(shapes):
     w, w_s = two(shapes)
     value, grads = jax.value_and_grad(l2_sp)(w, w_s)

@@ -2,15 +2,14 @@
 
 import collections
 import os
-import re
 
 import jax
 import numpy as np
 import pytest
 import torch
 
-from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._checkpoint import open_checkpoint
+from tests.models.test_checkpoint_files import refused
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
 formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -19,16 +18,6 @@ formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"]
 def saved(content, tmp_path, zipped=True, name="model.pth"):
     torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
     return tmp_path / name
-
-
-def refused(path):
-    """Return the one error that the file ends in; it names the file."""
-    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
-        open_checkpoint(path)
-    assert type(raised.value) is CheckpointError
-    assert re.fullmatch(r"`source` should .+, got .+\. .+\.", str(raised.value))
-    assert "weights_only" not in str(raised.value)  # torch's own text: set it to False
-    return raised.value
 
 
 def network():
@@ -84,7 +73,9 @@ def test_parameters_and_conjugates_are_tensors_too(zipped, tmp_path):
 
 
 @formats
-@pytest.mark.parametrize("keys", [["state_dict"], ["state_dict", "model"], ["model", "state_dict"]])
+@pytest.mark.parametrize(
+    "keys", [["model_state_dict"], ["state_dict", "model"], ["model", "state_dict"]]
+)
 def test_a_training_checkpoint_is_unwrapped(zipped, keys, tmp_path):
     content = weights = network().state_dict()
     for key in reversed(keys):

@@ -61,14 +61,6 @@ def test_a_backbone_gives_the_features_that_torch_gives(build, tmp_path):
     assert relative(nnx.jit(teacher_view(model))(images)[0], expected) <= 1e-5
 
 
-def test_the_prefix_of_torchs_wrapper_is_recognized(tmp_path):
-    net, _ = timm_resnet()
-    content = {"model_state_dict": torch.nn.DataParallel(net).state_dict()}
-    torch.save(content, tmp_path / "model.pth")
-    kernel = load_pretrained(tmp_path / "model.pth").stem.conv.kernel[...]
-    assert relative(kernel.transpose(3, 2, 0, 1), net.conv1.weight.detach()) == 0
-
-
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_that_of_its_name(name):
     x = np.linspace(-6, 6, 1001, dtype="float32")
@@ -77,9 +69,7 @@ def test_an_activation_is_that_of_its_name(name):
     np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), atol=2e-6)
 
 
-SIDES = pytest.mark.parametrize(
-    ("old", "new"), [(2, 4), (3, 7), (14, 24), (14, 13), (24, 7), (5, 1)]
-)
+SIDES = pytest.mark.parametrize(("old", "new"), [(2, 4), (14, 24), (14, 13), (24, 7), (5, 1)])
 
 
 def positions(side):
