@@ -76,16 +76,17 @@ def _decide(
 
 
 def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> jax.Array:
-    """Return 0 where `r` and `m` have opposite signs, else 1: exact at every scale."""
+    """Return 0 where `r` and `m` have opposite signs, else 1: exact at every normal scale."""
     del left_r, left_m  # a positive metric changes no sign
     if rule is not plain and rule not in COINCIDENT:
         raise ValueError(
             f"`rule` should be {', '.join(f.__name__ for f in (*COINCIDENT, plain))} where each "
             f"element decides for itself, got {getattr(rule, '__name__', repr(rule)):.60}. Use "
-            "another rule with coarser `labels`, such as `per_channel`."
+            "another rule with coarser `labels`, such as `per_leaf`."
         )
-    opposed = jnp.sign(r[0]) * jnp.sign(m[0]) < 0
-    return jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(wide_dtype(r[0], m[0]))
+    x, y = widen_all(r[0], m[0])
+    opposed = jnp.sign(x) * jnp.sign(y) < 0
+    return jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(x.dtype)
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:

@@ -1,7 +1,6 @@
 """How fine the decision is: which leaves, channels or elements decide together."""
 
 import itertools
-import operator
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import all_leaves
 
 from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
 
@@ -31,9 +31,21 @@ class Along:
 
     Attributes:
       axes: Axes of the leaf, negative ones counted from the end; None stands for all of them.
+
+    Raises:
+      TypeError: `axes` is neither None nor a tuple of whole numbers.
     """
 
     axes: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        if self.axes is not None and not (
+            isinstance(self.axes, tuple) and all(type(axis) is int for axis in self.axes)
+        ):
+            raise TypeError(
+                f"`axes` should be a tuple of whole numbers or None, got {self.axes!r:.60}. Pass "
+                "one such as `(-1,)`."
+            )
 
 
 class Group(NamedTuple):
@@ -76,7 +88,9 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
     """Label every leaf of `tree` with one decision for each channel: `labels=per_channel`.
 
     A channel is an index along the last axis of a kernel, which are the outputs in the layout of
-    Flax. A leaf with fewer than two axes decides element by element.
+    dense and convolutional layers in Flax. The projections of Flax's attention split their outputs
+    into two axes, and stacked layers have one more: label those by `Along`. A leaf with fewer than
+    two axes decides element by element.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -86,21 +100,28 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 
     Args:
       tree: Any tree, such as the updates.
-      axis: Axis of the channels; for the first, `labels=functools.partial(per_channel, axis=0)`.
+      axis: Axis of the channels; for the first, as in Equinox, pass
+        `labels=functools.partial(per_channel, axis=0)`.
 
     Returns:
       A tree of the same structure, with labels of the type `Along`.
+
+    Raises:
+      TypeError: `tree` is a step count, which `optax.inject_hyperparams` passes to functions that
+        are not in its `static_args`.
     """
+    _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
 
 
 def per_element(tree: Tree) -> Tree:
     """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
 
-    Then `r' = where(sign(r) * sign(m) < 0, 0, r)`, and for every diagonal `P >= 0`
-    `<m, P r'> = sum P_i m_i r'_i >= 0`: it holds behind any diagonal preconditioner. It
-    needs no inner product, and no communication if the leaves are sharded. `truncate`, `drop` and
-    `cosine` coincide; other rules than these and `plain` are refused.
+    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. For every diagonal `P >= 0`,
+    `<m, P r'> = sum P_i m_i r'_i >= 0`: this holds behind any diagonal preconditioner. It needs no
+    inner product, and no communication if the leaves are sharded. `truncate`, `drop` and
+    `cosine` coincide, and keep `r` where `m` is 0 or NaN; other rules than these and `plain` are
+    refused. The state's `conflict` is NaN, which `jax_debug_nans` takes for a mistake.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -115,7 +136,11 @@ def per_element(tree: Tree) -> Tree:
 
     Returns:
       A tree of the same structure, with the label `Along()` in every leaf.
+
+    Raises:
+      TypeError: As `per_channel`.
     """
+    _refuse_count(tree)
     return jax.tree.map(lambda _: Along(), tree)
 
 
@@ -124,7 +149,7 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
     one = jax.tree.map(lambda _: 0, tree)
     found = jax.tree.leaves(one if labels is None else one_per_leaf("labels", labels, tree))
     for label in found:
-        if not isinstance(label, Hashable):
+        if not isinstance(label, Hashable) or callable(label):
             raise TypeError(
                 f"`labels` should hold strings, integers or other hashable values, got "
                 f"{label!r:.60}. Give equal labels to the leaves that share one decision."
@@ -133,18 +158,28 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
     leaves = zip(found, jax.tree.leaves(tree), strict=True)
     for i, (label, x) in enumerate(itertools.compress(leaves, jax.tree.leaves(in_mask))):
         if isinstance(label, Along):
-            alone.append(_apart(i, label, jnp.ndim(x)))
+            alone.append(_apart(i, label, jnp.shape(x)))
         else:
             shared[label].append(i)
     return [*map(Group, shared.values()), *alone]
 
 
-def _apart(index: int, label: Along, ndim: int) -> Group:
-    axes = range(ndim) if label.axes is None else map(operator.index, label.axes)
+def _refuse_count(tree: Tree) -> None:
+    if not jnp.issubdtype(jnp.result_type(tree) if all_leaves([tree]) else float, jnp.floating):
+        raise TypeError(
+            f"`tree` should hold gradients, got {tree!r:.60}. Name `labels` in the `static_args` "
+            "of `optax.inject_hyperparams`, which calls other functions with the step count."
+        )
+
+
+def _apart(index: int, label: Along, shape: tuple[int, ...]) -> Group:
+    ndim = len(shape)
+    axes = range(ndim) if label.axes is None else label.axes
     along = tuple(sorted({axis + ndim * (axis < 0) for axis in axes}))
     if not set(along) <= set(range(ndim)):
         raise ValueError(
             f"`labels` should name axes that the leaf has, got {label} for a leaf of {ndim} axes. "
             "Give axes below that, or None for all."
         )
-    return Group([index], along, elements=len(along) == ndim)
+    alone = bool(along) and all(n == 1 for axis, n in enumerate(shape) if axis not in along)
+    return Group([index], along, elements=label.axes is None or alone)

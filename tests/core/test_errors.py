@@ -23,6 +23,7 @@ from optax_dtnh import (
     dtnh,
     first_order_change,
     orthogonal,
+    per_channel,
     per_element,
     scale_by_adam_dtnh,
     transform_pair,
@@ -250,7 +251,12 @@ AXES = (
 )
 ELEMENTS = (
     "`rule` should be truncate, drop, cosine, plain where each element decides for itself, got "
-    "{}. Use another rule with coarser `labels`, such as `per_channel`."
+    "{}. Use another rule with coarser `labels`, such as `per_leaf`."
+)
+TUPLE = "`axes` should be a tuple of whole numbers or None, got {}. Pass one such as `(-1,)`."
+STEP = (
+    "`tree` should hold gradients, got {}. Name `labels` in the `static_args` of "
+    "`optax.inject_hyperparams`, which calls other functions with the step count."
 )
 PARTS = (
     "`labels` should not decide along axes {} inside `jax.shard_map`, got a leaf in parts over {}. "
@@ -312,7 +318,7 @@ NO_LEAF = (
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, WEIGHT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
-TYPE_ERRORS += [HASHABLE, ANCHOR_DTYPE, RETURN, VALUE, REAL]
+TYPE_ERRORS += [HASHABLE, TUPLE, STEP, ANCHOR_DTYPE, RETURN, VALUE, REAL]
 
 
 def exception(answer):
@@ -385,10 +391,18 @@ MISTAKES = {
         (PREFIX, "mask | a dict for a State", lambda: nnx_update(twice, mask={"body": True})),
         (PREFIX, f"labels | {TAIL}", lambda: both(labels={"body": "a", "tail": "b"})),
         (HASHABLE, "Array(0.5, dtype=float32...", lambda: both(labels={"body": LOSS, "head": 0})),
+        (
+            HASHABLE,
+            "<function per_element at ...",
+            lambda: both(labels={"body": per_element, "head": 0}),
+        ),
         (AXES, "Along(axes=(9,)) | 1", lambda: both(labels=along(9))),
         (ELEMENTS, "orthogonal", lambda: both(labels=per_element, rule=orthogonal)),
         (PARTS, "(1,) | ('x',)", lambda: in_parts(labels=along(1))),
     ],
+    Along: [(TUPLE, "0", lambda: Along(0))],
+    per_element: [(STEP, "Array(0, dtype=int32)", lambda: per_element(jnp.int32(0)))],
+    per_channel: [(STEP, "Array(0, dtype=int32)", lambda: per_channel(jnp.int32(0)))],
     scale_by_adam_dtnh: [
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],
         (SIZE, f"bound | ...float32[2]... | {BOUND}", lambda: traced(lambda b: in_metric(bound=b))),

@@ -87,6 +87,16 @@ def test_channels_may_be_along_other_axes_and_smaller_leaves_decide_by_element()
     assert_equal(every, agreeing(g["kernel"], r["kernel"]))
 
 
+@pytest.mark.parametrize("labels", [per_element, per_channel])
+def test_narrow_and_mixed_dtypes_decide_under_strict_promotion(labels):
+    g, r = gradients()
+    with jax.numpy_dtype_promotion("strict"):
+        update, _ = added(g, cast(r, jnp.bfloat16), labels=labels)
+        add_l2_sp(0.1, labels=labels).update(g, add_l2_sp(0.1).init(g), g)
+    expected, _ = added(g, cast(cast(r, jnp.bfloat16), jnp.float32), labels=labels)
+    assert_close(update, expected)
+
+
 def test_labels_along_axes_stand_beside_shared_ones():
     g, r = gradients()
     labels = {"kernel": Along((-1,)), "bias": "rest", "scale": "rest"}

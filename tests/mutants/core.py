@@ -65,10 +65,10 @@ MUTANTS = listed(
         ],
         ("_labels.py", GRANULARITY): [
             ("else None), tree)", "else (axis,)), tree)"),
-            ("elements=len(along) == ndim", "elements=False"),
+            ("elements=label.axes is None or alone", "elements=False"),
         ],
         ("_combine.py", GRANULARITY): [
-            ("jnp.sign(m[0]) < 0", "jnp.sign(m[0]) <= 0"),
+            ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
             ("& (rule is not plain)", ""),
         ],
         ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
