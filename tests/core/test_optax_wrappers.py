@@ -326,14 +326,18 @@ LIKE = {USES[column].update: column for column in COLUMNS}
 OTHER_USES = {name: LIKE[use.update] for name, use in USES.items() if name not in COLUMNS}
 OPTIONS = ["dtnh, every option, pair", "dtnh, every option, reg_grads", "add_l2_sp, every option"]
 OPTIONS += ["scale_by_adam_dtnh, every option"]
+FINE = [name for name in USES if "per " in name]
 EXCEPTIONS = {
-    "flatten(dtnh)": {"add_l2_sp, every option": "[trap][flat]"},
+    "flatten(dtnh)": dict.fromkeys(
+        ["add_l2_sp, every option", "add_l2_sp, per channel"], "[trap][flat]"
+    ),
     "chain(freeze, dtnh)": dict.fromkeys(OPTIONS, WORKS) | {OPTIONS[0]: "raises 1"},
-    "chain(dtnh, freeze)": dict.fromkeys(OPTIONS, WORKS),
+    "chain(dtnh, freeze)": dict.fromkeys([*OPTIONS, *FINE], WORKS),
     "chain(scale_by_learning_rate, dtnh)": dict.fromkeys(
         ["dtnh, every option, pair", "scale_by_adam_dtnh, pair"], "[trap][rate]"
     ),
-    "chain(dtnh, apply_if_finite(...))": dict.fromkeys(OTHER_USES, "[trap][finite]"),
+    "chain(dtnh, apply_if_finite(...))": dict.fromkeys(OTHER_USES, "[trap][finite]")
+    | dict.fromkeys(FINE, WORKS),
 }
 
 
