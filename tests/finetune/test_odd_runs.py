@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.finetune.progress import Progress
-from optax_dtnh.models import Basic, ResNet, save_pretrained
+from optax_dtnh.models import Basic, ResNet, ViT, save_pretrained
 from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, settings
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -146,6 +146,26 @@ def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path
     assert "`--data` should" in printed_error(*argv, "--batch-size", "2")
 
 
+# --- sources
+
+
+def test_distillation_needs_a_head(arguments, tmp_path):
+    model = ResNet((1, 0, 0, 0), Basic, width=8, classes=0, rngs=nnx.Rngs(0))
+    save_pretrained(model, tmp_path / "a.safetensors")
+    given = (*arguments, "--source", tmp_path / "a.safetensors", "--out", tmp_path / "run")
+    line = printed_error(*given, "--method", "distillation+dtnh")
+    assert "another than distillation+dtnh for a checkpoint without a head" in line
+
+
+def test_a_size_beside_a_vit_that_is_not_that_of_its_positions_is_named(arguments, tmp_path):
+    vit = ViT(64, heads=1, blocks=1, image_size=32, classes=2, rngs=nnx.Rngs(0))
+    save_pretrained(vit, tmp_path / "a.safetensors")
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 48}')
+    source = ("--source", tmp_path / "a.safetensors", "--out", tmp_path / "run", "--steps", "1")
+    line = printed_error("--data", arguments[3], *source)
+    assert "got 32 of its positions and 48 of preprocessor_config.json. Pass --image-size" in line
+
+
 # --- names
 
 NAMES = ["caf\udce9.png", "9.41\u202fAM.png", r"a\1\g<0>\u.png", "100%s {x} $y_1$.png", "a\nb.png"]
@@ -163,6 +183,7 @@ def test_names_that_a_terminal_or_a_template_cannot_take_are_printed(finished, d
         done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, check=False)
         assert done.returncode == status, done.stderr
         assert rb"caf\udce9.png" in done.stdout + done.stderr
+        assert len(done.stdout.splitlines()) == (len(NAMES) if status == 0 else 0)
     for name in NAMES:
         line = printed_error("--out", finished, tmp_path / f"bad{name}", command="predict")
         assert "cannot identify image file 'bad" in line

@@ -46,6 +46,11 @@ def test_options_win_over_defaults_and_are_written_as_json():
     assert json.loads(json.dumps(asdict(given))) == asdict(given) | lists
 
 
+def test_a_slash_that_the_completion_of_a_shell_adds_makes_no_other_run():
+    assert settings("--data", "birds/") == settings("--data", "birds")
+    assert settings("--data", "/").data == "/"
+
+
 def test_a_run_is_resumed_with_other_settings_that_no_weight_depends_on():
     assert set(module.FREE) == {"download", "log_every", "save_every", "workers"}
 
