@@ -13,8 +13,9 @@ from benchmarks.cost.compiled import analysis_of, step_of
 from benchmarks.cost.networks import Network, losses_of, start
 from benchmarks.cost.training import Step, methods, run_of
 from benchmarks.cost.trees import Abstract, Shapes, filled, size_in_bytes
-from benchmarks.cost.uses import GROWING, Use, one_gradient
+from benchmarks.cost.uses import GROWING, WEIGHT, Use, one_gradient, pair, sgd
 from benchmarks.harness.tables import Table
+from optax_dtnh import add_l2_sp, dtnh, per_element
 
 GOAL = 0.85  # of the bandwidth of a copy
 LARGE = 100e6  # parameters from which on the goal counts
@@ -22,7 +23,17 @@ IMPLAUSIBLE = 1.1  # of the bandwidth: part of the work was not done
 
 # Reads and writes of a parameter tree that an update cannot do without, in N: `g`, `w`, `m` read
 # and `w`, `m` written, the anchor read, and once more what inner products are of.
-FLOORS = {"SGD alone": 5, "dtnh": 8, "add_l2_sp": 9}
+FLOORS = {
+    "SGD alone": 5,
+    "dtnh": 8,
+    "add_l2_sp": 9,
+    "dtnh, per element": 6,
+    "add_l2_sp, per element": 6,
+}
+UPDATES = GROWING | {
+    "dtnh, per element": Use(dtnh(WEIGHT, labels=per_element), pair).then(sgd()),
+    "add_l2_sp, per element": Use(add_l2_sp(WEIGHT, labels=per_element), one_gradient).then(sgd()),
+}
 SMALL = {"20 small leaves": trees.small_leaves(20)}
 TREES = {
     "ResNet-50": trees.resnet50(),
@@ -46,7 +57,7 @@ def table(shapes_of: Mapping[str, Shapes], bandwidth: float, seconds: float) -> 
 
 def row_of(tree: str, name: str, params: Abstract, bandwidth: float, seconds: float) -> Row:
     """Return the time of one update, and the share of a copy's bandwidth that it reaches."""
-    n, use, floor = size_in_bytes(params), GROWING[name], FLOORS[name]
+    n, use, floor = size_in_bytes(params), UPDATES[name], FLOORS[name]
     row = {"tree": tree, "update": name, "parameters": n // 4, "floor": floor}
     need = memory_needed(use, params)
     have = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # not every device says
