@@ -40,13 +40,11 @@ def conflict_report(
         loss_norm   |g|                      ratio       weight |r'| / |g|
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
-    Leaves that decide together share one decision: then `removed` and `conflict` of a path are
-    those of the joint decision. With an averaged reference, `conflict` can be 1 in every step:
-    watch `removed`. Where an element decides for itself, it counts as a decision, which the state's
-    `conflict` leaves out.
+    For leaves that decide together, `conflict` and the `r'` in `removed` and `ratio` are those of
+    the joint decision. With an averaged reference, `conflict` can be 1 in every step: watch
+    `removed`. An element that decides for itself counts, which the state's `conflict` leaves out.
 
-    Call it with what the step used, under `jax.jit`: see [docs/recipes.md](recipes.md). It costs
-    about two more passes over the gradients, so call it in some steps only.
+    Call it under `jax.jit`, with what the step used: see [docs/recipes.md](recipes.md).
 
     Examples:
       >>> import jax.numpy as jnp

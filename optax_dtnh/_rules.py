@@ -80,15 +80,14 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
 
 
 def capped(rule: Rule, kappa: ArrayLike) -> Rule:
-    """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` where it is longer.
+    """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
 
-    So `weight * r'` is never longer than `weight * kappa` times the protected gradient, whatever
-    the size of the regularizer's. The direction of `r'` stays, and with it the guarantee of `rule`.
-    If `m = 0`, `r' = 0`. With `labels`, each decision has its own cap; where an element decides
-    for itself, this rule is refused. In `scale_by_adam_dtnh`, the norms are those of its metric.
+    The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
+    `labels`, each decision has its own cap; where an element decides for itself, this rule is
+    refused. In `scale_by_adam_dtnh`, the norms are those of Adam's metric.
 
-    `|r'|` is bounded from above by the three products, which cannot tell a part of `r` across `m`
-    that is below 2e-3 of `|r|` (float32). So `r'` is shorter than the cap if it is such a part.
+    The three products cannot measure an `r'` below 2e-3 of `|r|` in float32. Such an `r'` is taken
+    to be that long, and may end up shorter than the cap.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -464,7 +464,6 @@ MISTAKES = {
         (ELEMENTS, "capped_rule", lambda: both(labels=per_element, rule=capped(truncate, 1.0))),
     ],
     conflict_report: [
-        (LIKE, f"r | g | {NO_HEAD}", lambda: conflict_report(G, BODY)),
         (LIKE, f"anchor | g | {NO_HEAD}", lambda: conflict_report(G, R, anchor=BODY)),
         (
             SHAPE,
@@ -473,8 +472,6 @@ MISTAKES = {
         ),
         (LEAVE_OUT, "r['head'] | int32", lambda: conflict_report(G, WHOLE)),
         (NUMBER, "weight |  >= 0 | -0.1 | ...", lambda: conflict_report(G, R, weight=-0.1)),
-        (RULE, "'drop'", lambda: conflict_report(G, R, rule="drop")),
-        (PREFIX, f"mask | {TAIL}", lambda: conflict_report(G, R, mask=MISSPELLED)),
     ],
     interpolate: [
         (LIKE, f"anchor | params | {NO_HEAD}", lambda: interpolate(PARAMS, BODY, 0.5)),

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,11 +26,7 @@ def lies_between(between, drawn):
     assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, w)
     x, a, y = map(vector, (w, w_s, found))
     eps = max([float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(w)])
-    slack = (
-        2 * eps * (abs(x) + abs(a))
-        + 1e-37
-        + 2**-24 * (jnp.result_type(*jax.tree.leaves(w)) == jnp.float16)
-    )
+    slack = 2 * eps * (abs(x) + abs(a)) + 2**-24 * ("float16" in str(w))
     assert np.all(abs(y - (a + alpha * (x - a))) <= slack)
 
 
@@ -63,14 +58,8 @@ def test_what_is_masked_out_or_not_anchored_stays_that_of_the_parameters():
     assert_equal(interpolate(params, anchor, 0.25, lambda tree: mask), expected)
 
 
-def test_many_alphas_at_once_and_beyond_the_ends():
-    params, anchor = jnp.array([3.0, 1.0]), jnp.array([1.0, 1.0])
+def test_many_alphas_at_once_beyond_the_ends_and_what_is_not_finite_stays_visible():
+    params, anchor = jnp.array([3.0, 1.0, np.nan]), jnp.array([1.0, 1.0, 1.0])
     found = jax.vmap(interpolate, (None, None, 0))(params, anchor, jnp.array([-0.5, 0.5, 2.0]))
-    assert_equal(found, jnp.array([[0.0, 1.0], [2.0, 1.0], [5.0, 1.0]]))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stays_visible(bad):
-    with np.errstate(invalid="ignore"):
-        for pair in ((jnp.array([bad]), jnp.ones(1)), (jnp.ones(1), jnp.array([bad]))):
-            assert not np.isfinite(interpolate(*pair, 0.5)).any()
+    assert_equal(found[:, :2], jnp.array([[0.0, 1.0], [2.0, 1.0], [5.0, 1.0]]))
+    assert np.isnan(found[:, 2]).all()
