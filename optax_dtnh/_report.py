@@ -40,8 +40,8 @@ def conflict_report(
         loss_norm   |g|                      ratio       weight |r'| / |g|
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
-    For leaves that decide together, `conflict` and the `r'` in `removed` and `ratio` are those of
-    the joint decision. With an averaged reference, `conflict` can be 1 in every step: watch
+    For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
+    of one leaf may exceed 1. With an averaged reference, `conflict` can be 1 in every step: watch
     `removed`. An element that decides for itself counts, which the state's `conflict` leaves out.
 
     Call it under `jax.jit`, with what the step used: see [docs/recipes.md](recipes.md).
@@ -72,8 +72,8 @@ def conflict_report(
         0 leaves the total, -1 drops the last part, None keeps all.
 
     Returns:
-      A dict of float32 scalars. `cosine`, `removed` and `ratio` are 0 if `r = 0`, and `ratio` is
-      infinite if `g = 0` alone. NaN stays visible in all but `conflict`.
+      A dict of float32 scalars: a cosine with 0 is 0, 0 / 0 is 0, and another number over 0 is
+      infinite. NaN stays visible in all but `conflict`.
 
     Raises:
       ValueError: Trees of different structure or shape; and as `dtnh`.
@@ -142,6 +142,10 @@ def _entries(leaves: Sequence[tuple], weight: ArrayLike) -> dict[str, jax.Array]
         "cosine": over_norms(dot, ref_sq, reg_sq),
         "loss_norm": jnp.sqrt(loss_sq),
         "reg_norm": jnp.sqrt(reg_sq),
-        "removed": taken_sq / jnp.where(reg_sq == 0, 1.0, reg_sq),
-        "ratio": jnp.where(pull == 0, 0.0, pull / jnp.sqrt(loss_sq)),
+        "removed": _over(taken_sq, reg_sq),
+        "ratio": _over(pull, jnp.sqrt(loss_sq)),
     }
+
+
+def _over(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x / jnp.where((x == 0) & (y == 0), 1.0, y)

@@ -37,6 +37,10 @@ def gradients(dtype="float32"):
 # --- next to NumPy
 
 
+def over(x, y):
+    return x / y if y else np.inf if x else 0.0
+
+
 def by_hand(g, r, group, here, weight):
     """The entries of some elements in float64, each element being in a group."""
     kept, dots = r.copy(), []
@@ -44,15 +48,15 @@ def by_hand(g, r, group, here, weight):
         dot, margin = r[at] @ g[at], 1e-5 * norm(r[at]) * norm(g[at])
         kept[at] -= min(dot, 0.0) / (g[at] @ g[at] or 1.0) * g[at]
         dots += [(dot < -margin, dot < margin)] * int(here[at].any())
+    off = 1e-5 * norm(r)  # the rounding of the whole may be in one leaf
     g, r, kept = g[here], r[here], kept[here]
-    pull = weight * norm(kept)
-    ratio = pull / norm(g) if norm(g) else np.inf if pull else 0.0
+    gone, off_r = over(norm(r - kept), norm(r)), off / (norm(r) or 1.0)
     return {
         "cosine": (r @ g / (norm(r) * norm(g) or 1.0), 1e-5),
         "loss_norm": (norm(g), 1e-5 * norm(g)),
         "reg_norm": (norm(r), 1e-5 * norm(r)),
-        "removed": ((norm(r - kept) / (norm(r) or 1.0)) ** 2, 1e-5),
-        "ratio": (ratio, 1e-5 * weight * norm(r) / (norm(g) or 1.0)),
+        "removed": (gone**2, 2 * gone * off_r + off_r**2),
+        "ratio": (over(weight * norm(kept), norm(g)), weight * off / (norm(g) or 1.0)),
         "conflict": (np.mean(dots), np.ptp(np.mean(dots, axis=0)) + 1e-6),
     }
 
