@@ -133,7 +133,8 @@ def _longest(
     cos = over_norms(dot, ref_sq, reg_sq)
     across = jnp.maximum(1.0 - cos * cos, 0.0) + 32 * jnp.finfo(dot.dtype).eps
     beside = (keep * dot - along) / jnp.where(ref_sq == 0, 1.0, _root(ref_sq))
-    return jnp.hypot(keep * _root(reg_sq) * jnp.sqrt(across), beside)
+    total = keep**2 * across * reg_sq + beside**2
+    return _root(total + (total - total))  # an overflow is NaN, as in `inner_product`
 
 
 def _root(x: jax.Array) -> jax.Array:
