@@ -32,10 +32,12 @@ from optax_dtnh._anchor import L2SPState, add_l2_sp
 from optax_dtnh._combine import apply_rule
 from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
+from optax_dtnh._interpolate import interpolate
 from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
-from optax_dtnh._rules import Rule, cosine, drop, orthogonal, plain, truncate
+from optax_dtnh._report import conflict_report
+from optax_dtnh._rules import Rule, capped, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
 
 __version__ = "0.1.0"
@@ -49,11 +51,14 @@ __all__ = [
     "TransformPairState",
     "add_l2_sp",
     "apply_rule",
+    "capped",
+    "conflict_report",
     "cosine",
     "cosine_similarity",
     "drop",
     "dtnh",
     "first_order_change",
+    "interpolate",
     "orthogonal",
     "per_channel",
     "per_element",

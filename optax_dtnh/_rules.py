@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from optax_dtnh._numbers import check_number
 from optax_dtnh._sums import over_norms
 
 Scalar = jax.Array | float
@@ -76,6 +77,69 @@ def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar
 def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Keep `r` as it is: `r' = r`. The ordinary regularized loss, the baseline that can hurt."""
     return 1.0, 0.0
+
+
+def capped(rule: Rule, kappa: ArrayLike) -> Rule:
+    """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
+
+    The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
+    `labels`, each decision has its own cap; where an element decides for itself, this rule is
+    refused. In `scale_by_adam_dtnh`, the norms are those of Adam's metric.
+
+    The three products cannot measure an `r'` below 2e-3 of `|r|` in float32. Such an `r'` is taken
+    to be that long, and may end up shorter than the cap.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import apply_rule, capped, truncate
+      >>> g, r = jnp.array([2.0, 0.0]), jnp.array([-3.0, 400.0])
+      >>> apply_rule(truncate, r, g), apply_rule(capped(truncate, 0.5), r, g).round(3)
+      (Array([  0., 400.], dtype=float32), Array([0., 1.], dtype=float32))
+
+    Args:
+      rule: Any rule, such as `truncate`; `plain` caps `r` itself.
+      kappa: A finite number >= 0, possibly traced.
+
+    Returns:
+      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`. It takes one more pass over the
+      gradients.
+
+    Raises:
+      ValueError: `kappa` is not a finite number >= 0.
+      TypeError: `rule` is not callable.
+    """
+    if not callable(rule):
+        raise TypeError(
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
+            "Import the rule and pass it without calling it."
+        )
+    check_number("kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", 0)
+
+    def capped_rule(dot, ref_sq, reg_sq):
+        keep, along = rule(dot, ref_sq, reg_sq)
+        k, a = (jnp.asarray(x, dot.dtype) for x in (keep, along))
+        limit = jnp.asarray(kappa, dot.dtype) * _root(ref_sq)
+        longest = jnp.maximum(_longest(k, a, dot, ref_sq, reg_sq), limit)
+        scale = limit / jnp.where(longest == 0, 1.0, longest)
+        return k * scale, along if isinstance(along, (int, float)) and along == 0 else a * scale
+
+    return capped_rule
+
+
+def _longest(
+    keep: jax.Array, along: jax.Array, dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array
+) -> jax.Array:
+    """Return `|r'|`, or more where rounding hides what `r` has across `m`."""
+    cos = over_norms(dot, ref_sq, reg_sq)
+    across = jnp.maximum(1.0 - cos * cos, 0.0) + 32 * jnp.finfo(dot.dtype).eps
+    beside = (keep * dot - along) / jnp.where(ref_sq == 0, 1.0, _root(ref_sq))
+    total = keep**2 * across * reg_sq + beside**2
+    return _root(total + (total - total))  # an overflow is NaN, as in `inner_product`
+
+
+def _root(x: jax.Array) -> jax.Array:
+    """Return `sqrt(x)` with the derivative 0 at 0."""
+    return jnp.where(x == 0, 0.0, jnp.sqrt(jnp.where(x == 0, 1.0, x)))
 
 
 COINCIDENT = (truncate, drop, cosine)  # for numbers instead of trees: 0 in a conflict, else `r`

@@ -20,7 +20,8 @@ from tests.pages.pages import ROOT
 EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "huggingface_hub"]
 EXTRAS += ["torch", "sklearn", "matplotlib"]
 # Properties: searched by Hypothesis in these files. What no property belongs to, and why:
-SEARCHED = ("properties", "gradients", "first_order", "granularity")
+SEARCHED = ("properties", "gradients", "first_order", "granularity", "rules", "report")
+SEARCHED += ("interpolate",)
 PROPERTIES = [f"tests/core/test_{name}.py" for name in SEARCHED]
 WITHOUT_PROPERTY = {
     "DTNHState": "a container; the contract suite checks its structure and dtypes",

@@ -19,9 +19,12 @@ from optax_dtnh import (
     GradientPair,
     add_l2_sp,
     apply_rule,
+    capped,
+    conflict_report,
     cosine_similarity,
     dtnh,
     first_order_change,
+    interpolate,
     orthogonal,
     per_channel,
     per_element,
@@ -215,6 +218,7 @@ NEGATIVE = (
     "`weight` should be finite and non-negative, got {}. Pass a number >= 0: a negative one "
     "would push away from what the regularizer asks for."
 )
+NUMBER = "`{}` should be a finite number{}, got {}. Pass {}"
 SIZE = "`{}` should be a finite number > 0, got {}. Pass one such as {}"
 TRANSFORMATION = (
     "`{0}` should be an optax transformation, got {1}. Pass what its factory returns, as in "
@@ -331,6 +335,8 @@ TAIL = f"{NO_HEAD} and an entry for ['tail']"
 NO_BODY = "no entry for ['body']['b'], ['body']['w'], more"
 CHANNELS = "channel_weights | channels of f"
 NO_SIZES = 0, -1.0, float("nan"), float("inf"), "10", None, True, (1.0, 2.0)
+NO_CAPS, NO_ALPHAS = (*NO_SIZES[1:], truncate), NO_SIZES[2:]
+CAP = "the largest |r'| / |m|, such as 1.0, after the rule."
 BOUND, HOT = "10.0: the larger, the less is capped.", "2.0: the larger, the more ..."
 
 # What is called -> its mistakes: the answer, what it says in its places, the mistake.
@@ -448,6 +454,34 @@ MISTAKES = {
     ],
     apply_rule: [
         (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))
+    ],
+    capped: [
+        (RULE, "None", lambda: capped(None, 1.0)),
+        *[
+            (NUMBER, f"kappa |  >= 0 | {k!r:.60} | {CAP}", lambda k=k: capped(truncate, k))
+            for k in NO_CAPS
+        ],
+        (ELEMENTS, "capped_rule", lambda: both(labels=per_element, rule=capped(truncate, 1.0))),
+    ],
+    conflict_report: [
+        (LIKE, f"anchor | g | {NO_HEAD}", lambda: conflict_report(G, R, anchor=BODY)),
+        (
+            SHAPE,
+            "reference['head'] | (4, 2) | g | (2, 4)",
+            lambda: conflict_report(G, R, reference=TURNED),
+        ),
+        (LEAVE_OUT, "r['head'] | int32", lambda: conflict_report(G, WHOLE)),
+        (NUMBER, "weight |  >= 0 | -0.1 | ...", lambda: conflict_report(G, R, weight=-0.1)),
+    ],
+    interpolate: [
+        (LIKE, f"anchor | params | {NO_HEAD}", lambda: interpolate(PARAMS, BODY, 0.5)),
+        (SHAPE, "anchor['head'] | (4, 2) | params | (2, 4)", lambda: interpolate(G, TURNED, 0.5)),
+        (LEAVE_OUT, "params['n'] | int32", lambda: interpolate(MIXED, MIXED, 0.5)),
+        (LEAVE_OUT, "anchor['head'] | int32", lambda: interpolate(G, WHOLE, 0.5)),
+        *[
+            (NUMBER, f"alpha |  | {a!r:.60} | one ...", lambda a=a: interpolate(G, R, a))
+            for a in NO_ALPHAS
+        ],
     ],
     cosine_similarity: [
         (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R)))

@@ -8,9 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from optax_dtnh import apply_rule, cosine, cosine_similarity, drop, orthogonal, plain, truncate
-from tests.core.helpers import SHAPES, assert_equal, cast, random_tree
+from optax_dtnh import (
+    Along,
+    add_l2_sp,
+    apply_rule,
+    capped,
+    cosine,
+    cosine_similarity,
+    drop,
+    dtnh,
+    orthogonal,
+    plain,
+    truncate,
+)
+from tests.core.helpers import SHAPES, assert_equal, cast, norm, random_tree, vector
+from tests.core.strategies import cases
+from tests.core.test_properties import refute
 
 RULES = [truncate, orthogonal, drop, cosine, plain]
 PROTECTING = [truncate, orthogonal, drop, cosine]
@@ -79,3 +95,68 @@ def test_a_constant_along_that_is_not_zero_is_used():
 
 def test_cosine_similarity_with_infinity_is_nan():
     assert jnp.isnan(cosine_similarity(jnp.ones(3), jnp.array([jnp.inf, 1.0, 1.0])))
+
+
+# --- capped
+
+
+def stays_below(rule_of, drawn):
+    """Never longer than `kappa * |m|`, the rule's own where that is shorter, never against `m`."""
+    case, kappa = drawn
+    r, m = jax.tree.map(jnp.asarray, (case.r, case.g))
+    out, free = apply_rule(rule_of(kappa), r, m), apply_rule(truncate, r, m)
+    limit = kappa * norm(m)
+    assert norm(out) <= limit * (1 + 1e-5)
+    assert vector(out) @ vector(m) >= -1e-3 * limit * norm(m)
+    if norm(free) + 2e-3 * norm(r) <= limit:
+        assert_equal(out, free)
+    elif norm(free) >= 0.1 * norm(r):
+        assert norm(out) >= 0.99 * min(limit, norm(free))
+
+
+CAPS = st.sampled_from([0.0, 0.25, 1.0, 1e4])
+DRAWN = st.tuples(cases(("array", "nested", "layers")), CAPS)
+
+
+@given(drawn=DRAWN)
+def test_a_capped_rule_stays_below_its_cap(drawn):
+    stays_below(lambda kappa: capped(truncate, kappa), drawn)
+
+
+def test_a_search_finds_that_the_rule_alone_does_not():
+    refute(stays_below, lambda kappa: truncate, DRAWN)
+
+
+@by_rule([*RULES, lambda dot, ref_sq, reg_sq: (0, 8)])
+def test_a_cap_keeps_the_direction_of_each_rule_and_leaves_nothing_where_m_is_0(rule):
+    m = jnp.array([2.0, 0.0])
+    for r in (jnp.array([-3.0, 4.0]), jnp.zeros(2)):
+        free = apply_rule(rule, r, m)
+        for kappa in (0.0, 0.5, 100.0):
+            expected = min(1.0, kappa * 2.0 / (norm(free) or 1.0)) * free
+            out = apply_rule(capped(rule, kappa), r, m)
+            np.testing.assert_allclose(out, expected, rtol=1e-5)
+        assert_equal(apply_rule(capped(rule, 1.0), r, jnp.zeros(2)), 0.0 * r)
+
+
+def test_a_cap_is_one_for_each_decision_and_may_be_traced():
+    g, r = jnp.array([[1.0, 3.0], [0.0, 4.0]]), jnp.array([[-1.0, 0.0], [9.0, 0.1]])
+
+    @jax.jit
+    def channels(kappa):
+        tx = dtnh(1.0, rule=capped(truncate, kappa), labels=Along((-1,)))
+        return tx.update((g, r), tx.init(g))[0] - g
+
+    expected = [apply_rule(capped(truncate, 1.0), r[:, i], g[:, i]) for i in range(2)]
+    np.testing.assert_allclose(channels(1.0), jnp.stack(expected, -1), atol=1e-6)
+
+
+def test_a_cap_bounds_the_pull_to_an_anchor_and_what_is_not_finite_stays_visible():
+    g, far = jnp.array([1.0, 1.0]), jnp.array([1e6, -1e6])
+    tx = add_l2_sp(0.1, rule=capped(truncate, 2.0))
+    part = tx.update(g, tx.init(jnp.zeros(2)), far)[0] - g
+    assert 0.199 * norm(g) <= norm(part) <= 0.2 * norm(g) * (1 + 1e-6)
+    for r, m in ((jnp.array([jnp.nan, 1.0]), g), (g, jnp.array([1e25, 0.0])), (far * 1e19, g)):
+        assert jnp.isnan(apply_rule(capped(truncate, 1.0), r, m)).all()
+    slope = jax.grad(lambda r: apply_rule(capped(truncate, 1.0), r, g).sum())
+    assert_equal(slope(jnp.zeros(2)), jnp.full(2, 0.5))  # as without a cap

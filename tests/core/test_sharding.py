@@ -13,7 +13,15 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optax_dtnh import add_l2_sp, cosine_similarity, dtnh, first_order_change, value_and_grad_pair
+from optax_dtnh import (
+    Along,
+    add_l2_sp,
+    conflict_report,
+    cosine_similarity,
+    dtnh,
+    first_order_change,
+    value_and_grad_pair,
+)
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, random_tree
 from tests.core.uses import USES, as_pair, full_metric, metric
@@ -223,12 +231,15 @@ def test_models_of_their_own_on_every_device_share_a_decision_unless_the_types_a
 
 
 def test_the_diagnostics_inside_shard_map_are_of_the_whole():
+    labels = {"conv": "a", "kernel": Along(), "bias": "b", "scale": "a"}
+
     def both(g, r):
-        return cosine_similarity(g, r), first_order_change(r, g)
+        report = conflict_report(g, r, anchor=g, labels=labels)
+        return cosine_similarity(g, r), first_order_change(r, g), report
 
     _, _, g, r = trees()
     specs = (LAYOUTS["mixed"],) * 2
-    parts = jax.shard_map(both, mesh=mesh_of("mixed"), in_specs=specs, out_specs=(P(), P()))
+    parts = jax.shard_map(both, mesh=mesh_of("mixed"), in_specs=specs, out_specs=P())
     assert_close(jax.jit(parts)(g, r), both(g, r))
     assert collectives(first_order_change, placed(r, "fsdp"), placed(g, "fsdp")) == (1, 0)
 

@@ -10,12 +10,14 @@ import optax
 from optax_dtnh import (
     GradientPair,
     add_l2_sp,
+    capped,
     dtnh,
     per_channel,
     per_element,
     per_leaf,
     scale_by_adam_dtnh,
     transform_pair,
+    truncate,
 )
 
 
@@ -63,6 +65,10 @@ def finely(factory, labels):
     return make
 
 
+def short(weight, mask=None):
+    return dtnh(weight, mask=mask, rule=capped(truncate, 0.5))
+
+
 def metric(weight, mask=None):
     return scale_by_adam_dtnh(weight, mask=mask)  # Adam's own numbers are not to be injected
 
@@ -86,6 +92,7 @@ USES = {
     "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
     "dtnh, per element": Use(finely(dtnh, per_element), as_keyword),
     "dtnh, per channel": Use(finely(dtnh, per_channel), as_pair),
+    "dtnh, capped": Use(short, as_keyword),
     "transform_pair": Use(momentum_pair, as_pair),
     "scale_by_adam_dtnh, pair": Use(metric, as_pair),
     "scale_by_adam_dtnh, reg_grads": Use(metric, as_keyword),

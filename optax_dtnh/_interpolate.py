@@ -1,0 +1,72 @@
+"""Weights between the pretrained and the fine-tuned network."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from optax_dtnh._held import filled
+from optax_dtnh._numbers import check_number
+from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
+from optax_dtnh._sums import widen_all
+
+
+def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = None) -> Any:
+    """Return the weights between a pretrained and a fine-tuned network, as WiSE-FT does.
+
+        anchor + alpha * (params - anchor)
+
+    `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters, and a leaf that did
+    not move stays as it is. Other values extrapolate. A leaf is computed in float32 (float64 if
+    either is) and has the dtype of `params`.
+
+    Call it once, after training: choose `alpha` on a validation set. Networks with batch
+    statistics need new ones, measured with the new weights.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import interpolate
+      >>> pretrained = {"body": jnp.array([1.0, 1.0]), "head": jnp.array([0.0])}
+      >>> params = {"body": jnp.array([3.0, 1.0]), "head": jnp.array([8.0])}
+      >>> interpolate(params, pretrained, 0.25, mask={"body": True, "head": False})
+      {'body': Array([1.5, 1. ], dtype=float32), 'head': Array([8.], dtype=float32)}
+
+    Args:
+      params: Tree of the fine-tuned parameters.
+      anchor: Tree of the pretrained parameters, same structure and shapes. It may be the anchor in
+        the state of `add_l2_sp`, `optax.tree.get(state, "anchor")`: what that leaves out stays.
+      alpha: A finite number, or an array of shape (), possibly traced. `jax.vmap` takes many.
+      mask: Tree of booleans, a prefix of one, or a function that returns one; True =
+        interpolated. Other leaves stay those of `params`, as a new head should.
+
+    Returns:
+      A tree like `params`. NaN and infinity in either leaf stay visible.
+
+    Raises:
+      ValueError: The trees differ in structure or shape; `alpha` is no finite number; a `mask`
+        without any True.
+      TypeError: Integer or complex leaves inside the mask.
+
+    Source: Wortsman et al., [Robust fine-tuning of zero-shot
+    models](https://arxiv.org/abs/2109.01903), CVPR 2022.
+    """
+    check_number("alpha", alpha, "Pass one from 0, the anchor, to 1, the parameters.")
+    anchor, held = filled("anchor", anchor, "params", params)
+    inside = jax.tree.map(operator.and_, resolve_mask(mask)(params), held)
+    floating_part("params", inside, params)
+    floating_part("anchor", inside, anchor)
+
+    def leaf(inside, w, w_s):
+        return _between(alpha, w, w_s).astype(jnp.result_type(w)) if inside else w
+
+    return jax.tree.map(leaf, inside, params, anchor)
+
+
+def _between(alpha: ArrayLike, w: jax.Array, w_s: jax.Array) -> jax.Array:
+    x, a = widen_all(w, w_s)
+    t = jnp.asarray(alpha, x.dtype)
+    # From the nearer end: exact at both ends, and where the two are equal.
+    start, way = jnp.where(t < 0.5, a, x), jnp.where(t < 0.5, t, t - 1.0)
+    return start + way * (x - a)

@@ -1,0 +1,151 @@
+"""The conflict layer by layer, as numbers for a logger."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import keystr
+from jax.typing import ArrayLike
+
+from optax_dtnh._checks import check_like
+from optax_dtnh._combine import combine, decide
+from optax_dtnh._held import filled
+from optax_dtnh._labels import Group, groups_of
+from optax_dtnh._numbers import check_number
+from optax_dtnh._rules import Rule, direction
+from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
+from optax_dtnh._sums import inner_product, over_norms, size, widen, widen_all
+from optax_dtnh._transform import as_rule
+
+
+def conflict_report(
+    g: Any,
+    r: Any,
+    *,
+    weight: ArrayLike = 1.0,
+    anchor: Any = None,
+    reference: Any = None,
+    mask: TreeOrFn = None,
+    rule: Rule | None = None,
+    labels: TreeOrFn = None,
+    depth: int | None = None,
+) -> dict[str, jax.Array]:
+    """Return how far the two gradients conflict, in total and by path: scalars for a logger.
+
+    The entries `name` are those of the whole tree, `name/path` those of a leaf:
+
+        cosine      <r, m> / (|r| |m|)       removed     |r - r'|^2 / |r|^2
+        loss_norm   |g|                      ratio       weight |r'| / |g|
+        reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
+
+    For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
+    of one leaf may exceed 1. With an averaged reference, `conflict` can be 1 in every step: watch
+    `removed`. An element that decides for itself counts, which the state's `conflict` leaves out.
+
+    Call it under `jax.jit`, with what the step used: see [docs/recipes.md](recipes.md).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import conflict_report
+      >>> g = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0])}
+      >>> r = {"a": jnp.array([-3.0, 4.0]), "b": jnp.array([12.0])}
+      >>> {name: round(float(x), 3) for name, x in conflict_report(g, r, depth=0).items()}
+      ... # doctest: +NORMALIZE_WHITESPACE
+      {'cosine': -0.231, 'loss_norm': 1.0, 'reg_norm': 13.0, 'removed': 0.053, 'ratio': 12.649,
+       'conflict': 1.0}
+
+    Args:
+      g: Tree of the loss's gradient.
+      r: Tree of the regularizer's gradient; with `anchor`, of the parameters.
+      weight: The regularizer's weight in this step, a number >= 0.
+      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported, and
+        `reg_norm` is the distance to the anchor.
+      reference: Tree of the protected direction `m`, if it is not `g`: for `optax.ema`, the
+        average `optax.tree.get(state, "ema")` after the update.
+      mask: As in `dtnh`. What it leaves out is in no entry, nor is an `optax.MaskedNode` of
+        `anchor` or `reference`.
+      rule: As in `dtnh`. `capped` needs a `reference` of the right length.
+      labels: As in `dtnh`.
+      depth: Number of leading parts of a path that make a name; leaves of one name are one entry.
+        0 leaves the total, -1 drops the last part, None keeps all.
+
+    Returns:
+      A dict of float32 scalars: a cosine with 0 is 0, 0 / 0 is 0, and another number over 0 is
+      infinite. NaN stays visible in all but `conflict`.
+
+    Raises:
+      ValueError: Trees of different structure or shape; and as `dtnh`.
+      TypeError: As `dtnh`.
+    """
+    check_number("weight", weight, "Pass the weight of this step: a schedule's value.", 0)
+    check_like("r", r, "g", g)
+    w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
+    m, in_reference = filled("reference", g if reference is None else reference, "g", g)
+    inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
+    groups = groups_of(inside, labels, g)
+    trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
+    g, r, m, w_s = (_wide_part(name, inside, tree) for name, tree in trees.items())
+    if anchor is not None:
+        r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), r, w_s)
+    keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
+    kept, taken = combine(direction, keep, c, r, m), combine(_taken, keep, c, r, m)
+    leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept, taken)), strict=True)]
+    decisions = [(set(group.leaves), _decisions(group, leaves)) for group in groups]
+    report = {}
+    for path, indices in _sections(g, depth).items():
+        entries = _entries([leaves[i] for i in indices], weight)
+        found = [counted for members, counted in decisions if members & indices]
+        conflicts, number = (sum(x) for x in zip((0.0, 0.0), *found, strict=True))
+        entries["conflict"] = jnp.divide(conflicts, max(number, 1.0))
+        for name, x in entries.items():
+            report["/".join(filter(None, (name, path)))] = x.astype(jnp.float32)
+    return report
+
+
+def _wide_part(name: str, inside: Any, tree: Any) -> Any:
+    return jax.tree.map(widen, floating_part(name, inside, tree))
+
+
+def _taken(keep: jax.Array, c: jax.Array | None, r: jax.Array, m: jax.Array) -> jax.Array:
+    """Return `r - r'` of one leaf, without the cancellation of that difference."""
+    return direction(1.0 - keep, None if c is None else -c, r, m)
+
+
+def _sections(tree: Any, depth: int | None) -> dict[str, set[int]]:
+    """Return the indices of the leaves by name, with all of them under the empty name, first."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+    sections = defaultdict(set, {"": {*range(len(paths))}})
+    for i, path in enumerate(paths):
+        sections[keystr(path[:depth], simple=True, separator="/")].add(i)
+    return sections
+
+
+def _decisions(group: Group, leaves: Sequence[tuple]) -> tuple[jax.Array, float]:
+    """Return the number of decisions in conflict, and of all."""
+    _, r, m, *_ = zip(*(leaves[i] for i in group.leaves), strict=True)
+    if group.elements:
+        opposed = (jnp.sign(r[0]) * jnp.sign(m[0]) < 0).astype(jnp.float32)
+        return inner_product(opposed, opposed), size(opposed)
+    negative = inner_product(r, m, along=group.along) < 0
+    return jnp.sum(negative, dtype=jnp.float32), float(negative.size)
+
+
+def _entries(leaves: Sequence[tuple], weight: ArrayLike) -> dict[str, jax.Array]:
+    g, r, m, kept, taken = zip(*leaves, strict=True) if leaves else [()] * 5
+    products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (taken, taken))
+    dot, ref_sq, *squares = widen_all(*(inner_product(x, y) for x, y in products))
+    reg_sq, loss_sq, kept_sq, taken_sq = squares
+    pull = jnp.asarray(weight, kept_sq.dtype) * jnp.sqrt(kept_sq)
+    return {
+        "cosine": over_norms(dot, ref_sq, reg_sq),
+        "loss_norm": jnp.sqrt(loss_sq),
+        "reg_norm": jnp.sqrt(reg_sq),
+        "removed": _over(taken_sq, reg_sq),
+        "ratio": _over(pull, jnp.sqrt(loss_sq)),
+    }
+
+
+def _over(x: jax.Array, y: jax.Array) -> jax.Array:
+    return x / jnp.where((x == 0) & (y == 0), 1.0, y)

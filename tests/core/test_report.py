@@ -1,0 +1,198 @@
+"""The report by path: next to NumPy, to the states, and in the ways that it is called."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+
+from optax_dtnh import (
+    Along,
+    add_l2_sp,
+    capped,
+    conflict_report,
+    drop,
+    dtnh,
+    per_channel,
+    per_element,
+    per_leaf,
+    truncate,
+)
+from tests.core.helpers import assert_close, assert_equal, cast, norm, random_tree, vector
+from tests.core.strategies import cases
+from tests.core.test_properties import by_index, refute, third
+
+BODY = {"body": True, "head": False}
+
+
+def gradients(dtype="float32"):
+    rng = np.random.default_rng(3)
+    shapes = {"body": {"kernel": (3, 4), "bias": (4,)}, "head": (4, 2)}
+    return [cast(random_tree(shapes, rng), dtype) for _ in range(3)]
+
+
+# --- next to NumPy
+
+
+def over(x, y):
+    return x / y if y else np.inf if x else 0.0
+
+
+def by_hand(g, r, group, here, weight):
+    """The entries of some elements in float64, each element being in a group."""
+    kept, dots = r.copy(), []
+    for at in (group == k for k in np.unique(group)):
+        dot, margin = r[at] @ g[at], 1e-5 * norm(r[at]) * norm(g[at])
+        kept[at] -= min(dot, 0.0) / (g[at] @ g[at] or 1.0) * g[at]
+        dots += [(dot < -margin, dot < margin)] * int(here[at].any())
+    off = 1e-5 * norm(r)  # the rounding of the whole may be in one leaf
+    g, r, kept = g[here], r[here], kept[here]
+    gone, off_r = over(norm(r - kept), norm(r)), off / (norm(r) or 1.0)
+    return {
+        "cosine": (r @ g / (norm(r) * norm(g) or 1.0), 1e-5),
+        "loss_norm": (norm(g), 1e-5 * norm(g)),
+        "reg_norm": (norm(r), 1e-5 * norm(r)),
+        "removed": (gone**2, 2 * gone * off_r + off_r**2),
+        "ratio": (over(weight * norm(kept), norm(g)), weight * off / (norm(g) or 1.0)),
+        "conflict": (np.mean(dots), np.ptp(np.mean(dots, axis=0)) + 1e-6),
+    }
+
+
+def is_that_of_numpy(way, case):
+    report, group_of = way
+    paths, leaves = zip(*jax.tree.leaves_with_path(case.g), strict=True)
+    leaf = np.repeat(np.arange(len(leaves)), [x.size for x in leaves])
+    group = np.arange(leaf.size) if group_of is None else np.array([group_of(i) for i in leaf])
+    parts = {
+        jax.tree_util.keystr(p, simple=True, separator="/"): leaf == i for i, p in enumerate(paths)
+    }
+    found = report(case.g, case.r, case.weight)
+    for path, here in {**parts, "": leaf >= 0}.items():
+        expected = by_hand(vector(case.g), vector(case.r), group, here, case.weight)
+        for name, (value, slack) in expected.items():
+            x = float(found["/".join(filter(None, (name, path)))])
+            assert x == value or abs(x - value) <= slack, name
+
+
+def reporting(labels):
+    return jax.jit(lambda g, r, weight: conflict_report(g, r, weight=weight, labels=labels))
+
+
+WAYS = {  # the report, and the group of a leaf by its index; None if each element is one
+    "whole tree": (reporting(None), lambda i: 0),
+    "per leaf": (reporting(per_leaf), int),
+    "labels": (reporting(by_index(third)), third),
+    "per element": (reporting(per_element), None),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@given(case=cases(("layers", "scalar", "mixed", "unlike")))
+def test_the_report_is_that_of_numpy(way, case):
+    is_that_of_numpy(way, case)
+
+
+def test_a_search_finds_that_the_report_of_other_decisions_is_another():
+    refute(is_that_of_numpy, (WAYS["whole tree"][0], int), cases(("layers",)))
+
+
+# --- next to the states
+
+LABELS = {
+    "whole tree": None,
+    "per leaf": per_leaf,
+    "labels": {"body": {"kernel": "a", "bias": "b"}, "head": "a"},
+    "channels": {"body": {"kernel": Along((-1,)), "bias": "b"}, "head": Along((0,))},
+}
+by_labels = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+
+
+@pytest.mark.parametrize("rule", [truncate, drop, capped(truncate, 0.1)])
+@by_labels
+def test_the_report_agrees_with_the_state_and_the_update_of_a_pair(labels, rule):
+    g, r, _ = gradients()
+    options = {"mask": BODY, "rule": rule, "labels": labels}
+    tx = dtnh(0.5, **options)
+    update, state = tx.update((g, r), tx.init(g))
+    report = conflict_report(g, r, weight=0.5, **options)
+    assert report["conflict"] == state.conflict
+    ratio = norm(jax.tree.map(jnp.subtract, update, g)) / norm(g["body"])
+    assert float(report["ratio"]) == pytest.approx(ratio, rel=1e-5)
+
+
+@pytest.mark.parametrize("mask", [BODY, None], ids=["body", "all"])
+@by_labels
+def test_the_report_agrees_with_the_state_of_an_anchor_behind_an_averaged_reference(labels, mask):
+    g, params, start = gradients()
+    average = optax.ema(0.9, accumulator_dtype=jnp.float32)
+    anchored = add_l2_sp(0.5, mask=mask, reference=average, labels=labels)
+    tx = optax.chain(anchored, optax.sgd(0.1, momentum=0.9))
+
+    @jax.jit
+    def step(g, state):
+        _, state = tx.update(g, state, params)
+        anchor, m = (optax.tree.get(state, name) for name in ("anchor", "ema"))
+        return state, conflict_report(g, params, anchor=anchor, reference=m, labels=labels)
+
+    state, away = tx.init(start), jax.tree.map(jnp.subtract, params, start)
+    for gradient in (g, optax.tree.scale(-0.5, g), optax.tree.scale(0.1, away)):
+        state, report = step(gradient, state)
+        assert report["conflict"] == optax.tree.get(state, "conflict")
+        distance = norm(away if mask is None else away["body"])
+        assert float(report["reg_norm"]) == pytest.approx(distance, rel=1e-6)
+        assert ("cosine/head" in report) == (mask is None)
+
+
+def test_each_channel_and_each_element_counts_as_a_decision():
+    g, r = ({"kernel": jnp.ones((2, 4)), "bias": s * jnp.ones(4)} for s in (1.0, -1.0))
+    report = conflict_report(g, r, labels=per_channel)
+    names = ("conflict/kernel", "conflict/bias", "conflict", "removed/kernel", "removed/bias")
+    assert [report[name] for name in names] == [0, 1, 0.5, 0, 1]
+
+
+# --- in the ways that it is called
+
+DEPTHS = {None: ["body/bias", "body/kernel", "head"], 1: ["body", "head"], -1: ["body"], 0: []}
+
+
+@pytest.mark.parametrize(("depth", "paths"), DEPTHS.items())
+def test_the_total_is_that_of_the_paths_at_every_depth(depth, paths):
+    g, r, _ = gradients()
+    report = conflict_report(g, r, depth=depth)
+    assert [n.removeprefix("cosine/") for n in report if n.startswith("cosine/")] == paths
+    assert_equal(
+        {name: report[name] for name in report if "/" not in name}, conflict_report(g, r, depth=0)
+    )
+
+    def squares(end):
+        g_sq, r_sq = report["loss_norm" + end] ** 2, report["reg_norm" + end] ** 2
+        return np.array([g_sq, r_sq, report["removed" + end] * r_sq])
+
+    if "head" in paths:  # then every leaf is in one of them
+        np.testing.assert_allclose(sum(squares(f"/{p}") for p in paths), squares(""), rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [None, per_element])
+def test_it_is_the_same_without_jit_in_narrow_dtypes_and_under_strict_promotion(labels):
+    (g, _, start), (_, r, _) = gradients("bfloat16"), gradients()
+    report = functools.partial(conflict_report, weight=0.5, labels=labels)
+    with jax.numpy_dtype_promotion("strict"):
+        eager, jitted = report(g, r, anchor=start), jax.jit(report)(g, r, anchor=start)
+    assert_close(jitted, eager)
+    assert {(x.dtype, x.shape) for x in eager.values()} == {(jnp.dtype("float32"), ())}
+    assert_close(eager, report(cast(g, "float32"), r, anchor=cast(start, "float32")))
+
+
+def test_nothing_bad_disappears_and_zeros_have_a_meaning():
+    g, r, _ = gradients()
+    bad, zero = r | {"head": r["head"].at[0, 0].set(jnp.nan)}, optax.tree.zeros_like(g)
+    names = ("cosine", "removed", "ratio")
+    for trees, anchor in (((g, bad), None), ((bad, g), None), ((g, g), bad)):
+        report = conflict_report(*trees, anchor=anchor)
+        assert all(jnp.isnan(report[name]) for name in names)
+    assert conflict_report(zero, r)["ratio"] == np.inf
+    assert not any(conflict_report(g, zero)[name] for name in (*names, "conflict"))
+    assert not any(conflict_report({}, {}).values())
