@@ -36,6 +36,7 @@ from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
 from optax_dtnh._masks import all_but, describe_mask
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
+from optax_dtnh._probe import check
 from optax_dtnh._rules import Rule, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
 
@@ -51,6 +52,7 @@ __all__ = [
     "add_l2_sp",
     "all_but",
     "apply_rule",
+    "check",
     "cosine",
     "cosine_similarity",
     "describe_mask",

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from optax_dtnh._checks import check_floating, described
 from optax_dtnh._micro_batches import over_micro_batches
-from optax_dtnh._paths import is_variable, named_leaves
 from optax_dtnh._pair import GradientPair
+from optax_dtnh._paths import is_variable, named_leaves
 
 
 def value_and_grad_pair(
@@ -83,9 +83,10 @@ def _check_variables(params: Any) -> None:
     for path, node in named_leaves(params):
         if is_variable(node) and not is_variable(node, "Param"):
             raise TypeError(
-                f"`params` should hold variables of type `nnx.Param` alone, got {type(node).__name__} at "
-                f"{'/'.join(path)}. Split with `nnx.split(model, nnx.Param, ...)` and merge inside "
-                "`fun`, as in docs/training_loops.md; a variable of your own type should be a `Param`."
+                f"`params` should hold variables of type `nnx.Param` alone, got "
+                f"{type(node).__name__} at {'/'.join(path)}. Use `nnx.split(model, nnx.Param, ...)`"
+                " and merge inside `fun`, as in docs/training_loops.md; derive a type of your own "
+                "that is trained from `nnx.Param`."
             )
 
 

@@ -144,9 +144,9 @@ def _grouped(leaves: list[Leaf], kind: bool) -> dict[Path, list[int]]:
 
 def _lines(kind: str, groups: dict[Path, list[int]]) -> list[str]:
     rows = [("/".join(path), f"{sum(n):,}", len(n)) for path, n in list(groups.items())[:LINES]]
-    name, digits = (max((len(row[i]) for row in rows), default=0) for i in (0, 1))
+    name, digits = (max((len(str(row[i])) for row in rows), default=0) for i in (0, 1))
     lines = [
-        f"  {kind:3}  {path:{name}}  {size:>{digits}} in {count} {'leaf' if count == 1 else 'leaves'}"
-        for path, size, count in rows
+        f"  {kind:3}  {path:{name}}  {size:>{digits}} in {n} {'leaf' if n == 1 else 'leaves'}"
+        for path, size, n in rows
     ]
     return lines + ([f"  {kind:3}  and {len(groups) - LINES} more"] if len(groups) > LINES else [])
