@@ -40,7 +40,7 @@ Difference = Callable[[float, bool, int], tuple[Any, Any]]
 
 def check(
     tx: optax.GradientTransformation,
-    params: optax.Params,
+    params: Any,
     pair: GradientPair | None = None,
     **extra_args: Any,
 ) -> str:
