@@ -117,8 +117,8 @@ def _checked(pair: GradientPair, params: Any) -> GradientPair:
         if not _norm(grads) > 0:
             raise ValueError(
                 f"`pair` should hold gradients that are not 0, got {name} of norm {_norm(grads)}. "
-                "At its start a distance to the pretrained network is 0: leave `pair` out, or take "
-                "it after some steps."
+                "At the start, a distance to the pretrained network is 0: leave `pair` out, or "
+                "take it after some steps."
             )
     return GradientPair(*pair)
 
