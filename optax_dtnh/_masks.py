@@ -73,7 +73,7 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
       >>> params = {"body": {"w": jnp.ones((8, 4)), "b": jnp.ones(4)}, "head": jnp.ones((4, 2))}
       >>> print(describe_mask(params, all_but("head")))
       36 of 44 parameters are regularized (81.8 %)
-        out  head   8 in 1 leaf
+        out  head  8 in 1 leaf
         in   body  36 in 2 leaves
 
     Args:

@@ -21,7 +21,7 @@ COUNTS = [2**i for i in range(17)]  # past a warm-up from 0
 WAIT = 128  # steps for an update that is not 0, as of `optax.MultiSteps`
 LARGE = 0.5  # share of a displacement that one update takes off
 RAISED = "raised. Put `dtnh` before the learning rate, and no learning rate into `inner`."
-PUSHED = "pushes away from the anchor. Put `add_l2_sp` before the learning rate."
+PUSHED = "pushes away from the anchor. Put it before the learning rate."
 NO_EFFECT = "no effect. Put a `dtnh` or `add_l2_sp` of a weight above 0 first in the chain."
 UNSEEN = (
     "whether the gradients are swapped or belong to another loss, what clips or averages them "
