@@ -34,8 +34,10 @@ from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
 from optax_dtnh._interpolate import interpolate
 from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
+from optax_dtnh._masks import all_but, describe_mask
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
+from optax_dtnh._probe import check
 from optax_dtnh._report import conflict_report
 from optax_dtnh._rules import Rule, capped, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
@@ -50,11 +52,14 @@ __all__ = [
     "Rule",
     "TransformPairState",
     "add_l2_sp",
+    "all_but",
     "apply_rule",
     "capped",
+    "check",
     "conflict_report",
     "cosine",
     "cosine_similarity",
+    "describe_mask",
     "drop",
     "dtnh",
     "first_order_change",

@@ -28,6 +28,9 @@ WITHOUT_PROPERTY = {
     "L2SPState": "a container; the contract suite checks its structure and dtypes",
     "TransformPairState": "a container; the contract suite checks its structure and dtypes",
     "Rule": "a type",
+    "all_but": "paths and names; test_masks has every container",
+    "check": "a report in words; test_check compares it with runs",
+    "describe_mask": "a text; test_masks adds up its lines",
     "regularizers": "a module; its functions are checked against float64 in test_regularizers",
 }
 

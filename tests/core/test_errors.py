@@ -18,8 +18,10 @@ from optax_dtnh import (
     Along,
     GradientPair,
     add_l2_sp,
+    all_but,
     apply_rule,
     capped,
+    check,
     conflict_report,
     cosine_similarity,
     dtnh,
@@ -271,6 +273,28 @@ ANCHOR_DTYPE = (
     "parameters' range, such as `jnp.bfloat16`, and name it in the `static_args` of "
     "`optax.inject_hyperparams`."
 )
+STRINGS = (
+    "`names` should be one or more strings, got {}. Pass each name by itself, as in "
+    '`all_but("head", "bias")`.'
+)
+NAMED = (
+    "`names` should each match a part of some path, got {}, which matches none. Pass parts of the "
+    "paths, such as {}."
+)
+IN_A_TREE = (
+    "`names` should be looked for in a tree, got one array. Name `mask` in the `static_args` of "
+    "`optax.inject_hyperparams`, which calls other functions with the step count; put "
+    "`optax.flatten` around the optimizer that follows."
+)
+ZERO_PAIR = (
+    "`pair` should hold gradients that are not 0, got reg_grads of norm 0.0. At the start, a "
+    "distance to the pretrained network is 0: leave `pair` out, or take it after some steps."
+)
+VARIABLE = (
+    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Use "
+    "`nnx.split(model, nnx.Param, ...)` and merge inside `fun`, as in docs/training_loops.md; "
+    "derive a type of your own that is trained from `nnx.Param`."
+)
 RETURN = (
     "`fun` should return {}, got {}. Return the two values apart, without summing them, and set "
     "`has_aux` if there is more."
@@ -322,7 +346,18 @@ NO_LEAF = (
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, WEIGHT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
-TYPE_ERRORS += [HASHABLE, TUPLE, STEP, ANCHOR_DTYPE, RETURN, VALUE, REAL]
+TYPE_ERRORS += [
+    STRINGS,
+    IN_A_TREE,
+    VARIABLE,
+    HASHABLE,
+    TUPLE,
+    STEP,
+    ANCHOR_DTYPE,
+    RETURN,
+    VALUE,
+    REAL,
+]
 
 
 def exception(answer):
@@ -446,11 +481,23 @@ MISTAKES = {
         (VALUE, "loss | tuple", lambda: of(lambda w: ((w[0], w[1]), {}))),
         (VALUE, "reg | NoneType", lambda: of(lambda w: (w[0], None))),
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
+        (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
         (COUNT, "0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
         (CUT, "{'args[0]': 4, \"args[1]['y']\": 2}", lambda: cut(X, {"y": X[:2]})),
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
+    ],
+    all_but: [
+        (STRINGS, "()", all_but),
+        (STRINGS, "(['head'],)", lambda: all_but(["head"])),
+        (NAMED, "'haed' | 'head'", lambda: all_but("haed")(PARAMS)),
+        (IN_A_TREE, "", lambda: optax.inject_hyperparams(dtnh)(0.1, mask=all_but("b")).init(G)),
+    ],
+    check: [
+        (LIKE_PARAMS, f"loss_grads | {A_HEAD}", lambda: check(dtnh(0.1), BODY, (G, R))),
+        (ZERO_PAIR, "", lambda: check(dtnh(0.1), PARAMS, (G, jax.tree.map(jnp.zeros_like, R)))),
+        (SPLIT, "params['n'] | int32", lambda: check(dtnh(0.1), MIXED)),
     ],
     apply_rule: [
         (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))

@@ -1,12 +1,11 @@
 """The two spellings of the pair in Flax's NNX optimizer."""
 
-import jax
 import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
 
-from optax_dtnh import dtnh, value_and_grad_pair
+from optax_dtnh import all_but, dtnh, value_and_grad_pair
 from tests.core.helpers import assert_equal
 
 X = jnp.array([[1.0, -2.0, 0.5], [0.3, 1.0, -1.0]])
@@ -36,9 +35,20 @@ def gradients(model):
     return value_and_grad_pair(fun)(params)[1]
 
 
-def backbone(tree):
-    """True for the backbone, False for the new head."""
-    return jax.tree.map_with_path(lambda path, _: "head" not in jax.tree_util.keystr(path), tree)
+backbone = all_but("head")
+
+
+@pytest.mark.parametrize("kind", [nnx.BatchStat, nnx.RngKey, nnx.Cache, nnx.Variable])
+def test_variables_other_than_parameters_are_refused_with_the_way_to_split(kind):
+    def fun(model):
+        return losses(*model(X))
+
+    model = Net(nnx.Rngs(0))
+    value_and_grad_pair(fun)(model)
+    model.backbone.mean = kind(jnp.zeros(4))
+    for tree in (model, nnx.state(model)):
+        with pytest.raises(TypeError, match=rf"got {kind.__name__} at backbone/mean. .*nnx.split"):
+            value_and_grad_pair(fun)(tree)
 
 
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])

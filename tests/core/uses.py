@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from optax_dtnh import (
     GradientPair,
     add_l2_sp,
+    all_but,
     capped,
     dtnh,
     per_channel,
@@ -40,9 +40,7 @@ def alone(tx, g, r, state, params, **extra):
     return tx.update(g, state, params, **extra)
 
 
-def all_but_bias(tree):
-    """A mask function that knows nothing of the containers, as in the README."""
-    return jax.tree.map_with_path(lambda path, _: "bias" not in jax.tree_util.keystr(path), tree)
+all_but_bias = all_but("bias")
 
 
 def full(factory):

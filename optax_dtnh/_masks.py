@@ -1,0 +1,152 @@
+"""Masks by the names of the parameters, and a mask in words."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+
+import jax
+import numpy as np
+from jax.tree_util import all_leaves
+
+from optax_dtnh._checks import described
+from optax_dtnh._paths import is_named, named_leaves, parts
+from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
+
+Path = tuple[str, ...]
+Leaf = tuple[Path, bool, int]  # the parts of its path, whether it is regularized, its size
+LINES = 18  # of each kind
+
+
+def all_but(*names: str) -> Callable[[Tree], Tree]:
+    """Return a mask function that is False for the leaves with these names, and True elsewhere.
+
+    A name matches a whole part of a leaf's path: a key, an attribute or an index. So `"head"` does
+    not match `"multi_head"`. It may be a pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
+    The `value` inside an `nnx.Variable` is no part.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import all_but
+      >>> all_but("head")({"multi_head": jnp.ones(2), "head": {"bias": jnp.ones(2)}})
+      {'head': {'bias': False}, 'multi_head': True}
+
+    Args:
+      names: What is left out, such as the new head.
+
+    Returns:
+      A function from a tree to a tree of booleans of the same structure, for `mask`. With
+      `optax.inject_hyperparams`, name the argument `mask` in its `static_args`.
+
+    Raises:
+      ValueError: A name matches no path of the tree that the function gets. Paths of None, and of
+        leaves that a wrapper took out, count as well.
+      TypeError: There is no name, or one that is no string; the function gets a step count.
+    """
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise TypeError(
+            f"`names` should be one or more strings, got {names!r:.60}. Pass each name by itself, "
+            'as in `all_but("head", "bias")`.'
+        )
+
+    def mask(tree):
+        _check_names(names, tree)
+
+        def one(path, node):
+            keep = not any(_matches(name, parts(path)) for name in names)
+            return jax.tree.map(lambda _: keep, node)
+
+        return jax.tree.map_with_path(one, tree, is_leaf=is_named)
+
+    return mask
+
+
+def describe_mask(params: Tree, mask: TreeOrFn) -> str:
+    """Say in at most 40 lines what a mask regularizes and what it leaves out.
+
+    A line is a subtree, with the number of its parameters and leaves that are out, or in. In large
+    trees, subtrees are merged where they would be too many lines.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import all_but, describe_mask
+      >>> params = {"body": {"w": jnp.ones((8, 4)), "b": jnp.ones(4)}, "head": jnp.ones((4, 2))}
+      >>> print(describe_mask(params, all_but("head")))
+      36 of 44 parameters are regularized (81.8 %)
+        out  head  8 in 1 leaf
+        in   body  36 in 2 leaves
+
+    Args:
+      params: The parameters, or their shapes as from `jax.eval_shape`.
+      mask: As in `dtnh`: a tree of booleans, a prefix of one, a function, or None for no mask.
+
+    Returns:
+      The text, to be printed.
+
+    Raises:
+      ValueError: As `dtnh` with this `mask`.
+      TypeError: As `dtnh` with this `mask`.
+    """
+    chosen = jax.tree.leaves(resolve_mask(mask)(params))
+    pairs = zip(jax.tree.leaves_with_path(params), chosen, strict=True)
+    leaves = [(parts(path), bool(keep), int(np.size(x))) for (path, x), keep in pairs]
+    sizes = {kind: sum(size for _, keep, size in leaves if keep == kind) for kind in (False, True)}
+    inside, total = sizes[True], sum(sizes.values())
+    share = f"{100 * inside / max(total, 1):.1f} %"
+    lines = _lines("out", _grouped(leaves, False)) + _lines("in", _grouped(leaves, True))
+    first = f"{inside:,} of {total:,} parameters are regularized ({share})"
+    return "\n".join([first, *lines])
+
+
+def _check_names(names: tuple[str, ...], tree: Tree) -> None:
+    if all_leaves([tree]) and tree is not None:
+        raise TypeError(
+            f"`names` should be looked for in a tree, got {described(tree)}. Name `mask` in the "
+            "`static_args` of `optax.inject_hyperparams`, which calls other functions with the "
+            "step count; put `optax.flatten` around the optimizer that follows."
+        )
+    paths = [path for path, _ in named_leaves(tree)]
+    known = list(dict.fromkeys(part for path in paths for part in path))
+    for name in names:
+        # A tree without any leaf is a stand-in, as that of `optax.tree.map_params`.
+        if paths and not any(_matches(name, path) for path in paths):
+            near = difflib.get_close_matches(name.split("/")[-1], known, 3) or known[:8]
+            raise ValueError(
+                f"`names` should each match a part of some path, got {name!r}, which matches none. "
+                f"Pass parts of the paths, such as {', '.join(map(repr, near)):.160}."
+            )
+
+
+def _matches(name: str, path: Path) -> bool:
+    """Return whether consecutive parts of the path match those of the name."""
+    patterns = name.strip("/").split("/")
+    windows = [path[i : i + len(patterns)] for i in range(len(path) - len(patterns) + 1)]
+    return any(all(map(fnmatchcase, window, patterns)) for window in windows)
+
+
+def _grouped(leaves: list[Leaf], kind: bool) -> dict[Path, list[int]]:
+    """Return the sizes of all leaves of a kind by subtree, down to where nothing else is in it."""
+    kinds, groups = defaultdict(set), {}
+    for path, keep, _ in leaves:
+        for end in range(len(path) + 1):
+            kinds[path[:end]].add(keep)
+    of_kind = [(path, size) for path, keep, size in leaves if keep == kind]
+    for depth in range(max(len(path) for path, _, _ in leaves), 0, -1):
+        groups = defaultdict(list)
+        for path, size in of_kind:
+            prefixes = (path[:end] for end in range(1, depth + 1))
+            uniform = (prefix for prefix in prefixes if len(kinds[prefix]) == 1)
+            groups[next(uniform, path[:depth])].append(size)
+        if len(groups) <= LINES:
+            break
+    return groups
+
+
+def _lines(kind: str, groups: dict[Path, list[int]]) -> list[str]:
+    rows = [("/".join(path), f"{sum(n):,}", len(n)) for path, n in list(groups.items())[:LINES]]
+    name, digits = (max((len(str(row[i])) for row in rows), default=0) for i in (0, 1))
+    lines = [
+        f"  {kind:3}  {path:{name}}  {size:>{digits}} in {n} {'leaf' if n == 1 else 'leaves'}"
+        for path, size, n in rows
+    ]
+    return lines + ([f"  {kind:3}  and {len(groups) - LINES} more"] if len(groups) > LINES else [])
