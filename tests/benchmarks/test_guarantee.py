@@ -13,7 +13,7 @@ from tests.core.helpers import assert_close, cast, random_tree
 pytestmark = pytest.mark.slow
 COUNT = 1000
 # Compiled here: one optimizer for every form, and Muon. The record has all.
-SHOWN = [("before", "sgd"), ("smoothed", "sgd"), ("momentum", "nesterov")]
+SHOWN = [("before", "sgd"), ("smoothed 0.99", "sgd"), ("momentum", "nesterov")]
 SHOWN += [("decoupled", "muon"), ("metric", "adamw"), ("nested", "adam")]
 WITHIN = [(dtype, name) for dtype, ranges in RANGES.items() for name in ranges if name != "beyond"]
 
