@@ -6,7 +6,15 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.tables import markdown, only
 
 SHOWN = ("SGD alone", "dtnh", "add_l2_sp", "dtnh, plain", "add_l2_sp, plain")
-TIMED = ("dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
+ELEMENTS = "labels=per_element"
+FINER = (
+    *("dtnh", "dtnh, labels=per_leaf", "dtnh, labels=per_channel", f"dtnh, {ELEMENTS}"),
+    *("add_l2_sp", f"add_l2_sp, {ELEMENTS}"),
+    *("dtnh, reference=ema", f"dtnh, reference=ema, {ELEMENTS}"),
+    *(f"transform_pair (each apart), dtnh{labels}" for labels in ("", f", {ELEMENTS}")),
+)
+TIMED = ("dtnh", "add_l2_sp", f"dtnh, {ELEMENTS}", f"add_l2_sp, {ELEMENTS}")
+TIMED += ("dtnh, inner=", "scale_by_adam_dtnh")
 
 
 def before_sgd(results: Results) -> str:
@@ -19,6 +27,13 @@ def before_sgd(results: Results) -> str:
 def with_adam(results: Results) -> str:
     """Return bytes and memory of one update with Adam."""
     return _bytes_and_memory("with Adam, after it the rate alone", results["tables"][1]["rows"])
+
+
+def finer(results: Results) -> str:
+    """Return bytes and memory of one update with SGD after it, by how finely it decides."""
+    rows = results["tables"][-1]["rows"]
+    shown = [only(rows, form=form, optimizer="momentum") for form in FINER]
+    return _bytes_and_memory("after it: SGD with momentum", shown)
 
 
 def times(results: Results) -> str:
