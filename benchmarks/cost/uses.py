@@ -15,8 +15,6 @@ from optax_dtnh import (
     drop,
     dtnh,
     orthogonal,
-    per_channel,
-    per_element,
     per_leaf,
     plain,
     scale_by_adam_dtnh,
@@ -26,7 +24,6 @@ from optax_dtnh import (
 
 WEIGHT = 0.1
 RULES = (truncate, orthogonal, drop, plain, cosine)
-LABELS = (per_leaf, per_channel, per_element)
 
 # update(tx, g, r, state, params) -> (updates, state); jit drops the arguments that it does not use.
 Update = Callable[..., tuple[optax.Updates, optax.OptState]]
@@ -95,7 +92,7 @@ OPTIONS = {
     "dtnh, inner=scale_by_adam": ADAM_USES["dtnh, inner=scale_by_adam"],
     "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=SMOOTHED), pair),
     "dtnh, mask": Use(dtnh(WEIGHT, mask=MATRICES), pair),
-    **{f"dtnh, labels={f.__name__}": Use(dtnh(WEIGHT, labels=f), pair) for f in LABELS},
+    "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
     "transform_pair, dtnh": Use(
         optax.chain(transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0)), dtnh(WEIGHT)),
         pair,
