@@ -52,3 +52,5 @@ def _row(results: Results, form: str) -> dict[str, str]:
 
 behind_momentum = partial(share, form="before", optimizer="momentum")
 behind_adam = partial(share, form="before", optimizer="adam")
+elements_behind_momentum = partial(share, form="per element", optimizer="momentum")
+elements_behind_adam = partial(share, form="per element", optimizer="adam")
