@@ -24,7 +24,7 @@ and elements differ in size by up to a factor of 100. The shares belong to these
 not, but for rounding: where `r` is exactly opposed to `g`, it cancels and leaves
 `eps weight |r| |g|`. How often SGD does not descend there is counted apart.
 
-It takes 12 minutes on two cores.
+It takes 14 minutes on two cores.
 """
 
 import sys
