@@ -16,6 +16,8 @@ parameters and state donated:
   and written once, where a pass ends at a number that depends on a whole leaf or tree. `dtnh` and
   `add_l2_sp` before SGD, momentum, Adam or AdamW access at most 1.7 times theirs, of which Adam
   alone has 1.43.
+- Decided per element, `dtnh` before SGD with momentum accesses at most 7.1 N and `add_l2_sp` 8.1 N,
+  without a temporary buffer.
 - 200 small leaves compile to at most 15,000 HLO instructions, and their number grows linearly.
 - The inner products that a rule does not use are gone from the program.
 - `value_and_grad_pair` costs at most 1.67 times the flops of one gradient of the sum for a

@@ -1,6 +1,7 @@
 """Every use with every optimizer: how it is built, its floor and its bars."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -8,7 +9,15 @@ import optax
 from optax import contrib
 
 from benchmarks.cost.uses import RATE, SMOOTHED, WEIGHT, Update, Use, one_gradient, pair
-from optax_dtnh import add_l2_sp, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
+from optax_dtnh import (
+    add_l2_sp,
+    dtnh,
+    per_channel,
+    per_element,
+    per_leaf,
+    scale_by_adam_dtnh,
+    transform_pair,
+)
 
 Cell = tuple[str, str]  # the names of a use and of an optimizer
 Figures = tuple[float | None, ...]  # by optimizer, None where the use does not exist
@@ -77,10 +86,10 @@ def before(transformation: optax.GradientTransformation, update: Update = pair):
     return lambda optimizer: Use(transformation, update).then(optimizer.alone())
 
 
-def apart(optimizer: Optimizer) -> Use:
+def apart(optimizer: Optimizer, **options: Any) -> Use:
     """Return momentum for each gradient by itself."""
     each = transform_pair(optimizer.direction, optimizer.direction)
-    return Use(optax.chain(each, dtnh(WEIGHT), optimizer.after), pair)
+    return Use(optax.chain(each, dtnh(WEIGHT, **options), optimizer.after), pair)
 
 
 ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))
@@ -88,12 +97,13 @@ ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(W
 # A pass ends where a number is needed that depends on a whole leaf or tree. The inner products are
 # one pass, the update another; `r` is the regularizer's gradient, `w_s` the anchor, `e` the average
 # of gradients, `d` the sum that the optimizer gets. What `more` counts:
-# dtnh, per_leaf   g, r; then r as well
+# dtnh, per_leaf, per_channel  g, r; then r as well
 # add_l2_sp        g, w, w_s; then w_s as well, and w where the optimizer reads it in another pass
 # reference=ema    g, r, e -> e'; then r and e' as well
 # one clipped      g; then as dtnh
 # each apart       g, m, r, m_r -> m', m_r'; then m', m_r', w -> w'
 # the metric       g, nu for the mean; g, r, nu; then r as well
+# per_element      nothing before the update: r, w_s, and e -> e' or m_r -> m_r' in its pass
 # Adafactor reads its gradient in three passes: cheapest is to write `d` in the first of them. As
 # `inner`, it shares its first pass with the inner products.
 #
@@ -135,6 +145,30 @@ GRID = {
         bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
         temporary=(0.01, 0.01, 0.01, 0.01, 0.9, 2.3, 7.1),
     ),
+    "dtnh, labels=per_channel": Row(
+        before(dtnh(WEIGHT, labels=per_channel)),
+        more=(3, 3, 3, 3, 3, 4, 3),
+        bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
+        temporary=(0.01, 0.01, 0.01, 0.01, 0.7, 2.3, 7.1),
+    ),
+    "dtnh, labels=per_element": Row(
+        before(dtnh(WEIGHT, labels=per_element)),
+        more=(1, 1, 1, 1, 1, 2, 1),
+        bytes=(4.1, 7.1, 12.1, 12.1, 11.1, 17.1, 89.0),
+        temporary=(0.0, 0.0, 0.0, 0.0, 1.01, 2.3, 7.1),
+    ),
+    "add_l2_sp, labels=per_element": Row(
+        before(add_l2_sp(WEIGHT, labels=per_element), one_gradient),
+        more=(1, 1, 1, 1, 1, 2, 2),
+        bytes=(4.1, 8.1, 14.1, 14.1, 14.1, 18.1, 91.0),
+        temporary=(0.0, 0.0, 0.0, 0.0, 1.4, 2.3, 7.1),
+    ),
+    "dtnh, reference=ema, labels=per_element": Row(
+        before(dtnh(WEIGHT, reference=SMOOTHED, labels=per_element)),
+        more=(3, 3, 3, 3, 3, 4, 3),
+        bytes=(8.1, 11.1, 19.1, 19.1, 18.1, 21.1, 96.0),
+        temporary=(0.0, 0.0, 1.01, 1.01, 1.01, 3.01, 7.1),
+    ),
     "transform_pair (one clipped), dtnh": Row(
         before(ONE_CLIPPED),
         more=(4, 4, 4, 4, 4, 5, 4),
@@ -146,6 +180,12 @@ GRID = {
         more=(None, 5, None, None, None, None, None),
         bytes=(None, 13.1, None, None, None, None, None),
         temporary=(None, 0.01, None, None, None, None, None),
+    ),
+    "transform_pair (each apart), dtnh, labels=per_element": Row(
+        partial(apart, labels=per_element),
+        more=(None, 3, None, None, None, None, None),
+        bytes=(None, 10.1, None, None, None, None, None),
+        temporary=(None, 0.0, None, None, None, None, None),
     ),
     "dtnh, inner=": Row(
         lambda o: Use(dtnh(WEIGHT, inner=o.direction), pair).then(o.after),

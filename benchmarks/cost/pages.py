@@ -6,7 +6,8 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.tables import markdown, only
 
 SHOWN = ("SGD alone", "dtnh", "add_l2_sp", "dtnh, plain", "add_l2_sp, plain")
-TIMED = ("dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
+TIMED = ("dtnh", "add_l2_sp", "dtnh, labels=per_element", "add_l2_sp, labels=per_element")
+TIMED += ("dtnh, inner=", "scale_by_adam_dtnh")
 
 
 def before_sgd(results: Results) -> str:
@@ -19,6 +20,12 @@ def before_sgd(results: Results) -> str:
 def with_adam(results: Results) -> str:
     """Return bytes and memory of one update with Adam."""
     return _bytes_and_memory("with Adam, after it the rate alone", results["tables"][1]["rows"])
+
+
+def with_momentum(results: Results) -> str:
+    """Return bytes and memory of one update with SGD with momentum, form by form."""
+    rows = [row for row in results["tables"][-1]["rows"] if row["optimizer"] == "momentum"]
+    return _bytes_and_memory("with SGD with momentum", rows)
 
 
 def times(results: Results) -> str:

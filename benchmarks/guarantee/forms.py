@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import GradientPair, add_l2_sp, dtnh, plain
+from optax_dtnh import GradientPair, add_l2_sp, dtnh, per_channel, per_element, plain
 from optax_dtnh.finetune import forms
 
 Transformation = optax.GradientTransformation
@@ -31,7 +31,7 @@ class Form(NamedTuple):
 
     written: str  # what the user writes; `w` is the weight
     # From the weight and the optimizer's direction to a transformation of a pair.
-    build: Callable[[Any, Transformation], Transformation]
+    build: Callable[..., Transformation]
     exists: Collection[str] = tuple(DIRECTIONS)  # the optimizers that the form is defined for
     promises: Collection[str] = ()  # those for which what is protected is never raised
     # From the optimizer's direction to what is protected; None is this batch's gradient.
@@ -56,12 +56,12 @@ def nested(weight: Any, direction: Transformation) -> Transformation:
 
 EMA = optax.ema(0.99, accumulator_dtype=jnp.float32)
 MOMENTA, ADAMS = ("momentum", "nesterov"), ("adam", "adamw")
-FORMS = {
+COARSE = {
     "plain": Form(
         "`dtnh(w, rule=plain)` before the optimizer", partial(built, "before", rule=plain)
     ),
     "before": Form("`dtnh(w)` before the optimizer", partial(built, "before"), promises=("sgd",)),
-    "smoothed": Form(
+    "smoothed 0.99": Form(
         "`dtnh(w, reference=ema)` before the optimizer",
         partial(built, "before", reference=EMA),
         promises=("sgd",),
@@ -79,6 +79,22 @@ FORMS = {
     ),
     "metric": Form("`scale_by_adam_dtnh(w)`", partial(built, "metric"), ADAMS, ADAMS),
     "nested": Form("`add_l2_sp(v, inner=dtnh(w, inner=optimizer))`", nested, promises=DIRECTIONS),
+}
+
+
+def finer(name: str, labels: Callable[..., Any]) -> Form:
+    """Return a form with finer decisions: it promises and protects the same."""
+    form = COARSE[name]
+    written = form.written.replace("(w", f"(w, labels={labels.__name__}")
+    return form._replace(written=written, build=partial(form.build, labels=labels))
+
+
+FORMS = COARSE | {
+    "per channel": finer("before", per_channel),
+    "per element": finer("before", per_element),
+    "per element, smoothed 0.99": finer("smoothed 0.99", per_element),
+    "momentum, per element": finer("momentum", per_element),
+    "decoupled, per element": finer("decoupled", per_element),
 }
 
 

@@ -40,7 +40,7 @@ def share(results: Results, form: str, optimizer: str) -> str:
     row = only(results["rows"], form=form, optimizer=optimizer, **ORDINARY)
     if not row["exists"]:
         return "–"
-    raised = f"{100 * row['raised']:.0f} %"
+    raised = "< 1 %" if 0 < row["raised"] < 0.005 else f"{100 * row['raised']:.0f} %"
     if row["promises"]:
         return f"{raised}; own: never" if row["own_reference"] else "never"
     return raised
@@ -52,3 +52,5 @@ def _row(results: Results, form: str) -> dict[str, str]:
 
 behind_momentum = partial(share, form="before", optimizer="momentum")
 behind_adam = partial(share, form="before", optimizer="adam")
+elements_behind_momentum = partial(share, form="per element", optimizer="momentum")
+elements_behind_adam = partial(share, form="per element", optimizer="adam")

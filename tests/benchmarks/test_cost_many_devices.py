@@ -10,6 +10,7 @@ from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.steps import STEPS
 
 TINY = Sizes(layers=3, width=16, heads=2, mlp=32, vocabulary=64, batch=4, length=8)
+UPDATES = ("Adam", "add_l2_sp, Adam", "dtnh, SGD", "scale_by_adam_dtnh", updates.ELEMENTS)
 LOOP = """
 %body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
   %p = (s32[], f32[4]) parameter(0)
@@ -67,7 +68,7 @@ def test_every_bar_can_be_missed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Adam", "add_l2_sp, Adam", "dtnh, SGD", "scale_by_adam_dtnh"])
+@pytest.mark.parametrize("name", UPDATES)
 @pytest.mark.parametrize("shape", [(4,), (2, 2)], ids=["fsdp", "fsdp x tensor"])
 def test_an_update_adds_only_all_reduces_of_scalars(name, shape):
     mesh = on(*shape)

@@ -13,8 +13,10 @@ from tests.core.helpers import assert_close, cast, random_tree
 pytestmark = pytest.mark.slow
 COUNT = 1000
 # Compiled here: one optimizer for every form, and Muon. The record has all.
-SHOWN = [("before", "sgd"), ("smoothed", "sgd"), ("momentum", "nesterov")]
+SHOWN = [("before", "sgd"), ("smoothed 0.99", "sgd"), ("momentum", "nesterov")]
 SHOWN += [("decoupled", "muon"), ("metric", "adamw"), ("nested", "adam")]
+SHOWN += [("per channel", "sgd"), ("per element", "sgd"), ("per element, smoothed 0.99", "sgd")]
+SHOWN += [("momentum, per element", "momentum"), ("decoupled, per element", "adamw")]
 WITHIN = [(dtype, name) for dtype, ranges in RANGES.items() for name in ranges if name != "beyond"]
 
 
@@ -32,7 +34,8 @@ def test_a_form_never_raises_what_it_promises_to_protect(form, name, histories):
 
 
 @pytest.mark.parametrize(
-    ("form", "name"), [("plain", "sgd"), ("before", "adam"), ("before", "nesterov")]
+    ("form", "name"),
+    [("plain", "sgd"), ("before", "adam"), ("before", "nesterov"), ("per element", "adam")],
 )
 def test_a_form_that_promises_nothing_raises_it(form, name, histories):
     excess = measured(form, name, histories["float32", "ordinary"]).excess("float32")
@@ -51,6 +54,16 @@ def test_where_the_gradients_are_opposed_the_rounding_is_that_of_what_cancels(fo
     assert np.all(rise <= rounding * (step + cancels))
     if jax.__version_info__ < (0, 11):  # later compilers happen to cancel exactly
         assert np.any(rise > 100 * rounding * step)
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("per element", "sgd"), ("decoupled, per element", "adamw")]
+)
+def test_an_element_is_not_raised_by_rounding_at_any_weight(form, name):
+    extreme = [draw(COUNT, 1e8, 1e8, opposed=opposed) for opposed in (False, True)]
+    for histories in extreme:
+        assert np.all(measured(form, name, histories).rise[0] <= 0)
+    assert np.any(measured("before", "sgd", extreme[0]).rise[0] > 0)
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)

@@ -11,8 +11,8 @@ so nothing here is a time of a step. Claims, on a mesh of 64 devices and on one 
 
 - The update alone, gradients given, adds all-reduces of scalars and nothing else: exactly one on
   the mesh of one axis (`scale_by_adam_dtnh`: two), and on that of two axes at most as many as XLA
-  needs for one sum over these parameters, three (six). The control, `jnp.vdot` by hand, gathers
-  whole leaves on CPU.
+  needs for one sum over these parameters, three (six). Decided per element, it adds nothing. The
+  control, `jnp.vdot` by hand, gathers whole leaves on CPU.
 - In the whole step, `add_l2_sp` gathers and multiplies exactly as the optimizer alone, and adds to
   what is reduced at most a kilobyte, and to memory the anchor.
 - A pair of gradients costs at most 1.76 times the matrix products of one gradient of the sum (every

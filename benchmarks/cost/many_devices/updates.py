@@ -11,16 +11,18 @@ from benchmarks.cost.many_devices import meshes
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.steps import SGD, STEPS, WEIGHT, params_on
 from benchmarks.cost.uses import Use, one_gradient, pair
-from optax_dtnh import dtnh
+from optax_dtnh import dtnh, per_element
 
+ELEMENTS = "dtnh, labels=per_element, SGD"  # decides without a sum
 # Sums that wait for one another: the mean of the second moment, and the inner products.
-ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0}
+ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0, ELEMENTS: 0}
 
 
 ALONE = ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
 UPDATES = {
     **{name: Use(STEPS[name].transformation, one_gradient) for name in ALONE},
     "dtnh, SGD": Use(optax.chain(dtnh(WEIGHT), SGD), pair),
+    ELEMENTS: Use(optax.chain(dtnh(WEIGHT, labels=per_element), SGD), pair),
     **{
         name: Use(STEPS[name].transformation, pair)
         for name in ("dtnh, inner=scale_by_adam", "scale_by_adam_dtnh")
