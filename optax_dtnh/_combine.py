@@ -86,7 +86,7 @@ def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> ja
         )
     x, y = widen_all(r[0], m[0])
     opposed = jnp.sign(x) * jnp.sign(y) < 0
-    return jnp.where(opposed & (rule is not plain), 0.0, 1.0).astype(x.dtype)
+    return jnp.asarray(~opposed | (rule is plain), x.dtype)  # no float64 with x64 enabled
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:
