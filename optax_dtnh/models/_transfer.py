@@ -129,15 +129,15 @@ def teacher_view(model: Model) -> Model:
             f"`model` should be an nnx.Module, got {type(model).__name__}. For other networks, "
             "apply `jax.lax.stop_gradient` to the outputs in evaluation mode."
         )
-    modes = {"deterministic": True, "use_running_average": True}
-    view = nnx.with_attributes(model, **modes, raise_if_not_found=False)
+    modes = {"deterministic": True, "use_running_average": True, "raise_if_not_found": False}
+    view = nnx.with_attributes(model, **modes)
     return _with_kinds(nnx.clone(view), _frozen)
 
 
 @functools.cache  # one class per kind, so that `jit` compiles once for all views of a model
 def _frozen(kind: Any) -> Any:
     """Return `kind`, a class of variables, with values that pass no gradient and cannot be set."""
-    if hasattr(kind, "thawed"):
+    if hasattr(kind, "thawed") or issubclass(kind, nnx.Intermediate):
         return kind
 
     def get_value(self, **index):

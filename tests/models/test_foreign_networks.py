@@ -18,71 +18,43 @@ HEAD = "classifier.layers.2"
 class Net(nnx.Module):
     def __init__(self):
         rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(3, 8, (3, 3), strides=2, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        self.mix = nnx.Param(jnp.eye(8))
+        self.mix = nnx.Param(jnp.eye(3))
         head = nnx.Linear(8, 3, use_bias=False, dtype=jnp.bfloat16, rngs=rngs)
-        self.classifier = nnx.Sequential(nnx.Linear(8, 8, rngs=rngs), nnx.relu, head)
+        self.classifier = nnx.Sequential(nnx.Linear(3, 8, rngs=rngs), nnx.relu, head)
 
-    def __call__(self, x):
-        x = self.norm(self.conv(x)).mean((1, 2)) @ self.mix.T
-        return self.classifier(self.dropout(x)).astype(jnp.float32)
-
-
-class Rematerialized(Net):
-    __call__ = nnx.remat(Net.__call__)
-
-
-class Compiled(Net):
-    __call__ = nnx.jit(Net.__call__)
-
-
-class Told(Net):
-    def __call__(self, x, train=True):
-        return self.norm(self.conv(x), use_running_average=not train)
-
-
-class Noisy(Net):
-    def __call__(self, x):
-        return self.dropout(x, deterministic=False)
+    def __call__(self, x, averaged=None, deterministic=None):
+        x = self.norm(x, averaged).mean((1, 2))
+        x = self.dropout(x @ self.mix.T, deterministic=deterministic)
+        return self.classifier(x).astype(jnp.float32)
 
 
 def values(model):
     return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
 
 
-@pytest.mark.parametrize("kind", [Net, Rematerialized, Compiled])
-def test_a_foreign_teacher_is_the_network_in_evaluation_mode(kind):
-    model = kind()
-    before, found = values(model), teacher_view(model)(images())
+@pytest.mark.parametrize("transform", [lambda f: f, nnx.jit, nnx.remat])
+def test_a_foreign_teacher_is_the_network_in_evaluation_mode_or_refuses(transform):
+    def run(model, **modes):
+        return transform(lambda model: model(images(), **modes))(model)
+
+    model = Net()
+    before, found = values(model), run(teacher_view(model))
+    for mode, updated in (("averaged", "BatchStat"), ("deterministic", "RngCount")):
+        with pytest.raises(ValueError, match=rf"`model` should be .* its {updated} of .* Pass"):
+            run(teacher_view(model), **{mode: False})
+    assert_equal(values(model), before)
     assert not any([model.norm.use_running_average, model.dropout.deterministic])
     model.eval()
-    assert_equal(found, model(images()))
-    assert_equal(values(model), before)
+    assert_equal(found, run(model))
 
 
 def test_no_gradient_passes_to_a_foreign_teacher_but_to_a_copy_with_a_new_head():
     gradient = nnx.grad(lambda model: jnp.sum(model(images()) ** 2))
     teacher = teacher_view(teacher_view(Net()))
     assert norm(gradient(teacher)) == 0
-    model = replace_head(teacher, 5, rngs=nnx.Rngs(1), head=HEAD)
-    assert all(norm(x) > 0 for x in (gradient(model)["mix"], gradient(model)["norm"]))
-
-
-@pytest.mark.parametrize(("kind", "updated"), [(Told, "BatchStat"), (Noisy, "RngCount")])
-@pytest.mark.parametrize("transform", [lambda f: f, nnx.jit, nnx.remat])
-def test_a_teacher_that_would_train_is_refused_and_changes_nothing(kind, updated, transform):
-    model = kind()
-    before = values(model)
-    with pytest.raises(ValueError, match=rf"`model` should be .* its {updated} of shape .* Pass"):
-        transform(lambda f, x: f(x))(teacher_view(model), images())
-    assert_equal(values(model), before)
-
-
-def test_a_teacher_takes_its_mode_as_an_argument():
-    model = Told()
-    assert_equal(teacher_view(model)(images(), train=False), model(images(), train=False))
+    assert norm(gradient(replace_head(teacher, 5, rngs=nnx.Rngs(1), head=HEAD))["mix"]) > 0
 
 
 def test_a_teacher_is_a_module():
@@ -95,7 +67,7 @@ def test_a_head_inside_a_network_is_replaced_by_one_like_it():
     assert (head.kernel.shape, head.bias, head.dtype) == ((8, 7), None, jnp.bfloat16)
 
 
-@pytest.mark.parametrize("head", ["head", "classifier", "conv", "classifier.layers.1"])
+@pytest.mark.parametrize("head", ["head", "classifier", "norm"])
 def test_a_head_that_is_no_linear_layer_is_refused_with_those_that_are(head):
     known = r"\['classifier.layers.0', 'classifier.layers.2'\]"
     with pytest.raises(ValueError, match=rf"`head` should be .* {known}, got '{head}'. Pass"):
@@ -107,10 +79,8 @@ def test_a_mask_leaves_out_a_head_by_its_path_or_by_a_function(head):
     model, mask = Net(), functools.partial(backbone_mask, head=head)
     params = nnx.state(model, nnx.Param)
     for tree in (model, params, nnx.as_pure(params), nnx.to_pure_dict(params)):
-        outside = [x for x in jax.tree.leaves_with_path(mask(tree)) if not x[1]]
-        assert [[*map(str, path[:3])] for path, _ in outside] == [
-            ["['classifier']", "['layers']", "[2]"]
-        ]
+        assert jax.tree.leaves(mask(tree)).count(False) == 1
+    assert not mask(model)["classifier"]["layers"][2]["kernel"]
     anchor = add_l2_sp(0.1, mask=mask).init(nnx.as_pure(params)).anchor
     assert len(jax.tree.leaves(anchor)) == len(jax.tree.leaves(params)) - 1
 

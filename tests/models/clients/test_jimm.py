@@ -19,7 +19,7 @@ LABELS = jnp.array([0, 1, 2, 1])
 SIZE = {"hidden_size": 64, "num_layers": 2, "num_heads": 2, "mlp_dim": 32, "img_size": 28}
 OPTIONS = {"patch_size": 14, "sharding": NoSharding, **SIZE}
 HEAD = "classifier"
-frozen_features = nnx.jit(lambda teacher, images: teacher.encoder(images))
+encode = nnx.jit(lambda model, images: model.encoder(images))
 
 
 class Tower(nnx.Module):
@@ -61,7 +61,7 @@ def step(model, optimizer, teacher, images):
 def test_a_network_trains_for_two_steps_against_its_teacher(build):
     source, images = build(), jax.random.normal(jax.random.key(0), (4, 28, 28, 3))
     teacher = teacher_view(source)
-    before = frozen_features(teacher, images)
+    before = encode(teacher, images)
     model = replace_head(source, 3, rngs=nnx.Rngs(2), head=HEAD)
     mask = backbone_mask(model, HEAD)
     tx = optax.chain(dtnh(0.1, mask=mask), optax.sgd(0.1))
@@ -75,7 +75,7 @@ def test_a_network_trains_for_two_steps_against_its_teacher(build):
     assert [str(path[-1]) for path, x in moved if not x] == ["['vision_position_ids']"]
     of_loss = jax.tree.map(lambda w, g: w - 0.1 * g, states[1][HEAD], loss_grads[HEAD])
     assert_close(states[2][HEAD], of_loss)  # the head is outside the mask
-    assert_equal(frozen_features(teacher, images), before)
+    assert_equal(encode(teacher, images), before)
 
 
 def values(model):
