@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
+CLIENTS := .venv-clients
 PEERS := .venv-peers
 DOCS := .venv-docs
 RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity peers pages docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity clients peers pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -32,6 +33,9 @@ lint: $(installed)  ## format, lint and types
 parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
 	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity
 	$(PARITY)/bin/python -m benchmarks.parity
+
+clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
+	$(CLIENTS)/bin/python -m pytest -n 0 tests/models/clients
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.cost
@@ -72,6 +76,11 @@ $(PARITY)/installed: pyproject.toml
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@
 
+$(CLIENTS)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-models]'
+	touch $@
+
 $(PEERS)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
@@ -88,4 +97,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(PEERS) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(PEERS) $(DOCS) $(RELEASE) site dist

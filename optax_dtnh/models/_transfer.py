@@ -1,22 +1,22 @@
 """What a transfer needs of a pretrained model: a new head, a mask of the backbone, a teacher."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
-from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._vit import ViT
-
-Model = TypeVar("Model", ResNet, ViT)
+Model = TypeVar("Model", bound=nnx.Module)
 HEAD = "head"
+KEPT = "use_bias dtype param_dtype precision dot_general promote_dtype preferred_element_type"
 
 
-def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
+def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD) -> Model:
     """Return a copy of `model` with a new, random head for another number of classes.
 
     The copy shares nothing with `model`, so you can train and donate it while `model` serves as the
-    teacher.
+    teacher. The new head has the inputs and the dtypes of the old one, and a bias if that had one.
 
     Examples:
       >>> from flax import nnx
@@ -27,37 +27,39 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs) -> Model:
       (67, 1000)
 
     Args:
-      model: A `ResNet` or `ViT`, such as from `load_pretrained`, with a head or without.
+      model: Any `nnx.Module` whose head is an `nnx.Linear`. If the head is None, as in a `ResNet`
+        without one, the model should have `pooled_width`, the width of its inputs.
       classes: Number of classes of the new task.
       rngs: Random keys for the head.
+      head: Path of the head in `model`, such as `"classifier"`, `"head.fc"` or `"layers.3"`.
 
     Returns:
-      A model of the same class, in the same mode. It is trainable even if `model` is a
-      `teacher_view`.
+      A model of the same class and mode, trainable even if `model` is a `teacher_view`.
 
     Raises:
-      ValueError: `classes` is not positive.
+      ValueError: `classes` is not positive, or there is no `nnx.Linear` at `head`.
     """
     if classes < 1:
         raise ValueError(
             f"`classes` should be at least 1, got {classes}. Pass the number of classes of the "
             "new task."
         )
-    copy = nnx.clone(model, arrays=True)
-    copy.head = nnx.Linear(model.pooled_width, classes, dtype=model.dtype, rngs=rngs)
-    copy.frozen = False
-    return copy
+    inputs, options = _old_head(model, head)
+    new = nnx.Linear(inputs, classes, **options, rngs=rngs)
+    copy = _with_kinds(nnx.clone(model, arrays=True), lambda kind: getattr(kind, "thawed", kind))
+    return nnx.recursive_map(
+        lambda path, x: new if [*map(str, path)] == head.split(".") else x, copy
+    )
 
 
-def backbone_mask(tree: Any) -> Any:
+def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> Any:
     """Return a tree of booleans, True for pretrained parameters and False for those of the head.
 
-    It is the `mask` of `add_l2_sp` and `dtnh` for these models. Pass `mask=backbone_mask(model)` if
-    `nnx.Optimizer(model, tx, wrt=nnx.Param)` updates the model, and `mask=backbone_mask(params)`
-    for other containers. `mask=backbone_mask` fits both.
+    It is the `mask` of `add_l2_sp` and `dtnh`. Pass `mask=backbone_mask(model)` if
+    `nnx.Optimizer(model, tx, wrt=nnx.Param)` updates the model, `mask=backbone_mask(params)` for
+    other containers. `backbone_mask` itself, or a `functools.partial` of it, fits both.
 
     Examples:
-      >>> import jax
       >>> from flax import nnx
       >>> from optax_dtnh.models import backbone_mask, resnet18
       >>> model = resnet18(width=8, classes=3, rngs=nnx.Rngs(0))
@@ -66,36 +68,42 @@ def backbone_mask(tree: Any) -> Any:
       (False, True)
 
     Args:
-      tree: A `ResNet` or `ViT`, or a tree of its parameters: `nnx.state(model, nnx.Param)`, its
-        pure form, or nested dicts.
+      tree: Any `nnx.Module`, or a tree of its parameters, such as `nnx.state(model, nnx.Param)`.
+      head: Path of the head, such as `"classifier"` or `"head.fc"`, or a function of the path of a
+        parameter, such as `"head.fc.kernel"`, and its array: True = head.
 
     Returns:
       For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
-      All of a model without a head is backbone.
+      All of a model whose head is None is backbone.
 
     Raises:
-      ValueError: The tree has no `head`, or nothing else.
+      ValueError: `head` matches no parameter, or all.
     """
     if isinstance(tree, nnx.Module):
-        headless = getattr(tree, HEAD, ...) is None
+        headless = isinstance(head, str) and getattr(tree, head, ...) is None
         tree = nnx.as_pure(nnx.state(tree, nnx.Param))
         if headless:
             return jax.tree.map(lambda _: True, tree)
-    mask = jax.tree.map_with_path(lambda path, _: not _of_head(path), tree)
+    mask = jax.tree.map_with_path(lambda path, x: not _of_head(head, path, x), tree)
     if len(set(jax.tree.leaves(mask))) < 2:
         raise ValueError(
-            "`tree` should hold the parameters of a backbone and under `head` those of a head, got "
-            f"{sorted({str(p[0]) for p, _ in jax.tree.leaves_with_path(tree) if p})}. Pass the "
-            "model, or all its parameters."
+            f"`tree` should hold the parameters of a backbone and, under {head!r:.60}, those of a "
+            f"head, got {sorted({str(p[0]) for p, _ in jax.tree.leaves_with_path(tree) if p})}. "
+            "Pass the model, or all its parameters, and the path of its head as `head`."
         )
     return mask
 
 
 def teacher_view(model: Model) -> Model:
-    """Return a frozen view of `model`: evaluation mode, no gradients, the same variables.
+    """Return a frozen view of `model`: evaluation mode, no gradients, the same arrays.
 
-    The view needs no memory. Because it shares the variables, it changes with `model`: train a copy
-    instead, from `replace_head` or `nnx.clone(model, arrays=True)`.
+    Its modules are in the mode of `model.eval()`. A call that would still update a variable, such
+    as a running mean or a counter of random keys, raises a ValueError: pass the network's own
+    argument for evaluation, such as `train=False`.
+
+    The view needs no memory, and updates of `model` do not change it. But a step that donates
+    `model` deletes the arrays of both: train a copy instead, from `replace_head` or
+    `nnx.clone(model, arrays=True)`.
 
     Examples:
       >>> from flax import nnx
@@ -104,18 +112,76 @@ def teacher_view(model: Model) -> Model:
       >>> teacher = teacher_view(model)
       >>> teacher.stem.norm.use_running_average, model.stem.norm.use_running_average
       (True, False)
-      >>> teacher.head.kernel is model.head.kernel
+      >>> teacher.head.kernel[...] is model.head.kernel[...]
       True
 
     Args:
-      model: A `ResNet` or `ViT`. Its own mode stays as it is.
+      model: Any `nnx.Module`. Its own mode stays as it is.
 
     Returns:
-      A model of the same class whose outputs pass no gradient to its parameters or images.
+      A model of the same class. Its outputs pass gradients to the inputs, not to its variables.
+
+    Raises:
+      TypeError: `model` is no `nnx.Module`.
     """
-    options = {"use_running_average": True, "frozen": True}
-    return nnx.view(model, **options, raise_if_not_found=False)  # a ViT has no running average
+    if not isinstance(model, nnx.Module):
+        raise TypeError(
+            f"`model` should be an nnx.Module, got {type(model).__name__}. For other networks, "
+            "apply `jax.lax.stop_gradient` to the outputs in evaluation mode."
+        )
+    modes = {"deterministic": True, "use_running_average": True, "raise_if_not_found": False}
+    view = nnx.with_attributes(model, **modes)
+    return _with_kinds(nnx.clone(view), _frozen)
 
 
-def _of_head(path: tuple[Any, ...]) -> bool:
-    return bool(path) and getattr(path[0], "key", getattr(path[0], "name", None)) == HEAD
+@functools.cache  # one class per kind, so that `jit` compiles once for all views of a model
+def _frozen(kind: Any) -> Any:
+    """Return `kind`, a class of variables, with values that pass no gradient and cannot be set."""
+    if hasattr(kind, "thawed") or issubclass(kind, nnx.Intermediate):
+        return kind
+
+    def get_value(self, **index):
+        return jax.lax.stop_gradient(kind.get_value(self, **index))
+
+    def attribute(self, name):  # of the array, such as `kernel.T`
+        held = self.get_metadata()
+        return held[name] if name in held else getattr(self.get_value(), name)
+
+    def set_value(self, *_, **__):
+        raise ValueError(
+            "`model` should be in evaluation mode as a teacher, got a call that updates its "
+            f"{kind.__name__} of shape {list(self.shape)}. Pass the network's argument for "
+            "evaluation, such as `train=False`, to the call."
+        )
+
+    methods = {"get_value": get_value, "set_value": set_value, "__getattr__": attribute}
+    return type(kind)(kind.__name__, (kind,), methods | {"thawed": kind})
+
+
+def _with_kinds(model: Model, kind: Callable[[Any], Any]) -> Model:
+    for _, x in nnx.iter_graph(model):
+        if isinstance(x, nnx.Variable):
+            object.__setattr__(x, "__class__", kind(type(x)))
+    return model
+
+
+def _old_head(model: Any, head: str) -> tuple[int, dict[str, Any]]:
+    """Return the width of the head's inputs, and the options that a new head keeps."""
+    nodes = {".".join(map(str, path)): node for path, node in nnx.iter_graph(model)}
+    old = nodes.get(head, getattr(model, head, ...))
+    if type(old) is nnx.Linear:
+        return old.in_features, {name: getattr(old, name) for name in KEPT.split()}
+    if old is None and hasattr(model, "pooled_width"):
+        return model.pooled_width, {"dtype": model.dtype}
+    linear = [path for path, node in nodes.items() if type(node) is nnx.Linear]
+    raise ValueError(
+        f"`head` should be the path of an nnx.Linear, one of {linear}, got {head!r}. Pass that of "
+        "the network's head."
+    )
+
+
+def _of_head(head: Any, path: tuple[Any, ...], x: Any) -> Any:
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):  # inside a variable
+        path = path[:-1]
+    name = jax.tree_util.keystr(path, simple=True, separator=".")
+    return head(name, x) if callable(head) else f"{name}.".startswith(f"{head}.")

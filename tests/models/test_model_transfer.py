@@ -36,24 +36,22 @@ def test_a_teacher_is_the_model_in_evaluation_mode(kind):
 
 
 @every_model
-def test_a_teacher_shares_every_variable_and_so_moves_with_the_model(kind):
+def test_a_teacher_shares_every_array_and_does_not_move_with_the_model(kind):
     model = build(kind)
     teacher = teacher_view(model)
-    ours, theirs = (dict(nnx.to_flat_state(nnx.state(m))) for m in (model, teacher))
+    ours, theirs = (dict(nnx.to_flat_state(nnx.as_pure(nnx.state(m)))) for m in (model, teacher))
     assert ours.keys() == theirs.keys()
     assert all(theirs[path] is ours[path] for path in ours)
     model.head.bias[...] += 1.0
-    assert_equal(teacher.head.bias[...], jnp.ones(3))
+    assert norm(teacher.head.bias[...]) == 0
     norms = [m for _, m in nnx.iter_modules(model) if isinstance(m, nnx.BatchNorm)]
     assert not any(m.use_running_average for m in norms)
-    assert not model.frozen
 
 
 @each_network
-def test_no_gradient_passes_through_a_teacher(kind):
-    gradients = nnx.jit(nnx.grad(sum_of_outputs, argnums=(0, 1)))
-    for of_parts in gradients(teacher_view(build(kind)), images()):
-        assert norm(of_parts) == 0
+def test_no_gradient_passes_to_the_parameters_of_a_teacher(kind):
+    gradient = nnx.jit(nnx.grad(sum_of_outputs))
+    assert norm(gradient(teacher_view(build(kind)), images())) == 0
 
 
 # --- the new head
@@ -80,7 +78,7 @@ def test_a_new_head_keeps_the_mode_but_is_never_frozen():
     evaluating = replace_head(teacher_view(source), 7, rngs=nnx.Rngs(1))
     assert not training.stem.norm.use_running_average
     assert evaluating.stem.norm.use_running_average
-    assert norm(nnx.jit(nnx.grad(loss_fn))(evaluating, images())) > 0
+    assert norm(nnx.jit(nnx.grad(loss_fn))(evaluating, images())["stem"]) > 0
 
 
 @pytest.mark.parametrize("copied", [True, False])

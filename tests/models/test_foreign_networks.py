@@ -1,0 +1,91 @@
+"""A transfer of networks that are not ours: heads by path, masks, and teachers of any class."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from optax_dtnh import add_l2_sp
+from optax_dtnh.models import backbone_mask, replace_head, teacher_view
+from tests.core.helpers import assert_equal, norm
+from tests.models.networks import images
+
+HEAD = "classifier.layers.2"
+
+
+class Net(nnx.Module):
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.mix = nnx.Param(jnp.eye(3))
+        head = nnx.Linear(8, 3, use_bias=False, dtype=jnp.bfloat16, rngs=rngs)
+        self.classifier = nnx.Sequential(nnx.Linear(3, 8, rngs=rngs), nnx.relu, head)
+
+    def __call__(self, x, averaged=None, deterministic=None):
+        x = self.norm(x, averaged).mean((1, 2))
+        x = self.dropout(x @ self.mix.T, deterministic=deterministic)
+        return self.classifier(x).astype(jnp.float32)
+
+
+def values(model):
+    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, nnx.jit, nnx.remat])
+def test_a_foreign_teacher_is_the_network_in_evaluation_mode_or_refuses(transform):
+    def run(model, **modes):
+        return transform(lambda model: model(images(), **modes))(model)
+
+    model = Net()
+    before, found = values(model), run(teacher_view(model))
+    for mode, updated in (("averaged", "BatchStat"), ("deterministic", "RngCount")):
+        with pytest.raises(ValueError, match=rf"`model` should be .* its {updated} of .* Pass"):
+            run(teacher_view(model), **{mode: False})
+    assert_equal(values(model), before)
+    assert not any([model.norm.use_running_average, model.dropout.deterministic])
+    model.eval()
+    assert_equal(found, run(model))
+
+
+def test_no_gradient_passes_to_a_foreign_teacher_but_to_a_copy_with_a_new_head():
+    gradient = nnx.grad(lambda model: jnp.sum(model(images()) ** 2))
+    teacher = teacher_view(teacher_view(Net()))
+    assert norm(gradient(teacher)) == 0
+    assert norm(gradient(replace_head(teacher, 5, rngs=nnx.Rngs(1), head=HEAD))["mix"]) > 0
+
+
+def test_a_teacher_is_a_module():
+    with pytest.raises(TypeError, match="`model` should be an nnx.Module, got dict. For"):
+        teacher_view({"kernel": jnp.ones(2)})
+
+
+def test_a_head_inside_a_network_is_replaced_by_one_like_it():
+    head = replace_head(Net(), 7, rngs=nnx.Rngs(1), head=HEAD).classifier.layers[2]
+    assert (head.kernel.shape, head.bias, head.dtype) == ((8, 7), None, jnp.bfloat16)
+
+
+@pytest.mark.parametrize("head", ["head", "classifier", "norm"])
+def test_a_head_that_is_no_linear_layer_is_refused_with_those_that_are(head):
+    known = r"\['classifier.layers.0', 'classifier.layers.2'\]"
+    with pytest.raises(ValueError, match=rf"`head` should be .* {known}, got '{head}'. Pass"):
+        replace_head(Net(), 7, rngs=nnx.Rngs(0), head=head)
+
+
+@pytest.mark.parametrize("head", [HEAD, lambda path, x: path == f"{HEAD}.kernel" and x.size == 24])
+def test_a_mask_leaves_out_a_head_by_its_path_or_by_a_function(head):
+    model, mask = Net(), functools.partial(backbone_mask, head=head)
+    params = nnx.state(model, nnx.Param)
+    for tree in (model, params, nnx.as_pure(params), nnx.to_pure_dict(params)):
+        assert jax.tree.leaves(mask(tree)).count(False) == 1
+    assert not mask(model)["classifier"]["layers"][2]["kernel"]
+    anchor = add_l2_sp(0.1, mask=mask).init(nnx.as_pure(params)).anchor
+    assert len(jax.tree.leaves(anchor)) == len(jax.tree.leaves(params)) - 1
+
+
+@pytest.mark.parametrize("head", ["head", "class", lambda path, x: False, lambda path, x: True])
+def test_a_mask_whose_head_matches_nothing_or_all_is_refused(head):
+    with pytest.raises(ValueError, match=r"`tree` should hold .* got .*'classifier'.*\. Pass"):
+        backbone_mask(Net(), head)
