@@ -4,6 +4,7 @@ A cell is one case, one regularizer and one weight. Its regret is what a form lo
 better of fine-tuning and the plain regularizer, whichever has the higher mean over seeds.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from benchmarks.digits.variants.forms import (
     GRADIENTS_PER_STEP,
     WITHOUT_REGULARIZER,
     name_of,
+    weights_of,
 )
 from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 
 WHOLE_CASES = 24
 PLAIN = "plain"
+FROM_FINE_TO_NONE = "momentum, per element", "per element", "per channel", "before", PLAIN
 ALIKE = 0.3  # points within which two accuracies count as the same
 
 
@@ -82,7 +85,8 @@ def _cells(results: Results, runs: dict, case: dict, regularizer: str, form: str
         what = (case, regularizer, weight, form)
         return Cell(*what, treated, plain, fine_tuned, loss, of(form, "descent", i))
 
-    return [cell(i, weight) for i, weight in enumerate(results["weights"])]
+    weights = weights_of(regularizer, results["weights"])
+    return [cell(i, weight) for i, weight in enumerate(weights)]
 
 
 def regularizers(results: Results) -> list[str]:
@@ -161,6 +165,12 @@ def failures(results: Results) -> list[str]:
         for name in ("KnowDist, before", "KnowDist, smoothed 0.9"):
             if not (gains[name].mean > 0 and gains[name].excludes_zero()):
                 wrong.append(f"{optimizer}: {name} {gains[name].signed()}")
+        ranges = {name: spread(group) for name, group in by_run.items()}
+        for finer, coarser in itertools.pairwise(FROM_FINE_TO_NONE):
+            for regularizer in regularizers(results):
+                a, b = (ranges[name_of(regularizer, form)] for form in (finer, coarser))
+                if optimizer == "SGD" and a >= b:
+                    wrong.append(f"{regularizer}: {finer} ranges over {a:.1f}, {coarser} {b:.1f}")
     return wrong
 
 

@@ -26,6 +26,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "per channel": {"color": "#009E73", "marker": "D", "linestyle": "-."},
     "per element": {"color": "#0072B2", "marker": "v", "linestyle": "-"},
     "per element, smoothed 0.9": {"color": "black", "marker": "x", "linestyle": "--"},
+    "momentum, per element": {"color": "#CC79A7", "marker": "P", "linestyle": "-"},
 }
 
 

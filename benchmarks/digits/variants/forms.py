@@ -8,7 +8,7 @@ the source's (WiSE-FT: Wortsman et al., Robust fine-tuning of zero-shot models, 
 https://arxiv.org/abs/2109.01903); the head is new and stays.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -63,6 +63,8 @@ INTERPOLATED = "interpolated"
 WITHOUT_REGULARIZER = (FINE_TUNING, INTERPOLATED)
 # Not forms of the method, but what it is compared with.
 BASELINES = (*WITHOUT_REGULARIZER, "plain", "plain, decoupled", "DOT")
+# L2-SP alone diverges with SGD from `2 * (1 + momentum) / learning_rate` on, which is 76.
+MOST = {"L2-SP": 10.0}
 # Backward passes of one step: that of L2-SP is `w - w_s`, formed without one.
 GRADIENTS_PER_STEP = {None: 1, "L2-SP": 1, "KnowDist": 2}
 
@@ -80,6 +82,11 @@ def methods_of(optimizer: Optimizer, variants: Iterable[str] = VARIANTS) -> tupl
     forms = [method(optimizer, regularizer, name) for regularizer in PAIRS for name in fitting]
     fine_tuning = methods.fine_tuning(optimizer)
     return fine_tuning, fine_tuning._replace(name=INTERPOLATED, result=halfway), *forms
+
+
+def weights_of(regularizer: str | None, weights: Sequence[float]) -> list[float]:
+    """Return the weights, in order, that a regularizer is trained with."""
+    return [w for w in weights if w <= MOST.get(regularizer or "", w)]
 
 
 def halfway(params: Params, source: Params) -> Params:

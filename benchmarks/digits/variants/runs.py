@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks.digits import data, experiment
 from benchmarks.digits.methods import RECIPE, Method
 from benchmarks.digits.training import PRETRAINING
-from benchmarks.digits.variants import cases, training
+from benchmarks.digits.variants import cases, forms, training
 from benchmarks.digits.variants.cases import Case, Grid
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
@@ -110,7 +110,8 @@ def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
     def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
         task, batches = tasks[case.shots, case.noise], cases.batches_of(grid, case)
-        weights = np.array(grid.weights if method.regularizer else [0], np.float32)
+        used = forms.weights_of(method.regularizer, grid.weights) if method.regularizer else [0]
+        weights = np.array(used, np.float32)
         seeds, networks = np.arange(grid.seeds), sources[case.source.name]
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell, grouped
-from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP, WITHOUT_REGULARIZER
+from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP, MOST, WITHOUT_REGULARIZER
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
@@ -66,7 +65,7 @@ def by_setting(cells: Sequence[Cell]) -> str:
         cells, lambda c: (setting(c), c.regularizer)
     ).items():
         by_form = grouped(group, lambda c: c.form)
-        for form in sorted(by_form, key=FINE_TUNING.__eq__):  # last
+        for form in sorted(by_form, key=WITHOUT_REGULARIZER.__contains__):  # last
             what = {"setting": where, "regularizer": regularizer, "form": form}
             rows.append({**what, **_figures(by_form[form])})
     return tables.markdown(rows)
@@ -144,8 +143,9 @@ def _figures(group: list[Cell]) -> dict[str, str]:
 
 def _note(results: Results) -> str:
     seeds, weights = len(results["seeds"]), ", ".join(f"{w:g}" for w in results["weights"])
+    most = "; ".join(f"{regularizer} up to {weight:g}" for regularizer, weight in MOST.items())
     return (
-        f"Test accuracy in points, {seeds} seeds, weights {weights}, 95 % t intervals of\n"
+        f"Test accuracy in points, {seeds} seeds, weights {weights} ({most}), 95 % t intervals of\n"
         "differences paired by seed. Seeds re-split the same 1797 images, so the intervals are a\n"
         "little optimistic. A cell is one task, optimizer, batch size, regularizer and weight.\n"
         "Regret: what a form loses against the better of fine-tuning and the plain regularizer.\n"
