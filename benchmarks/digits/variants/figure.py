@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import DODGE, REFERENCE_STYLE, legend
+from benchmarks.digits.figure import DODGE, REFERENCE_STYLE
 from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis, table
 from benchmarks.digits.variants.analysis import Cell
@@ -32,21 +32,24 @@ STYLES: dict[str, dict[str, Any]] = {
 
 def draw(results: Results, title: str) -> Figure:
     """Return the figure."""
-    cells = [c for c in analysis.cells(results) if table.setting(c) == SETTING]
-    groups = analysis.grouped(cells, lambda c: (c.regularizer, table.situation_of(c)))
-    bad_and_noisy = [key for key, group in groups.items() if _is_bad_and_noisy(group[0])]
-    panels = {key: group for key, group in groups.items() if key not in bad_and_noisy}
+    here = [c for c in analysis.cells(results) if table.setting(c) == SETTING and is_shown(c)]
+    panels = analysis.grouped(here, lambda c: (c.regularizer, table.situation_of(c)))
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
-    figure = Figure(figsize=(2.8 * len(columns) + 0.8, 2.7 * len(rows) + 1.3), layout="constrained")
+    figure = Figure(figsize=(2.8 * len(columns) + 0.8, 2.7 * len(rows) + 1.5), layout="constrained")
     grid = figure.subplots(len(rows), len(columns), sharex=True, sharey="col", squeeze=False)
     for (regularizer, situation), group in panels.items():
         panel(grid[rows.index(regularizer), columns.index(situation)], group)
-    for regularizer, row in zip(rows, grid, strict=True):
-        row[0].set_ylabel(f"{regularizer}\ntest accuracy, %")
+    for regularizer, axes in zip(rows, grid[:, 0], strict=True):
+        axes.set_ylabel(f"{regularizer}\ntest accuracy, %")
     for situation, axes in zip(columns, grid[0], strict=True):
         axes.set_title(situation.replace(", ", ",\n"), fontsize=10)
     _label(figure, grid, results, title)
     return figure
+
+
+def is_shown(cell: Cell) -> bool:
+    """Return whether a cell has one flaw at most: a source that does not suit or noisy labels."""
+    return cell.case["source"] == "same" or not cell.case["noise"]
 
 
 def panel(axes: Axes, cells: Sequence[Cell]) -> None:
@@ -65,10 +68,6 @@ def panel(axes: Axes, cells: Sequence[Cell]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _is_bad_and_noisy(cell: Cell) -> bool:
-    return bool(cell.case["noise"]) and cell.case["source"] != "same"
-
-
 def _label(figure: Figure, grid: np.ndarray, results: Results, title: str) -> None:
     grid[0, 0].set_xscale("log")
     grid[0, 0].set_xticks(results["weights"], [f"{weight:g}" for weight in results["weights"]])
@@ -78,4 +77,5 @@ def _label(figure: Figure, grid: np.ndarray, results: Results, title: str) -> No
     seeds = len(results["seeds"])
     caption = f"{SETTING}; means and 95 % intervals over seeds (n = {seeds})"
     figure.suptitle(f"{title}\n{caption}", fontsize=11)
-    legend(figure, [grid[0, 0]])
+    lines = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False)

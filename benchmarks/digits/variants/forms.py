@@ -65,8 +65,6 @@ WITHOUT_REGULARIZER = (FINE_TUNING, INTERPOLATED)
 BASELINES = (*WITHOUT_REGULARIZER, "plain", "plain, decoupled", "DOT")
 # L2-SP alone diverges with SGD from `2 * (1 + momentum) / learning_rate` on, which is 76.
 MOST = {"L2-SP": 10.0}
-# Backward passes of one step: that of L2-SP is `w - w_s`, formed without one.
-GRADIENTS_PER_STEP = {None: 1, "L2-SP": 1, "KnowDist": 2}
 
 
 def method(optimizer: Optimizer, regularizer: str, variant: str) -> Method:

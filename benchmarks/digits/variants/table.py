@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell, grouped
-from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP, MOST, WITHOUT_REGULARIZER
+from benchmarks.digits.variants.forms import MOST, WITHOUT_REGULARIZER
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
@@ -124,7 +124,6 @@ def _figures(group: list[Cell]) -> dict[str, str]:
     finite = f"{np.nanmean(losses):.2f}" if np.isfinite(losses).any() else "none"
     diverged = int(np.isnan(losses).sum())
     descents = [cell.descent for cell in group]
-    regularizer = None if group[0].form in WITHOUT_REGULARIZER else group[0].regularizer
     return {
         "to plain": analysis.over(group, analysis.to_plain).signed(),
         "to fine-tuning": analysis.over(group, analysis.to_fine_tuning).signed(),
@@ -137,7 +136,6 @@ def _figures(group: list[Cell]) -> dict[str, str]:
         "steps that descend": (
             f"{100 * np.mean(descents):.0f} %, at least {100 * np.min(descents):.0f} %"
         ),
-        "gradients per step": str(GRADIENTS_PER_STEP[regularizer]),
     }
 
 
