@@ -1,11 +1,10 @@
 """The forms under comparison, as data: a form of the command with the options of `dtnh`.
 
-Next to them stand what they improve on, without DTNH: fine-tuning, the plain regularizer, the plain
-one decoupled, and two published ways to get along with a source. `DOT` gives the regularizer more
-momentum than the loss (Zhao et al., DOT: A Distillation-Oriented Trainer, ICCV 2023,
-https://arxiv.org/abs/2307.08436). `interpolated` is the middle between fine-tuning's backbone and
-the source's (WiSE-FT: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
-https://arxiv.org/abs/2109.01903); the head is new and stays.
+Next to them stand baselines without DTNH. `DOT` gives the regularizer more momentum than the loss
+(Zhao et al., DOT: A Distillation-Oriented Trainer, ICCV 2023, https://arxiv.org/abs/2307.08436).
+`interpolated` is the middle between fine-tuning's backbone and the source's, with the new head
+(Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022,
+https://arxiv.org/abs/2109.01903).
 """
 
 from collections.abc import Iterable, Sequence
@@ -83,8 +82,8 @@ def methods_of(optimizer: Optimizer, variants: Iterable[str] = VARIANTS) -> tupl
 
 
 def weights_of(regularizer: str | None, weights: Sequence[float]) -> list[float]:
-    """Return the weights, in order, that a regularizer is trained with."""
-    return [w for w in weights if w <= MOST.get(regularizer or "", w)]
+    """Return the weights, in order, that a regularizer is trained with; 0 without one."""
+    return [w for w in weights if w <= MOST.get(regularizer, w)] if regularizer else [0.0]
 
 
 def halfway(params: Params, source: Params) -> Params:

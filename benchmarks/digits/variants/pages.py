@@ -35,15 +35,11 @@ def table(results: Results) -> str:
 def by_weight(results: Results, where: str = "SGD batch 16") -> str:
     """Return how much the weight matters to every form, with SGD and small batches."""
     cells = [cell for cell in analysis.cells(results) if setting(cell) == where]
-    groups = grouped(cells, lambda cell: (cell.regularizer, cell.form))
     rows: dict[str, dict[str, str]] = {}
-    for (regularizer, form), group in groups.items():
-        rows.setdefault(form, {"form": form}).update(
-            {
-                f"{regularizer}: worst loss": str(analysis.worst(group).regret),
-                f"{regularizer}: range over weights": f"{analysis.spread(group):.1f}",
-            }
-        )
+    for (name, form), group in grouped(cells, lambda c: (c.regularizer, c.form)).items():
+        row = rows.setdefault(form, {"form": form})
+        row[f"{name}: worst loss"] = str(analysis.worst(group).regret)
+        row[f"{name}: range over weights"] = f"{analysis.spread(group):.1f}"
     return tables.markdown([rows[form] for form in FORMS if form in rows])
 
 

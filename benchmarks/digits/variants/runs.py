@@ -110,8 +110,7 @@ def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
     def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
         task, batches = tasks[case.shots, case.noise], cases.batches_of(grid, case)
-        used = forms.weights_of(method.regularizer, grid.weights) if method.regularizer else [0]
-        weights = np.array(used, np.float32)
+        weights = np.array(forms.weights_of(method.regularizer, grid.weights), np.float32)
         seeds, networks = np.arange(grid.seeds), sources[case.source.name]
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}
