@@ -120,6 +120,6 @@ def test_fine_tuning_in_disguise_is_named_and_the_range_over_weights_is_of_means
     methods = {f"L2-SP, {form}": x for form, x in correct.items()}
     cells = analysis.cells(results_of({FINE_TUNING: [same], **methods}, (1.0, 10.0)))
     by_form = analysis.grouped(cells, lambda cell: cell.form)
-    assert table.disguised(cells).endswith("source: per element with L2-SP (SGD batch 16).")
+    assert table.disguised(cells) == "per element with L2-SP (SGD batch 16)"
     assert analysis.like_fine_tuning(by_form["drop"]) == [1.0]
     assert [analysis.spread(by_form[form]) for form in ("plain", "drop", FINE_TUNING)] == [20, 1, 0]

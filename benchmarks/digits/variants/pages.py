@@ -45,7 +45,7 @@ def by_weight(results: Results, where: str = "SGD batch 16") -> str:
 
 def in_disguise(results: Results) -> str:
     """Return the forms that are fine-tuning in disguise."""
-    return disguised(analysis.cells(results)).removesuffix(".")
+    return disguised(analysis.cells(results))
 
 
 def gain(results: Results, form: str) -> str:

@@ -29,7 +29,7 @@ def markdown(results: Results) -> str:
             "## Where every form hurts",
             every_form_hurts(cells),
             "## Fine-tuning in disguise",
-            disguised(cells),
+            f"At every weight, on every source: {disguised(cells)}.",
             "## Every form by setting",
             by_setting(cells),
         ]
@@ -96,8 +96,7 @@ def disguised(cells: Sequence[Cell]) -> str:
         if key[0] not in WITHOUT_REGULARIZER
         and len(analysis.like_fine_tuning(group)) == len({cell.weight for cell in group})
     ]
-    found = "; ".join(names) or "no form"
-    return f"At every weight, on every source: {found}."
+    return "; ".join(names) or "no form"
 
 
 def setting(cell: Cell) -> str:
