@@ -28,6 +28,8 @@ class Method(NamedTuple):
     gradients: Callable[[Params, Params, jax.Array, jax.Array], Any]
     regularizer: str | None = None  # its name; without one, the weight is not used
     baseline: str | None = None  # the name of another method to compare with
+    # What is tested, from the parameters after training and those of the source.
+    result: Callable[[Params, Params], Params] = lambda params, _: params
 
 
 class Recipe(NamedTuple):

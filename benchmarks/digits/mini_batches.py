@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from benchmarks.digits.data import Images
-
 
 def draw(seed: int, images: int, steps: int, size: int) -> np.ndarray:
     """Return the images of every batch, as indices of shape `[steps, size]`.
@@ -21,12 +19,3 @@ def draw(seed: int, images: int, steps: int, size: int) -> np.ndarray:
 def draw_all(seeds: int, images: int, steps: int, size: int) -> np.ndarray:
     """Return the batches of the seeds from 0 on, of shape `[seeds, steps, size]`."""
     return np.stack([draw(seed, images, steps, size) for seed in range(seeds)])
-
-
-def repeated(images: Images, times: int) -> Images:
-    """Return images stacked by seed, all of them `times` over.
-
-    Their mean loss and its gradient stay as they are, and every index of a batch stays right, so
-    that one compiled program serves targets of different size.
-    """
-    return Images(np.tile(images.pixels, (1, times, 1)), np.tile(images.labels, (1, times)))

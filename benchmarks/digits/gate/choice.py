@@ -56,12 +56,13 @@ def is_dtnh(candidate: int) -> bool:
     return candidate > 0 and candidate % 2 == 0
 
 
-def accuracy_of(results: dict[str, Any], case: str, regularizer: str) -> np.ndarray:
+def accuracy_of(
+    results: dict[str, Any], case: str, regularizer: str, weights: Sequence[float]
+) -> np.ndarray:
     """Return what every candidate reached, from the records, `[seeds, candidates]` in %."""
     runs = {r["method"]: r for r in results["runs"] if r["case"] == case}
-    weights = list(results["weights"])
     correct = [
-        runs[method]["correct"][0 if weight is None else weights.index(weight)]
+        runs[method]["correct"][0 if weight is None else results["weights"].index(weight)]
         for method, weight in candidates.names(regularizer, weights)
     ]
     return 100 * np.array(correct).T / results["test_images"]

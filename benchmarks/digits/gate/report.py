@@ -60,13 +60,13 @@ def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
 def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
     """Return the choices of a part."""
     cases = {c["name"]: c for c in variants["cases"] if c["source"] in part.sources}
-    found = []
+    weights, found = results["settings"]["weights"], []
     for record in results["scores"]:
         if record["case"] in cases:
             case, regularizer = cases[record["case"]], record["regularizer"]
-            accuracy = choice.accuracy_of(variants, case["name"], regularizer)[part.seeds]
+            accuracy = choice.accuracy_of(variants, case["name"], regularizer, weights)[part.seeds]
             place = Place(case, regularizer, accuracy, scores_of(record, part.seeds))
-            found += choice.choices(place, results["settings"]["weights"])
+            found += choice.choices(place, weights)
     return found
 
 

@@ -4,6 +4,7 @@ A cell is one case, one regularizer and one weight. Its regret is what a form lo
 better of fine-tuning and the plain regularizer, whichever has the higher mean over seeds.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,12 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.digits.methods import FINE_TUNING
-from benchmarks.digits.variants.forms import GRADIENTS_PER_STEP, name_of
+from benchmarks.digits.variants.forms import (
+    BASELINES,
+    WITHOUT_REGULARIZER,
+    name_of,
+    weights_of,
+)
 from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 
-WHOLE_CASES = 72
-PLAIN, CONTROL = "plain", "plain, decoupled"  # not forms of the method, but what they improve on
+WHOLE_CASES = 24
+PLAIN = "plain"
+FROM_FINE_TO_NONE = "momentum, per element", "per element", "per channel", "before", PLAIN
+ALIKE = 0.3  # points within which two accuracies count as the same
 
 
 class Cell(NamedTuple):
@@ -49,23 +57,22 @@ class Cell(NamedTuple):
 
 
 def cells(results: Results) -> list[Cell]:
-    """Return every form in every cell, fine-tuning among the forms."""
+    """Return every form in every cell, those without a regularizer among the forms."""
     runs = {(r["case"], r["method"]): r for r in results["runs"]}
     found = []
     for case in results["cases"]:
         for method in results["methods"][case["optimizer"]]:
-            if method != FINE_TUNING:
-                regularizer, form = method.split(", ", 1)
-                found += _cells(results, runs, case, regularizer, form)
-        for regularizer in regularizers(results):
-            found += _cells(results, runs, case, regularizer, FINE_TUNING)
+            for regularizer in regularizers(results):
+                form = method.removeprefix(f"{regularizer}, ")
+                if form != method or form in WITHOUT_REGULARIZER:
+                    found += _cells(results, runs, case, regularizer, form)
     return found
 
 
 def _cells(results: Results, runs: dict, case: dict, regularizer: str, form: str) -> list[Cell]:
     def of(form: str, quantity: str, i: int) -> Any:
         values = runs[case["name"], name_of(regularizer, form)][quantity]
-        return values[min(i, len(values) - 1)]  # fine-tuning has no weight
+        return values[min(i, len(values) - 1)]  # there may be no weight
 
     def cell(i: int, weight: float) -> Cell:
         treated, plain, fine_tuned = (
@@ -77,13 +84,14 @@ def _cells(results: Results, runs: dict, case: dict, regularizer: str, form: str
         what = (case, regularizer, weight, form)
         return Cell(*what, treated, plain, fine_tuned, loss, of(form, "descent", i))
 
-    return [cell(i, weight) for i, weight in enumerate(results["weights"])]
+    weights = weights_of(regularizer, results["weights"])
+    return [cell(i, weight) for i, weight in enumerate(weights)]
 
 
 def regularizers(results: Results) -> list[str]:
     """Return the names of the regularizers."""
     names = next(iter(results["methods"].values()))
-    return list(dict.fromkeys(n.split(", ")[0] for n in names if n != FINE_TUNING))
+    return list(dict.fromkeys(n.split(", ")[0] for n in names if n not in WITHOUT_REGULARIZER))
 
 
 def over(cells: Sequence[Cell], difference: Callable[[Cell], np.ndarray]) -> Interval:
@@ -108,7 +116,29 @@ def worst(cells: Sequence[Cell]) -> Cell:
 
 def is_form(cell: Cell) -> bool:
     """Return whether the cell belongs to a form of the method, not to what it improves on."""
-    return cell.form not in (FINE_TUNING, PLAIN, CONTROL)
+    return cell.form not in BASELINES
+
+
+def spread(cells: Sequence[Cell]) -> float:
+    """Return how far the mean accuracy of a form is apart over the weights, mean over cases."""
+    by_case = grouped(cells, lambda cell: cell.case["name"]).values()
+    means = ([np.mean(cell.accuracy) for cell in group] for group in by_case)
+    return float(np.mean([np.ptp(of_case) for of_case in means]))
+
+
+def like_fine_tuning(cells: Sequence[Cell]) -> list[float]:
+    """Return the weights at which a form ends at fine-tuning's accuracy, whatever the source.
+
+    There the interval of the difference includes 0, and its mean is within `ALIKE`.
+    """
+
+    def alike(group: Sequence[Cell]) -> bool:
+        by_source = grouped(group, lambda cell: cell.case["source"]).values()
+        differences = [over(here, to_fine_tuning) for here in by_source]
+        return not any(d.excludes_zero() or abs(d.mean) > ALIKE for d in differences)
+
+    by_weight = grouped(cells, lambda cell: cell.weight)
+    return [weight for weight, group in by_weight.items() if alike(group)]
 
 
 def hurt_by_all(cells: Iterable[Cell]) -> list[Cell]:
@@ -134,7 +164,15 @@ def failures(results: Results) -> list[str]:
         for name in ("KnowDist, before", "KnowDist, smoothed 0.9"):
             if not (gains[name].mean > 0 and gains[name].excludes_zero()):
                 wrong.append(f"{optimizer}: {name} {gains[name].signed()}")
+        if optimizer == "SGD":
+            wrong += _more_sensitive({name: spread(group) for name, group in by_run.items()})
     return wrong
+
+
+def _more_sensitive(ranges: dict[str, float]) -> list[str]:
+    pairs = itertools.product(("L2-SP", "KnowDist"), itertools.pairwise(FROM_FINE_TO_NONE))
+    named = [[name_of(regularizer, form) for form in pair] for regularizer, pair in pairs]
+    return [f"{a} depends on the weight as {b}" for a, b in named if ranges[a] >= ranges[b]]
 
 
 def grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[Any]]:
@@ -143,28 +181,3 @@ def grouped(items: Iterable[Any], key: Callable[[Any], Any]) -> dict[Any, list[A
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def with_intervals(results: Results) -> Results:
-    """Return the results, with every run's mean accuracy and its differences, by weight.
-
-    A difference is a mean and the half width of its interval.
-    """
-    by_run = grouped(cells(results), lambda c: (c.case["name"], name_of(c.regularizer, c.form)))
-    runs = [{**r, **_intervals(by_run[r["case"], r["method"]])} for r in results["runs"]]
-    gradients = {r: GRADIENTS_PER_STEP[r] for r in regularizers(results)}
-    return {**results, "gradients_per_step": gradients, "runs": runs}
-
-
-def _intervals(of_run: list[Cell]) -> dict[str, Any]:
-    if of_run[0].form == FINE_TUNING:
-        return {"accuracy": [_accuracy(of_run[0])]}
-    compared = {"to_plain": to_plain, "to_fine_tuning": to_fine_tuning, "to_better": to_better}
-    return {"accuracy": [_accuracy(cell) for cell in of_run]} | {
-        name: [[x and round(x, 2) for x in mean_interval(difference(cell))] for cell in of_run]
-        for name, difference in compared.items()
-    }
-
-
-def _accuracy(cell: Cell) -> float:
-    return round(float(np.mean(cell.accuracy)), 2)

@@ -1,4 +1,7 @@
-"""What every form changes against the better of fine-tuning and the plain regularizer."""
+"""Accuracy against the weight of the regularizer, by how fine the decision is: SGD, batches of 16.
+
+A row per regularizer, a column per source, and one for a good source with noisy labels.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,80 +10,72 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import legend
+from benchmarks.digits.figure import DODGE, REFERENCE_STYLE
 from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis, table
-from benchmarks.digits.variants.analysis import CONTROL, Cell
+from benchmarks.digits.variants.analysis import Cell
 from benchmarks.harness.record import Results
+from benchmarks.harness.statistics import mean_interval
 
-# By setting: the shape tells the optimizer, filled or hollow the batch; readable in gray.
-MARKERS: tuple[dict[str, Any], ...] = (
-    {"marker": "o", "color": "#0072B2"},
-    {"marker": "o", "color": "#0072B2", "markerfacecolor": "white"},
-    {"marker": "^", "color": "#D55E00"},
-    {"marker": "^", "color": "#D55E00", "markerfacecolor": "white"},
-)
-LEAST = -30.0  # further left is drawn here, as an arrow
-SPREAD = 0.16  # between the markers of one form
+SETTING = "SGD batch 16"
+# From no decision to the finest. Marker, dash and lightness differ: readable in gray.
+STYLES: dict[str, dict[str, Any]] = {
+    "plain": {"color": "0.6", "marker": "o", "linestyle": "--", "markerfacecolor": "white"},
+    "before": {"color": "#E69F00", "marker": "s", "linestyle": "-", "label": "whole tree"},
+    "per leaf": {"color": "#56B4E9", "marker": "^", "linestyle": ":"},
+    "per channel": {"color": "#009E73", "marker": "D", "linestyle": "-."},
+    "per element": {"color": "#0072B2", "marker": "v", "linestyle": "-"},
+    "per element, smoothed 0.9": {"color": "black", "marker": "x", "linestyle": "--"},
+    "momentum, per element": {"color": "#CC79A7", "marker": "P", "linestyle": "-"},
+}
 
 
 def draw(results: Results, title: str) -> Figure:
-    """Return the figure: a row of panels per regularizer, one panel per situation."""
-    cells = analysis.cells(results)
-    situations = list(dict.fromkeys(map(table.situation_of, cells)))
-    regularizers = analysis.regularizers(results)
-    size = (2.5 * len(situations) + 1.5, 3.9 * len(regularizers) + 1.2)
-    figure = Figure(figsize=size, layout="constrained")
-    shape = (len(regularizers), len(situations))
-    grid = figure.subplots(*shape, sharex=True, sharey="row", squeeze=False)
-    for regularizer, row in zip(regularizers, grid, strict=True):
-        for situation, axes in zip(situations, row, strict=True):
-            here = [c for c in cells if c.regularizer == regularizer]
-            panel(axes, [c for c in here if table.situation_of(c) == situation])
-        row[0].set_ylabel(regularizer)
-        row[0].invert_yaxis()
-    for situation, axes in zip(situations, grid[0], strict=True):
-        axes.set_title(situation.replace(", ", ",\n"), fontsize=9)
+    """Return the figure."""
+    here = [c for c in analysis.cells(results) if table.setting(c) == SETTING and is_shown(c)]
+    panels = analysis.grouped(here, lambda c: (c.regularizer, table.situation_of(c)))
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+    figure = Figure(figsize=(2.8 * len(columns) + 0.8, 2.7 * len(rows) + 1.5), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), sharex=True, sharey="col", squeeze=False)
+    for (regularizer, situation), group in panels.items():
+        panel(grid[rows.index(regularizer), columns.index(situation)], group)
+    for regularizer, axes in zip(rows, grid[:, 0], strict=True):
+        axes.set_ylabel(f"{regularizer}\ntest accuracy, %")
+    for situation, axes in zip(columns, grid[0], strict=True):
+        axes.set_title(situation.replace(", ", ",\n"), fontsize=10)
     _label(figure, grid, results, title)
     return figure
 
 
+def is_shown(cell: Cell) -> bool:
+    """Return whether a cell has one flaw at most: a source that does not suit or noisy labels."""
+    return cell.case["source"] == "same" or not cell.case["noise"]
+
+
 def panel(axes: Axes, cells: Sequence[Cell]) -> None:
-    """Draw every form of one regularizer in one situation."""
-    forms = sorted(dict.fromkeys(c.form for c in cells), key=FINE_TUNING.__eq__)  # which is last
-    forms = [form for form in forms if form != CONTROL]
-    settings = list(dict.fromkeys(map(table.setting, cells)))
-    for i, where in enumerate(settings):
-        shift = SPREAD * (i - (len(settings) - 1) / 2)
-        for y, form in enumerate(forms):
-            group = [c for c in cells if c.form == form and table.setting(c) == where]
-            if group:
-                _point(axes, y + shift, group, MARKERS[i % len(MARKERS)], where)
-    axes.axvline(0, color="0.5", linewidth=1)
-    axes.set_yticks(range(len(forms)), forms)
-    axes.grid(axis="x", color="0.92")
+    """Draw every granularity of one regularizer in one situation."""
+    by_form = analysis.grouped(cells, lambda cell: cell.form)
+    fine_tuned = float(np.mean(by_form[FINE_TUNING][0].accuracy))
+    axes.axhline(fine_tuned, label=FINE_TUNING, **REFERENCE_STYLE)
+    drawn = [form for form in STYLES if form in by_form]
+    for i, form in enumerate(drawn):
+        x = np.array([c.weight for c in by_form[form]]) * DODGE ** (i - (len(drawn) - 1) / 2)
+        points = [mean_interval(c.accuracy) for c in by_form[form]]
+        means, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
+        style = {"label": form, "linewidth": 1.2, "elinewidth": 0.7, **STYLES[form]}
+        axes.errorbar(x, means, widths, markersize=4, **style)
+    axes.grid(axis="y", color="0.92")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _point(axes: Axes, y: float, group: list[Cell], style: dict[str, Any], label: str) -> None:
-    change = analysis.over(group, analysis.to_better)
-    if change.mean < LEAST:
-        beyond = {**style, "marker": "<", "markersize": 5, "linestyle": "none"}
-        axes.plot(LEAST, y, **beyond)
-        return
-    width = change.half_width or 0
-    axes.errorbar(change.mean, y, xerr=width, markersize=4.5, linestyle="none", **style)
-    axes.lines[-1].set_label(label)
-
-
 def _label(figure: Figure, grid: np.ndarray, results: Results, title: str) -> None:
+    grid[0, 0].set_xscale("log")
+    grid[0, 0].set_xticks(results["weights"], [f"{weight:g}" for weight in results["weights"]])
+    grid[0, 0].set_xticks([], minor=True)
     for axes in grid[-1]:
-        axes.set_xlabel("points of accuracy", fontsize=9)
-    grid[0, 0].set_xlim(LEAST - 1.5, None)
-    caption = (
-        "Test accuracy minus that of the better of fine-tuning and the plain regularizer,\n"
-        f"mean over weights and images per class, 95 % intervals (n = {len(results['seeds'])} "
-        f"seeds); an arrow at the left edge lies beyond {LEAST:g}"
-    )
-    figure.suptitle(f"{title}\n{caption}", fontsize=10)
-    legend(figure, [grid[0, 0]])
+        axes.set_xlabel("weight of the regularizer")
+    seeds = len(results["seeds"])
+    caption = f"{SETTING}; means and 95 % intervals over seeds (n = {seeds})"
+    figure.suptitle(f"{title}\n{caption}", fontsize=11)
+    lines = grid[0, 0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False)

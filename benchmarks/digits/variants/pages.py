@@ -5,16 +5,14 @@ from functools import partial
 
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell
-from benchmarks.digits.variants.table import grouped, setting
+from benchmarks.digits.variants.forms import VARIANTS, WITHOUT_REGULARIZER
+from benchmarks.digits.variants.table import disguised, grouped, setting
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
 SETTINGS = ("SGD batch 16", "SGD full batch", "Adam batch 16", "Adam full batch")
 REGULARIZERS = ("L2-SP", "KnowDist")
-FORMS = (
-    *("before", "smoothed 0.9", "smoothed 0.99", "per leaf", "momentum", "decoupled"),
-    *("plain, decoupled", "metric", "drop", "fine-tuning"),
-)
+FORMS = (*VARIANTS, *reversed(WITHOUT_REGULARIZER))
 
 
 def table(results: Results) -> str:
@@ -29,8 +27,25 @@ def table(results: Results) -> str:
                 for regularizer, where in columns
             }
             for form in FORMS
+            if form != "plain"
         ]
     )
+
+
+def by_weight(results: Results, where: str = "SGD batch 16") -> str:
+    """Return how much the weight matters to every form, with SGD and small batches."""
+    cells = [cell for cell in analysis.cells(results) if setting(cell) == where]
+    rows: dict[str, dict[str, str]] = {}
+    for (name, form), group in grouped(cells, lambda c: (c.regularizer, c.form)).items():
+        row = rows.setdefault(form, {"form": form})
+        row[f"{name}: worst loss"] = str(analysis.worst(group).regret)
+        row[f"{name}: range over weights"] = f"{analysis.spread(group):.1f}"
+    return tables.markdown([rows[form] for form in FORMS if form in rows])
+
+
+def in_disguise(results: Results) -> str:
+    """Return the forms that are fine-tuning in disguise."""
+    return disguised(analysis.cells(results))
 
 
 def gain(results: Results, form: str) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +15,14 @@ from tqdm import tqdm
 from benchmarks.digits import data, experiment
 from benchmarks.digits.methods import RECIPE, Method
 from benchmarks.digits.training import PRETRAINING
-from benchmarks.digits.variants import cases, training
+from benchmarks.digits.variants import cases, forms, training
 from benchmarks.digits.variants.cases import Case, Grid
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
 from optax_dtnh.finetune.errors import UsageError
 
 Run = tuple[Case, Method]
-WORKERS = 2
+WORKERS = os.cpu_count() or 1
 
 
 def settings(grid: Grid) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def run_all(runs: list[Run], outcome: Callable[..., dict[str, Any]], lines: Any,
     pool = ThreadPoolExecutor(WORKERS)
     try:
         list(pool.map(work, [list(group) for _, group in itertools.groupby(ordered, program)]))
-    finally:  # an error or Ctrl-C stops the other worker after the run it is at
+    finally:  # an error or Ctrl-C stops the other workers after the runs they are at
         stop.set()
         pool.shutdown(cancel_futures=True)
 
@@ -97,7 +98,7 @@ def run_all(runs: list[Run], outcome: Callable[..., dict[str, Any]], lines: Any,
 def program(run: Run) -> tuple[str, str, int, str]:
     """Return what the runs of one compiled program have in common."""
     case, method = run
-    return case.optimizer, str(case.batch), 0 if case.batch else case.shots, method.name
+    return case.optimizer, str(case.batch), case.shots, method.name
 
 
 def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
@@ -108,8 +109,8 @@ def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
 
     def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
         case, method = run
-        task, batches = cases.batches_of(grid, case, tasks[case.shots, case.noise])
-        weights = np.array(grid.weights if method.regularizer else [0], np.float32)
+        task, batches = tasks[case.shots, case.noise], cases.batches_of(grid, case)
+        weights = np.array(forms.weights_of(method.regularizer, grid.weights), np.float32)
         seeds, networks = np.arange(grid.seeds), sources[case.source.name]
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}

@@ -28,6 +28,8 @@ class Outcome(NamedTuple):
 
 # Many programs, each run a few times: level 1 halves their compilation, and they are as fast.
 COMPILER_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
+# Every program has a thread of its own: its operations are too small to share among cores.
+IN_ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
 
 
 def program(method: Method, steps: int = RECIPE.steps) -> Callable[..., Outcome]:
@@ -37,7 +39,7 @@ def program(method: Method, steps: int = RECIPE.steps) -> Callable[..., Outcome]
     takes some hundreds of the memory mappings that the system allows it.
     """
     fun = functools.partial(fine_tune_all, method, steps)
-    return jax.jit(fun, compiler_options=COMPILER_OPTIONS)
+    return jax.jit(fun, compiler_options=COMPILER_OPTIONS | IN_ONE_THREAD)
 
 
 def fine_tune_all(
@@ -61,6 +63,7 @@ def fine_tune_all(
         params, found = fine_tune(
             method, weight, seed, source, task.target, asked, batches, observe
         )
+        params = method.result(params, source)
         right = jnp.sum(correct(params, task.test))
         return Outcome(right, loss(params, task.target), jnp.sum(found) / jnp.sum(asked))
 
