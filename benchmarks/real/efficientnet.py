@@ -1,0 +1,204 @@
+"""EfficientNet-Lite0 without `lax.conv`, so that networks with different weights run under `vmap`.
+
+A depthwise convolution is a sum of shifted views, every other one a matrix product of such views.
+XLA makes grouped convolutions out of convolutions whose kernels are mapped, and of depthwise ones;
+on a CPU the derivative of those takes seconds, on a GPU they are slow too.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+EPSILON = 1e-3
+# Of the blocks in each stage: size of the kernel, stride of the first, factor of the width inside,
+# channels, number.
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+
+def preprocess(pixels: jax.Array) -> jax.Array:
+    """Return what the network was trained on: `(pixels - 127) / 128`, pixels from 0 to 255."""
+    return (pixels.astype(jnp.float32) - 127) / 128
+
+
+class EfficientNetLite0(nnx.Module):
+    """EfficientNet-Lite0 with fixed statistics in its batch normalizations.
+
+    `model(images) -> (logits, features)`. `features` is a dict of maps: `stem`, `stage1` to
+    `stage7`, and `last`, whose means over height and width the head gets. The parameters are those
+    of the fine-tuning: scales and shifts of the normalizations too. Without `pretrained` its
+    weights are random and its statistics 0 and 1.
+
+    Source: Tan and Le, [EfficientNet](https://arxiv.org/abs/1905.11946), 2019; the "Lite" variants
+    have relu6, no squeeze-and-excitation, and stem and head of one width.
+    """
+
+    def __init__(self, classes: int = 1000, *, rngs: nnx.Rngs):
+        self.stem = Normalized(convolution, (3, 3, 3, 32), 2, rngs=rngs)
+        inputs = 32
+        for i, (size, stride, factor, outputs, count) in enumerate(STAGES):
+            stage = nnx.List()
+            for j in range(count):
+                options = {"stride": 1 if j else stride, "factor": factor, "rngs": rngs}
+                stage.append(Block(inputs, outputs, size, **options))
+                inputs = outputs
+            setattr(self, f"stage{i + 1}", stage)
+        self.last = Normalized(convolution, (1, 1, inputs, 1280), rngs=rngs)
+        self.head = nnx.Linear(1280, classes, rngs=rngs)
+
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        features = {"stem": (x := relu6(self.stem(images)))}
+        for i in range(1, len(STAGES) + 1):
+            for block in getattr(self, f"stage{i}"):
+                x = block(x)
+            features[f"stage{i}"] = x
+        features["last"] = x = relu6(self.last(x))
+        return self.head(jnp.mean(x, axis=(1, 2))), features
+
+
+class Block(nnx.Module):
+    """An inverted residual: wider, a depthwise convolution, narrower, and a shortcut if it fits."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, stride: int, factor: int, rngs: nnx.Rngs
+    ):
+        width = inputs * factor
+        expand = Normalized(convolution, (1, 1, inputs, width), rngs=rngs) if factor > 1 else None
+        self.expand = nnx.data(expand)
+        self.depthwise = Normalized(depthwise, (size, size, width), stride, rngs=rngs)
+        self.project = Normalized(convolution, (1, 1, width, outputs), rngs=rngs)
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = relu6(self.expand(x)) if self.expand else x
+        y = self.project(relu6(self.depthwise(y)))
+        return x + y if self.shortcut else y
+
+
+class Normalized(nnx.Module):
+    """A convolution and the normalization of its channels by fixed statistics, in one pass.
+
+    The factors of the normalization are multiplied into the kernel, where their derivative is a sum
+    over the kernel, not over all pixels.
+    """
+
+    def __init__(self, convolve, shape: tuple[int, ...], stride: int = 1, *, rngs: nnx.Rngs):
+        self.convolve, self.stride = convolve, stride
+        initial = nnx.initializers.he_normal(in_axis=range(len(shape) - 1), out_axis=())
+        self.kernel = nnx.Param(initial(rngs.params(), shape))
+        self.scale = nnx.Param(jnp.ones(shape[-1]))
+        self.bias = nnx.Param(jnp.zeros(shape[-1]))
+        self.mean = nnx.BatchStat(jnp.zeros(shape[-1]))
+        self.var = nnx.BatchStat(jnp.ones(shape[-1]))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)
+        kernel = self.kernel[...] * scale
+        return shifted(
+            self.convolve(x, kernel, self.stride), self.bias[...] - self.mean[...] * scale
+        )
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """Return `x`, at least 0 and at most 6."""
+    return nnx.relu6(x)
+
+
+def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolve with a kernel [size, size, inputs, outputs], padded as TensorFlow does."""
+    size, _, _, outputs = kernel.shape
+    patches = jnp.concatenate(views(padded(x, size, stride), size, stride), axis=-1)
+    return patches @ kernel.reshape(-1, outputs)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolve each channel with its own kernel, `kernel` [size, size, channels]."""
+    size, _, channels = kernel.shape
+    weights = kernel.reshape(-1, channels)
+    return sum(v * w for v, w in zip(views(padded(x, size, stride), size, stride), weights))
+
+
+def _depthwise_forward(x, kernel, stride):
+    return depthwise(x, kernel, stride), (x, kernel)
+
+
+def _depthwise_backward(stride, residuals, cotangent):
+    x, kernel = residuals
+    size, _, channels = kernel.shape
+    flipped = kernel[::-1, ::-1].reshape(-1, channels)
+    spread = views(_spread(cotangent, x, size, stride), size, 1)
+    of_x = sum(v * w for v, w in zip(spread, flipped))
+    return of_x, _of_kernel(cotangent, padded(x, size, stride), size, stride)
+
+
+def _spread(cotangent, x, size, stride):
+    """Return the cotangent with zeros between (a stride) and around, so that it fits `x`."""
+    edges = [(0, 0, 0)]
+    for (before, _), n, m in zip(pads(x, size, stride), x.shape[1:3], cotangent.shape[1:3]):
+        edges.append((size - 1 - before, n - 1 - (m - 1) * stride + before, stride - 1))
+    return lax.pad(cotangent, jnp.zeros((), x.dtype), [*edges, (0, 0, 0)])
+
+
+def _of_kernel(cotangent, x, size, stride):
+    """Return the derivative by the kernel, row by row: in one sum, the CPU adds single numbers."""
+
+    def add_row(i, sums):
+        rows = lax.dynamic_slice_in_dim(x, i * stride, size, axis=1)
+        row = lax.dynamic_slice_in_dim(cotangent, i, 1, axis=1)
+        products = [v * row for v in views(rows, size, stride)]
+        return [s + jnp.sum(p, axis=(0, 1)) for s, p in zip(sums, products)]
+
+    zeros = [jnp.zeros(cotangent.shape[2:], x.dtype)] * size**2
+    sums = jnp.stack(lax.fori_loop(0, cotangent.shape[1], add_row, zeros))
+    return jnp.sum(sums, axis=1).reshape(size, size, -1)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+@jax.custom_vjp
+def shifted(x: jax.Array, shift: jax.Array) -> jax.Array:
+    """Return `x + shift`, `shift` [channels]."""
+    return x + shift[None, None, None]
+
+
+shifted.defvjp(lambda x, shift: (shifted(x, shift), None), lambda _, ct: (ct, channel_sums(ct)))
+
+
+def channel_sums(x: jax.Array) -> jax.Array:
+    """Return the sums over all but the last axis, apart from what `x` comes from.
+
+    Fused with it, the CPU adds one number at a time.
+    """
+    return jnp.sum(lax.optimization_barrier(x), axis=(0, 1, 2))
+
+
+def padded(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """Pad height and width as TensorFlow's `SAME` does."""
+    return jnp.pad(x, ((0, 0), *pads(x, size, stride), (0, 0)))
+
+
+def pads(x: jax.Array, size: int, stride: int) -> list[tuple[int, int]]:
+    """Return what `SAME` adds before and after height and width."""
+    return lax.padtype_to_pads(x.shape[1:3], (size, size), (stride, stride), "SAME")
+
+
+def views(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
+    """Return, for each place in a window, what stands there as the window moves over `x`."""
+    height, width = (n - size + 1 for n in x.shape[1:3])
+    return [
+        x[:, i : i + height : stride, j : j + width : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
