@@ -67,15 +67,18 @@ def divide(labels: np.ndarray, seed: int, shots: int) -> Split:
             "images for the validation and one for the test."
         )
     ends = (VALIDATION, VALIDATION + shots)
-    parts = [np.concatenate(part) for part in zip(*(np.split(c, ends) for c in classes))]
+    parts = [
+        np.concatenate(part) for part in zip(*(np.split(c, ends) for c in classes), strict=True)
+    ]
     return Split(parts[1], parts[0], parts[2])
 
 
 def photographs(size: int = 64) -> np.ndarray:
     """Return square crops of seven photographs, uint8 `[n, size, size, 3]`, in no class of ours.
 
-    Of scikit-image an astronaut and a rocket (public domain), a cat and a coffee (CC0), and a
-    motorcycle (Middlebury Stereo); of scikit-learn a temple and a flower (CC BY 2.0).
+    From scikit-image an astronaut and a rocket (public domain), a cat and a coffee (CC0); from
+    matplotlib Grace Hopper (public domain); from scikit-learn a temple and a flower (CC BY 2.0).
+    Crops of one photograph overlap: they are no independent sample.
     """
     with np.load(cached(f"photographs-{size}.npz", partial(_write_photographs, size))) as file:
         return file["pixels"]
@@ -97,11 +100,15 @@ def _write_solar_cells(size: int, path: Path) -> None:
 
 
 def _write_photographs(size: int, path: Path) -> None:
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
     from skimage import data
     from sklearn.datasets import load_sample_images
 
-    ours = data.astronaut(), data.chelsea(), data.coffee(), data.rocket()
-    pictures = [*ours, data.stereo_motorcycle()[0], *load_sample_images().images]
+    pictures = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    pictures += load_sample_images().images
+    with get_sample_data("grace_hopper.jpg") as file:
+        pictures.append(np.asarray(Image.open(file)))
     _write(path, pixels=np.stack([_resized(c, size) for p in pictures for c in crops(p)]))
 
 
