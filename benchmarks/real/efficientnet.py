@@ -96,7 +96,7 @@ class Normalized(nnx.Module):
 
     def __init__(self, convolve, shape: tuple[int, ...], stride: int = 1, *, rngs: nnx.Rngs):
         self.convolve, self.stride = convolve, stride
-        initial = nnx.initializers.he_normal(in_axis=range(len(shape) - 1), out_axis=())
+        initial = nnx.initializers.he_normal(in_axis=range(len(shape) - 1), out_axis=-1)
         self.kernel = nnx.Param(initial(rngs.params(), shape))
         self.scale = nnx.Param(jnp.ones(shape[-1]))
         self.bias = nnx.Param(jnp.zeros(shape[-1]))
