@@ -34,17 +34,8 @@ OUR_FIELDS: dict[str, Reader] = {
     "rescale": ("rescale", positive),
 }
 # Facts that are told but not used: test images are always resized whole, see `Preprocessing`.
-UNUSED = (
-    "do_resize",
-    "do_center_crop",
-    "do_pad",
-    "crop_mode",
-    "crop_pct",
-    "test_input_size",
-    "test_crop_pct",
-    "timm_interpolation",
-    "model_type",
-)
+UNUSED = ("do_resize", "do_center_crop", "do_pad", "crop_mode", "crop_pct", "test_input_size")
+UNUSED += ("model_type",)
 
 __all__ = ["OUR_FIELDS", "UNUSED", "Fact", "facts_beside"]
 
@@ -75,14 +66,7 @@ def facts_beside(path: Path) -> dict[str, Fact]:
         if "image_size" in found:
             facts.pop("resize", None)  # that of another image size
         facts |= found
-    return _implied(facts) | facts
-
-
-def _implied(facts: Facts) -> Facts:
-    if "architecture" not in facts:
-        return {}
-    name, origin = facts["architecture"]
-    return {n: Fact(v, f"architecture {name} of {origin}") for n, v in implied(name).items()}
+    return implied(facts) | facts
 
 
 def _folders(path: Path) -> list[Path]:
@@ -105,9 +89,8 @@ def _processor_facts(folders: list[Path]) -> Facts:
     if content := read_object(file):
         return image_facts(file, content)
     file = _nearest(folders, PROCESSOR)
-    return image_facts(
-        file, read_field(file, read_object(file), "image_processor", json_object) or {}
-    )
+    content = read_field(file, read_object(file), "image_processor", json_object)
+    return image_facts(file, content or {})
 
 
 def _our_facts(file: Path) -> Facts:

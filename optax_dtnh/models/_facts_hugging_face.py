@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts_timm import with_resize
 from optax_dtnh.models._fields import (
-    MEND,
     Fact,
     Facts,
     Reader,
@@ -18,7 +16,9 @@ from optax_dtnh.models._fields import (
     deviations,
     flag,
     interpolation,
-    labels,
+    never,
+    number_of,
+    other_than,
     positive,
     read_field,
     read_fields,
@@ -39,7 +39,7 @@ MODEL: dict[str, Reader] = {
     "image_size": ("model_image_size", side),
     "qkv_bias": ("qkv_bias", flag),
     "num_labels": ("classes", count_or_none),
-    "id2label": ("labels", labels),
+    "id2label": ("classes", number_of),
     "depths": ("depths", counts),
     "hidden_sizes": ("hidden_sizes", counts),
     "layer_type": ("block", text),
@@ -56,21 +56,27 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "resnet": {"activation": "relu", "block": "bottleneck"},
 }
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-IMAGES: dict[str, Reader] = {
-    "image_mean": ("mean", channels),
-    "image_std": ("std", deviations),
-    "resample": ("interpolation", interpolation),
-    "rescale_factor": ("rescale", positive),
-}
 # The same for an image processor, by the beginning of the name of its class.
 PROCESSOR_DEFAULTS: dict[str, dict[str, Any]] = {
     "ViT": HALF | {"interpolation": "bilinear"},
     "DeiT": HALF | {"interpolation": "bicubic"},
     "ConvNext": HALF | {"interpolation": "bicubic"},
 }
-# What it does to an image that is told but has no effect here, where it is not this.
-TOLD = {"do_resize": True, "do_center_crop": False, "do_pad": False}
-OFFSETS = ("offset", "rescale_offset")
+IMAGES: dict[str, Reader] = {
+    "image_mean": ("mean", channels),
+    "image_std": ("std", deviations),
+    "resample": ("interpolation", interpolation),
+    "rescale_factor": ("rescale", positive),
+    "do_resize": ("do_resize", other_than(True)),
+    "do_center_crop": ("do_center_crop", other_than(False)),
+    "do_pad": ("do_pad", other_than(False)),
+    **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), ("none", never)),
+}
+# What a flag means that is false.
+OFF = {
+    "do_rescale": {"rescale": 1.0},
+    "do_normalize": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
+}
 NO_CROP_FROM = 384  # from this size on, ConvNext's processor ignores `crop_pct`
 
 
@@ -88,10 +94,7 @@ def model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
         return {"model_type": Fact(kind or "missing", file.name)} if content else {}
     found = read_fields(file, content, MODEL)
     if meant is not None:
-        defaults = {name: Fact(value, DEFAULT) for name, value in meant.items()}
-        found = {"architecture": Fact(kind, file.name)} | defaults | found
-    if "labels" in found:
-        found["classes"] = Fact(len(found["labels"].value), file.name)
+        found = {"architecture": Fact(kind, file.name)} | _facts(meant, DEFAULT) | found
     if "model_image_size" in found:
         found["image_size"] = found["model_image_size"]
     return found
@@ -103,87 +106,32 @@ def image_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     Raises:
       CheckpointError: A field has a wrong value.
     """
-    if not content:
-        return {}
-    read_field(file, content, "do_flip_channel_order", _kept_order)
-    found = _processor_defaults(content) | read_fields(file, content, IMAGES)
-    if read_field(file, content, "do_rescale", flag) is False:
-        found["rescale"] = Fact(1.0, f"do_rescale of {file.name}")
-    if read_field(file, content, "do_normalize", flag) is False:
-        origin = f"do_normalize of {file.name}"
-        found |= {"mean": Fact((0.0,) * 3, origin), "std": Fact((1.0,) * 3, origin)}
-    if any(read_field(file, content, name, flag) for name in OFFSETS):
-        found |= _mean_of_shifted(file, content, found)
+    name = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
+    meant = next((x for kind, x in PROCESSOR_DEFAULTS.items() if name.startswith(kind)), {})
+    found = _facts(meant, DEFAULT) | read_fields(file, content, IMAGES)
+    for name, values in OFF.items():
+        if read_field(file, content, name, flag) is False:
+            found |= _facts(values, f"{name} of {file.name}")
     return found | _sizes(file, content)
 
 
-def _mean_of_shifted(file: Path, content: Mapping[str, Any], found: Facts) -> Facts:
-    """Return the mean of values that were not shifted by -1 after they were rescaled."""
-    if content.get("do_rescale") is False:
-        return {}
-    if "mean" not in found:
-        raise CheckpointError(
-            f"`image_mean` in '{file}' should be given with an offset of the values, got None. "
-            f"{MEND}"
-        )
-    mean, origin = found["mean"]
-    return {"mean": Fact(tuple(m + 1 for m in mean), f"{origin}, plus 1 for the offset")}
-
-
-def _kept_order(value: Any) -> bool:
-    if flag(value):
-        raise ValueError(
-            "false, since images have the order RGB here",
-            "Take a checkpoint for RGB, or reverse the channels of its first kernel and remove "
-            "the field.",
-        )
-    return value
-
-
-def _processor_defaults(content: Mapping[str, Any]) -> Facts:
-    name = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
-    for beginning, values in PROCESSOR_DEFAULTS.items():
-        if name.startswith(beginning):
-            return {field: Fact(value, DEFAULT) for field, value in values.items()}
-    return {}
+def _facts(values: Mapping[str, Any], origin: str) -> Facts:
+    return {name: Fact(value, origin) for name, value in values.items()}
 
 
 def _sizes(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the size after cropping, and that before it if it is larger."""
-    found = {
-        name: Fact(value, file.name)
-        for name, usual in TOLD.items()
-        if (value := read_field(file, content, name, flag)) not in (None, usual)
-    }
-    whole = read_field(file, content, "size", _size)
-    crop = read_field(file, content, "crop_size", _size)
-    if content.get("do_center_crop") is False:
-        crop = None
-    elif content.get("do_center_crop") and crop is None:  # only the class knows its crop
-        return found | ({"resize": Fact(whole, file.name)} if isinstance(whole, int) else {})
-    size = whole if crop is None else crop
-    if size is None:
-        return found
-    found["image_size"] = Fact(size, file.name)
-    if crop is not None:
-        if isinstance(whole, int) and isinstance(crop, int) and whole > crop:
-            found["resize"] = Fact(whole, file.name)
-        return found
-    if isinstance(size, int) and size < NO_CROP_FROM:
-        found |= read_fields(file, content, {"crop_pct": ("crop_pct", share)})
-    return with_resize(found, file.name)
-
-
-def _size(value: Any) -> int | tuple[int, int] | None:
-    """Return a size in any of the spellings: a number, a list, an object of sides or of an edge."""
-    if not isinstance(value, dict):
-        return side(value)
-    if value and all(x is None for x in value.values()):
-        return None
-    value = {key: x for key, x in value.items() if x is not None}
-    if {"height", "width"} <= value.keys():
-        return side([value["height"], value["width"]])
-    edge = value.get("shortest_edge", value.get("longest_edge"))
-    if edge is None:
-        raise ValueError("a number, [height, width], or an object with height and width or an edge")
-    return side(edge)
+    whole = read_field(file, content, "size", side)
+    crop = read_field(file, content, "crop_size", side)
+    cropped = read_field(file, content, "do_center_crop", flag)
+    if cropped and crop is None:
+        return {}  # only the class knows its crop
+    if cropped is False or crop is None:
+        found = {} if whole is None else {"image_size": Fact(whole, file.name)}
+        if isinstance(whole, int) and whole < NO_CROP_FROM:
+            found |= read_fields(file, content, {"crop_pct": ("crop_pct", share)})
+        return with_resize(found, file.name)
+    found = {"image_size": Fact(crop, file.name)}
+    if isinstance(whole, int) and isinstance(crop, int) and whole > crop:
+        found["resize"] = Fact(whole, file.name)
+    return found

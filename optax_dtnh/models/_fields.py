@@ -9,7 +9,6 @@ from optax_dtnh.models._errors import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
-MEND = "Mend or remove the file."
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -27,7 +26,7 @@ class Fact(NamedTuple):
 
 Facts = dict[str, Fact]
 # Our name of a field, and what makes our value of theirs. It returns None for a field that says
-# nothing, and raises ValueError with what is wanted and, unless it is `MEND`, with what helps.
+# nothing, and raises ValueError with what is wanted.
 Reader = tuple[str, Callable[[Any], Any]]
 
 
@@ -40,19 +39,12 @@ def read_object(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        return json_object(json.loads(file.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise _unreadable(file, what) from error
-    if not isinstance(content, dict):
-        raise _unreadable(file, f"its content is {content!r:.60}")
-    return content
-
-
-def _unreadable(file: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"A file beside a checkpoint should be an object in JSON, got '{file}' ({what}). {MEND}"
-    )
+        raise CheckpointError(
+            f"A file beside a checkpoint should be an object in JSON, got '{file}' "
+            f"({type(error).__name__}: {' '.join(str(error).split())}). Mend or remove the file."
+        ) from error
 
 
 def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Reader]) -> Facts:
@@ -77,14 +69,11 @@ def read_field(
       CheckpointError: The field has a wrong value.
     """
     value = content.get(key)
-    if value is None:
-        return None
     try:
-        return read(value)
+        return None if value is None else read(value)
     except ValueError as error:
-        wanted, advice = (*error.args, MEND)[:2]
         raise CheckpointError(
-            f"`{key}` in '{file}' should be {wanted}, got {value!r:.80}. {advice}"
+            f"`{key}` in '{file}' should be {error}, got {value!r:.80}. Mend or remove the file."
         ) from error
 
 
@@ -109,15 +98,23 @@ def counts(value: Any) -> tuple[int, ...]:
     return tuple(map(count, value))
 
 
-def side(value: Any) -> int | tuple[int, int]:
-    """Return the side of a square, or height and width of what is not square."""
-    wanted = f"a positive whole number up to {LARGEST_COUNT}, or a list of height and width"
+def side(value: Any) -> int | tuple[int, int] | None:
+    """Return the side of a square, or height and width of what is not square.
+
+    They are given as a number, a list, or an object of height and width or of an edge.
+    """
+    if isinstance(value, dict):
+        given = {key: x for key, x in value.items() if x is not None}
+        if not given:
+            return None
+        edge = given.get("shortest_edge", given.get("longest_edge"))
+        value = [given["height"], given["width"]] if {"height", "width"} <= {*given} else edge
     sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or not all(
-        type(s) is int and 0 < s <= LARGEST_COUNT for s in sides
-    ):
-        raise ValueError(wanted)
-    return sides[0] if len({*sides}) == 1 else (sides[0], sides[1])
+    try:
+        height, width = map(count, sides * 2 if len(sides) == 1 else sides)
+    except ValueError:
+        raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width") from None
+    return height if height == width else (height, width)
 
 
 def text(value: Any) -> str:
@@ -132,6 +129,17 @@ def flag(value: Any) -> bool:
     if type(value) is not bool:
         raise ValueError("true or false")
     return value
+
+
+def other_than(usual: Any) -> Callable[[Any], Any]:
+    """Return what reads a value that is told where it is not the usual one."""
+    return lambda value: None if value == usual else value
+
+
+def never(value: Any) -> None:
+    """Say nothing of a flag that is false."""
+    if flag(value):
+        raise ValueError("false, since images are prepared without it here")
 
 
 def positive(value: Any) -> float:
@@ -167,11 +175,7 @@ def channels(value: Any) -> tuple[float, float, float]:
 
 def deviations(value: Any) -> tuple[float, float, float]:
     """Return one positive number for each of three channels, as `channels`."""
-    try:
-        found = channels(value)
-    except ValueError:
-        found = (0.0, 0.0, 0.0)
-    if min(found) <= 0:
+    if min(found := channels(value)) <= 0:
         raise ValueError("a positive number, or a list of three")
     return found
 
@@ -184,11 +188,8 @@ def interpolation(value: Any) -> str:
     return name
 
 
-def labels(value: Any) -> tuple[str, ...]:
-    """Return the names of the classes, of a list or of an object with the numbers as keys."""
-    if isinstance(value, dict):
-        numbered = {str(key): name for key, name in value.items()}
-        value = [numbered.get(str(i)) for i in range(len(numbered))]
-    if not isinstance(value, list) or not all(isinstance(name, str | int) for name in value):
-        raise ValueError("the names of the classes, numbered from 0")
-    return tuple(map(str, value))
+def number_of(value: Any) -> int:
+    """Return how many classes are named, by a list or by an object with the numbers as keys."""
+    if not isinstance(value, list | dict):
+        raise ValueError("the names of the classes")
+    return len(value)

@@ -10,15 +10,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from flax import nnx
 
 from optax_dtnh.models._positions import antialiased, clamped
-from optax_dtnh.models._sizes import build_resnet, build_vit
+from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._vit import ViT
 
 Row = tuple[str, ...]
-# What our files store in their metadata, because no tensor tells it, by the name of the fact.
-METADATA = {"epsilon": "layer_norm_epsilon", "heads": "attention_heads", "activation": "activation"}
-
 LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -33,25 +30,23 @@ class Scheme(NamedTuple):
 
     Attributes:
       name: What a user calls it.
+      network: The class of our model.
       known_by: A tensor that every checkpoint of the scheme has, and no other scheme's.
       rows: The rename table.
       excused: Tensors that may be there and are not used.
-      build: From the shapes of tensors, by our paths, and options to a model of that size.
       resize: How the scheme's library interpolates positions, from them and the new side.
       epsilon: Epsilon of the layer normalization where nothing says it.
       stem: What the names of a backbone begin with if there is a head. Without one, it is left out.
-      older: Parts of names, and what they are in files of older versions of the library.
     """
 
     name: str
+    network: type[ResNet] | type[ViT]
     known_by: str
     rows: tuple[Row, ...]
-    excused: frozenset[str]
-    build: Callable[..., nnx.Module]
+    excused: frozenset[str] = frozenset()
     resize: Callable[[np.ndarray, int], np.ndarray] = antialiased
     epsilon: float = 1e-6
     stem: str = ""
-    older: tuple[tuple[str, str], ...] = ()
 
 
 def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
@@ -69,6 +64,7 @@ def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
 BLOCK = r"stage(?P<s>\d)\.(?P<b>\d+)"
 TORCHVISION_RESNET = Scheme(
     name="torchvision or timm ResNet",
+    network=ResNet,
     known_by="layer1.0.conv1.weight",
     rows=(
         (r"stem\.conv", "conv1."),
@@ -79,12 +75,11 @@ TORCHVISION_RESNET = Scheme(
         (BLOCK + r"\.shortcut\.norm", "layer{s}.{b}.downsample.1."),
         (r"head", "fc."),
     ),
-    excused=frozenset(),
-    build=build_resnet,
 )
 HF_BLOCK = "resnet.encoder.stages.{s0}.layers.{b}."
 HUGGING_FACE_RESNET = Scheme(
     name="Hugging Face ResNet",
+    network=ResNet,
     known_by="resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
     rows=(
         (r"stem\.conv", "resnet.embedder.embedder.convolution."),
@@ -95,14 +90,13 @@ HUGGING_FACE_RESNET = Scheme(
         (BLOCK + r"\.shortcut\.norm", HF_BLOCK + "shortcut.normalization."),
         (r"head", "classifier.1."),
     ),
-    excused=frozenset(),
-    build=build_resnet,
     stem="resnet.",
 )
 
 VIT_BLOCK = r"blocks\.(?P<b>\d+)"
 TIMM_VIT = Scheme(
     name="timm ViT",
+    network=ViT,
     known_by="patch_embed.proj.weight",
     rows=(
         (r"patches", "patch_embed.proj."),
@@ -115,13 +109,12 @@ TIMM_VIT = Scheme(
         (r"norm", "norm."),
         (r"head", "head."),
     ),
-    excused=frozenset(),
-    build=build_vit,
 )
 TV_BLOCK = "encoder.layers.encoder_layer_{b}."
 TORCHVISION_VIT = Scheme(
     name="torchvision ViT",
-    known_by="conv_proj.weight",
+    network=ViT,
+    known_by="encoder.layers.encoder_layer_0.mlp.0.weight",
     rows=(
         (r"patches", "conv_proj."),
         (r"cls_token", "class_token"),
@@ -134,14 +127,19 @@ TORCHVISION_VIT = Scheme(
         (r"norm", "encoder.ln."),
         (r"head", "heads.head."),
     ),
-    excused=frozenset(),
-    build=build_vit,
-    older=((".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2.")),
+)
+OLDER_TORCHVISION_VIT = TORCHVISION_VIT._replace(
+    known_by="encoder.layers.encoder_layer_0.mlp.linear_1.weight",
+    rows=tuple(
+        (ours, theirs.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."))
+        for ours, theirs in TORCHVISION_VIT.rows
+    ),
 )
 HF_VIT_BLOCK = "vit.encoder.layer.{b}."
 HF_ATTENTION = HF_VIT_BLOCK + "attention.attention."
 HUGGING_FACE_VIT = Scheme(
     name="Hugging Face ViT",
+    network=ViT,
     known_by="vit.embeddings.cls_token",
     rows=(
         (r"patches", "vit.embeddings.patch_embeddings.projection."),
@@ -162,7 +160,6 @@ HUGGING_FACE_VIT = Scheme(
         (r"head", "classifier."),
     ),
     excused=frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"}),
-    build=build_vit,
     resize=clamped,
     epsilon=1e-12,
     stem="vit.",
@@ -174,4 +171,5 @@ SCHEMES = (
     TIMM_VIT,
     TORCHVISION_VIT,
     HUGGING_FACE_VIT,
+    OLDER_TORCHVISION_VIT,
 )

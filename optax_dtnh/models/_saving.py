@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._files import atomically
 from optax_dtnh.models._layout import EXACT, dotted, their_layout
-from optax_dtnh.models._names import METADATA, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._names import TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._settled import METADATA
 from optax_dtnh.models._vit import ViT
 
 
@@ -55,7 +56,7 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
     }
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
-        metadata |= {key: str(getattr(model, name)) for name, key in METADATA.items()}
+        metadata |= {key: str(getattr(model, name)) for key, (name, _) in METADATA.items()}
     try:
         atomically(path, lambda partial: _save(tensors, partial, metadata))
     except (OSError, SafetensorError) as error:

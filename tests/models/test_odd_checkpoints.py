@@ -76,37 +76,21 @@ def test_half_a_head_is_a_missing_half(scheme, tmp_path):
     tensors = tensors_of(scheme)
     (bias,) = (name for name in tensors if name.startswith(HEADS) and name.endswith("bias"))
     path = saved({name: x for name, x in tensors.items() if name != bias}, tmp_path)
-    refused(f"1 missing: {bias}. Add them, or remove the other", lambda: load_pretrained(path))
+    refused(f"1 missing: {bias}. Pass", lambda: load_pretrained(path))
 
 
 # --- positions and resolution
 
 
 @pytest.mark.parametrize(
-    ("count", "token", "sentence"),
-    [
-        *((count, "cls_token", "Take a checkpoint for square images") for count in (0, 1, 7, 9)),
-        (4, "cls", "It has no class token"),
-        (6, "dist_token", "It has a distillation token"),
-        (9, "reg_token", "It has register tokens"),
-    ],
+    ("count", "token"),
+    [*((n, "cls_token") for n in (0, 1, 7, 9)), (4, "cls"), (6, "dist_token"), (9, "reg_token")],
 )
-def test_positions_that_are_no_square_and_a_class_token_are_refused(
-    count, token, sentence, tmp_path
-):
+def test_positions_that_are_no_square_and_a_class_token_are_refused(count, token, tmp_path):
     tensors = tensors_of(TIMM_VIT) | {"pos_embed": np.ones((1, count, 64), "f")}
     tensors[token] = tensors.pop("cls_token") if token == "cls" else tensors["cls_token"]
-    message = rf"a class token and a square of patches, got pos_embed \[1, {count}, 64\] in"
-    refused(f"{message} .*{sentence}", lambda: load_pretrained(saved(tensors, tmp_path)))
-
-
-def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
-    names = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
-    older = tensors_of(TV_VIT)
-    for new, old in names.items():
-        older = {name.replace(new, old): x for name, x in older.items()}
-    found = load_pretrained(saved(prefixed(older, "module."), tmp_path))
-    assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
+    message = rf"of another shape or dtype: pos_embed \[1, {count}, 64\] float32 instead of \[1, "
+    refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
 
 
 @pytest.mark.parametrize("scheme", [TIMM_VIT, TV_VIT, HF_VIT])
@@ -145,12 +129,11 @@ def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, s
 
 @pytest.mark.parametrize(
     ("size", "nearest"),
-    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "the size that the images h")],
+    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "16368 or 16384")],
 )
 def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
     path = saved(tensors_of(TIMM_VIT), tmp_path)
-    wanted = "`image_size` should be a.* (multiple of 16|most 16384)"
-    message = f"{wanted}, .* got {size}.* Pass {nearest}"
+    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}. This is "
     refused(message, lambda: load_pretrained(path, image_size=size))
 
 

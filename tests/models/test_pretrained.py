@@ -105,25 +105,6 @@ def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, res
         load_pretrained(path, sha256="0" * 64)
 
 
-def without_data(path):
-    """The checkpoint at `path`, its data out of reach."""
-
-    def read():
-        raise ValueError("the data is read")
-
-    return module.open_checkpoint(path)._replace(read=read)
-
-
-def test_names_and_shapes_are_compared_before_any_data_is_read(monkeypatch, resnet, tmp_path):
-    wrong = resnet | {"fc.bias": np.ones(4, "float32")}
-    for tensors, message in [(wrong, "`source` should hold the ten"), (resnet, "the data is read")]:
-        file = without_data(saved(tensors, tmp_path))
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "open_checkpoint", lambda path, sha256, file=file: file)
-            with pytest.raises(ValueError, match=message):
-                load_pretrained(file.path)
-
-
 def draws(fun, caplog):
     """Whether a call of `fun` compiles what draws from a normal distribution."""
     jax.clear_caches()
