@@ -27,17 +27,11 @@ NO_WEIGHTS = {
 
 
 class Checkpoint(NamedTuple):
-    """The content of a file of weights.
-
-    Attributes:
-      path: The file.
-      tensors: By name, in the dtypes of the file.
-      metadata: The free text in the header of a safetensors file; otherwise empty.
-    """
+    """The content of a file of weights."""
 
     path: Path
-    tensors: dict[str, np.ndarray]
-    metadata: dict[str, str]
+    tensors: dict[str, np.ndarray]  # in the dtypes of the file
+    metadata: dict[str, str]  # in the header of a safetensors file
 
 
 def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Checkpoint:
@@ -114,20 +108,6 @@ def _safetensors(path: Path) -> Checkpoint:
 
 
 def _torch(path: Path) -> Checkpoint:
-    torch = _import_torch(path)
-    content = _unwrapped(_load_torch(torch, path))
-    try:
-        return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
-    # What is no tensor, has no data or has a dtype that numpy lacks raises one of several classes.
-    except Exception as error:
-        raise CheckpointError(
-            f"`source` should map names to dense tensors of numpy's dtypes, got {path} "
-            f"({type(error).__name__}: {error}). Save `model.state_dict()` alone, in float32, or "
-            "under the key 'state_dict' or 'model'."
-        ) from error
-
-
-def _import_torch(path: Path) -> Any:
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -135,19 +115,17 @@ def _import_torch(path: Path) -> Any:
             f"torch is not installed, so {path} cannot be read. Convert it where torch is: "
             f"`{CONVERSION}`. Take its entry `state_dict` or `model` first if it has one."
         ) from error
-    return torch
-
-
-def _load_torch(torch: Any, path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file raises one of a dozen classes. torch's own text stays in the cause, because it
-    # advises to let the file run code.
+        content = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
+        return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
+    # One of a dozen classes. torch's own text stays in the cause, because it advises to let the
+    # file run code.
     except Exception as error:
         raise CheckpointError(
-            f"`source` should be a torch file of tensors alone, got {path} "
-            f"({type(error).__name__}). It is damaged, or holds Python objects, which are not "
-            f"loaded because that can run code. {SAVE_AGAIN}"
+            f"`source` should map names to dense tensors of numpy's dtypes, got {path} "
+            f"({type(error).__name__}). It is damaged, has other entries than tensors, or holds "
+            "Python objects, which are not loaded because that can run code. Fetch it again, or "
+            "save `model.state_dict()` alone, in float32."
         ) from error
 
 

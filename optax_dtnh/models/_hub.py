@@ -19,18 +19,11 @@ CONNECT_S = 1.0  # without a network, this is what the user waits for
 
 
 class HubFile(NamedTuple):
-    """Which file, and in which cache.
+    """Which file, and in which cache."""
 
-    Attributes:
-      repo_id: Owner and name.
-      revision: Branch, tag or commit.
-      filename: Path inside the repository.
-      cache_dir: Folder of the cache.
-    """
-
-    repo_id: str
-    revision: str
-    filename: str
+    repo_id: str  # owner and name
+    revision: str  # branch, tag or commit
+    filename: str  # path inside the repository
     cache_dir: str
 
     def __str__(self) -> str:
@@ -68,10 +61,10 @@ def hub_file(
     wanted = [] if isinstance(cached, str) else [file]
     if wanted and not download:
         raise FileNotFoundError(
-            f"{source!r} is not in the hub's cache: {file} is not in {file.cache_dir}. Pass "
-            "`download=True`, or the path of a local file; without network, run `hf download "
-            f"{file.repo_id} {file.filename} --revision {file.revision}` where there is one, and "
-            "copy its cache here."
+            f"{source!r} is not in the hub's cache: {file} is not in {file.cache_dir}. Pass the "
+            f"path of a local file, run `hf download {file.repo_id} {file.filename} --revision "
+            f"{file.revision}` on a machine with network and copy its cache here, or pass "
+            "`download=True`."
         )
     unknown = [beside for beside in _beside(file) if _lookup(beside) is None]
     if download and (wanted or unknown):

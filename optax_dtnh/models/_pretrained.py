@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -18,6 +16,7 @@ from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._layout import dotted, our_layout
+from optax_dtnh.models._positions import resized
 from optax_dtnh.models._recognition import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._settled import network, settled
@@ -28,15 +27,12 @@ from optax_dtnh.models._vit import ViT, check_image_size
 class Loaded(NamedTuple):
     """A model and where it comes from.
 
-    Attributes:
-      model: The model.
-      path: The file of its weights.
-      facts: By name, what no tensor tells and was taken nevertheless; `network` is what the
-        tensors tell, and `positions` how they were interpolated.
+    The facts are what no tensor tells and was taken nevertheless. Among them, `network` is what the
+    tensors tell, and `positions` how they were interpolated.
     """
 
     model: ResNet | ViT
-    path: Path
+    path: Path  # the file of its weights
     facts: dict[str, Fact]
 
 
@@ -82,7 +78,7 @@ def load_pretrained(
       endpoint: Address of the hub; None is the client's own choice.
       heads: Number of attention heads, for a `ViT` of a size that is not published.
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
-        `ViT` are interpolated as its library does; a `ResNet` takes images of any size.
+        `ViT` are interpolated; a `ResNet` takes images of any size.
 
     Returns:
       A `ResNet` or `ViT` with float32 parameters. Its `head` is None if the file has none.
@@ -192,9 +188,8 @@ def _resized(
         name = found.names_of("positions")[0]
         return {"image_size": Fact(model.image_size, f"{name} of {file.path.name}"), **asked}
     patch_size, before = model.patches.kernel_size[0], model.image_size
-    positions = found.scheme.resize(np.asarray(model.positions[...]), image_size // patch_size)
-    model.positions.set_value(jnp.asarray(positions))
+    positions = resized(model.positions[...], image_size // patch_size)
+    model.positions.set_value(positions)
     model.image_size = image_size
-    library = found.scheme.name.removesuffix(" ViT")
-    rule = f"interpolated from {before} x {before} as {library} does"
+    rule = f"interpolated from {before} x {before} as timm does"
     return {**asked, "positions": Fact(rule, "--image-size")}

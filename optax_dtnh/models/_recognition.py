@@ -10,17 +10,11 @@ from optax_dtnh.models._names import SCHEMES, Scheme, names_of
 
 
 class Recognized(NamedTuple):
-    """A naming scheme as a file has it.
-
-    Attributes:
-      scheme: The naming scheme.
-      prefix: What stands before every name, such as `module.` or nothing.
-      stem: The scheme's stem, or nothing where the file leaves it out.
-    """
+    """A naming scheme as a file has it."""
 
     scheme: Scheme
-    prefix: str
-    stem: str
+    prefix: str  # what stands before every name, such as `module.` or nothing
+    stem: str  # the scheme's, or nothing where the file leaves it out
 
     def names_of(self, path: str) -> tuple[str, ...]:
         """Return the names in the file of the tensors that make up our leaf at the dotted path."""

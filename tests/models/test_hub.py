@@ -196,7 +196,7 @@ def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
 def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, tmp_path):
     what = "model.safetensors of owner/name at revision main is not in"
     cache = str(tmp_path / "cache")
-    with answered_with(FileNotFoundError, what, cache, COMMAND, "Pass `download=True`"):
+    with answered_with(FileNotFoundError, what, cache, COMMAND, "or pass `download=True`."):
         fetch(download=False)
     assert server.requests == []
     fetch("hf:owner/name/page.safetensors")
