@@ -3,19 +3,11 @@
 import re
 from typing import Any
 
+from optax_dtnh.models import _resnet, _vit
 from optax_dtnh.models._fields import Fact, Facts
 
-# Blocks in each stage and their kind, by the depth.
-RESNETS = {
-    "18": ((2, 2, 2, 2), "basic"),
-    "26": ((2, 2, 2, 2), "bottleneck"),
-    "34": ((3, 4, 6, 3), "basic"),
-    "50": ((3, 4, 6, 3), "bottleneck"),
-    "101": ((3, 4, 23, 3), "bottleneck"),
-    "152": ((3, 8, 36, 3), "bottleneck"),
-}
-# Width and number of blocks, by the first letter of the size.
-VITS = {"t": (192, 12), "s": (384, 12), "b": (768, 12), "l": (1024, 24), "h": (1280, 32)}
+RESNETS = {n: getattr(_resnet, f"resnet{n}") for n in ("18", "34", "50", "101", "152")}
+VITS = {n[0]: getattr(_vit, f"vit_{n}") for n in ("tiny", "small", "base", "large", "huge")}
 # Before a `.` is the network, behind it is how timm's weights were trained.
 RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
 VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
@@ -38,8 +30,10 @@ def implied(facts: Facts) -> Facts:
     name, origin = facts.get("architecture", ("", ""))
     found: dict[str, Any] = {"activation": "quick_gelu"} if "quickgelu" in name else {}
     if match := SIZED_VIT.match(name):
-        width, blocks = VITS[match[1][0]]
-        found |= {"width": width, "blocks": blocks, "patch_size": int(match[2])}
+        vit = VITS[match[1][0]]  # a constructor with arguments
+        found |= {"width": vit.args[0], "blocks": vit.keywords.get("blocks", 12)}
+        found["patch_size"] = int(match[2])
     elif (match := RESNET.fullmatch(name)) and match[1] in RESNETS:
-        found["depths"], found["block"] = RESNETS[match[1]]
+        depths, block = RESNETS[match[1]].args
+        found |= {"depths": depths, "block": block.__name__.lower()}
     return {n: Fact(value, f"architecture {name} of {origin}") for n, value in found.items()}

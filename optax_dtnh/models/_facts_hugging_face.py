@@ -4,47 +4,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optax_dtnh.models import _fields as fields
 from optax_dtnh.models._facts_timm import with_resize
-from optax_dtnh.models._fields import (
-    Fact,
-    Facts,
-    Reader,
-    channels,
-    count,
-    count_or_none,
-    counts,
-    deviations,
-    flag,
-    interpolation,
-    never,
-    number_of,
-    other_than,
-    positive,
-    read_field,
-    read_fields,
-    share,
-    side,
-    text,
-)
+from optax_dtnh.models._fields import Fact, Facts, Reader, read_field, read_fields
 
 DEFAULT = "default of Hugging Face"
 MODEL: dict[str, Reader] = {
-    "num_attention_heads": ("heads", count),
-    "hidden_act": ("activation", text),
-    "layer_norm_eps": ("epsilon", positive),
-    "hidden_size": ("width", count),
-    "intermediate_size": ("hidden", count),
-    "num_hidden_layers": ("blocks", count),
-    "patch_size": ("patch_size", side),
-    "image_size": ("model_image_size", side),
-    "qkv_bias": ("qkv_bias", flag),
-    "num_labels": ("classes", count_or_none),
-    "id2label": ("classes", number_of),
-    "depths": ("depths", counts),
-    "hidden_sizes": ("hidden_sizes", counts),
-    "layer_type": ("block", text),
-    "downsample_in_first_stage": ("downsample_in_first_stage", flag),
-    "downsample_in_bottleneck": ("downsample_in_bottleneck", flag),
+    "num_attention_heads": ("heads", fields.count),
+    "hidden_act": ("activation", fields.text),
+    "layer_norm_eps": ("epsilon", fields.positive),
+    "hidden_size": ("width", fields.plain),
+    "intermediate_size": ("hidden", fields.plain),
+    "num_hidden_layers": ("blocks", fields.plain),
+    "layer_type": ("block", fields.plain),
+    "num_labels": ("classes", fields.plain),
+    "id2label": ("classes", lambda value: len(fields.json_object(value))),
+    "patch_size": ("patch_size", fields.side),
+    "image_size": ("model_image_size", fields.side),
+    **{name: (name, fields.plain) for name in ("qkv_bias", "depths", "hidden_sizes")},
+    "downsample_in_first_stage": ("downsample_in_first_stage", fields.plain),
+    "downsample_in_bottleneck": ("downsample_in_bottleneck", fields.plain),
 }
 # Fields that only a configuration of Hugging Face has, whatever its `model_type`.
 SIGNS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "hidden_sizes", "layer_type")
@@ -63,14 +42,14 @@ PROCESSOR_DEFAULTS: dict[str, dict[str, Any]] = {
     "ConvNext": HALF | {"interpolation": "bicubic"},
 }
 IMAGES: dict[str, Reader] = {
-    "image_mean": ("mean", channels),
-    "image_std": ("std", deviations),
-    "resample": ("interpolation", interpolation),
-    "rescale_factor": ("rescale", positive),
-    "do_resize": ("do_resize", other_than(True)),
-    "do_center_crop": ("do_center_crop", other_than(False)),
-    "do_pad": ("do_pad", other_than(False)),
-    **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), ("none", never)),
+    "image_mean": ("mean", fields.channels),
+    "image_std": ("std", fields.deviations),
+    "resample": ("interpolation", fields.interpolation),
+    "rescale_factor": ("rescale", fields.positive),
+    "do_resize": ("do_resize", fields.other_than(True)),
+    "do_center_crop": ("do_center_crop", fields.other_than(False)),
+    "do_pad": ("do_pad", fields.other_than(False)),
+    **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), ("", fields.never)),
 }
 # What a flag means that is false.
 OFF = {
@@ -84,9 +63,6 @@ def model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the facts of a `config.json`, and its `model_type` alone if none is for us.
 
     The size of the images that the model was trained on is that of the images to come.
-
-    Raises:
-      CheckpointError: A field has a wrong value.
     """
     kind = content.get("model_type")
     meant = MODEL_DEFAULTS.get(kind) if isinstance(kind, str) else None
@@ -101,16 +77,12 @@ def model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
 
 
 def image_facts(file: Path, content: Mapping[str, Any]) -> Facts:
-    """Return the facts of a `preprocessor_config.json`, or of that part of another file.
-
-    Raises:
-      CheckpointError: A field has a wrong value.
-    """
+    """Return the facts of a `preprocessor_config.json`, or of that part of another file."""
     name = str(content.get("image_processor_type") or content.get("feature_extractor_type"))
     meant = next((x for kind, x in PROCESSOR_DEFAULTS.items() if name.startswith(kind)), {})
     found = _facts(meant, DEFAULT) | read_fields(file, content, IMAGES)
     for name, values in OFF.items():
-        if read_field(file, content, name, flag) is False:
+        if read_field(file, content, name, fields.flag) is False:
             found |= _facts(values, f"{name} of {file.name}")
     return found | _sizes(file, content)
 
@@ -121,15 +93,15 @@ def _facts(values: Mapping[str, Any], origin: str) -> Facts:
 
 def _sizes(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the size after cropping, and that before it if it is larger."""
-    whole = read_field(file, content, "size", side)
-    crop = read_field(file, content, "crop_size", side)
-    cropped = read_field(file, content, "do_center_crop", flag)
+    whole = read_field(file, content, "size", fields.side)
+    crop = read_field(file, content, "crop_size", fields.side)
+    cropped = read_field(file, content, "do_center_crop", fields.flag)
     if cropped and crop is None:
         return {}  # only the class knows its crop
     if cropped is False or crop is None:
         found = {} if whole is None else {"image_size": Fact(whole, file.name)}
         if isinstance(whole, int) and whole < NO_CROP_FROM:
-            found |= read_fields(file, content, {"crop_pct": ("crop_pct", share)})
+            found |= read_fields(file, content, {"crop_pct": ("crop_pct", fields.share)})
         return with_resize(found, file.name)
     found = {"image_size": Fact(crop, file.name)}
     if isinstance(whole, int) and isinstance(crop, int) and whole > crop:

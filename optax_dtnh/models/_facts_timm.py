@@ -5,55 +5,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optax_dtnh.models._fields import (
-    Fact,
-    Facts,
-    Reader,
-    channels,
-    count,
-    count_or_none,
-    counts,
-    deviations,
-    flag,
-    interpolation,
-    json_object,
-    other_than,
-    read_field,
-    read_fields,
-    share,
-    side,
-    text,
-)
+from optax_dtnh.models import _fields as fields
+from optax_dtnh.models._fields import Fact, Facts, Reader, read_field, read_fields
 
 
 def _input_size(value: Any) -> int | tuple[int, int] | None:
     if not isinstance(value, list) or len(value) != 3:
         raise ValueError("a list of channels, height and width")
-    return side(value[1:])
+    return fields.side(value[1:])
 
 
 FIELDS: dict[str, Reader] = {
-    "architecture": ("architecture", text),
-    "num_classes": ("classes", count_or_none),
-    "global_pool": ("pool", text),
-    "mean": ("mean", channels),
-    "std": ("std", deviations),
-    "interpolation": ("interpolation", interpolation),
+    "architecture": ("architecture", fields.text),
+    "num_classes": ("classes", fields.plain),
+    "global_pool": ("pool", fields.plain),
+    "mean": ("mean", fields.channels),
+    "std": ("std", fields.deviations),
+    "interpolation": ("interpolation", fields.interpolation),
     "input_size": ("image_size", _input_size),
     "test_input_size": ("test_input_size", _input_size),
-    "crop_pct": ("crop_pct", share),
-    "crop_mode": ("crop_mode", other_than("squash")),  # as images are resized here
+    "crop_pct": ("crop_pct", fields.share),
+    "crop_mode": ("crop_mode", fields.other_than("squash")),  # as images are resized here
 }
 ARGUMENTS: dict[str, Reader] = {
-    "num_heads": ("heads", count),
-    "embed_dim": ("width", count),
-    "depth": ("blocks", count),
-    "layers": ("depths", counts),
-    "patch_size": ("patch_size", side),
-    "img_size": ("model_image_size", side),
-    "qkv_bias": ("qkv_bias", flag),
-    "act_layer": ("activation", text),
-    "global_pool": ("pool", text),
+    "num_heads": ("heads", fields.count),
+    "act_layer": ("activation", fields.text),
+    "embed_dim": ("width", fields.plain),
+    "depth": ("blocks", fields.plain),
+    "layers": ("depths", fields.plain),
+    "qkv_bias": ("qkv_bias", fields.plain),
+    "global_pool": ("pool", fields.plain),
+    "patch_size": ("patch_size", fields.side),
+    "img_size": ("model_image_size", fields.side),
 }
 # Further arguments that change nothing of a trained network, or nothing that no tensor tells.
 NEUTRAL = (
@@ -75,11 +58,8 @@ def timm_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the facts of timm's `config.json`.
 
     Training images are cropped out of `floor(size / crop_pct)`, as timm's test images are.
-
-    Raises:
-      CheckpointError: A field has a wrong value.
     """
-    nested = read_field(file, content, "pretrained_cfg", json_object) or {}
+    nested = read_field(file, content, "pretrained_cfg", fields.json_object) or {}
     arguments = read_field(file, content, "model_args", _arguments) or {}
     found = {"interpolation": Fact("bicubic", "default of timm")}
     found |= read_fields(file, {**nested, **content}, FIELDS)
@@ -98,7 +78,7 @@ def with_resize(found: Facts, origin: str) -> Facts:
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    for name, given in json_object(value).items():
+    for name, given in fields.json_object(value).items():
         if given is not None and name not in ARGUMENTS and name not in NEUTRAL:
             raise ValueError(f"of a network without {name}, as ours are")
     return value

@@ -13,15 +13,10 @@ INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "b
 
 
 class Fact(NamedTuple):
-    """A value, and where it comes from.
-
-    Attributes:
-      value: The value.
-      origin: A file's name such as "config.json", an option such as "--mean", or a default.
-    """
+    """A value, and where it comes from."""
 
     value: Any
-    origin: str
+    origin: str  # a file's name such as "config.json", an option such as "--mean", or a default
 
 
 Facts = dict[str, Fact]
@@ -31,11 +26,7 @@ Reader = tuple[str, Callable[[Any], Any]]
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one if there is no such file.
-
-    Raises:
-      CheckpointError: The file cannot be read, or holds something else.
-    """
+    """Return the object in a JSON file, an empty one if there is no such file."""
     if not file.is_file():
         return {}
     try:
@@ -48,11 +39,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Reader]) -> Facts:
-    """Return the facts of these fields; a field that is missing or null says nothing.
-
-    Raises:
-      CheckpointError: A field has a wrong value.
-    """
+    """Return the facts of these fields; a field that is missing or null says nothing."""
     return {
         ours: Fact(value, file.name)
         for theirs, (ours, read) in readers.items()
@@ -77,6 +64,27 @@ def read_field(
         ) from error
 
 
+def of_type(kind: Any, wanted: str) -> Callable[[Any], Any]:
+    """Return what reads a value of a type as it is."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ValueError(wanted)
+        return value
+
+    return read
+
+
+text = of_type(str, "a text")
+flag = of_type(bool, "true or false")
+json_object = of_type(dict, "an object")
+
+
+def plain(value: Any) -> Any:
+    """Return a value that the tensors tell too: what is wrong contradicts them."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def count(value: Any) -> int:
     """Return a positive whole number."""
     if type(value) is not int or value < 1:
@@ -84,18 +92,6 @@ def count(value: Any) -> int:
     if value > LARGEST_COUNT:
         raise ValueError(f"a whole number up to {LARGEST_COUNT}")
     return value
-
-
-def count_or_none(value: Any) -> int:
-    """Return a whole number from 0, where 0 means that there is none."""
-    return 0 if type(value) is int and value == 0 else count(value)
-
-
-def counts(value: Any) -> tuple[int, ...]:
-    """Return a tuple of positive whole numbers."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("a list of positive whole numbers")
-    return tuple(map(count, value))
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
@@ -117,20 +113,6 @@ def side(value: Any) -> int | tuple[int, int] | None:
     return height if height == width else (height, width)
 
 
-def text(value: Any) -> str:
-    """Return a text."""
-    if not isinstance(value, str):
-        raise ValueError("a text")
-    return value
-
-
-def flag(value: Any) -> bool:
-    """Return a truth value."""
-    if type(value) is not bool:
-        raise ValueError("true or false")
-    return value
-
-
 def other_than(usual: Any) -> Callable[[Any], Any]:
     """Return what reads a value that is told where it is not the usual one."""
     return lambda value: None if value == usual else value
@@ -138,7 +120,7 @@ def other_than(usual: Any) -> Callable[[Any], Any]:
 
 def never(value: Any) -> None:
     """Say nothing of a flag that is false."""
-    if flag(value):
+    if value:
         raise ValueError("false, since images are prepared without it here")
 
 
@@ -154,13 +136,6 @@ def share(value: Any) -> float:
     if positive(value) < 0.01:
         raise ValueError("a positive number of at least 0.01")
     return float(value)
-
-
-def json_object(value: Any) -> dict[str, Any]:
-    """Return an object."""
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return value
 
 
 def channels(value: Any) -> tuple[float, float, float]:
@@ -186,10 +161,3 @@ def interpolation(value: Any) -> str:
     if name is None or name not in INTERPOLATIONS.values():
         raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
     return name
-
-
-def number_of(value: Any) -> int:
-    """Return how many classes are named, by a list or by an object with the numbers as keys."""
-    if not isinstance(value, list | dict):
-        raise ValueError("the names of the classes")
-    return len(value)

@@ -15,7 +15,9 @@ DEFAULT_FILE = "model.safetensors"
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
-CONNECT_S = 1.0  # without a network, this is what the user waits for
+CONNECT_S, PATIENCE_S = 1.0, 10.0  # without a network, the user waits for the first
+REFUSALS: dict[Any, type[OSError]] = {404: FileNotFoundError}
+REFUSALS |= {401: PermissionError, 403: PermissionError}
 
 
 class HubFile(NamedTuple):
@@ -51,30 +53,28 @@ def hub_file(
 
     Raises:
       CheckpointError: `source` has another form.
-      ImportError: `huggingface_hub` is not installed.
       FileNotFoundError: The file is not in the cache and not to be downloaded, or the hub has none.
       PermissionError: The hub asks for a token, or for another one.
       OSError: The hub cannot be reached or fails, or the download does.
     """
     file = _parse(source, cache_dir)
     cached = _lookup(file)
-    wanted = [] if isinstance(cached, str) else [file]
-    if wanted and not download:
+    if not isinstance(cached, str) and not download:
         raise FileNotFoundError(
             f"{source!r} is not in the hub's cache: {file} is not in {file.cache_dir}. Pass the "
             f"path of a local file, run `hf download {file.repo_id} {file.filename} --revision "
             f"{file.revision}` on a machine with network and copy its cache here, or pass "
             "`download=True`."
         )
+    address = None if endpoint is None else endpoint.rstrip("/")
     unknown = [beside for beside in _beside(file) if _lookup(beside) is None]
-    if download and (wanted or unknown):
-        address = None if endpoint is None else endpoint.rstrip("/")
+    if download and (unknown or not isinstance(cached, str)):
         _check_network(address)
-        for one in wanted:
-            cached = _download(one, address)
-        for one in unknown:
+        if not isinstance(cached, str):
+            cached = _download(file, address)
+        for beside in unknown:
             with suppress(FileNotFoundError):  # the client notes that the hub has none
-                _download(one, address)
+                _download(beside, address)
     return Path(cached)
 
 
@@ -83,15 +83,8 @@ def unknown_beside(
 ) -> tuple[str, ...]:
     """Return the names in `BESIDE` that the cache neither has nor knows to be missing on the hub.
 
-    `processor_config.json` is not among them where the cache has what precedes it.
-
-    Args:
-      source: As for `hub_file`.
-      cache_dir: Folder of the cache; None is the client's own choice.
-
-    Raises:
-      CheckpointError: `source` has another form.
-      ImportError: `huggingface_hub` is not installed.
+    `processor_config.json` is not among them where the cache has what precedes it. The arguments
+    and errors are those of `hub_file`.
     """
     looked_up = [(Path(x.filename).name, _lookup(x)) for x in _beside(_parse(source, cache_dir))]
     cached = {name for name, found in looked_up if isinstance(found, str)}
@@ -127,17 +120,13 @@ def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
 
 
 def _client() -> Any:
-    try:
-        # By name: the package resolves its submodules only once something has imported them.
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-        import huggingface_hub.utils
-    except ImportError as error:
-        raise ImportError(
-            "`huggingface_hub` is not installed, so `hf:...` cannot be fetched. Run "
-            "`pip install 'optax-dtnh[models]'`, or pass a local path."
-        ) from error
+    # Not before it is needed, and by name: the package resolves its submodules only once something
+    # has imported them.
+    import huggingface_hub
+    import huggingface_hub.constants
+    import huggingface_hub.errors
+    import huggingface_hub.utils
+
     return huggingface_hub
 
 
@@ -151,9 +140,9 @@ def _lookup(file: HubFile) -> Any:
 def _check_network(endpoint: str | None) -> None:
     """Ask once, because the client itself retries for 23 s if there is no network."""
     hub = _client()
-    address, patience = endpoint or hub.constants.ENDPOINT, hub.constants.HF_HUB_ETAG_TIMEOUT
+    address = endpoint or hub.constants.ENDPOINT
     try:
-        hub.get_session().head(address, timeout=(CONNECT_S, patience, patience, patience))
+        hub.get_session().head(address, timeout=(CONNECT_S, PATIENCE_S, PATIENCE_S, PATIENCE_S))
     except Exception as error:  # whatever the client's HTTP library raises; it is chained
         raise ConnectionError(
             f"The hub at {address} cannot be reached ({_text(error)}). Pass the path of a local "
@@ -173,9 +162,6 @@ def _download(file: HubFile, endpoint: str | None) -> str:
             "page of the repository, accept its conditions there, run `hf auth login` or set "
             "HF_TOKEN; or pass the path of a local file."
         ) from error
-
-
-REFUSALS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError}
 
 
 def _text(error: BaseException) -> str:

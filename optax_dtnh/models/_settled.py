@@ -20,8 +20,8 @@ METADATA: dict[str, Reader] = {
 
 def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
     """Return in words what the tensors tell: naming scheme, depth, width and head."""
-    depth = [len(getattr(model, f"stage{i}")) for i in (1, 2, 3, 4) if isinstance(model, ResNet)]
-    blocks = "-".join(map(str, depth or [len(model.blocks)]))
+    stages = ["blocks"] if isinstance(model, ViT) else [f"stage{i}" for i in (1, 2, 3, 4)]
+    blocks = "-".join(str(len(getattr(model, stage))) for stage in stages)
     prefix = f", prefix {found.prefix}" if found.prefix else ""
     size = f"{blocks} blocks, width {model.pooled_width}"
     head = "no head" if model.head is None else f"{model.head.out_features} classes"

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import socket
-import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
@@ -299,10 +298,3 @@ def test_a_malformed_source_is_answered_with_the_form(source, server, fetch):
     with answered_with(CheckpointError, form, repr(source)):
         fetch(source)
     assert server.requests == []
-
-
-def test_without_the_client_the_way_to_install_it_is_given(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with answered_with(ImportError, "Run `pip install 'optax-dtnh[models]'`, or pass") as raised:
-        hub_file("hf:owner/name")
-    assert isinstance(raised.value.__cause__, ImportError)

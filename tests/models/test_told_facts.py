@@ -163,6 +163,7 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (HF_VIT, "model_image_size", 224, "224 by config.json, got 32 in"),
         (HF_VIT, "model_image_size", (64, 16), r"\(64, 16\) by config.json, got 32"),
         (HF_VIT, "classes", 1000, "1000 by config.json, got 3 in"),
+        (HF_VIT, "hidden", "big", "'big' by config.json, got 256 in"),
         (TIMM_VIT, "classes", 0, "0 by config.json, got 3 in"),
         (TIMM_VIT, "pool", "avg", "'avg' by config.json, got 'token' in .*, a plain ViT"),
         (TIMM_VIT, "architecture", "deit3_x", "'deit3_x' by config.json, got 'ViT' in"),
