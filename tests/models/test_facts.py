@@ -77,7 +77,6 @@ INPUT = {"input_size": [3, 224, 224]}
 FIELDS = [
     (PREPROCESSOR, {"image_mean": [0.5] * 3, "image_std": 0.5}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
-    (PREPROCESSOR, {"resample": "BOX"}, {"interpolation": "box"}),
     (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
     (PREPROCESSOR, {"do_rescale": False, "offset": False, "do_pad": True}, {"do_pad": True}),
     (PREPROCESSOR, {"do_rescale": False, "rescale_factor": 0.1}, {"rescale": 1}),
@@ -85,7 +84,6 @@ FIELDS = [
     (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"feature_extractor_type": "ConvNextF"}, {"interpolation": "bicubic"}),
     (PREPROCESSOR, {"do_resize": False, "do_center_crop": False}, {"do_resize": False}),
-    (PREPROCESSOR, {"do_resize": True, "do_center_crop": True}, {"do_center_crop": True}),
     (OURS, {"image_size": 32, "rescale": 1.0}, {"image_size": 32, "rescale": 1}),
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
     (CONFIG, VIT | {"num_attention_heads": 16, "hidden_size": 128}, {"heads": 16, "width": 128}),
@@ -97,16 +95,13 @@ FIELDS = [
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, RESNET | {"layer_type": "basic"}, {"block": "basic", "activation": "relu"}),
-    (CONFIG, RESNET | {"hidden_sizes": [8]}, {"hidden_sizes": (8,)}),
     (CONFIG, RESNET | {"downsample_in_bottleneck": True}, {"downsample_in_bottleneck": True}),
     (CONFIG, TIMM, {"architecture": "vit_base_patch16_224", "interpolation": "bicubic"}),
     (CONFIG, TIMM | {"mean": [0.5] * 3, "num_classes": 0}, {"mean": HALF, "classes": 0}),
     (CONFIG, TIMM | {"input_size": [3, 384, 192]}, {"image_size": (384, 192)}),
     (CONFIG, TIMM | {"crop_mode": "center"}, {"crop_mode": "center"}),
     (CONFIG, TIMM | {"crop_mode": "squash"}, {"crop_mode": None}),
-    (CONFIG, TIMM | {"pretrained_cfg": {"std": [0.2]}}, {"std": (0.2, 0.2, 0.2)}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
-    (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1}}, {"image_size": 224, "resize": None}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1.1}}, {"crop_pct": 1.1, "resize": None}),
     (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
@@ -115,7 +110,6 @@ FIELDS = [
     (CONFIG, TIMM | {"model_args": {"drop_rate": 0.5}}, {"blocks": 12}),
     (CONFIG, TIMM | {"model_args": {"aa_layer": None, "depth": 3}}, {"blocks": 3, "width": 768}),
     (CONFIG, {"mean": [0.5], "std": [0.5]}, {"mean": HALF, "interpolation": "bicubic"}),
-    (CONFIG, {"input_size": [3, 32, 32]}, {"image_size": 32, "model_type": None}),
     # what a name says of a network
     *((CONFIG, {"architecture": name}, facts) for name, facts in {
         "vit_large_patch14_clip_quickgelu_224": {"activation": "quick_gelu", "patch_size": 14},
@@ -126,7 +120,6 @@ FIELDS = [
     }.items()),
     # files of other libraries, and of Hugging Face under another name
     (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None, "model_type": "t5"}),
-    (CONFIG, {"num_labels": 3}, {"classes": None, "model_type": "missing"}),
     (CONFIG, {"model_type": "w", "num_attention_heads": 4}, {"heads": 4, "epsilon": None}),
     (CONFIG, {"hidden_act": "relu", "patch_size": 8}, {"activation": "relu", "patch_size": 8}),
     *((CONFIG, x, {"mean": None}) for x in ({"architecture": {"a": 1}}, {"model_type": 3}, {})),

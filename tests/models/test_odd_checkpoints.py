@@ -95,6 +95,15 @@ def test_positions_that_are_no_square_and_a_class_token_are_refused(count, token
     refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
 
 
+def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
+    names = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
+    older = tensors_of(TV_VIT)
+    for new, old in names.items():
+        older = {name.replace(new, old): x for name, x in older.items()}
+    found = load_pretrained(saved(older, tmp_path))
+    assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
+
+
 @pytest.mark.parametrize("scheme", [TIMM_VIT, TV_VIT, HF_VIT])
 def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, tmp_path):
     path = saved(tensors_of(scheme), tmp_path)

@@ -38,7 +38,6 @@ MUTANTS = listed(
             ("epsilon: float = 1e-6", "epsilon: float = 1e-5"),
             ('"layer.{i0}.normalization."', '"layer.{i}.normalization."'),
             ('"attn.proj.", "self_attention', '"attn.out.", "self_attention'),
-            ('"query", "key", "value"', '"key", "query", "value"'),
             ("epsilon=1e-12", "epsilon=1e-6"),
         ],
         ("_transfer.py", TRANSFER): [
@@ -71,6 +70,7 @@ MUTANTS = listed(
         ],
         ("_recognition.py", ODD): [("if len(found) == 1", "if found")],
         ("_recognition.py", REFUSED): [("return matching | ", "return ")],
+        ("_names.py", GOLDENS): [('"query", "key", "value"', '"key", "query", "value"')],
         ("_names.py", ODD): [('"mlp.linear_2."', '"mlp.linear_3."')],
         ("_positions.py", ODD): [('"cubic", antialias', '"linear", antialias')],
         ("_saving.py", PRETRAINED): [("        metadata |= {", "        _ = {")],
