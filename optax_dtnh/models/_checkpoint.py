@@ -37,12 +37,10 @@ class Checkpoint(NamedTuple):
 def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Checkpoint:
     """Return what the file holds.
 
-    Args:
-      path: A `.safetensors` file, or a `.pth`, `.pt` or `.bin` file of torch, which needs torch.
-        Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is
-        unwrapped, also one inside the other.
-      sha256: The hexadecimal digest that the file should have, compared before anything is parsed.
-        The formats themselves do not detect a flipped bit.
+    `path` is a `.safetensors` file, or with torch installed a `.pth`, `.pt` or `.bin` file. Of the
+    latter only tensors are loaded, never code; a `state_dict` or `model` entry is unwrapped, also
+    one inside the other. The digest `sha256` is compared before anything is parsed: the formats
+    themselves do not detect a flipped bit.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -66,18 +64,15 @@ def _check_file(path: Path) -> None:
             f"`source` should be an existing file, got {path}. "
             "Check the path, or name a repository of the hub as in `hf:owner/name`."
         )
-    if not path.is_file():
+    what = "a folder, pipe or device"
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(256)
+        what = next((text for sign, text in NO_WEIGHTS.items() if re.match(sign, start)), "")
+    if what:
         raise CheckpointError(
-            f"`source` should be a file, got {path}, which is a folder, pipe or device. "
-            "Name a file of weights, such as `model.safetensors` inside a folder."
+            f"`source` should be a file of weights, got {path}, which is {what}. {SAVE_AGAIN}"
         )
-    with path.open("rb") as file:
-        start = file.read(256)
-    for pattern, what in NO_WEIGHTS.items():
-        if re.match(pattern, start):
-            raise CheckpointError(
-                f"`source` should hold weights, got {path}, which is {what}. {SAVE_AGAIN}"
-            )
 
 
 def _check_digest(path: Path, sha256: str) -> None:

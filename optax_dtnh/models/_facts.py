@@ -34,10 +34,8 @@ def facts_beside(path: Path) -> dict[str, Fact]:
     Our own `preprocessing.json` counts most, then `preprocessor_config.json` (or that part of
     `processor_config.json`), the `config.json` of Hugging Face or timm, torchvision's names, and
     the name of an architecture. The facts in `UNUSED` are of no effect.
-    A file that a repository of the hub lacks in the folder of the weights is read in its root.
-
-    Args:
-      path: File of weights, or its folder.
+    A file that a repository of the hub lacks in the folder of the weights is read in its root. The
+    path is that of the weights or of their folder.
 
     Raises:
       CheckpointError: A file is malformed, or a field has a wrong value.

@@ -50,11 +50,7 @@ def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Re
 def read_field(
     file: Path, content: Mapping[str, Any], key: str, read: Callable[[Any], Any]
 ) -> Any | None:
-    """Return the value of one field, None if it is missing or null.
-
-    Raises:
-      CheckpointError: The field has a wrong value.
-    """
+    """Return the value of one field, None if it is missing or null."""
     value = content.get(key)
     try:
         return None if value is None else read(value)

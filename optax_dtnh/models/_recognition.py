@@ -27,11 +27,7 @@ class Recognized(NamedTuple):
 
 
 def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
-    """Return the only network of the file, apart from the tensors in `ignore`.
-
-    Raises:
-      CheckpointError: The file holds no network with names that are known here, or several.
-    """
+    """Return the only network of the file, apart from the tensors in `ignore`."""
     names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
     found = {name: at for scheme in SCHEMES for name, at in _places(scheme, names)}
     if len(found) == 1:

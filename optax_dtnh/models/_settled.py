@@ -35,9 +35,6 @@ def settled(
 
     The argument `heads` precedes the metadata of our own files, which precede what is `said` beside
     the file, which precedes the usual values.
-
-    Raises:
-      CheckpointError: A value cannot be used, or the number of heads is not known.
     """
     if found.scheme.network is ResNet:
         if heads is None:

@@ -117,8 +117,7 @@ class ViT(nnx.Module):
         rngs: nnx.Rngs,
     ):
         hidden = 4 * width if hidden is None else hidden
-        heads = _usual_heads(width, hidden) if heads is None else heads
-        _check_heads(heads, width)
+        heads = _heads(heads, width, hidden)
         check_image_size(image_size, patch_size)
         _check_activation(activation)
         options = {"dtype": dtype, "rngs": rngs}
@@ -158,21 +157,18 @@ class ViT(nnx.Module):
         self.frozen = self.frozen if frozen is None else frozen
 
 
-def _usual_heads(width: int, hidden: int) -> int:
-    if (width, hidden) not in PUBLISHED_HEADS and (width < HEAD_WIDTH or width % HEAD_WIDTH):
-        raise ValueError(
-            f"`heads` should be given for width {width}, which is no multiple of {HEAD_WIDTH}, got "
-            "none. Pass a divisor of the width."
-        )
-    return PUBLISHED_HEADS.get((width, hidden), width // HEAD_WIDTH)
-
-
-def _check_heads(heads: int, width: int) -> None:
+def _heads(heads: int | None, width: int, hidden: int) -> int:
+    """Return the number of heads; None is that of a published size, else of heads 64 wide."""
+    given = heads
+    if heads is None:
+        usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
+        heads = PUBLISHED_HEADS.get((width, hidden), usual)
     if heads < 1 or width % heads:
         raise ValueError(
-            f"`heads` should be a divisor of the width {width}, got {heads}. Pass the number of "
-            "attention heads that the network's authors state."
+            f"`heads` should be a divisor of the width {width}, got {given}. Pass the "
+            "number of attention heads that the network's authors state."
         )
+    return heads
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:

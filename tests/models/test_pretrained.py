@@ -1,6 +1,5 @@
 """Checkpoints under five families of names: loaded and saved to the bit."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
