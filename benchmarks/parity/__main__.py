@@ -115,7 +115,7 @@ def of_source(source: str, download: bool) -> Iterator[Row]:
         config = (
             configuration(source, path, download) if library.package == "transformers" else None
         )
-        reference = loaded_reference(library, model, file.read(), config)
+        reference = loaded_reference(library, model, file.tensors, config)
     yield from rows_of(source if on_hub else path.name, scheme.name, Pair(reference, model, scheme))
 
 

@@ -224,4 +224,4 @@ LIBRARIES = {
 
 def library_of(scheme: Scheme) -> Library:
     """Return the library to compare a checkpoint of the naming scheme with."""
-    return next(library for library in LIBRARIES.values() if library.scheme is scheme)
+    return next(library for library in LIBRARIES.values() if library.scheme.name == scheme.name)

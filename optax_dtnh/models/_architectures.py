@@ -3,23 +3,11 @@
 import re
 from typing import Any
 
-# Blocks in each stage and their kind, by the depth.
-RESNETS = {
-    "18": ((2, 2, 2, 2), "basic"),
-    "26": ((2, 2, 2, 2), "bottleneck"),
-    "34": ((3, 4, 6, 3), "basic"),
-    "50": ((3, 4, 6, 3), "bottleneck"),
-    "101": ((3, 4, 23, 3), "bottleneck"),
-    "152": ((3, 8, 36, 3), "bottleneck"),
-}
-# Width and number of blocks, by the size in the names of timm and, shorter, of torchvision.
-VITS = {
-    "tiny": (192, 12),
-    "small": (384, 12),
-    **dict.fromkeys(("base", "b"), (768, 12)),
-    **dict.fromkeys(("large", "l"), (1024, 24)),
-    **dict.fromkeys(("huge", "h"), (1280, 32)),
-}
+from optax_dtnh.models import _resnet, _vit
+from optax_dtnh.models._fields import Fact, Facts
+
+RESNETS = {n: getattr(_resnet, f"resnet{n}") for n in ("18", "34", "50", "101", "152")}
+VITS = {n[0]: getattr(_vit, f"vit_{n}") for n in ("tiny", "small", "base", "large", "huge")}
 # Before a `.` is the network, behind it is how timm's weights were trained.
 RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
 VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
@@ -37,14 +25,15 @@ def kind_of(architecture: str) -> str | None:
     return "ViT" if VIT.fullmatch(architecture) else None
 
 
-def implied(architecture: str) -> dict[str, Any]:
-    """Return the facts that the name of an architecture surely implies."""
-    found = {"activation": "quick_gelu"} if "quickgelu" in architecture else {}
-    if match := SIZED_VIT.match(architecture):
-        width, blocks = VITS[match[1]]
-        return found | {"width": width, "blocks": blocks, "patch_size": int(match[2])}
-    match = RESNET.fullmatch(architecture)
-    if match and match[1] in RESNETS:
-        depths, block = RESNETS[match[1]]
-        return {"depths": depths, "block": block}
-    return found
+def implied(facts: Facts) -> Facts:
+    """Return the facts that the name of an architecture among these facts surely implies."""
+    name, origin = facts.get("architecture", ("", ""))
+    found: dict[str, Any] = {"activation": "quick_gelu"} if "quickgelu" in name else {}
+    if match := SIZED_VIT.match(name):
+        vit = VITS[match[1][0]]  # a constructor with arguments
+        found |= {"width": vit.args[0], "blocks": vit.keywords.get("blocks", 12)}
+        found["patch_size"] = int(match[2])
+    elif (match := RESNET.fullmatch(name)) and match[1] in RESNETS:
+        depths, block = RESNETS[match[1]].args
+        found |= {"depths": depths, "block": block.__name__.lower()}
+    return {n: Fact(value, f"architecture {name} of {origin}") for n, value in found.items()}

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-for _name in ("flax", "safetensors"):
+for _name in ("flax", "safetensors", "huggingface_hub"):
     if find_spec(_name) is None:
         raise ModuleNotFoundError(
             f"`{_name}` is not installed, but `optax_dtnh.models` needs it. Run "

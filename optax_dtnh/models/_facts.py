@@ -2,49 +2,28 @@
 
 from pathlib import Path
 
+from optax_dtnh.models import _fields as fields
 from optax_dtnh.models._architectures import implied
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts_hugging_face import image_facts, model_facts
 from optax_dtnh.models._facts_timm import is_timm, timm_facts
 from optax_dtnh.models._facts_torchvision import torchvision_facts
-from optax_dtnh.models._fields import (
-    Fact,
-    Facts,
-    Reader,
-    channels,
-    count,
-    deviations,
-    interpolation,
-    json_object,
-    positive,
-    read_field,
-    read_fields,
-    read_object,
-)
+from optax_dtnh.models._fields import Fact, Facts, Reader, read_field, read_fields, read_object
 
 OURS, CONFIG = "preprocessing.json", "config.json"
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 SNAPSHOTS = "snapshots"  # in the cache of the hub: the folder of the revisions of a repository
 OUR_FIELDS: dict[str, Reader] = {
-    "image_size": ("image_size", count),
-    "resize": ("resize", count),
-    "mean": ("mean", channels),
-    "std": ("std", deviations),
-    "interpolation": ("interpolation", interpolation),
-    "rescale": ("rescale", positive),
+    "image_size": ("image_size", fields.count),
+    "resize": ("resize", fields.count),
+    "mean": ("mean", fields.channels),
+    "std": ("std", fields.deviations),
+    "interpolation": ("interpolation", fields.interpolation),
+    "rescale": ("rescale", fields.positive),
 }
 # Facts that are told but not used: test images are always resized whole, see `Preprocessing`.
-UNUSED = (
-    "do_resize",
-    "do_center_crop",
-    "do_pad",
-    "crop_mode",
-    "crop_pct",
-    "test_input_size",
-    "test_crop_pct",
-    "timm_interpolation",
-    "model_type",
-)
+UNUSED = ("do_resize", "do_center_crop", "do_pad", "crop_mode", "crop_pct", "test_input_size")
+UNUSED += ("model_type",)
 
 __all__ = ["OUR_FIELDS", "UNUSED", "Fact", "facts_beside"]
 
@@ -53,13 +32,10 @@ def facts_beside(path: Path) -> dict[str, Fact]:
     """Return what the files beside a checkpoint, or its own name, say about it and its images.
 
     Our own `preprocessing.json` counts most, then `preprocessor_config.json` (or that part of
-    `processor_config.json`), the `config.json` of Hugging Face or timm, and torchvision's names.
-    The name of an architecture counts least. The names and types of the facts are ours, and those
-    in `UNUSED` are of no effect. Of a configuration in another form, they tell the `model_type`.
-    A file that a repository of the hub lacks in the folder of the weights is read in its root.
-
-    Args:
-      path: File of weights, or its folder.
+    `processor_config.json`), the `config.json` of Hugging Face or timm, torchvision's names, and
+    the name of an architecture. The facts in `UNUSED` are of no effect.
+    A file that a repository of the hub lacks in the folder of the weights is read in its root. The
+    path is that of the weights or of their folder.
 
     Raises:
       CheckpointError: A file is malformed, or a field has a wrong value.
@@ -75,14 +51,7 @@ def facts_beside(path: Path) -> dict[str, Fact]:
         if "image_size" in found:
             facts.pop("resize", None)  # that of another image size
         facts |= found
-    return _implied(facts) | facts
-
-
-def _implied(facts: Facts) -> Facts:
-    if "architecture" not in facts:
-        return {}
-    name, origin = facts["architecture"]
-    return {n: Fact(v, f"architecture {name} of {origin}") for n, v in implied(name).items()}
+    return implied(facts) | facts
 
 
 def _folders(path: Path) -> list[Path]:
@@ -105,9 +74,8 @@ def _processor_facts(folders: list[Path]) -> Facts:
     if content := read_object(file):
         return image_facts(file, content)
     file = _nearest(folders, PROCESSOR)
-    return image_facts(
-        file, read_field(file, read_object(file), "image_processor", json_object) or {}
-    )
+    content = read_field(file, read_object(file), "image_processor", fields.json_object)
+    return image_facts(file, content or {})
 
 
 def _our_facts(file: Path) -> Facts:

@@ -9,58 +9,37 @@ from optax_dtnh.models._errors import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
-MEND = "Mend or remove the file."
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 class Fact(NamedTuple):
-    """A value, and where it comes from.
-
-    Attributes:
-      value: The value.
-      origin: A file's name such as "config.json", an option such as "--mean", or a default.
-    """
+    """A value, and where it comes from."""
 
     value: Any
-    origin: str
+    origin: str  # a file's name such as "config.json", an option such as "--mean", or a default
 
 
 Facts = dict[str, Fact]
 # Our name of a field, and what makes our value of theirs. It returns None for a field that says
-# nothing, and raises ValueError with what is wanted and, unless it is `MEND`, with what helps.
+# nothing, and raises ValueError with what is wanted.
 Reader = tuple[str, Callable[[Any], Any]]
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, an empty one if there is no such file.
-
-    Raises:
-      CheckpointError: The file cannot be read, or holds something else.
-    """
+    """Return the object in a JSON file, an empty one if there is no such file."""
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        return json_object(json.loads(file.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, RecursionError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise _unreadable(file, what) from error
-    if not isinstance(content, dict):
-        raise _unreadable(file, f"its content is {content!r:.60}")
-    return content
-
-
-def _unreadable(file: Path, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"A file beside a checkpoint should be an object in JSON, got '{file}' ({what}). {MEND}"
-    )
+        raise CheckpointError(
+            f"A file beside a checkpoint should be an object in JSON, got '{file}' "
+            f"({type(error).__name__}: {' '.join(str(error).split())}). Mend or remove the file."
+        ) from error
 
 
 def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Reader]) -> Facts:
-    """Return the facts of these fields; a field that is missing or null says nothing.
-
-    Raises:
-      CheckpointError: A field has a wrong value.
-    """
+    """Return the facts of these fields; a field that is missing or null says nothing."""
     return {
         ours: Fact(value, file.name)
         for theirs, (ours, read) in readers.items()
@@ -71,21 +50,35 @@ def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Re
 def read_field(
     file: Path, content: Mapping[str, Any], key: str, read: Callable[[Any], Any]
 ) -> Any | None:
-    """Return the value of one field, None if it is missing or null.
-
-    Raises:
-      CheckpointError: The field has a wrong value.
-    """
+    """Return the value of one field, None if it is missing or null."""
     value = content.get(key)
-    if value is None:
-        return None
     try:
-        return read(value)
+        return None if value is None else read(value)
     except ValueError as error:
-        wanted, advice = (*error.args, MEND)[:2]
         raise CheckpointError(
-            f"`{key}` in '{file}' should be {wanted}, got {value!r:.80}. {advice}"
+            f"`{key}` in '{file}' should be {error}, got {value!r:.80}. Mend or remove the file."
         ) from error
+
+
+def of_type(kind: Any, wanted: str) -> Callable[[Any], Any]:
+    """Return what reads a value of a type as it is."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise ValueError(wanted)
+        return value
+
+    return read
+
+
+text = of_type(str, "a text")
+flag = of_type(bool, "true or false")
+json_object = of_type(dict, "an object")
+
+
+def plain(value: Any) -> Any:
+    """Return a value that the tensors tell too: what is wrong contradicts them."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def count(value: Any) -> int:
@@ -97,41 +90,34 @@ def count(value: Any) -> int:
     return value
 
 
-def count_or_none(value: Any) -> int:
-    """Return a whole number from 0, where 0 means that there is none."""
-    return 0 if type(value) is int and value == 0 else count(value)
+def side(value: Any) -> int | tuple[int, int] | None:
+    """Return the side of a square, or height and width of what is not square.
 
-
-def counts(value: Any) -> tuple[int, ...]:
-    """Return a tuple of positive whole numbers."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("a list of positive whole numbers")
-    return tuple(map(count, value))
-
-
-def side(value: Any) -> int | tuple[int, int]:
-    """Return the side of a square, or height and width of what is not square."""
-    wanted = f"a positive whole number up to {LARGEST_COUNT}, or a list of height and width"
+    They are given as a number, a list, or an object of height and width or of an edge.
+    """
+    if isinstance(value, dict):
+        given = {key: x for key, x in value.items() if x is not None}
+        if not given:
+            return None
+        edge = given.get("shortest_edge", given.get("longest_edge"))
+        value = [given["height"], given["width"]] if {"height", "width"} <= {*given} else edge
     sides = value if isinstance(value, list) else [value]
-    if len(sides) not in (1, 2) or not all(
-        type(s) is int and 0 < s <= LARGEST_COUNT for s in sides
-    ):
-        raise ValueError(wanted)
-    return sides[0] if len({*sides}) == 1 else (sides[0], sides[1])
+    try:
+        height, width = map(count, sides * 2 if len(sides) == 1 else sides)
+    except ValueError:
+        raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width") from None
+    return height if height == width else (height, width)
 
 
-def text(value: Any) -> str:
-    """Return a text."""
-    if not isinstance(value, str):
-        raise ValueError("a text")
-    return value
+def other_than(usual: Any) -> Callable[[Any], Any]:
+    """Return what reads a value that is told where it is not the usual one."""
+    return lambda value: None if value == usual else value
 
 
-def flag(value: Any) -> bool:
-    """Return a truth value."""
-    if type(value) is not bool:
-        raise ValueError("true or false")
-    return value
+def never(value: Any) -> None:
+    """Say nothing of a flag that is false."""
+    if value:
+        raise ValueError("false, since images are prepared without it here")
 
 
 def positive(value: Any) -> float:
@@ -148,13 +134,6 @@ def share(value: Any) -> float:
     return float(value)
 
 
-def json_object(value: Any) -> dict[str, Any]:
-    """Return an object."""
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return value
-
-
 def channels(value: Any) -> tuple[float, float, float]:
     """Return one number for each of three channels, of one number or of a list of one or three."""
     values = value if isinstance(value, list) else [value]
@@ -167,11 +146,7 @@ def channels(value: Any) -> tuple[float, float, float]:
 
 def deviations(value: Any) -> tuple[float, float, float]:
     """Return one positive number for each of three channels, as `channels`."""
-    try:
-        found = channels(value)
-    except ValueError:
-        found = (0.0, 0.0, 0.0)
-    if min(found) <= 0:
+    if min(found := channels(value)) <= 0:
         raise ValueError("a positive number, or a list of three")
     return found
 
@@ -182,13 +157,3 @@ def interpolation(value: Any) -> str:
     if name is None or name not in INTERPOLATIONS.values():
         raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
     return name
-
-
-def labels(value: Any) -> tuple[str, ...]:
-    """Return the names of the classes, of a list or of an object with the numbers as keys."""
-    if isinstance(value, dict):
-        numbered = {str(key): name for key, name in value.items()}
-        value = [numbered.get(str(i)) for i in range(len(numbered))]
-    if not isinstance(value, list) or not all(isinstance(name, str | int) for name in value):
-        raise ValueError("the names of the classes, numbered from 0")
-    return tuple(map(str, value))

@@ -1,177 +1,120 @@
-"""What checkpoints call the tensors of our models: one rename table per naming scheme.
+"""What checkpoints call the tensors of our models: a table of names per network.
 
-A row is a pattern for the path of our module and the prefix of their tensors. `(?P<s>...)` is a
-number, and `{s}` puts it into the prefix, `{s0}` one less: some count from 0 where we count from 1.
-Several prefixes are concatenated along the first axis.
+A row has the path of our module, and the prefix of the tensors in each library. `{s}`, `{b}` and
+`{i}` are numbers, `{s0}` and `{i0}` one less: some count from 0 where we count from 1. `{qkv}` are
+three tensors, which are concatenated along the first axis.
 """
 
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from flax import nnx
-
-from optax_dtnh.models._positions import antialiased, clamped
-from optax_dtnh.models._sizes import build_resnet, build_vit
+from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._vit import ViT
 
 Row = tuple[str, ...]
-# What our files store in their metadata, because no tensor tells it, by the name of the fact.
-METADATA = {"epsilon": "layer_norm_epsilon", "heads": "attention_heads", "activation": "activation"}
-
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+WEIGHT, MEAN, VAR = "weight", "running_mean", "running_var"
+LEAVES = {"kernel": WEIGHT, "scale": WEIGHT, "bias": "bias", "mean": MEAN, "var": VAR}
+QKV = ("query", "key", "value")
 
 
 class Scheme(NamedTuple):
-    """A naming scheme.
+    """A naming scheme."""
 
-    Attributes:
-      name: What a user calls it.
-      known_by: A tensor that every checkpoint of the scheme has, and no other scheme's.
-      rows: The rename table.
-      excused: Tensors that may be there and are not used.
-      build: From the shapes of tensors, by our paths, and options to a model of that size.
-      resize: How the scheme's library interpolates positions, from them and the new side.
-      epsilon: Epsilon of the layer normalization where nothing says it.
-      stem: What the names of a backbone begin with if there is a head. Without one, it is left out.
-      older: Parts of names, and what they are in files of older versions of the library.
-    """
-
-    name: str
-    known_by: str
-    rows: tuple[Row, ...]
-    excused: frozenset[str]
-    build: Callable[..., nnx.Module]
-    resize: Callable[[np.ndarray, int], np.ndarray] = antialiased
-    epsilon: float = 1e-6
-    stem: str = ""
-    older: tuple[tuple[str, str], ...] = ()
+    name: str  # what a user calls it
+    network: type[ResNet] | type[ViT]
+    known_by: str  # a tensor that every checkpoint of the scheme has, and no other scheme's
+    rows: dict[str, str]  # from the paths of our modules to prefixes
+    excused: frozenset[str] = frozenset()  # tensors that may be there and are not used
+    epsilon: float = 1e-6  # of the layer normalization where nothing says it
+    stem: str = ""  # what the names of a backbone begin with if there is a head, and only then
 
 
 def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
     """Return the scheme's names of the tensors that make up our leaf at the dotted `path`."""
     module, _, leaf = path.rpartition(".")
     module, leaf = (module, LEAVES[leaf]) if leaf in LEAVES else (path, "")
-    for pattern, *prefixes in scheme.rows:
+    for ours, prefix in scheme.rows.items():
+        pattern = re.sub(r"{(\w)}", r"(?P<\1>\\d+)", ours.replace(".", r"\."))
         if match := re.fullmatch(pattern, module):
-            counts = {key: int(value) for key, value in match.groupdict().items()}
-            from_zero = {f"{key}0": value - 1 for key, value in counts.items()}
-            return tuple(prefix.format(**counts, **from_zero) + leaf for prefix in prefixes)
+            numbers = {key: int(value) for key, value in match.groupdict().items()}
+            numbers |= {f"{key}0": value - 1 for key, value in numbers.items()}
+            parts = QKV if "{qkv}" in prefix else ("",)
+            return tuple(prefix.format(qkv=part, **numbers) + leaf for part in parts)
     raise LookupError(f"no row of {scheme.name} names {path}")
 
 
-BLOCK = r"stage(?P<s>\d)\.(?P<b>\d+)"
-TORCHVISION_RESNET = Scheme(
-    name="torchvision or timm ResNet",
-    known_by="layer1.0.conv1.weight",
-    rows=(
-        (r"stem\.conv", "conv1."),
-        (r"stem\.norm", "bn1."),
-        (BLOCK + r"\.conv(?P<i>\d)", "layer{s}.{b}.conv{i}."),
-        (BLOCK + r"\.norm(?P<i>\d)", "layer{s}.{b}.bn{i}."),
-        (BLOCK + r"\.shortcut\.conv", "layer{s}.{b}.downsample.0."),
-        (BLOCK + r"\.shortcut\.norm", "layer{s}.{b}.downsample.1."),
-        (r"head", "fc."),
-    ),
-    excused=frozenset(),
-    build=build_resnet,
+def _by_library(rows: list[Row], block: Row, inside: list[Row]) -> list[dict[str, str]]:
+    """Return a dict for each library, from our names to theirs, in a block behind its prefix."""
+    rows += [tuple(map("".join, zip(block, row, strict=True))) for row in inside]
+    ours, *libraries = zip(*rows, strict=True)
+    return [dict(zip(ours, theirs, strict=True)) for theirs in libraries]
+
+
+TORCHVISION, HUGGING_FACE = _by_library(
+    [
+        ("stem.conv", "conv1.", "resnet.embedder.embedder.convolution."),
+        ("stem.norm", "bn1.", "resnet.embedder.embedder.normalization."),
+        ("head", "fc.", "classifier.1."),
+    ],
+    ("stage{s}.{b}.", "layer{s}.{b}.", "resnet.encoder.stages.{s0}.layers.{b}."),
+    [
+        ("conv{i}", "conv{i}.", "layer.{i0}.convolution."),
+        ("norm{i}", "bn{i}.", "layer.{i0}.normalization."),
+        ("shortcut.conv", "downsample.0.", "shortcut.convolution."),
+        ("shortcut.norm", "downsample.1.", "shortcut.normalization."),
+    ],
 )
-HF_BLOCK = "resnet.encoder.stages.{s0}.layers.{b}."
+TORCHVISION_RESNET = Scheme(
+    "torchvision or timm ResNet", ResNet, "layer1.0.conv1.weight", TORCHVISION
+)
 HUGGING_FACE_RESNET = Scheme(
-    name="Hugging Face ResNet",
-    known_by="resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
-    rows=(
-        (r"stem\.conv", "resnet.embedder.embedder.convolution."),
-        (r"stem\.norm", "resnet.embedder.embedder.normalization."),
-        (BLOCK + r"\.conv(?P<i>\d)", HF_BLOCK + "layer.{i0}.convolution."),
-        (BLOCK + r"\.norm(?P<i>\d)", HF_BLOCK + "layer.{i0}.normalization."),
-        (BLOCK + r"\.shortcut\.conv", HF_BLOCK + "shortcut.convolution."),
-        (BLOCK + r"\.shortcut\.norm", HF_BLOCK + "shortcut.normalization."),
-        (r"head", "classifier.1."),
-    ),
-    excused=frozenset(),
-    build=build_resnet,
+    "Hugging Face ResNet",
+    ResNet,
+    "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
+    HUGGING_FACE,
     stem="resnet.",
 )
 
-VIT_BLOCK = r"blocks\.(?P<b>\d+)"
-TIMM_VIT = Scheme(
-    name="timm ViT",
-    known_by="patch_embed.proj.weight",
-    rows=(
-        (r"patches", "patch_embed.proj."),
-        (r"cls_token", "cls_token"),
-        (r"positions", "pos_embed"),
-        (VIT_BLOCK + r"\.norm(?P<i>\d)", "blocks.{b}.norm{i}."),
-        (VIT_BLOCK + r"\.attention\.qkv", "blocks.{b}.attn.qkv."),
-        (VIT_BLOCK + r"\.attention\.out", "blocks.{b}.attn.proj."),
-        (VIT_BLOCK + r"\.linear(?P<i>\d)", "blocks.{b}.mlp.fc{i}."),
-        (r"norm", "norm."),
-        (r"head", "head."),
-    ),
-    excused=frozenset(),
-    build=build_vit,
-)
-TV_BLOCK = "encoder.layers.encoder_layer_{b}."
-TORCHVISION_VIT = Scheme(
-    name="torchvision ViT",
-    known_by="conv_proj.weight",
-    rows=(
-        (r"patches", "conv_proj."),
-        (r"cls_token", "class_token"),
-        (r"positions", "encoder.pos_embedding"),
-        (VIT_BLOCK + r"\.norm(?P<i>\d)", TV_BLOCK + "ln_{i}."),
-        (VIT_BLOCK + r"\.attention\.qkv", TV_BLOCK + "self_attention.in_proj_"),
-        (VIT_BLOCK + r"\.attention\.out", TV_BLOCK + "self_attention.out_proj."),
-        (VIT_BLOCK + r"\.linear1", TV_BLOCK + "mlp.0."),
-        (VIT_BLOCK + r"\.linear2", TV_BLOCK + "mlp.3."),
-        (r"norm", "encoder.ln."),
-        (r"head", "heads.head."),
-    ),
-    excused=frozenset(),
-    build=build_vit,
-    older=((".mlp.0.", ".mlp.linear_1."), (".mlp.3.", ".mlp.linear_2.")),
-)
-HF_VIT_BLOCK = "vit.encoder.layer.{b}."
-HF_ATTENTION = HF_VIT_BLOCK + "attention.attention."
-HUGGING_FACE_VIT = Scheme(
-    name="Hugging Face ViT",
-    known_by="vit.embeddings.cls_token",
-    rows=(
-        (r"patches", "vit.embeddings.patch_embeddings.projection."),
-        (r"cls_token", "vit.embeddings.cls_token"),
-        (r"positions", "vit.embeddings.position_embeddings"),
-        (VIT_BLOCK + r"\.norm1", HF_VIT_BLOCK + "layernorm_before."),
-        (VIT_BLOCK + r"\.norm2", HF_VIT_BLOCK + "layernorm_after."),
+TIMM, TORCHVISION, HUGGING_FACE = _by_library(
+    [
         (
-            VIT_BLOCK + r"\.attention\.qkv",
-            HF_ATTENTION + "query.",
-            HF_ATTENTION + "key.",
-            HF_ATTENTION + "value.",
+            "patches",
+            "patch_embed.proj.",
+            "conv_proj.",
+            "vit.embeddings.patch_embeddings.projection.",
         ),
-        (VIT_BLOCK + r"\.attention\.out", HF_VIT_BLOCK + "attention.output.dense."),
-        (VIT_BLOCK + r"\.linear1", HF_VIT_BLOCK + "intermediate.dense."),
-        (VIT_BLOCK + r"\.linear2", HF_VIT_BLOCK + "output.dense."),
-        (r"norm", "vit.layernorm."),
-        (r"head", "classifier."),
-    ),
+        ("cls_token", "cls_token", "class_token", "vit.embeddings.cls_token"),
+        ("positions", "pos_embed", "encoder.pos_embedding", "vit.embeddings.position_embeddings"),
+        ("norm", "norm.", "encoder.ln.", "vit.layernorm."),
+        ("head", "head.", "heads.head.", "classifier."),
+    ],
+    ("blocks.{b}.", "blocks.{b}.", "encoder.layers.encoder_layer_{b}.", "vit.encoder.layer.{b}."),
+    [
+        ("norm1", "norm1.", "ln_1.", "layernorm_before."),
+        ("norm2", "norm2.", "ln_2.", "layernorm_after."),
+        ("attention.qkv", "attn.qkv.", "self_attention.in_proj_", "attention.attention.{qkv}."),
+        ("attention.out", "attn.proj.", "self_attention.out_proj.", "attention.output.dense."),
+        ("linear1", "mlp.fc1.", "mlp.0.", "intermediate.dense."),
+        ("linear2", "mlp.fc2.", "mlp.3.", "output.dense."),
+    ],
+)
+OLDER = {
+    ours: theirs.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
+    for ours, theirs in TORCHVISION.items()
+}
+FIRST = "encoder.layers.encoder_layer_0."
+TIMM_VIT = Scheme("timm ViT", ViT, "patch_embed.proj.weight", TIMM)
+TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.0.weight", TORCHVISION)
+OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.linear_1.weight", OLDER)
+HUGGING_FACE_VIT = Scheme(
+    "Hugging Face ViT",
+    ViT,
+    "vit.embeddings.cls_token",
+    HUGGING_FACE,
     excused=frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"}),
-    build=build_vit,
-    resize=clamped,
     epsilon=1e-12,
     stem="vit.",
 )
 
-SCHEMES = (
-    TORCHVISION_RESNET,
-    HUGGING_FACE_RESNET,
-    TIMM_VIT,
-    TORCHVISION_VIT,
-    HUGGING_FACE_VIT,
-)
+SCHEMES = (TORCHVISION_RESNET, HUGGING_FACE_RESNET)
+SCHEMES += (TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT, OLDER_TORCHVISION_VIT)

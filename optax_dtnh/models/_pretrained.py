@@ -4,40 +4,35 @@ import os
 from collections.abc import Collection
 from numbers import Integral
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
 from optax_dtnh.models import _agreement as agreement
-from optax_dtnh.models._checkpoint import Checkpoint, check_finite, open_checkpoint
+from optax_dtnh.models._checkpoint import Checkpoint, open_checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
-from optax_dtnh.models._hub import hub_file, unknown_beside
+from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._layout import dotted, our_layout
+from optax_dtnh.models._positions import resized
 from optax_dtnh.models._recognition import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._settled import network, settled
+from optax_dtnh.models._sizes import SIZES
 from optax_dtnh.models._vit import ViT, check_image_size
-
-MOST_PATCHES = 1024  # along a side: a million positions
 
 
 class Loaded(NamedTuple):
     """A model and where it comes from.
 
-    Attributes:
-      model: The model.
-      path: The file of its weights.
-      facts: By name, what no tensor tells and was taken nevertheless; `network` is what the
-        tensors tell, and `positions` how they were interpolated.
+    The facts are what no tensor tells and was taken nevertheless. Among them, `network` is what the
+    tensors tell, and `positions` how they were interpolated.
     """
 
     model: ResNet | ViT
-    path: Path
+    path: Path  # the file of its weights
     facts: dict[str, Fact]
 
 
@@ -83,7 +78,7 @@ def load_pretrained(
       endpoint: Address of the hub; None is the client's own choice.
       heads: Number of attention heads, for a `ViT` of a size that is not published.
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
-        `ViT` are interpolated as its library does; a `ResNet` takes images of any size.
+        `ViT` are interpolated; a `ResNet` takes images of any size.
 
     Returns:
       A `ResNet` or `ViT` with float32 parameters. Its `head` is None if the file has none.
@@ -96,17 +91,9 @@ def load_pretrained(
         the files beside it.
       OSError: The hub cannot be reached or refuses.
     """
-    return load(
-        source,
-        dtype=dtype,
-        sha256=sha256,
-        ignore=ignore,
-        download=download,
-        cache_dir=cache_dir,
-        endpoint=endpoint,
-        heads=heads,
-        image_size=image_size,
-    ).model
+    options = {"dtype": dtype, "sha256": sha256, "ignore": ignore, "heads": heads}
+    hub = {"download": download, "cache_dir": cache_dir, "endpoint": endpoint}
+    return load(source, image_size=image_size, **options, **hub).model
 
 
 def load(
@@ -115,74 +102,56 @@ def load(
     dtype: DTypeLike | None = None,
     sha256: str | None = None,
     ignore: Collection[str] = (),
-    download: bool = False,
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
+    **hub: Any,
 ) -> Loaded:
     """Load as `load_pretrained` does, and return also the file and the facts that were taken."""
-    if isinstance(ignore, str):
-        raise TypeError(
-            f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
-        )
-    for name, number in (("heads", heads), ("image_size", image_size)):
-        _check_whole(name, number)
-    said: dict[str, Fact] = {}
+    _check_types(ignore, heads=heads, image_size=image_size)
     if isinstance(source, str) and source.startswith("hf:"):
-        path = hub_file(source, download=download, cache_dir=cache_dir, endpoint=endpoint)
-        if unknown := unknown_beside(source, cache_dir=cache_dir):
-            said["not_fetched"] = Fact(unknown, source)
-        source = path
+        source = hub_file(source, **hub)
     file = open_checkpoint(source, sha256)
     found = recognized(file, ignore)
-    said |= facts_beside(file.path)
-    taken = _checked(file, found, said, ignore=ignore, heads=heads)
-    options = {name: fact.value for name, fact in taken.items()}
-    model = _filled(file, found, _abstract(file, found, dtype=dtype, **options))
+    sizes = SIZES[found.scheme.network](lambda path: _shape(file, found, path))
+    said = facts_beside(file.path)
+    agreement.check_facts(file, found, sizes, said)
+    agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
+    taken = settled(file, found, sizes, said, heads)
+    try:
+        options = {name: fact.value for name, fact in taken.items()}
+        model = _abstract(found, **sizes, **options, dtype=dtype)
+        if image_size is not None and isinstance(model, ViT):
+            check_image_size(image_size, sizes["patch_size"])
+    except ValueError as error:
+        told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
+        raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
+    model = _filled(file, found, model)
     told = {"network": network(file, found, model), **taken}
     return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+def _check_types(ignore: Any, **numbers: Any) -> None:
+    if isinstance(ignore, str):
         raise TypeError(
-            f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
+            f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
         )
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise TypeError(
+                f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
+            )
 
 
-def _checked(
-    file: Checkpoint,
-    found: Recognized,
-    said: dict[str, Fact],
-    *,
-    ignore: Collection[str],
-    heads: int | None,
-) -> dict[str, Fact]:
-    """Return the facts to build the model with, once nothing contradicts the tensors."""
-    sizes = _abstract(file, found)
-    agreement.check_kind(file, sizes, said)
-    agreement.check_grid(file, found, sizes, said)
-    agreement.check_tensors(file, found, sizes, ignore)
-    agreement.check_facts(file, found, sizes, said)
-    if isinstance(sizes, ViT):
-        return settled(file, found.scheme, sizes, said, heads)
-    if heads is not None:
-        raise CheckpointError(
-            f"`heads` should be left out for a ResNet, got {heads} for {file.path}. Drop it."
-        )
-    return {}
+def _shape(file: Checkpoint, found: Recognized, path: str) -> tuple[int, ...] | None:
+    tensor = file.tensors.get(found.names_of(path)[0])
+    return None if tensor is None or 0 in tensor.shape else tensor.shape
 
 
-def _abstract(file: Checkpoint, found: Recognized, **options: Any) -> ResNet | ViT:
-    """Return the model of that size with shapes and dtypes in place of arrays."""
-
-    def shape_of(path):
-        tensor = file.tensors.get(found.names_of(path)[0])
-        return None if tensor is None or 0 in tensor.shape else tensor.shape
-
-    build = found.scheme.build
-    return cast(ResNet | ViT, nnx.eval_shape(lambda: build(shape_of, rngs=OneKey(), **options)))
+def _abstract(found: Recognized, **options: Any) -> ResNet | ViT:
+    """Return the model with shapes and dtypes in place of arrays."""
+    if found.scheme.network is ViT:
+        options = {"heads": 1, **options}  # no shape depends on them
+    return nnx.eval_shape(lambda: found.scheme.network(**options, rngs=OneKey()))
 
 
 class OneKey(nnx.Rngs):
@@ -201,12 +170,9 @@ def _filled(file: Checkpoint, found: Recognized, abstract: ResNet | ViT) -> ResN
     graph, state = nnx.split(abstract)
     leaves = dict(nnx.to_flat_state(state))
     names = {path: found.names_of(dotted(path)) for path in leaves}
-    arrays = file.read()
-    arrays = {name: arrays[name] for ours in names.values() for name in ours}
-    check_finite(file.path, arrays)
-    agreement.check_variances(file, arrays)
+    agreement.check_values(file, {n: file.tensors[n] for ours in names.values() for n in ours})
     for path, variable in leaves.items():
-        parts = [arrays.pop(name) for name in names[path]]
+        parts = [file.tensors[name] for name in names[path]]
         leaves[path] = variable.replace(our_layout(path, parts))
     return nnx.merge(graph, nnx.from_flat_state(leaves))
 
@@ -222,18 +188,8 @@ def _resized(
         name = found.names_of("positions")[0]
         return {"image_size": Fact(model.image_size, f"{name} of {file.path.name}"), **asked}
     patch_size, before = model.patches.kernel_size[0], model.image_size
-    try:
-        check_image_size(image_size, patch_size)
-    except ValueError as error:
-        raise CheckpointError(f"{error} This is for {file.path}.") from error
-    if image_size > MOST_PATCHES * patch_size:
-        raise CheckpointError(
-            f"`image_size` should be at most {MOST_PATCHES * patch_size}, which is {MOST_PATCHES} "
-            f"patches, got {image_size} for {file.path}. Pass the size that the images have."
-        )
-    positions = found.scheme.resize(np.asarray(model.positions[...]), image_size // patch_size)
-    model.positions.set_value(jnp.asarray(positions))
+    positions = resized(model.positions[...], image_size // patch_size)
+    model.positions.set_value(positions)
     model.image_size = image_size
-    library = found.scheme.name.removesuffix(" ViT")
-    rule = f"interpolated from {before} x {before} as {library} does"
+    rule = f"interpolated from {before} x {before} as timm does"
     return {**asked, "positions": Fact(rule, "--image-size")}

@@ -4,25 +4,17 @@ import fnmatch
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from optax_dtnh.models._checkpoint import SAVE_AGAIN, Checkpoint
+from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._names import SCHEMES, Scheme, names_of
 
 
 class Recognized(NamedTuple):
-    """A naming scheme as a file has it.
-
-    Attributes:
-      scheme: The naming scheme.
-      prefix: What stands before every name, such as `module.` or nothing.
-      stem: The scheme's stem, or nothing where the file leaves it out.
-      older: The scheme's parts of names that this file has in their older form, with that form.
-    """
+    """A naming scheme as a file has it."""
 
     scheme: Scheme
-    prefix: str
-    stem: str
-    older: tuple[tuple[str, str], ...] = ()
+    prefix: str  # what stands before every name, such as `module.` or nothing
+    stem: str  # the scheme's, or nothing where the file leaves it out
 
     def names_of(self, path: str) -> tuple[str, ...]:
         """Return the names in the file of the tensors that make up our leaf at the dotted path."""
@@ -30,36 +22,24 @@ class Recognized(NamedTuple):
 
     def in_file(self, name: str) -> str:
         """Return the name in the file of what the scheme calls `name`."""
-        stem = self.scheme.stem
-        if stem and name.startswith(stem):
-            name = self.stem + name.removeprefix(stem)
-        for part, older in self.older:
-            name = name.replace(part, older)
-        return self.prefix + name
+        core = name.removeprefix(self.scheme.stem)
+        return self.prefix + (name if core == name else self.stem + core)
 
 
 def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
-    """Return the only network of the file, apart from the tensors in `ignore`.
-
-    Raises:
-      CheckpointError: The file holds no network with names that are known here, or several.
-    """
+    """Return the only network of the file, apart from the tensors in `ignore`."""
     names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
     found = {name: at for scheme in SCHEMES for name, at in _places(scheme, names)}
-    if len(found) > 1:
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
         raise CheckpointError(
             f"`source` should hold one network, got {file.path} with {len(found)}: "
             f"{listed(found)}. Save the tensors of one prefix alone, or name those of the others "
             "in `ignore`."
         )
-    for at in found.values():
-        return at
-    if not file.tensors:
-        raise CheckpointError(
-            f"`source` should hold weights, got {file.path} with 0 tensors. {SAVE_AGAIN}"
-        )
     raise CheckpointError(
-        f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES)}, got "
+        f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES[:-1])}, got "
         f"{file.path} with {len(file.tensors)} tensors: {listed(file.tensors)}. Pass one "
         f"that has one of {listed(s.known_by for s in SCHEMES)}, or convert the names."
     )
@@ -67,12 +47,11 @@ def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
 
 def _places(scheme: Scheme, names: Collection[str]) -> Iterator[tuple[str, Recognized]]:
     core = scheme.known_by.removeprefix(scheme.stem)
-    older = tuple((part, old) for part, old in scheme.older if any(old in n for n in names))
     for name in names:
         if f".{name}".endswith(f".{core}"):
             before = name.removesuffix(core)
             stem = scheme.stem if f".{before}".endswith(f".{scheme.stem}") else ""
-            yield name, Recognized(scheme, before.removesuffix(stem), stem, older)
+            yield name, Recognized(scheme, before.removesuffix(stem), stem)
 
 
 def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:

@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._files import atomically
 from optax_dtnh.models._layout import EXACT, dotted, their_layout
-from optax_dtnh.models._names import METADATA, TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
+from optax_dtnh.models._names import TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._settled import METADATA
 from optax_dtnh.models._vit import ViT
 
 
@@ -42,49 +43,31 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
 
     Raises:
       TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
-      CheckpointError: `path` has another ending or a null character, or is a folder.
+      CheckpointError: `path` has another ending.
       OSError: The file cannot be written.
     """
     path = Path(path)
     scheme = _scheme_to_save(model)
-    _check_path(path)
-    leaves = dict(nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat))))
-    tensors = {
-        names_of(scheme, dotted(where))[0]: their_layout(where, _float32(where, leaf[...]))
-        for where, leaf in leaves.items()
-    }
-    metadata = {"format": "pt"}
-    if isinstance(model, ViT):
-        metadata |= {key: str(getattr(model, name)) for name, key in METADATA.items()}
-    try:
-        atomically(path, lambda partial: _save(tensors, partial, metadata))
-    except (OSError, SafetensorError) as error:
-        raise OSError(
-            f"{path} cannot be written ({error}). Check that its folder exists, that you may write "
-            "there, and that there is space."
-        ) from error
-
-
-def _check_path(path: Path) -> None:
-    if "\0" in str(path):
-        raise CheckpointError(
-            f"`path` should be without null characters, got {str(path)!r:.80}. Remove them."
-        )
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
             "written."
         )
-    if path.is_dir():
-        raise CheckpointError(
-            f"`path` should be a file, got the folder {path}. Add a name, such as "
-            "`model.safetensors`."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {path.parent}, so {path.name} cannot be written there. Create it, "
-            "or check the path."
-        )
+    leaves = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    tensors = {
+        names_of(scheme, dotted(where))[0]: their_layout(where, _float32(where, leaf[...]))
+        for where, leaf in leaves
+    }
+    metadata = {"format": "pt"}
+    if isinstance(model, ViT):
+        metadata |= {key: str(getattr(model, name)) for key, (name, _) in METADATA.items()}
+    try:
+        atomically(path, lambda partial: _save(tensors, partial, metadata))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise OSError(
+            f"{str(path)!r} cannot be written ({error}). Check that its folder exists, that you "
+            "may write there, that there is space, and that it is no folder."
+        ) from error
 
 
 def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from optax_dtnh.models._activations import ACTIVATIONS
 from optax_dtnh.models._layers import LayerNorm, check_images, result
 
 HEAD_WIDTH = 64  # of most published sizes
+MOST_PATCHES = 1024  # along a side: a million positions
 # Heads of the published sizes, by the width of tokens and of the layer inside a block. No shape in
 # a checkpoint tells them. From timm's vision_transformer.py and torchvision's.
 PUBLISHED_HEADS = {
@@ -116,8 +117,7 @@ class ViT(nnx.Module):
         rngs: nnx.Rngs,
     ):
         hidden = 4 * width if hidden is None else hidden
-        heads = _usual_heads(width, hidden) if heads is None else heads
-        _check_heads(heads, width)
+        heads = _heads(heads, width, hidden)
         check_image_size(image_size, patch_size)
         _check_activation(activation)
         options = {"dtype": dtype, "rngs": rngs}
@@ -157,30 +157,27 @@ class ViT(nnx.Module):
         self.frozen = self.frozen if frozen is None else frozen
 
 
-def _usual_heads(width: int, hidden: int) -> int:
-    if (width, hidden) not in PUBLISHED_HEADS and (width < HEAD_WIDTH or width % HEAD_WIDTH):
-        raise ValueError(
-            f"`heads` should be given for width {width}, which is no multiple of {HEAD_WIDTH}, got "
-            "none. Pass a divisor of the width."
-        )
-    return PUBLISHED_HEADS.get((width, hidden), width // HEAD_WIDTH)
-
-
-def _check_heads(heads: int, width: int) -> None:
+def _heads(heads: int | None, width: int, hidden: int) -> int:
+    """Return the number of heads; None is that of a published size, else of heads 64 wide."""
+    given = heads
+    if heads is None:
+        usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
+        heads = PUBLISHED_HEADS.get((width, hidden), usual)
     if heads < 1 or width % heads:
         raise ValueError(
-            f"`heads` should be a divisor of the width {width}, got {heads}. Pass the number of "
-            "attention heads that the network's authors state."
+            f"`heads` should be a divisor of the width {width}, got {given}. Pass the "
+            "number of attention heads that the network's authors state."
         )
+    return heads
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:
-    """Raise unless the images have a whole number of patches along each side."""
-    if image_size < patch_size or image_size % patch_size:
-        below = max(image_size // patch_size, 1) * patch_size
+    """Raise unless the images have a whole number of patches along each side, and not too many."""
+    if image_size % patch_size or not 1 <= image_size // patch_size <= MOST_PATCHES:
+        below = min(max(image_size // patch_size, 1), MOST_PATCHES - 1) * patch_size
         raise ValueError(
-            f"`image_size` should be a multiple of {patch_size}, the size of a patch, got "
-            f"{image_size}. Pass {below} or {below + patch_size}."
+            f"`image_size` should be a multiple of {patch_size}, the size of a patch, up to "
+            f"{MOST_PATCHES * patch_size}, got {image_size}. Pass {below} or {below + patch_size}."
         )
 
 

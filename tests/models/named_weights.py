@@ -85,4 +85,6 @@ def refused(message, call):
     """The call is refused by an error of ours, which says what to do."""
     with pytest.raises(CheckpointError, match=message) as raised:
         call()
-    assert re.fullmatch(r"`\w+` should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL)
+    assert re.fullmatch(
+        r"`\w+`( in '.+')? should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL
+    )

@@ -5,10 +5,8 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from optax_dtnh.models import CheckpointError
-from optax_dtnh.models._checkpoint import check_finite, open_checkpoint
+from optax_dtnh.models._checkpoint import open_checkpoint
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "complex64", "bool", "int64", "uint8"]
 ARRAYS = {
@@ -44,7 +42,7 @@ def raw(header, data=b""):
 def refused(path, **options):
     """Return the one error that opening or reading the file ends in; it names the file."""
     with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
-        open_checkpoint(path, **options).read()
+        open_checkpoint(path, **options)
     assert type(raised.value) is CheckpointError
     form = r"(`(source|sha256)` should .+, got|torch is not) .+\. .+\."
     assert re.fullmatch(form, str(raised.value))
@@ -56,50 +54,25 @@ def refused(path, **options):
 # --- sound files
 
 
-def test_names_shapes_dtypes_and_metadata_come_before_the_data(path):
+def test_arrays_and_metadata_are_read_bit_for_bit(path):
     file = open_checkpoint(path)
-    assert file.path == path
-    assert file.metadata == {"format": "pt"}
-    assert file.tensors == {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in ARRAYS.items()}
+    assert (file.path, file.metadata) == (path, {"format": "pt"})
+    assert file.tensors.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert file.tensors[name].dtype == array.dtype
+        np.testing.assert_array_equal(file.tensors[name], array)
     save_file(ARRAYS, path)
     capitals = path.rename(path.with_suffix(".SAFETENSORS"))
     assert open_checkpoint(str(capitals)).metadata == {}
-
-
-def test_arrays_are_read_bit_for_bit_and_only_on_demand(path):
-    file = open_checkpoint(path)
-    arrays = file.read()
-    assert arrays.keys() == ARRAYS.keys()
-    for name, array in ARRAYS.items():
-        assert arrays[name].dtype == array.dtype
-        np.testing.assert_array_equal(arrays[name], array)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"`source` should be a whole safetensors file, got .*wei"):
-        file.read()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_is_read_as_stored(dtype, tmp_path):
     array = np.asarray(jnp.array([0, 1, 1])).astype(dtype)
     save_file({"x": array}, tmp_path / "x.safetensors")
-    file = open_checkpoint(tmp_path / "x.safetensors")
-    assert file.tensors["x"].dtype == file.read()["x"].dtype == np.dtype(dtype)
-    np.testing.assert_array_equal(file.read()["x"], array)
-
-
-def test_bfloat16_is_read_without_another_import_of_ours(tmp_path):
-    """numpy knows bfloat16 only once some module has registered it: ours has to."""
-    bits = struct.pack("<2H", 0x3F80, 0x4049)
-    header = {"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
-    (tmp_path / "x.safetensors").write_bytes(raw(header, bits))
-    script = (
-        "import sys; from optax_dtnh.models._checkpoint import open_checkpoint\n"
-        "x = open_checkpoint(sys.argv[1]).read()['x']; print(x.dtype, x.astype(float).tolist())\n"
-        "print('torch' in sys.modules, 'huggingface_hub' in sys.modules)"
-    )
-    command = [sys.executable, "-c", script, tmp_path / "x.safetensors"]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert answer.stdout.split("\n")[:2] == ["bfloat16 [1.0, 3.140625]", "False False"]
+    found = open_checkpoint(tmp_path / "x.safetensors").tensors["x"]
+    assert found.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(found, array)
 
 
 # --- files that are none
@@ -113,20 +86,18 @@ def test_a_missing_file_is_named_and_that_of_a_repository_answered_with_the_form
         open_checkpoint(name)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "folder"])
-def test_a_folder_or_a_pipe_is_named_and_never_opened(name, tmp_path):
-    (tmp_path / name).mkdir()
-    assert "got the folder" in str(refused(tmp_path / name))
-    os.mkfifo(tmp_path / name / "pipe.pth")
-    assert "got the pipe, socket or device" in str(refused(tmp_path / name / "pipe.pth"))
+def test_a_folder_or_a_pipe_is_named_and_never_opened(tmp_path):
+    (tmp_path / "folder.pt").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    for name in ("folder.pt", "pipe.pth"):
+        assert "which is a folder, pipe or device" in str(refused(tmp_path / name))
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         *((x, "end in .safetensors, .pth, .pt, .bin, got") for x in ("model.msgpack", "model")),
-        ("model.safetensors.index.json", "be one file of weights, got"),
-        ("model-00001-of-00012.safetensors", "be one file of weights, got"),
+        ("model.safetensors.index.json", "end in .safetensors, .pth, .pt, .bin, got"),
         ("model-00001-of-00001.safetensors", "be a whole safetensors file, got"),
     ],
 )
@@ -158,14 +129,14 @@ def test_a_damaged_file_is_one_error_that_is_chained(damage, path):
     assert "`source` should be a whole safetensors file, got" in str(error)
     assert isinstance(error.__cause__, SafetensorError)
     path.write_bytes(sound)
-    assert open_checkpoint(path).read().keys() == ARRAYS.keys()
+    assert open_checkpoint(path).tensors.keys() == ARRAYS.keys()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"", "the empty file"),
+        (b"", "empty"),
         (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "an HTML page"),
         (b"\xef\xbb\xbf\n <HTML lang='en'>\n<body>Sign in</body>", "an HTML page"),
         (LFS_POINTER, "a git-LFS pointer"),
@@ -178,10 +149,10 @@ def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what,
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
-def test_a_dtype_that_numpy_lacks_is_refused_before_the_data(dtype, path):
+def test_a_dtype_that_numpy_lacks_is_refused(dtype, path):
     header = {"fc.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
     path.write_bytes(raw(header, b"\0\0"))
-    with pytest.raises(ValueError, match=f"got {dtype} as fc.weight in .*weights.safetensors. Sav"):
+    with pytest.raises(ValueError, match=r"numpy has, got .*weights.safetensors \(.*float8"):
         open_checkpoint(path)
 
 
@@ -199,32 +170,7 @@ def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
     path.write_bytes(b"garbage")  # compared before anything is parsed
     assert str(refused(path, sha256=digest)).startswith("`sha256` should be the digest of")
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got {digest}." in text
-
-
-@pytest.mark.parametrize("sha256", ["", "abc", "g" * 64, "0" * 65, "sha256:" + "0" * 64, 0, b"0"])
-def test_a_malformed_digest_is_an_error_of_its_own(sha256, path):
-    with pytest.raises(ValueError, match="`sha256` should be 64 hexadecimal digits, got"):
-        open_checkpoint(path, sha256)
-
-
-# --- the values
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_single_bad_weight_is_found(value, dtype, path):
-    bad = np.full((2, 3), 3e38, dtype)
-    check_finite(path, ARRAYS | {"fc": bad, "flag": np.array(True)})
-    bad[1, 2] = value
-    with pytest.raises(ValueError, match=f"NaN or infinity in fc of {re.escape(str(path))}. Take"):
-        check_finite(path, ARRAYS | {"fc": bad})
-
-
-def test_bad_weights_are_listed_sorted_and_at_most_ten(path):
-    arrays = {f"layer{i:02}": np.array([np.nan]) for i in reversed(range(13))}
-    with pytest.raises(ValueError, match=r"in layer00, layer01, .*layer09 and 3 more of .*weights"):
-        check_finite(path, ARRAYS | arrays)
+    assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got '{digest}'." in text
 
 
 # --- torch's files, without torch

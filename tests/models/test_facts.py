@@ -40,8 +40,10 @@ SIZES = {
         *({"size": {edge: 192, "longest_edge": 192}} for edge in ("shortest_edge", "longest_edge")),
     ],
     (32, None): [{"size": SQUARE}, {"size": SQUARE, "crop_size": None}, {"crop_size": [32, 32]}],
-    (None, None): [{"size": None}, {"crop_size": NULLS}, {"crop_pct": None}],
-    (None, 256): [{"size": size, "do_center_crop": True} for size in (256, EDGE)],
+    (None, None): [
+        *({"size": None}, {"crop_size": NULLS}, {"crop_pct": None}),
+        {"size": 256, "do_center_crop": True},  # only the class knows its crop
+    ],
     ((192, 96), None): [{"size": [192, 96]}, {"size": {"height": 192, "width": 96}}],
     ((224, 160), None): [{"size": 256, "crop_size": {"height": 224, "width": 160}}],
     (224, None): [
@@ -72,21 +74,16 @@ def test_a_size_of_hugging_face_is_that_after_the_crop(tmp_path, sizes, content)
 # --- every other field, in our names
 
 INPUT = {"input_size": [3, 224, 224]}
-FIXED = {"fixed_input_size": True, "input_size": [3, 64, 64]}
 FIELDS = [
     (PREPROCESSOR, {"image_mean": [0.5] * 3, "image_std": 0.5}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
-    (PREPROCESSOR, {"resample": "BOX"}, {"interpolation": "box"}),
     (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
-    (PREPROCESSOR, {"image_mean": 0.5, "offset": True}, {"mean": (1.5, 1.5, 1.5)}),
-    (PREPROCESSOR, {"do_normalize": False, "rescale_offset": True}, {"mean": (1, 1, 1)}),
-    (PREPROCESSOR, {"do_rescale": False, "offset": True, "do_pad": True}, {"do_pad": True}),
+    (PREPROCESSOR, {"do_rescale": False, "offset": False, "do_pad": True}, {"do_pad": True}),
     (PREPROCESSOR, {"do_rescale": False, "rescale_factor": 0.1}, {"rescale": 1}),
     (PREPROCESSOR, {"do_normalize": False, "image_mean": 0.5}, {"mean": (0,) * 3, "std": (1,) * 3}),
     (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"feature_extractor_type": "ConvNextF"}, {"interpolation": "bicubic"}),
     (PREPROCESSOR, {"do_resize": False, "do_center_crop": False}, {"do_resize": False}),
-    (PREPROCESSOR, {"do_resize": True, "do_center_crop": True}, {"do_center_crop": True}),
     (OURS, {"image_size": 32, "rescale": 1.0}, {"image_size": 32, "rescale": 1}),
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
     (CONFIG, VIT | {"num_attention_heads": 16, "hidden_size": 128}, {"heads": 16, "width": 128}),
@@ -94,35 +91,25 @@ FIELDS = [
     (CONFIG, VIT | {"intermediate_size": 9, "num_hidden_layers": 8}, {"hidden": 9, "blocks": 8}),
     (CONFIG, VIT | {"image_size": 384, "patch_size": [14]}, {"image_size": 384, "patch_size": 14}),
     (CONFIG, VIT | {"image_size": [64, 32], "qkv_bias": False}, {"model_image_size": (64, 32)}),
-    (CONFIG, VIT | {"id2label": {"1": "b", "0": "a"}}, {"labels": ("a", "b"), "classes": 2}),
+    (CONFIG, VIT | {"id2label": {"1": "b", "0": "a"}}, {"classes": 2}),
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, RESNET | {"layer_type": "basic"}, {"block": "basic", "activation": "relu"}),
-    (CONFIG, RESNET | {"hidden_sizes": [8]}, {"hidden_sizes": (8,)}),
     (CONFIG, RESNET | {"downsample_in_bottleneck": True}, {"downsample_in_bottleneck": True}),
     (CONFIG, TIMM, {"architecture": "vit_base_patch16_224", "interpolation": "bicubic"}),
-    (CONFIG, TIMM | {"mean": [0.5] * 3, "labels": ["a"]}, {"mean": HALF, "labels": ("a",)}),
-    (CONFIG, TIMM | {"num_features": 768, "num_classes": 0}, {"width": 768, "classes": 0}),
-    (CONFIG, TIMM | {"architecture": "resnet50", "num_features": 2048}, {"width": None}),
+    (CONFIG, TIMM | {"mean": [0.5] * 3, "num_classes": 0}, {"mean": HALF, "classes": 0}),
     (CONFIG, TIMM | {"input_size": [3, 384, 192]}, {"image_size": (384, 192)}),
-    (CONFIG, TIMM | {"interpolation": "random"}, {"timm_interpolation": "random"}),
     (CONFIG, TIMM | {"crop_mode": "center"}, {"crop_mode": "center"}),
     (CONFIG, TIMM | {"crop_mode": "squash"}, {"crop_mode": None}),
-    (CONFIG, TIMM | {"pretrained_cfg": {"std": [0.2]}}, {"std": (0.2, 0.2, 0.2)}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
-    (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1}}, {"image_size": 224, "resize": None}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 1.1}}, {"crop_pct": 1.1, "resize": None}),
     (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
-    (CONFIG, TIMM | {"pretrained_cfg": FIXED}, {"model_image_size": 64, "image_size": 64}),
-    (CONFIG, {"pretrained_cfg": FIXED, "model_args": {"img_size": 32}}, {"image_size": 32}),
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
     (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
     (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
-    (CONFIG, TIMM | {"model_args": {"qk_norm": False, "drop_rate": 0.5}}, {"blocks": 12}),
+    (CONFIG, TIMM | {"model_args": {"drop_rate": 0.5}}, {"blocks": 12}),
     (CONFIG, TIMM | {"model_args": {"aa_layer": None, "depth": 3}}, {"blocks": 3, "width": 768}),
-    (CONFIG, TIMM | {"label_names": {"0": "a", "2": "c"}}, {"labels": None}),
     (CONFIG, {"mean": [0.5], "std": [0.5]}, {"mean": HALF, "interpolation": "bicubic"}),
-    (CONFIG, {"input_size": [3, 32, 32]}, {"image_size": 32, "model_type": None}),
     # what a name says of a network
     *((CONFIG, {"architecture": name}, facts) for name, facts in {
         "vit_large_patch14_clip_quickgelu_224": {"activation": "quick_gelu", "patch_size": 14},
@@ -133,7 +120,6 @@ FIELDS = [
     }.items()),
     # files of other libraries, and of Hugging Face under another name
     (CONFIG, {"model_type": "t5", "image_size": "big"}, {"image_size": None, "model_type": "t5"}),
-    (CONFIG, {"num_labels": 3}, {"classes": None, "model_type": "missing"}),
     (CONFIG, {"model_type": "w", "num_attention_heads": 4}, {"heads": 4, "epsilon": None}),
     (CONFIG, {"hidden_act": "relu", "patch_size": 8}, {"activation": "relu", "patch_size": 8}),
     *((CONFIG, x, {"mean": None}) for x in ({"architecture": {"a": 1}}, {"model_type": 3}, {})),
@@ -166,7 +152,7 @@ def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
 
 def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
     found = facts_beside(tmp_path / "vit_b_16_lc_swag-4e70ced5.safetensors")
-    assert (found["architecture"].value, found["heads"].value) == ("vit_b_16", 12)
+    assert found["architecture"].value == "vit_b_16"
     origin = "architecture vit_b_16 of torchvision's vit_b_16_lc_swag-4e70ced5"
     assert found["patch_size"] == (16, origin)
     resize = facts_beside(tmp_path / "nowhere" / "resnet50-11ad3fa6.pth")["resize"]
@@ -179,14 +165,14 @@ def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
 
 # File, other fields, field, its wrong values, and what it should be.
 WRONG = [
-    (PREPROCESSOR, {}, "size", [{}, {"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
-    (PREPROCESSOR, {}, "do_flip_channel_order", [True], "false, since images have the order RGB"),
-    (PREPROCESSOR, {"offset": True}, "image_mean", [None], "given with an offset"),
-    (PREPROCESSOR, {"crop_pct": 0.9}, "size", [10**400], "a positive whole number"),
+    (PREPROCESSOR, {}, "size", [{"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
+    (PREPROCESSOR, {}, "do_flip_channel_order", [True], "false, since images are prepared without"),
+    (PREPROCESSOR, {}, "offset", [True], "false, since images are prepared without it here"),
+    (PREPROCESSOR, {"crop_pct": 0.9}, "size", [10**400], "a positive number up to 1000000"),
     (PREPROCESSOR, {}, "crop_size", [SQUARE | {"width": "a"}, [9, None]], ".* height"),
     (PREPROCESSOR, {}, "resample", [9, "magic", [1], True], "one of nearest, .*"),
     (PREPROCESSOR, {}, "image_mean", [[1, 2], "0.5", float("nan"), -(10**400)], ".* list of three"),
-    (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a positive number"),
+    (PREPROCESSOR, {}, "image_std", [0, [1, -1, 1], "a"], "a (positive|finite) number"),
     (PREPROCESSOR, {}, "rescale_factor", [0, "a", 10**400], "a positive number"),
     (PREPROCESSOR, {}, "do_rescale", ["no", 0], "true or false"),
     (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1, 1e-9], "a positive number"),
@@ -194,14 +180,16 @@ WRONG = [
     (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
     (CONFIG, VIT, "hidden_act", [3], "a text"),
     (CONFIG, VIT, "layer_norm_eps", [-1, "a"], "a positive number"),
-    (CONFIG, VIT, "id2label", [{"0": "a", "2": "b"}, "a", [None]], ".* numbered from 0"),
-    (CONFIG, RESNET, "depths", [3, [], [0]], "a list of positive whole numbers|a positive .*"),
-    (CONFIG, RESNET, "downsample_in_bottleneck", [1], "true or false"),
+    (CONFIG, VIT, "id2label", ["a", 3, []], "an object"),
     (CONFIG, {}, "pretrained_cfg", ["a", []], "an object"),
-    (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], "a list of channels, height and width"),
-    (CONFIG, TIMM, "num_classes", [-1], "a positive whole number"),
-    (CONFIG, VIT, "hidden_size", [10**7], "a whole number up to 1000000"),
-    (CONFIG, TIMM, "model_args", [{"qk_norm": True}], "of a network with qk_norm False"),
+    (
+        CONFIG,
+        TIMM,
+        "input_size",
+        [224, [3, 0, 0], [3, 9]],
+        "a list of channels, height and width|.* height and width",
+    ),
+    (CONFIG, VIT, "num_attention_heads", [10**7], "a whole number up to 1000000"),
     (CONFIG, TIMM, "model_args", [{"aa_layer": "avg"}], "of a network without aa_layer"),
     (CONFIG, TIMM, "interpolation", ["cubic"], "one of nearest, .*"),
     (OURS, {}, "mean", [[1, 2]], ".* list of three"),
@@ -216,7 +204,7 @@ WRONG = [
 def test_a_wrong_value_is_one_sentence(tmp_path, file, others, field, value, wanted):
     path = written(tmp_path, **{file: others | {field: value}})
     place, got = re.escape(str(tmp_path / file)), re.escape(repr(value)[:20])
-    match = rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. (Mend or|Take) .*\.$"
+    match = rf"^`{field}` in '{place}' should be ({wanted}.*), got {got}.*\. Mend or .*\.$"
     with pytest.raises(CheckpointError, match=match):
         facts_beside(path)
 

@@ -1,6 +1,7 @@
 """Checkpoints as people have them: prefixes, no head, another resolution. Right, or refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,9 +9,10 @@ from flax import nnx
 from optax_dtnh import models
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._positions import resized
 from optax_dtnh.models._pretrained import load
 from tests.core.helpers import assert_equal
-from tests.models.named_weights import HEADS, headless, refused, saved, small, tensors_of
+from tests.models.named_weights import headless, refused, saved, small, tensors_of
 from tests.models.networks import build, images, run
 from tests.models.schemes import HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
@@ -40,13 +42,6 @@ def test_two_networks_are_refused_unless_one_is_ignored(one, two, tmp_path):
     load_pretrained(path, ignore=both[1])
 
 
-def test_what_is_outside_the_prefix_is_unexpected(tmp_path):
-    tensors = prefixed(tensors_of(TIMM_VIT), "backbone.") | {"projector.weight": np.ones(2, "f")}
-    path = saved(tensors, tmp_path)
-    refused("1 unexpected: projector.weight", lambda: load_pretrained(path))
-    load_pretrained(path, ignore=["projector.weight"])
-
-
 # --- backbones
 
 
@@ -71,33 +66,18 @@ def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme
     assert_equal(nnx.state(again), nnx.state(found))
 
 
-@every_scheme
-def test_half_a_head_is_a_missing_half(scheme, tmp_path):
-    tensors = tensors_of(scheme)
-    (bias,) = (name for name in tensors if name.startswith(HEADS) and name.endswith("bias"))
-    path = saved({name: x for name, x in tensors.items() if name != bias}, tmp_path)
-    refused(f"1 missing: {bias}. Add them, or remove the other", lambda: load_pretrained(path))
-
-
 # --- positions and resolution
 
 
 @pytest.mark.parametrize(
-    ("count", "token", "sentence"),
-    [
-        *((count, "cls_token", "Take a checkpoint for square images") for count in (0, 1, 7, 9)),
-        (4, "cls", "It has no class token"),
-        (6, "dist_token", "It has a distillation token"),
-        (9, "reg_token", "It has register tokens"),
-    ],
+    ("count", "token"),
+    [*((n, "cls_token") for n in (0, 1, 7, 9)), (4, "cls"), (6, "dist_token"), (9, "reg_token")],
 )
-def test_positions_that_are_no_square_and_a_class_token_are_refused(
-    count, token, sentence, tmp_path
-):
+def test_positions_that_are_no_square_and_a_class_token_are_refused(count, token, tmp_path):
     tensors = tensors_of(TIMM_VIT) | {"pos_embed": np.ones((1, count, 64), "f")}
     tensors[token] = tensors.pop("cls_token") if token == "cls" else tensors["cls_token"]
-    message = rf"a class token and a square of patches, got pos_embed \[1, {count}, 64\] in"
-    refused(f"{message} .*{sentence}", lambda: load_pretrained(saved(tensors, tmp_path)))
+    message = rf"of another shape or dtype: pos_embed \[1, {count}, 64\] float32 instead of \[1, "
+    refused(message, lambda: load_pretrained(saved(tensors, tmp_path)))
 
 
 def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
@@ -105,7 +85,7 @@ def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
     older = tensors_of(TV_VIT)
     for new, old in names.items():
         older = {name.replace(new, old): x for name, x in older.items()}
-    found = load_pretrained(saved(prefixed(older, "module."), tmp_path))
+    found = load_pretrained(saved(older, tmp_path))
     assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
 
 
@@ -114,9 +94,7 @@ def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, t
     path = saved(tensors_of(scheme), tmp_path)
     before, (after, _, facts) = load(path), load(path, image_size=64)
     assert facts["image_size"] == (64, "--image-size")
-    library = scheme.name.removesuffix(" ViT")
-    rule = f"interpolated from 32 x 32 as {library} does"
-    assert facts["positions"] == (rule, "--image-size")
+    assert facts["positions"] == ("interpolated from 32 x 32 as timm does", "--image-size")
     network = f"{scheme.name}, 2 blocks, width 64, 3 classes"
     assert before.facts["network"] == (network, "weights.safetensors")
     assert before.facts["image_size"].value == before.model.image_size == 32
@@ -129,14 +107,10 @@ def test_another_resolution_changes_the_positions_of_the_patches_alone(scheme, t
     assert_equal(nnx.state(after), nnx.state(before.model))
 
 
-@pytest.mark.parametrize(
-    ("scheme", "first", "second"),
-    [(TIMM_VIT, -3 / 34, 0.2265625 / 1.09375), (HF_VIT, -0.10546875, 0.2265625)],
-)
-def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, second):
-    """From 0 and 1 to four: by hand, border left out (timm) or repeated (transformers)."""
-    grid = np.array([9, 0, 0, 1, 1], "f")[None, :, None]
-    found = scheme.resize(grid, 4)[0, :, 0]
+def test_positions_are_interpolated_by_the_cubic_of_timm():
+    """From 0 and 1 to four: by hand, border left out."""
+    first, second = -3 / 34, 0.2265625 / 1.09375
+    found = resized(jnp.array([9, 0, 0, 1, 1], "f")[None, :, None], 4)[0, :, 0]
     rows = found[1:].reshape(4, 4)
     np.testing.assert_allclose(rows[:, 1], [first, second, 1 - second, 1 - first], rtol=1e-5)
     np.testing.assert_allclose(rows, rows[:, :1].repeat(4, 1), atol=1e-6)
@@ -145,12 +119,11 @@ def test_positions_are_interpolated_by_the_cubic_of_the_library(scheme, first, s
 
 @pytest.mark.parametrize(
     ("size", "nearest"),
-    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "the size that the images h")],
+    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "16368 or 16384")],
 )
 def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
     path = saved(tensors_of(TIMM_VIT), tmp_path)
-    wanted = "`image_size` should be a.* (multiple of 16|most 16384)"
-    message = f"{wanted}, .* got {size}.* Pass {nearest}"
+    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}. This is "
     refused(message, lambda: load_pretrained(path, image_size=size))
 
 
@@ -171,11 +144,11 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("new/m.safetensors", FileNotFoundError, "no folder .*new, so m.safetensors cannot"),
-        ("file/m.safetensors", FileNotFoundError, "no folder .*file, so m.safetensors cannot"),
-        ("folder.safetensors", CheckpointError, "`path` should be a file, got the folder"),
+        ("new/m.safetensors", OSError, "new/m.safetensors' cannot be written .*Check that its fol"),
+        ("file/m.safetensors", OSError, "cannot be written"),
+        ("folder.safetensors", OSError, "cannot be written .* and that it is no folder"),
         ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
-        ("a\0.safetensors", CheckpointError, "`path` should be without null characters, got '"),
+        ("a\0.safetensors", OSError, "cannot be written"),
         ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth. Ren"),
     ],
 )

@@ -1,7 +1,5 @@
 """Checkpoints under five families of names: loaded and saved to the bit."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,42 +101,6 @@ def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, res
     assert asked == [(("hf:owner/name",), options)]
     with pytest.raises(ValueError, match="`sha256` should be the digest of"):
         load_pretrained(path, sha256="0" * 64)
-
-
-def without_data(path):
-    """The checkpoint at `path`, its data out of reach."""
-
-    def read():
-        raise ValueError("the data is read")
-
-    return module.open_checkpoint(path)._replace(read=read)
-
-
-def test_names_and_shapes_are_compared_before_any_data_is_read(monkeypatch, resnet, tmp_path):
-    wrong = resnet | {"fc.bias": np.ones(4, "float32")}
-    for tensors, message in [(wrong, "`source` should hold the ten"), (resnet, "the data is read")]:
-        file = without_data(saved(tensors, tmp_path))
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "open_checkpoint", lambda path, sha256, file=file: file)
-            with pytest.raises(ValueError, match=message):
-                load_pretrained(file.path)
-
-
-def draws(fun, caplog):
-    """Whether a call of `fun` compiles what draws from a normal distribution."""
-    jax.clear_caches()
-    caplog.clear()
-    with jax.log_compiles():
-        fun()
-    return re.search(r"Compiling \S*normal", caplog.text) is not None
-
-
-@pytest.mark.slow
-def test_loading_runs_no_initializer(resnet, tmp_path, caplog):
-    path = saved(resnet, tmp_path)
-    sizes = {"blocks": (1,), "block": models.Basic, "width": 4, "classes": 3}
-    assert draws(lambda: models.ResNet(**sizes, rngs=nnx.Rngs(0)), caplog)
-    assert not draws(lambda: load_pretrained(path), caplog)
 
 
 # --- saving

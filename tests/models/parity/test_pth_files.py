@@ -3,7 +3,6 @@
 import collections
 import os
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -32,12 +31,10 @@ def network():
 def test_a_state_dict_is_read_bit_for_bit(zipped, suffix, tmp_path):
     weights = network().state_dict()
     file = open_checkpoint(saved(weights, tmp_path, zipped, "model" + suffix))
-    arrays = file.read()
     assert file.metadata == {}
-    assert list(file.tensors) == list(arrays) == list(weights)
+    assert list(file.tensors) == list(weights)
     for name, tensor in weights.items():
-        array = arrays[name]
-        assert file.tensors[name] == jax.ShapeDtypeStruct(array.shape, array.dtype)
+        array = file.tensors[name]
         np.testing.assert_array_equal(array, tensor.numpy())
         assert array.dtype == tensor.numpy().dtype
 
@@ -47,9 +44,9 @@ def test_a_state_dict_is_read_bit_for_bit(zipped, suffix, tmp_path):
 def test_every_dtype_is_read_as_stored(zipped, dtype, tmp_path):
     tensor = torch.tensor([0.0, 1.0, 3.140625]).to(getattr(torch, dtype))
     file = open_checkpoint(saved({"x": tensor}, tmp_path, zipped))
-    assert file.tensors["x"].dtype == file.read()["x"].dtype == np.dtype(dtype)
+    assert file.tensors["x"].dtype == np.dtype(dtype)
     wide = torch.complex128 if tensor.is_complex() else torch.float64
-    values = file.read()["x"].astype(str(wide).removeprefix("torch."))
+    values = file.tensors["x"].astype(str(wide).removeprefix("torch."))
     np.testing.assert_array_equal(values, tensor.to(wide).numpy())
 
 
@@ -59,7 +56,7 @@ def test_views_are_read_as_what_they_show(zipped, dtype, tmp_path):
     whole = torch.arange(12.0).reshape(3, 4).to(dtype)
     views = {"T": whole.T, "step": whole[::2, 1:], "one": whole[0, 1]}
     views["same"] = whole[:1].expand(5, 4)
-    arrays = open_checkpoint(saved(views, tmp_path, zipped)).read()
+    arrays = open_checkpoint(saved(views, tmp_path, zipped)).tensors
     for name, view in views.items():
         np.testing.assert_array_equal(arrays[name].astype("float32"), view.float().numpy())
 
@@ -67,7 +64,7 @@ def test_views_are_read_as_what_they_show(zipped, dtype, tmp_path):
 @formats
 def test_parameters_and_conjugates_are_tensors_too(zipped, tmp_path):
     content = {"p": torch.nn.Parameter(torch.ones(2)), "c": torch.tensor([1j]).conj()}
-    arrays = open_checkpoint(saved(content, tmp_path, zipped)).read()
+    arrays = open_checkpoint(saved(content, tmp_path, zipped)).tensors
     np.testing.assert_array_equal(arrays["p"], [1.0, 1.0])
     np.testing.assert_array_equal(arrays["c"], [-1j])
 
@@ -91,26 +88,21 @@ def test_a_tensor_named_model_is_no_wrapping(tmp_path):
 # --- files that hold something else
 
 OTHER = {
-    "a list": ([torch.ones(2)], "got a list in"),
-    "a tensor": (torch.ones(2), "got a Tensor in"),
-    "numbers for names": ({3: torch.ones(2)}, "got a Tensor as 3 in"),
-    "a number": ({"x": torch.ones(2), "epoch": 3}, "got a int as 'epoch' in"),
-    "a tree": ({"state_dict": {"x": {"y": torch.ones(2)}}}, "got a dict as 'x' in"),
-    "a sparse tensor": ({"x": torch.ones(2).to_sparse()}, "got float32 (sparse_coo, cpu) as x in"),
-    "no data": ({"x": torch.ones(2, device="meta")}, "got float32 (strided, meta) as x in"),
+    "a list": [torch.ones(2)],
+    "a tensor": torch.ones(2),
+    "a number": {"x": torch.ones(2), "epoch": 3},
+    "a tree": {"state_dict": {"x": {"y": torch.ones(2)}}},
+    "a sparse tensor": {"x": torch.ones(2).to_sparse()},
+    "no data": {"x": torch.ones(2, device="meta")},
+    "a dtype that numpy lacks": {"x": torch.ones(2).to(torch.float8_e5m2)},
 }
 
 
 @formats
 @pytest.mark.parametrize("other", OTHER)
 def test_other_than_a_flat_mapping_to_dense_tensors_is_refused(zipped, other, tmp_path):
-    content, got = OTHER[other]
-    assert got in str(refused(saved(content, tmp_path, zipped)))
-
-
-def test_a_dtype_that_numpy_lacks_is_refused(tmp_path):
-    path = saved({"x": torch.ones(2).to(torch.float8_e5m2)}, tmp_path)
-    assert "got float8_e5m2 (strided, cpu) as x in" in str(refused(path))
+    error = str(refused(saved(OTHER[other], tmp_path, zipped)))
+    assert "should map names to dense tensors of numpy's dtypes, got" in error
 
 
 class Payload:
@@ -141,7 +133,7 @@ def test_a_truncated_file_is_one_error_that_is_chained(zipped, keep, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
     error = refused(path)
-    assert "should be a torch file of tensors alone, got" in str(error)
+    assert "should map names to dense tensors of numpy's dtypes, got" in str(error)
     assert error.__cause__ is not None
     path.write_bytes(whole)
     assert open_checkpoint(path).tensors.keys() == weights.keys()

@@ -17,7 +17,8 @@ from benchmarks.parity.compare import relative
 from optax_dtnh.models import load_pretrained, teacher_view
 from optax_dtnh.models._activations import ACTIVATIONS
 from optax_dtnh.models._checkpoint import CONVERSION
-from optax_dtnh.models._names import HUGGING_FACE_VIT, TIMM_VIT, TORCHVISION_RESNET
+from optax_dtnh.models._names import TORCHVISION_RESNET
+from optax_dtnh.models._positions import resized
 from tests.models.named_weights import as_checkpoint, small
 
 SMALL = {"num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 768}
@@ -80,18 +81,7 @@ def positions(side):
 @SIDES
 def test_positions_of_timm_are_interpolated_as_timm_does(old, new):
     expected = resample_abs_pos_embed(torch.from_numpy(positions(old)), [new, new])
-    found = TIMM_VIT.resize(positions(old), new)
-    assert relative(found, expected) <= 1e-5
-    np.testing.assert_array_equal(found[:, 0], expected[:, 0])
-
-
-@SIDES
-def test_positions_of_transformers_are_interpolated_as_transformers_does(old, new):
-    net = ViTModel(ViTConfig(hidden_size=5, num_attention_heads=1, image_size=16 * old))
-    net.embeddings.position_embeddings.data = torch.from_numpy(positions(old))
-    tokens = torch.zeros(1, 1 + new**2, 5)
-    expected = net.embeddings.interpolate_pos_encoding(tokens, 16 * new, 16 * new).detach()
-    found = HUGGING_FACE_VIT.resize(positions(old), new)
+    found = resized(jnp.asarray(positions(old)), new)
     assert relative(found, expected) <= 1e-5
     np.testing.assert_array_equal(found[:, 0], expected[:, 0])
 
