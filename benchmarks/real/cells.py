@@ -53,13 +53,13 @@ def spoiling(seeds: Iterable[int]) -> list[Run]:
     return [Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, s, **options) for s in seeds]
 
 
-def tuning(seeds: Iterable[int]) -> list[Run]:
-    """Return plain runs at every weight and rate."""
+def tuning(seeds: Iterable[int], smoke: bool = False) -> list[Run]:
+    """Return plain runs at every weight and rate, of which a smoke test has the first alone."""
     return [
         Run("tuning", "plain", name, weight, rate, seed, source)
         for source, name, seed in itertools.product(SOURCES, WEIGHTS, seeds)
         for weight in (*([0.0] if name == "L2-SP" else []), *WEIGHTS[name])
-        for rate in RATES[name]
+        for rate in RATES[name][: 1 if smoke else None]
     ]
 
 
@@ -111,7 +111,21 @@ def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
         ("random start", {"source": "random"}),
         ("batch 64", {"batch": 64}),
     ]
-    return [run for cell, o in options for run in compared(choice, cell, seeds, **{"weights": strong, **o})]
+    return [
+        run
+        for cell, o in options
+        for run in compared(choice, cell, seeds, **{"weights": strong, **o})
+    ]
+
+
+def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
+    """Return all that follows the tuning, the most important first.
+
+    A smoke test has no other batch size and no more than one of 5 cells.
+    """
+    first = headline(choice, range(seeds)) + probes(choice, range(seeds))
+    others = axes(choice, range(few))
+    return first + ([r for r in others if r.batch == 16 and not r.adam][::5] if smoke else others)
 
 
 def compared(

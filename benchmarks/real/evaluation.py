@@ -21,10 +21,12 @@ class Outcome(NamedTuple):
     probe: jax.Array  # test accuracy of a ridge regression on the pooled features, in %
 
 
-def evaluate(apply: Apply, original: Params, photos: jax.Array) -> Callable[..., Outcome]:
+def evaluate(apply: Apply) -> Callable[..., Outcome]:
     """Return a function from a lane, its parameters and its source to the outcome."""
 
-    def outcome(lane: Lane, params: Params, source: jax.Array, pixels: jax.Array) -> Outcome:
+    def outcome(
+        lane: Lane, params: Params, source: jax.Array, pixels, original: Params, photos
+    ) -> Outcome:
         mixed = source + lane.mix * (params["backbone"] - source)
         params = {**params, "backbone": mixed}
         (logits, features), (test_logits, test_features) = (

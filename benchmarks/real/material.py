@@ -11,14 +11,16 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.digits import mini_batches
 from benchmarks.real import data, weights
-from benchmarks.real.cells import GOOD, Run
+from benchmarks.real.cells import Run
 from benchmarks.real.efficientnet import preprocess
 from benchmarks.real.training import Apply, Lane, Params, Unravel
 
 PARTS = ("stem", *(f"stage{i}" for i in range(1, 8)), "last")  # in the network's order
 CLASSES = len(data.CLASSES)
 REDRAWN = 0.4
-Parts = Mapping[str, np.ndarray]  # indices to "train", "spoil" a source, choose ("validation"), "test"
+Parts = Mapping[
+    str, np.ndarray
+]  # indices to "train", "spoil" a source, choose ("validation"), "test"
 
 
 class Material(NamedTuple):

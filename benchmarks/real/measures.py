@@ -10,6 +10,7 @@ from benchmarks.real.material import PARTS
 from benchmarks.real.training import Measured, Plan
 
 TRAINED = {"whole network": "stem", "last two stages": "stage6", "last stage": "stage7"}
+UNITS = ("whole tree", "per leaf", "per channel", "per element")
 
 
 def summary(found: Measured, plan: Plan, parts: np.ndarray, weight: float, batch: int) -> dict:
@@ -21,8 +22,8 @@ def summary(found: Measured, plan: Plan, parts: np.ndarray, weight: float, batch
         cosine = dot.sum(-1) / np.sqrt(g_sq.sum(-1) * r_sq.sum(-1))
         removed, r_own, kept, g_own = np.asarray(found.own, np.float64).T
         of_steps = cosine, 1.0 * (cosine < 0), removed / r_own, weight * np.sqrt(kept / g_own)
-        # No regularizer has a gradient in the first step.
-        means = [np.mean(x[trained & (r_own > 0)]) for x in of_steps]
+        used = trained & (r_own > 0)
+        means = [np.mean(x[used]) if used.any() else np.nan for x in of_steps]
     names = ("cosine", "conflict", "removed", "pull")
     sizes = [c for c in (1, 4, int(max(counts))) if c <= max(counts)]
     ends = [at_end(found, ~trained & (counts == c), parts) for c in dict.fromkeys(sizes)]
@@ -38,13 +39,11 @@ def at_end(found: Measured, rows: np.ndarray, parts: np.ndarray) -> Mapping[str,
     with np.errstate(divide="ignore", invalid="ignore"):
         for name, first in TRAINED.items():
             inside = parts >= PARTS.index(first)
-            d, g, r, *removed = (
-                x[:, inside] for x in (dot, g_sq, r_sq, by_channel, by_element)
-            )
+            d, g, r, *removed = (x[:, inside] for x in (dot, g_sq, r_sq, by_channel, by_element))
             whole = np.minimum(d.sum(-1), 0) ** 2 / g.sum(-1)
             leaves = np.sum(np.minimum(d, 0) ** 2 / np.where(g > 0, g, 1), axis=-1)
             finer = [whole, leaves, *(x.sum(-1) for x in removed)]
-            for unit, x in zip(("whole tree", "per leaf", "per channel", "per element"), finer, strict=True):
+            for unit, x in zip(UNITS, finer, strict=True):
                 values[f"{name}, {unit}"] = np.mean(x / r.sum(-1))
         cosine = dot.sum(-1) / np.sqrt(g_sq.sum(-1) * r_sq.sum(-1))
     return {**values, "end_cosine": np.mean(cosine), "loss_sq": np.mean(g_sq.sum(-1))}

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +73,8 @@ class Bench:
         sizes = [x.size for x in jax.tree.leaves(material.unravel(material.original["backbone"]))]
         self.parts = jnp.asarray(np.repeat(material.parts, sizes))
         self.pixels = jnp.asarray(material.pixels)
+        # Arguments of the programs: XLA would compute what follows from constants as it compiles.
+        self.original = jax.tree.map(jnp.asarray, (material.original, material.photos))
         self.width = len(material.original["head"]["kernel"])
 
     def run(self, runs: Iterable[Run]) -> bool:
@@ -105,7 +107,7 @@ class Bench:
         longest = max(self.seconds.values(), default=0)
         needed = run.rounds * self.seconds.get(program_of(run), longest)
         left = self.deadline - time.monotonic() - needed
-        return left > 0 and not wait(self.compile(program_of(run)), timeout=left).not_done
+        return left > 0 and not wait(self.compile(program_of(run)), timeout=min(left, 1e6)).not_done
 
     def spoil(self, seeds: Iterable[int]) -> None:
         """Make the bad sources of these seeds, all that one call can make."""
@@ -137,7 +139,9 @@ class Bench:
         began = time.monotonic()
         for _ in range(group[0].rounds):
             params, found = train(method, lanes, params, sources, self.pixels, self.parts)
-        outcome = evaluate(lanes._replace(batches=None), params, sources, self.pixels)
+        outcome = evaluate(
+            lanes._replace(batches=None), params, sources, self.pixels, *self.original
+        )
         outcome, found = jax.device_get((outcome, found))
         self.seconds[program] = (time.monotonic() - began) / group[0].rounds
         seconds, first = time.monotonic() - start, group[0]
@@ -155,7 +159,10 @@ class Bench:
 
     def finish(self, group: Sequence[Run], values: Sequence[Results]) -> None:
         """Append the runs to the file, before the first one where they were run."""
-        new = [{**r._asdict(), **v, "session": self.session} for r, v in zip(group, values, strict=True)]
+        new = [
+            {**r._asdict(), **v, "session": self.session}
+            for r, v in zip(group, values, strict=True)
+        ]
         new = [line for line in new if key_of(line) not in self.done]
         first = all(line["session"] != self.session for line in self.done.values())
         opening = [{"environment": record.environment()}] if first else []
@@ -194,10 +201,10 @@ class Bench:
 
     def build_evaluation(self, program: Program) -> Any:
         """Compile what evaluates."""
-        given = self.material.apply, self.material.original, jnp.asarray(self.material.photos)
-        function = jax.vmap(evaluation.evaluate(*given), (0, 0, 0, None))
+        evaluate = evaluation.evaluate(self.material.apply)
+        function = jax.vmap(evaluate, (0, 0, 0, None, None, None))
         lanes, *others = self.given(program)
-        return self.built(function, [lanes._replace(batches=None), *others])
+        return self.built(function, [lanes._replace(batches=None), *others, *self.original])
 
     def given(self, program: Program) -> tuple[Any, ...]:
         """Return lanes, parameters, sources and pixels, or their shapes."""
@@ -216,13 +223,17 @@ class Bench:
         return lowered.compile()
 
 
-def experiment(material: Material, scale: Scale, file: Path, minutes: float) -> list[Results]:
+def experiment(
+    material: Callable[[], Material], scale: Scale, file: Path, minutes: float, *, smoke: bool
+) -> list[Results]:
     """Run what is left as far as time suffices, and return the lines of the file."""
-    bench = Bench(material, scale, file, minutes)
-    tuning_seeds = cells.TUNING_SEEDS[: scale.tuning]
-    if minutes and bench.run(cells.tuning(tuning_seeds)):
-        choice = cells.choose(line for line in bench.done.values() if line["cell"] == "tuning")
-        seeds, few = range(scale.seeds), range(scale.few)
-        bench.run(cells.headline(choice, seeds) + cells.probes(choice, seeds) + cells.axes(choice, few))
-    bench.pool.shutdown(wait=False, cancel_futures=True)
+    if minutes:
+        bench = Bench(material(), scale, file, minutes)
+        if not smoke:
+            for program in PROGRAMS:
+                bench.compile(program)
+        if bench.run(cells.tuning(cells.TUNING_SEEDS[: scale.tuning], smoke)):
+            tuned = (line for line in bench.done.values() if line["cell"] == "tuning")
+            bench.run(cells.chosen(cells.choose(tuned), scale.seeds, scale.few, smoke))
+        bench.pool.shutdown(wait=False, cancel_futures=True)
     return read(file)

@@ -81,7 +81,7 @@ def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
     cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
     counts = np.concatenate([np.ones(steps), np.tile(np.arange(per_pass) + 1, passes)])
     rates = np.concatenate([cosine, np.zeros(per_pass * passes)])
-    measured = np.concatenate([np.arange(0, steps, every), np.arange(steps, len(rates))])
+    measured = np.r_[min(every, steps) - 1 : steps : every, steps : len(rates)]
     return Plan(rates.astype(np.float32), counts.astype(np.float32), measured)
 
 
@@ -93,52 +93,70 @@ def train(
     inner: optax.GradientTransformation,
     common: Plan,
 ) -> Callable[..., tuple[Params, Measured]]:
-    """Return a function from one lane to its parameters at the end and what was measured."""
+    """Return a function from one lane to its parameters at the end and what was measured.
+
+    `method` is the position in `keeps`, `parts` the part of every element of the backbone.
+    """
     flags = np.isin(np.arange(len(common.rate)), common.measured)
 
     def run(method, lane: Lane, start: Params, source: jax.Array, pixels, parts):
-        apart = transform_pair(*map(optax.trace, lane.momenta[:2]))
-        chain = [apart, optax.ema(lane.smoothing), inner, optax.trace(lane.momenta[2])]
-
-        def gradients(params, batch) -> GradientPair:
-            images, labels = pixels[lane.images[batch]], lane.labels[batch]
-            g, r = PAIRS[regularizer](apply, params, source, images, labels)
-            head = jax.tree.map(jnp.zeros_like, params["head"])
-            of_backbone = (jnp.where(parts >= lane.first, x["backbone"], 0) for x in (g, r))
-            g_backbone, r_backbone = of_backbone
-            return GradientPair({**g, "backbone": g_backbone}, {"backbone": r_backbone, "head": head})
+        init, update = optimizer(lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r))
 
         def step(carry, now):
-            (params, (at_pair, at_ema, at_inner, at_sum), means), (rate, count, flag, batch) = carry, now
-            pair = gradients(params, batch)
+            (params, state, means), (rate, count, flag, batch) = carry, now
+            images, labels = pixels[lane.images[batch]], lane.labels[batch]
+            pair = PAIRS[regularizer](apply, params, source, images, labels)
+            pair = GradientPair(*(trained(x, parts >= lane.first) for x in pair))
             means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
-            (g, r), at_pair = chain[0].update(pair, at_pair)
-            m, at_ema = chain[1].update(g, at_ema)
-            kept = jax.lax.switch(method, keeps, m, r)
-            u, at_inner = chain[2].update(g, at_inner)
-            u = jax.tree.map(lambda u, x: u + lane.weight * x, u, kept)
-            u, at_sum = chain[3].update(u, at_sum)
-            backbones = [x["backbone"] for x in (*means, g, r, kept)]
-            found = jax.lax.cond(flag, measure, nothing, *backbones)
-            moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, u)
-            return (moved, (at_pair, at_ema, at_inner, at_sum), means), found
+            updates, decided, state = update(pair, state)
+            moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
+            backbones = [x["backbone"] for x in (*means, *decided)]
+            found = jax.lax.cond(flag, *measuring(unravel), *backbones)
+            return (moved, state, means), found
 
-        states = tuple(tx.init(start) for tx in chain)
-        zeros = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
+        means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
         steps = (common.rate, common.count, flags, lane.batches)
-        (params, *_), found = jax.lax.scan(step, (start, states, zeros), steps)
+        (params, *_), found = jax.lax.scan(step, (start, init(start), means), steps)
         return params, jax.tree.map(lambda x: x[common.measured], found)
+
+    return run
+
+
+def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
+    """Return `init` and `update`, from a pair to the step and what was decided: `G`, `R`, `r'`."""
+    apart = transform_pair(*map(optax.trace, lane.momenta[:2]))
+    members = apart, optax.ema(lane.smoothing), inner, optax.trace(lane.momenta[2])
+
+    def update(pair: GradientPair, states):
+        (g, r), at_pair = apart.update(pair, states[0])
+        m, at_ema = members[1].update(g, states[1])
+        kept = keep(m, r)
+        u, at_inner = inner.update(g, states[2])
+        total = jax.tree.map(lambda u, x: u + lane.weight * x, u, kept)
+        step, at_sum = members[3].update(total, states[3])
+        return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
+
+    return lambda params: tuple(tx.init(params) for tx in members), update
+
+
+def trained(grads: Params, inside: jax.Array) -> Params:
+    """Return the gradient with 0 in the part of the backbone that is not trained."""
+    return {**grads, "backbone": jnp.where(inside, grads["backbone"], 0)}
+
+
+def measuring(unravel: Unravel) -> tuple[Callable[..., Measured], Callable[..., Measured]]:
+    """Return the function of the mean gradients, `G`, `R` and `r'` that measures, and a blank."""
 
     def measure(mean_g, mean_r, g, r, kept) -> Measured:
         arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
-        of_arrays = jnp.stack([jnp.stack(products(*pair)) for pair in arrays], axis=-1)
-        return Measured(*of_arrays, jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)]))
+        by_array = jnp.stack([jnp.stack(products(*pair)) for pair in arrays], axis=-1)
+        return Measured(*by_array, jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)]))
 
-    def nothing(*given) -> Measured:
+    def blank(*given) -> Measured:
         shapes = jax.eval_shape(measure, *given)
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    return run
+    return measure, blank
 
 
 def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
@@ -171,7 +189,7 @@ def fine(unravel: Unravel, options: dict[str, Any]) -> Callable[[Params, Params]
 def l2_sp_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
     """Return the gradients of the loss and of L2-SP."""
     g = jax.grad(lambda p: cross_entropy(apply(p, images)[0], labels))(params)
-    return g, {"backbone": params["backbone"] - source}
+    return g, {**jax.tree.map(jnp.zeros_like, params), "backbone": params["backbone"] - source}
 
 
 def feature_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
