@@ -43,8 +43,10 @@ def measure(options: Namespace) -> Results:
     lines = runs.experiment(material.real, scale, file, options.budget, smoke=options.smoke)
     environments = [line["environment"] for line in lines if "environment" in line]
     found = report.grouped(line for line in lines if "cell" in line)
-    settings = {"settings": scale._asdict(), "environments": environments}
-    return {"question": TITLE, **settings, "runs": found}
+    # A copy without .git knows no commit; `measured` checks that here nothing has changed since.
+    commit = {"commit": options.commit, "dirty": False} if options.commit else {}
+    where = {"environment": environments[-1] | commit} if environments else {}
+    return {"question": TITLE, "settings": scale._asdict(), **where, "runs": found}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add: Callable[..., Any] = parser.add_argument
     add("--smoke", action="store_true", help="Run a few steps of a few cells.")
     budget = "Start no run that would end later; 0 writes what was run (default: no limit)."
+    commit = "Commit of the runs, where they were made from a copy without .git."
+    add("--commit", metavar="HASH", help=commit)
     add("--budget", type=float, default=math.inf, metavar="MINUTES", help=budget)
 
 

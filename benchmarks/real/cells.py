@@ -121,11 +121,12 @@ def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
 def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
     """Return all that follows the tuning, the most important first.
 
-    A smoke test has no other batch size and no more than one of 5 cells.
+    A smoke test needs no other program, and has one run of 5.
     """
     first = headline(choice, range(seeds)) + probes(choice, range(seeds))
     others = axes(choice, range(few))
-    return first + ([r for r in others if r.batch == 16 and not r.adam][::5] if smoke else others)
+    alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
+    return first + (alike[::5] if smoke else others)
 
 
 def compared(

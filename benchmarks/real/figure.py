@@ -39,7 +39,9 @@ def frontier(axes: Axes, results: Results, settings: dict[str, Any]) -> None:
         y = [np.mean(accuracy(c, seeds)) for c in cells]
         axes.plot(x, y, label=method, **style)
     for cell in select(results, method="plain", weight=0.0, source=settings["source"]):
-        axes.axhline(np.mean(accuracy(cell, seeds)), color="0.4", ls=":", label="fine-tuning")
+        axes.axhline(
+            float(np.mean(accuracy(cell, seeds))), color="0.4", ls=":", label="fine-tuning"
+        )
     axes.set_title(f"{settings['regularizer']}, source {settings['source']}", fontsize=9)
     axes.set(xlabel="forgetting", ylabel="test accuracy, %")
 
@@ -55,7 +57,7 @@ def removed(axes: Axes, results: Results, settings: dict[str, Any]) -> None:
             label = f"{unit}, {part}" if line == "-" or unit == UNITS[0] else None
             y = cell[f"{part}, {unit}"]
             axes.plot(cell["images"], y, label=label, **{**style, "linestyle": line})
-    y = [theory(cell, i) for i in range(len(cell["images"]))]
+    y = [theory(cell, i) or np.nan for i in range(len(cell["images"]))]
     axes.plot(cell["images"], y, "k+", markersize=12, label="theory, whole tree")
     axes.set_title(f"{settings['regularizer']} {cell['weight']:g}", fontsize=9)
     axes.set(xlabel="images", ylabel="share of |r|² removed", xscale="log", ylim=(0, 1))

@@ -68,7 +68,9 @@ def real() -> Material:
         return nnx.merge(graph, nnx.State(whole), rest)(images)
 
     images = data.solar_cells()
-    pixels, photos = (np.asarray(preprocess(x)) for x in (images.pixels, data.photographs()))
+    pixels, photos = (
+        np.asarray(preprocess(jnp.asarray(x))) for x in (images.pixels, data.photographs())
+    )
     parts, original = parts_of(tree), {"backbone": backbone, "head": head}
     return Material(apply, unravel, parts, original, pixels, images.labels, divide, photos)
 
@@ -98,11 +100,19 @@ def lane_of(run: Run, material: Material, scale: Scale) -> Lane:
         mini_batches.draw(run.seed + 1, n, ends, size),
     ]
     images, labels = (np.resize(x, n) for x in (train, labels_of(run, material.labels[train])))
-    first = np.int32(PARTS.index(run.first))
-    numbers = map(np.float32, (run.weight, run.rate, run.smoothing, run.momenta))
-    weight, rate, smoothing, momenta = numbers
-    given = (weight, rate, smoothing, momenta, first, np.float32(run.mix), images, labels)
-    return Lane(*given, test, material.labels[test], np.concatenate(batches))
+    return Lane(
+        weight=np.float32(run.weight),
+        rate=np.float32(run.rate),
+        smoothing=np.float32(run.smoothing),
+        momenta=np.array(run.momenta, np.float32),
+        first=np.int32(PARTS.index(run.first)),
+        mix=np.float32(run.mix),
+        images=images,
+        labels=labels,
+        test=test,
+        test_labels=material.labels[test],
+        batches=np.concatenate(batches),
+    )
 
 
 def labels_of(run: Run, labels: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ UNITS = ("whole tree", "per leaf", "per channel", "per element")
 def summary(found: Measured, plan: Plan, parts: np.ndarray, weight: float, batch: int) -> dict:
     """Return means over the steps of training, and shares at the end by number of images."""
     trained = plan.rate[plan.measured] > 0
-    counts = plan.count[plan.measured]
+    counts = plan.averaged[plan.measured]
     dot, g_sq, r_sq = (np.asarray(x, np.float64) for x in found[:3])
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dot.sum(-1) / np.sqrt(g_sq.sum(-1) * r_sq.sum(-1))

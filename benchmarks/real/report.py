@@ -61,7 +61,7 @@ def against_plain(results: Results, cell: Results) -> str:
     settings = {k: v for k, v in settings.items() if v is not None}
     for baseline in select(results, **settings):
         seeds = [seed for seed in cell["seeds"] if seed in baseline["seeds"]]
-        return paired_difference(*(accuracy(c, seeds) for c in (cell, baseline))).marked()
+        return paired_difference(accuracy(cell, seeds), accuracy(baseline, seeds)).marked()
     return ""
 
 

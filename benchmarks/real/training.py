@@ -8,8 +8,8 @@ The step is spelled in its parts, so that what remains of `r` can be measured::
     step = momentum of inner(G) + weight * r'
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
     """What is common to all lanes, by step: training, then steps of rate 0 that only measure."""
 
     rate: np.ndarray  # factor of the rate
-    count: np.ndarray  # batches in the mean gradient that is measured, 1: this one alone
+    averaged: np.ndarray  # batches in the mean gradient that is measured, 1: this one alone
     measured: np.ndarray  # the steps that are measured
 
 
@@ -110,12 +110,11 @@ def train(
             means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
             updates, decided, state = update(pair, state)
             moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
-            backbones = [x["backbone"] for x in (*means, *decided)]
-            found = jax.lax.cond(flag, *measuring(unravel), *backbones)
+            found = jax.lax.cond(flag, *measuring(unravel), *backbones((*means, *decided)))
             return (moved, state, means), found
 
         means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
-        steps = (common.rate, common.count, flags, lane.batches)
+        steps = (common.rate, common.averaged, flags, lane.batches)
         (params, *_), found = jax.lax.scan(step, (start, init(start), means), steps)
         return params, jax.tree.map(lambda x: x[common.measured], found)
 
@@ -127,8 +126,9 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
     apart = transform_pair(*map(optax.trace, lane.momenta[:2]))
     members = apart, optax.ema(lane.smoothing), inner, optax.trace(lane.momenta[2])
 
-    def update(pair: GradientPair, states):
-        (g, r), at_pair = apart.update(pair, states[0])
+    def update(pair: Any, states):
+        pair, at_pair = cast(Any, apart.update(pair, states[0]))
+        g, r = pair
         m, at_ema = members[1].update(g, states[1])
         kept = keep(m, r)
         u, at_inner = inner.update(g, states[2])
@@ -137,6 +137,11 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
         return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
 
     return lambda params: tuple(tx.init(params) for tx in members), update
+
+
+def backbones(trees: Iterable[Any]) -> list[jax.Array]:
+    """Return the backbone of each tree."""
+    return [tree["backbone"] for tree in trees]
 
 
 def trained(grads: Params, inside: jax.Array) -> Params:
@@ -149,8 +154,10 @@ def measuring(unravel: Unravel) -> tuple[Callable[..., Measured], Callable[..., 
 
     def measure(mean_g, mean_r, g, r, kept) -> Measured:
         arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
-        by_array = jnp.stack([jnp.stack(products(*pair)) for pair in arrays], axis=-1)
-        return Measured(*by_array, jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)]))
+        numbers = zip(*(products(*pair) for pair in arrays), strict=True)
+        dot, g_sq, r_sq, by_channel, by_element = (jnp.stack(x) for x in numbers)
+        own = jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)])
+        return Measured(dot, g_sq, r_sq, by_channel, by_element, own)
 
     def blank(*given) -> Measured:
         shapes = jax.eval_shape(measure, *given)
@@ -171,7 +178,7 @@ def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
 def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
     """Return the function from `m` and `r` to `r'`, 0 in the head, as `dtnh` decides."""
     mask = {"backbone": True, "head": False}
-    tx = dtnh(1.0, inner=optax.set_to_zero(), mask=mask, **options)
+    tx: Any = dtnh(1.0, inner=optax.set_to_zero(), mask=mask, **options)
     return lambda m, r: tx.update(GradientPair(m, r), tx.init(m))[0]
 
 
