@@ -24,8 +24,9 @@ def draw(results: Results) -> Figure:
             frontier(panels[i], results, {"source": source, "regularizer": name})
             removed(panels[i + 2], results, {"source": source, "regularizer": name})
     figure.suptitle(results["question"], fontsize=11)
-    grid[0, 0].legend(fontsize=7)
-    grid[0, -1].legend(fontsize=7)
+    for axes in (grid[0, 0], grid[0, -1]):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
     return figure
 
 

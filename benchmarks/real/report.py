@@ -74,6 +74,7 @@ def row(results: Results, cell: Results) -> dict[str, str]:
         "source": cell["source"],
         "regularizer": ", ".join([name, *other]),
         "decision": cell["method"] if cell["weight"] else "",
+        "rate": f"{cell['rate']:g}",
         "seeds": str(len(cell["seeds"])),
         "accuracy": str(mean_interval(cell["accuracy"])),
         "difference": against_plain(results, cell) if cell["weight"] else "",

@@ -16,7 +16,7 @@ import optax
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
 from benchmarks.real import cells, evaluation, measures, training
-from benchmarks.real.cells import BAD, GOOD, Run, spoiling
+from benchmarks.real.cells import BAD, GOOD, MEMORIZED, SPOILING_ROUNDS, Run, spoiling
 from benchmarks.real.material import Material, Scale, lane_of, random_start, with_new_head
 from benchmarks.real.training import COARSE, FINE, Params
 
@@ -112,11 +112,15 @@ class Bench:
     def spoil(self, seeds: Iterable[int]) -> None:
         """Make the bad sources of these seeds, all that one call can make."""
         new = spoiling(s for s in dict.fromkeys(seeds) if (BAD, s) not in self.sources)
-        if new:
-            params, values = self.call(new)
-            made = params["backbone"]
-            self.sources |= {(BAD, run.seed): made[i] for i, run in enumerate(new)}
-            self.finish(new, values)
+        if not new:
+            return
+        params, values = self.call(new)
+        for _ in range(1, SPOILING_ROUNDS):
+            if all((v["training_loss"] or np.inf) < MEMORIZED for v in values):
+                break
+            params, values = self.call(new, params)
+        self.sources |= {(BAD, run.seed): params["backbone"][i] for i, run in enumerate(new)}
+        self.finish(new, values)
 
     def source(self, name: str, seed: int) -> jax.Array:
         """Return a source without its head."""
@@ -126,14 +130,20 @@ class Bench:
             self.sources[name, seed] = made
         return self.sources[name, seed]
 
-    def call(self, group: Sequence[Run]) -> tuple[Params, list[Results]]:
-        """Return the parameters, stacked, and the numbers of runs of one kind."""
+    def call(
+        self, group: Sequence[Run], params: Params | None = None
+    ) -> tuple[Params, list[Results]]:
+        """Return the parameters, stacked, and the numbers of runs of one kind.
+
+        They start from `params`, by default from their sources with new heads.
+        """
         program, start = program_of(group[0]), time.monotonic()
         train, evaluate = (future.result() for future in self.compile(program))
         runs = (list(group) * self.lanes(program))[: self.lanes(program)]
         lanes = self.stacked_lanes(runs)
         sources = jnp.stack([self.source(r.source, r.seed) for r in runs])
-        params = started(sources, np.array([r.seed for r in runs]), self.width)
+        if params is None:
+            params = started(sources, np.array([r.seed for r in runs]), self.width)
         method = np.int32(list(FINE if program.fine else COARSE).index(group[0].method))
         found = None
         began = time.monotonic()
