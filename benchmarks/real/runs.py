@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -140,12 +140,11 @@ class Bench:
         program, start = program_of(group[0]), time.monotonic()
         train, evaluate = (future.result() for future in self.compile(program))
         runs = (list(group) * self.lanes(program))[: self.lanes(program)]
-        lanes = self.stacked_lanes(runs)
+        lanes, found = self.stacked_lanes(runs), None
         sources = jnp.stack([self.source(r.source, r.seed) for r in runs])
         if params is None:
             params = started(sources, np.array([r.seed for r in runs]), self.width)
         method = np.int32(list(FINE if program.fine else COARSE).index(group[0].method))
-        found = None
         began = time.monotonic()
         for _ in range(group[0].rounds):
             params, found = train(method, lanes, params, sources, self.pixels, self.parts)
@@ -156,7 +155,7 @@ class Bench:
         self.seconds[program] = (time.monotonic() - began) / group[0].rounds
         seconds, first = time.monotonic() - start, group[0]
         print(f"{seconds:6.1f} s: {len(group)} x {', '.join(map(str, first[:6]))}", flush=True)
-        return params, [self.numbers(r, i, outcome, found) for i, r in enumerate(group)]
+        return cast(Params, params), [self.numbers(r, i, outcome, found) for i, r in enumerate(group)]
 
     def numbers(self, run: Run, lane: int, outcome: Any, found: Any) -> Results:
         """Return the values of one lane."""
