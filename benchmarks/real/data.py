@@ -90,7 +90,7 @@ def _labels() -> np.ndarray:
 
 
 def _write_solar_cells(size: int, path: Path) -> None:
-    from elpv_dataset.utils import load_dataset
+    from elpv_dataset.utils import load_dataset  # pyright: ignore[reportMissingImports]
 
     images, defective, kinds = load_dataset()
     sure = (defective == 0) | (defective == 1)
@@ -100,15 +100,15 @@ def _write_solar_cells(size: int, path: Path) -> None:
 
 
 def _write_photographs(size: int, path: Path) -> None:
-    from matplotlib.cbook import get_sample_data
+    import matplotlib
     from PIL import Image
-    from skimage import data
+    from skimage import data  # pyright: ignore[reportMissingImports]
     from sklearn.datasets import load_sample_images
 
     pictures = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
     pictures += load_sample_images().images
-    with get_sample_data("grace_hopper.jpg") as file:
-        pictures.append(np.asarray(Image.open(file)))
+    hopper = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    pictures.append(np.asarray(Image.open(hopper)))
     _write(path, pixels=np.stack([_resized(c, size) for p in pictures for c in crops(p)]))
 
 
@@ -132,4 +132,4 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 
 def _write(path: Path, **arrays: np.ndarray) -> None:
     with path.open("wb") as file:  # by name, NumPy would add .npz to it
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)

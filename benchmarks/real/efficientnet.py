@@ -57,12 +57,13 @@ class EfficientNetLite0(nnx.Module):
         self.head = nnx.Linear(1280, classes, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        features = {"stem": (x := relu6(self.stem(images)))}
+        """Return the logits and the maps by name."""
+        features = {"stem": (x := nnx.relu6(self.stem(images)))}
         for i in range(1, len(STAGES) + 1):
             for block in getattr(self, f"stage{i}"):
                 x = block(x)
             features[f"stage{i}"] = x
-        features["last"] = x = relu6(self.last(x))
+        features["last"] = x = nnx.relu6(self.last(x))
         return self.head(jnp.mean(x, axis=(1, 2))), features
 
 
@@ -80,8 +81,9 @@ class Block(nnx.Module):
         self.shortcut = stride == 1 and inputs == outputs
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = relu6(self.expand(x)) if self.expand else x
-        y = self.project(relu6(self.depthwise(y)))
+        """Return a map with the channels, and the stride, of the block."""
+        y = nnx.relu6(self.expand(x)) if self.expand else x
+        y = self.project(nnx.relu6(self.depthwise(y)))
         return x + y if self.shortcut else y
 
 
@@ -94,7 +96,7 @@ class Normalized(nnx.Module):
 
     def __init__(self, convolve, shape: tuple[int, ...], stride: int = 1, *, rngs: nnx.Rngs):
         self.convolve, self.stride = convolve, stride
-        initial = nnx.initializers.he_normal(in_axis=range(len(shape) - 1), out_axis=())
+        initial = nnx.initializers.he_normal(in_axis=range(len(shape) - 1), out_axis=-1)
         self.kernel = nnx.Param(initial(rngs.params(), shape))
         self.scale = nnx.Param(jnp.ones(shape[-1]))
         self.bias = nnx.Param(jnp.zeros(shape[-1]))
@@ -102,16 +104,11 @@ class Normalized(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(shape[-1]))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the normalized result."""
         scale = self.scale[...] * lax.rsqrt(self.var[...] + EPSILON)
-        kernel = self.kernel[...] * scale
-        return shifted(
-            self.convolve(x, kernel, self.stride), self.bias[...] - self.mean[...] * scale
-        )
-
-
-def relu6(x: jax.Array) -> jax.Array:
-    """Return `x`, at least 0 and at most 6."""
-    return nnx.relu6(x)
+        kernel = self.kernel[...] * jnp.broadcast_to(scale, self.kernel.shape)
+        shift = self.bias[...] - self.mean[...] * scale
+        return self.convolve(x, kernel, self.stride) + shift[None, None, None]
 
 
 def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -124,11 +121,13 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolve each channel with its own kernel, `kernel` [size, size, channels]."""
-    size, _, channels = kernel.shape
-    weights = kernel.reshape(-1, channels)
-    return sum(
-        v * w for v, w in zip(views(padded(x, size, stride), size, stride), weights, strict=True)
-    )
+    return weighted(views(padded(x, len(kernel), stride), len(kernel), stride), kernel)
+
+
+def weighted(shifted: list[jax.Array], kernel: jax.Array) -> jax.Array:
+    """Return the sum of the views, each times its weights of the channels."""
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+    return sum((v * w for v, w in zip(shifted, weights, strict=True)), jnp.zeros((), kernel.dtype))
 
 
 def _depthwise_forward(x, kernel, stride):
@@ -137,10 +136,8 @@ def _depthwise_forward(x, kernel, stride):
 
 def _depthwise_backward(stride, residuals, cotangent):
     x, kernel = residuals
-    size, _, channels = kernel.shape
-    spread = views(_spread(cotangent, x, size, stride), size, 1)
-    flipped = kernel[::-1, ::-1].reshape(-1, channels)
-    of_x = sum(v * w for v, w in zip(spread, flipped, strict=True))
+    size = len(kernel)
+    of_x = weighted(views(_spread(cotangent, x, size, stride), size, 1), kernel[::-1, ::-1])
     sums = {"cpu": sums_by_row, "default": sums_at_once}
     sums = {on: partial(f, size=size, stride=stride) for on, f in sums.items()}
     of_kernel = lax.platform_dependent(padded(x, size, stride), cotangent, **sums)
@@ -150,8 +147,8 @@ def _depthwise_backward(stride, residuals, cotangent):
 def _spread(cotangent, x, size, stride):
     """Return the cotangent with zeros between (a stride) and around, so that it fits `x`."""
     edges = [(0, 0, 0)]
-    sides = zip(pads(x, size, stride), x.shape[1:3], cotangent.shape[1:3], strict=True)
-    for (before, _), n, m in sides:
+    sides = x.shape[1:3], cotangent.shape[1:3]
+    for (before, _), n, m in zip(pads(x, size, stride), *sides, strict=True):
         edges.append((size - 1 - before, n - 1 - (m - 1) * stride + before, stride - 1))
     return lax.pad(cotangent, jnp.zeros((), x.dtype), [*edges, (0, 0, 0)])
 
@@ -175,23 +172,6 @@ def sums_by_row(x: jax.Array, cotangent: jax.Array, *, size: int, stride: int) -
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-@jax.custom_vjp
-def shifted(x: jax.Array, shift: jax.Array) -> jax.Array:
-    """Return `x + shift`, `shift` [channels]."""
-    return x + shift[None, None, None]
-
-
-shifted.defvjp(lambda x, shift: (shifted(x, shift), None), lambda _, ct: (ct, channel_sums(ct)))
-
-
-def channel_sums(x: jax.Array) -> jax.Array:
-    """Return the sums over all but the last axis, apart from what `x` comes from.
-
-    Fused with it, the CPU adds one number at a time.
-    """
-    return jnp.sum(lax.optimization_barrier(x), axis=(0, 1, 2))
 
 
 def padded(x: jax.Array, size: int, stride: int) -> jax.Array:

