@@ -155,7 +155,9 @@ class Bench:
         self.seconds[program] = (time.monotonic() - began) / group[0].rounds
         seconds, first = time.monotonic() - start, group[0]
         print(f"{seconds:6.1f} s: {len(group)} x {', '.join(map(str, first[:6]))}", flush=True)
-        return cast(Params, params), [self.numbers(r, i, outcome, found) for i, r in enumerate(group)]
+        return cast(Params, params), [
+            self.numbers(r, i, outcome, found) for i, r in enumerate(group)
+        ]
 
     def numbers(self, run: Run, lane: int, outcome: Any, found: Any) -> Results:
         """Return the values of one lane."""
