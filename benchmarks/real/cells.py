@@ -13,10 +13,12 @@ RATES = {"L2-SP": (1e-3, 3e-3, 1e-2), "KnowDist": (3e-4, 1e-3, 3e-3)}
 SOURCES = GOOD, BAD = ("ImageNet", "shuffled")
 TUNING_SEEDS = range(100, 104)
 BASIC = ("plain", "whole tree", "per element")
-SPOILING_RATE, SPOILING_ROUNDS = 3e-3, 8  # of all steps, fewer if every loss is small before
+SPOILING_RATE, SPOILING_ROUNDS = 3e-4, 8  # of all steps, fewer if every loss is small before
 MEMORIZED = 0.1
 ADAM_RATE = 3e-4
 MOMENTUM = (0.0, 0.0, 0.9)  # of the sum, as in SGD with momentum
+
+ADAM: Mapping[str, Any] = {"adam": True, "momenta": (0.0, 0.0, 0.0)}
 
 
 class Run(NamedTuple):
@@ -50,7 +52,7 @@ class Choice(NamedTuple):
 
 def spoiling(seeds: Iterable[int]) -> list[Run]:
     """Return the runs that make the bad source of each seed: memorize shuffled labels."""
-    options: dict[str, Any] = {"source": GOOD, "labels": "shuffled"}
+    options: dict[str, Any] = {"source": GOOD, "labels": "shuffled", **ADAM}
     return [Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, s, **options) for s in seeds]
 
 
@@ -106,7 +108,7 @@ def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
         *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
         ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
         ("last stages", {"first": "stage7"}),
-        ("AdamW", {"adam": True, "momenta": (0.0, 0.0, 0.0)}),
+        ("AdamW", ADAM),
         ("batch 160", {"batch": 160}),
         ("10 images", {"shots": 10}),
         ("random start", {"source": "random"}),
