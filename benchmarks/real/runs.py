@@ -32,7 +32,7 @@ class Program(NamedTuple):
     fine: bool
 
 
-KINDS = ((16, False, False), (16, True, False), (16, False, True))
+KINDS = ((16, False, False), (16, False, True), (16, True, False))
 KINDS += ((160, False, False), (64, False, False))
 PROGRAMS = [Program(name, *kind) for kind in KINDS for name in training.PAIRS]
 
