@@ -1,0 +1,157 @@
+"""All runs as data, named before anything is run; those of the tuning decide rates and weights."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.harness.record import Results
+
+WEIGHTS = {"L2-SP": (0.1, 1.0, 10.0, 100.0), "KnowDist": (0.01, 0.1, 1.0, 10.0)}
+RATES = (3e-4, 1e-3, 3e-3)
+SOURCES = GOOD, BAD = ("ImageNet", "shuffled")
+TUNING_SEEDS = range(100, 104)
+BASIC = ("plain", "whole tree", "per element")
+SPOILING_RATE, SPOILING_ROUNDS = 5e-4, 8  # of all steps, fewer if every loss is small before
+MEMORIZED = 0.1
+ADAM_RATE = 1e-4
+MOMENTUM = (0.0, 0.0, 0.9)  # of the sum, as in SGD with momentum
+
+ADAM: Mapping[str, Any] = {"adam": True, "momenta": (0.0, 0.0, 0.0)}
+
+
+class Run(NamedTuple):
+    """One fine-tuning run. Fine-tuning without a regularizer is one at weight 0."""
+
+    cell: str
+    method: str
+    regularizer: str
+    weight: float
+    rate: float
+    seed: int
+    source: str = BAD
+    shots: int = 40  # images of each class
+    labels: str = "right"  # or 40 % "redrawn", or "shuffled"
+    batch: int = 16
+    adam: bool = False  # inside, the regularizer decoupled
+    smoothing: float = 0.0
+    momenta: tuple[float, float, float] = MOMENTUM
+    first: str = "stem"  # the first part that is trained
+    mix: float = 1.0
+    rounds: int = 1  # times all steps, each with the whole schedule
+
+
+class Choice(NamedTuple):
+    """What the tuning has chosen."""
+
+    rates: Mapping[tuple[str, str, float], float]  # by regularizer, source and weight
+    best: Mapping[str, float]  # weights on the good source
+    strong: Mapping[str, float]  # ten times as much
+
+
+def spoiling(seeds: Iterable[int]) -> list[Run]:
+    """Return the runs that make the bad source of each seed: memorize shuffled labels."""
+    options: dict[str, Any] = {"source": GOOD, "labels": "shuffled"}
+    return [Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, s, **options) for s in seeds]
+
+
+def tuning(seeds: Iterable[int], smoke: bool = False) -> list[Run]:
+    """Return plain runs at every weight and rate, of which a smoke test has the first alone."""
+    return [
+        Run("tuning", "plain", name, weight, rate, seed, source)
+        for source, name, seed in itertools.product(SOURCES, WEIGHTS, seeds)
+        for weight in (*([0.0] if name == "L2-SP" else []), *WEIGHTS[name])
+        for rate in RATES[: 1 if smoke else None]
+    ]
+
+
+def choose(tuned: Iterable[Results]) -> Choice:
+    """Return the rate of each weight with the best mean accuracy, and the best weights.
+
+    A weight is best among those of which ten times as much was tried, too.
+    """
+    found: dict[tuple[str, str, float], dict[float, list[float]]] = {}
+    for r in tuned:
+        key = r["regularizer"], r["source"], r["weight"]
+        found.setdefault(key, {}).setdefault(r["rate"], []).append(r["accuracy"])
+    best = {k: max((np.mean(v), -rate) for rate, v in x.items()) for k, x in found.items()}
+    ranked = {n: max((best[n, GOOD, w][0], -w) for w in WEIGHTS[n][:-1]) for n in WEIGHTS}
+    chosen = {name: -weight for name, (_, weight) in ranked.items()}
+    strong = {name: WEIGHTS[name][WEIGHTS[name].index(w) + 1] for name, w in chosen.items()}
+    return Choice({k: -rate for k, (_, rate) in best.items()}, chosen, strong)
+
+
+def headline(choice: Choice, seeds: Iterable[int]) -> list[Run]:
+    """Return the 26 cells: two sources, two weights of two regularizers, three methods."""
+    weights = {name: (choice.best[name], choice.strong[name]) for name in WEIGHTS}
+    by_source = (compared(choice, "headline", seeds, weights, source=s) for s in SOURCES)
+    return list(itertools.chain(*by_source))
+
+
+def probes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
+    """Return fine-tuning whose backbone is put back, for its ridge regression."""
+    runs = headline(choice, seeds)
+    return [run._replace(cell="probe", mix=0.0) for run in runs if not run.weight]
+
+
+def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
+    """Return what is varied one at a time around the strong weights on the bad source."""
+    strong = {name: (weight,) for name, weight in choice.strong.items()}
+    apart = (0.9, 0.9, 0.0)
+    options: list[tuple[str, Mapping[str, Any]]] = [
+        *(("weight", {"weights": WEIGHTS, "source": source}) for source in SOURCES),
+        ("granularity", {"methods": ("per leaf", "per channel")}),
+        *(("smoothed", {"methods": BASIC[1:], "smoothing": decay}) for decay in (0.9, 0.99)),
+        ("momenta apart", {"methods": BASIC[1:], "momenta": apart}),
+        ("DOT", {"methods": BASIC[:1], "momenta": (0.825, 0.975, 0.0)}),
+        *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
+        ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
+        ("last stages", {"first": "stage7"}),
+        ("AdamW", ADAM),
+        ("batch 160", {"batch": 160}),
+        ("10 images", {"shots": 10}),
+        ("random start", {"source": "random"}),
+        ("batch 64", {"batch": 64}),
+    ]
+    return [
+        run
+        for cell, o in options
+        for run in compared(choice, cell, seeds, **{"weights": strong, **o})
+    ]
+
+
+def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
+    """Return all that follows the tuning, the most important first.
+
+    A smoke test needs no other program, and has one run of 5.
+    """
+    first = headline(choice, range(seeds)) + probes(choice, range(seeds))
+    others = axes(choice, range(few))
+    alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
+    return first + (alike[::5] if smoke else others)
+
+
+def compared(
+    choice: Choice,
+    cell: str,
+    seeds: Iterable[int],
+    weights: Mapping[str, Sequence[float]],
+    methods: Sequence[str] = BASIC,
+    **options: Any,
+) -> list[Run]:
+    """Return fine-tuning and both regularizers, at the rates that were tuned for the source."""
+    source = options.get("source", BAD)
+    tuned = source if source in SOURCES else GOOD
+
+    def run(seed: int, method: str, name: str, weight: float) -> Run:
+        rate = choice.rates[name, tuned, weight]
+        made = Run(cell, method, name, weight, rate, seed, **options)
+        # Behind Adam, a pull is not multiplied by 1 / (1 - momentum): the same way at its rate.
+        scaled = made._replace(weight=10 * weight * rate / ADAM_RATE, rate=ADAM_RATE)
+        if made.adam or weight:
+            return scaled if made.adam else made
+        return made._replace(smoothing=0.0, momenta=MOMENTUM)  # which act on the regularizer
+
+    grid = [(m, name, w) for m in methods for name in WEIGHTS for w in weights[name]]
+    return [run(seed, *at) for at in [("plain", "L2-SP", 0.0), *grid] for seed in seeds]

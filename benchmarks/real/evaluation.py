@@ -1,0 +1,77 @@
+"""What a fine-tuned network is judged by."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.real.training import MAP, Apply, Lane, Params, cross_entropy
+
+CHUNK = 40  # images of one forward pass
+RIDGE = 0.01  # of the probe, as a share of the mean squared norm of the features
+
+
+class Outcome(NamedTuple):
+    """The values of one network."""
+
+    accuracy: jax.Array  # on the test images, in %
+    training_loss: jax.Array  # on all training images and the labels trained on
+    forgetting: jax.Array  # KL(original || fine-tuned) of the original head, on photographs
+    probe: jax.Array  # test accuracy of a ridge regression on the pooled features, in %
+
+
+def evaluate(apply: Apply) -> Callable[..., Outcome]:
+    """Return a function from a lane, its parameters and its source to the outcome."""
+
+    def outcome(
+        lane: Lane, params: Params, source: jax.Array, pixels, original: Params, photos
+    ) -> Outcome:
+        mixed = source + lane.mix * (params["backbone"] - source)
+        params = {**params, "backbone": mixed}
+        (logits, features), (test_logits, test_features) = (
+            by_chunks(apply, params, pixels, images) for images in (lane.images, lane.test)
+        )
+        probed = ridge(features, lane.labels, test_features, logits.shape[-1])
+        now = apply({**params, "head": original["head"]}, photos)[0]
+        return Outcome(
+            percent(test_logits, lane.test_labels),
+            cross_entropy(logits, lane.labels),
+            divergence(apply(original, photos)[0], now),
+            percent(probed, lane.test_labels),
+        )
+
+    return outcome
+
+
+def by_chunks(apply: Apply, params: Params, pixels: jax.Array, images: Any) -> Any:
+    """Return logits and pooled features of the images, all but an incomplete chunk."""
+
+    def chunk(batch):
+        logits, features = apply(params, pixels[batch])
+        return logits, jnp.mean(features[MAP], axis=(1, 2))
+
+    size = min(CHUNK, len(images))
+    found = jax.lax.map(chunk, images[: len(images) // size * size].reshape(-1, size))
+    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
+
+
+def ridge(f: jax.Array, labels: jax.Array, f_test: jax.Array, classes: int) -> jax.Array:
+    """Return the scores of a ridge regression on centered features, in its dual form."""
+    mean = jnp.mean(f, axis=0, keepdims=True)
+    f, f_test = f - mean, f_test - mean
+    targets = jax.nn.one_hot(labels, classes) - 1 / classes
+    products = f @ f.T
+    penalty = RIDGE * jnp.mean(jnp.diag(products)) * jnp.eye(len(f))
+    return f_test @ (f.T @ jax.scipy.linalg.solve(products + penalty, targets, assume_a="pos"))
+
+
+def percent(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the share of the images whose best score is that of their label, in %."""
+    return 100 * jnp.mean(jnp.argmax(scores, axis=-1) == labels[: len(scores)])
+
+
+def divergence(logits: jax.Array, other: jax.Array) -> jax.Array:
+    """Return `KL(softmax(logits) || softmax(other))`, the mean over images."""
+    p, q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
+    return jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1))

@@ -1,0 +1,218 @@
+"""One fine-tuning run as a scan, all of whose settings are arrays: a lane of a mapped program.
+
+The step is spelled in its parts, so that what remains of `r` can be measured::
+
+    G, R = momenta of g and r, each with a decay of its own    0: the gradients themselves
+    m = ema(G)                                                 decay 0: this batch's gradient
+    r' = what `dtnh` keeps of R in view of m
+    step = momentum of inner(G) + weight * r'
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from optax_dtnh import (
+    GradientPair,
+    dtnh,
+    per_channel,
+    per_element,
+    per_leaf,
+    plain,
+    regularizers,
+    transform_pair,
+    value_and_grad_pair,
+)
+
+Params = dict[str, Any]  # "backbone", all of it as a vector, and "head"
+Apply = Callable[[Params, jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
+Unravel = Callable[[jax.Array], Any]  # from the vector to the arrays of the backbone
+MAP = "last"  # the features whose distance KnowDist is
+COARSE: dict[str, dict[str, Any]] = {
+    "plain": {"rule": plain},
+    "whole tree": {},
+    "per element": {"labels": per_element},
+}
+FINE = {"per leaf": {"labels": per_leaf}, "per channel": {"labels": per_channel}}
+
+
+class Lane(NamedTuple):
+    """What one run trains with, and on which of the images."""
+
+    weight: Any
+    rate: Any
+    smoothing: Any  # decay of the reference
+    momenta: Any  # decays of g, of r and of the sum, `[3]`
+    first: Any  # the first part that is trained, see `Material.parts`
+    mix: Any  # share of the training kept at the end, 1 without interpolation with the source
+    images: Any  # indices of the training images, `[n]`
+    labels: Any
+    test: Any  # indices of the test images
+    test_labels: Any
+    batches: Any  # indices into `images`, `[steps, size]`
+
+
+class Plan(NamedTuple):
+    """What is common to all lanes, by step: training, then steps of rate 0 that only measure."""
+
+    rate: np.ndarray  # factor of the rate
+    averaged: np.ndarray  # batches in the mean gradient that is measured, 1: this one alone
+    measured: np.ndarray  # the steps that are measured
+
+
+class Measured(NamedTuple):
+    """Of the mean gradients, by array of the backbone; and of the run's own step."""
+
+    dot: jax.Array  # <g, r>
+    loss_sq: jax.Array
+    reg_sq: jax.Array
+    by_channel: jax.Array  # |r - r'|^2 if every channel decided for itself
+    by_element: jax.Array
+    own: jax.Array  # |r - r'|^2, |r|^2, |r'|^2 and |g|^2 of what this run decides about
+
+
+def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
+    """Return a cosine schedule, and passes over all images at the end."""
+    cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
+    counts = np.concatenate([np.ones(steps), np.tile(np.arange(per_pass) + 1, passes)])
+    rates = np.concatenate([cosine, np.zeros(per_pass * passes)])
+    measured = np.r_[min(every, steps) - 1 : steps : every, steps : len(rates)]
+    return Plan(rates.astype(np.float32), counts.astype(np.float32), measured)
+
+
+def train(
+    apply: Apply,
+    unravel: Unravel,
+    regularizer: str,
+    keeps: Sequence[Callable[[Params, Params], Params]],
+    inner: optax.GradientTransformation,
+    common: Plan,
+) -> Callable[..., tuple[Params, Measured]]:
+    """Return a function from one lane to its parameters at the end and what was measured.
+
+    `method` is the position in `keeps`, `parts` the part of every element of the backbone.
+    """
+    flags = np.isin(np.arange(len(common.rate)), common.measured)
+
+    def run(method, lane: Lane, start: Params, source: jax.Array, pixels, parts):
+        init, update = optimizer(lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r))
+
+        def step(carry, now):
+            (params, state, means), (rate, count, flag, batch) = carry, now
+            images, labels = pixels[lane.images[batch]], lane.labels[batch]
+            pair = PAIRS[regularizer](apply, params, source, images, labels)
+            pair = GradientPair(*(trained(x, parts >= lane.first) for x in pair))
+            means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
+            updates, decided, state = update(pair, state)
+            moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
+            found = jax.lax.cond(flag, *measuring(unravel), *backbones((*means, *decided)))
+            return (moved, state, means), found
+
+        means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
+        steps = (common.rate, common.averaged, flags, lane.batches)
+        (params, *_), found = jax.lax.scan(step, (start, init(start), means), steps)
+        return params, jax.tree.map(lambda x: x[common.measured], found)
+
+    return run
+
+
+def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
+    """Return `init` and `update`, from a pair to the step and what was decided: `G`, `R`, `r'`."""
+    apart = transform_pair(*map(optax.trace, lane.momenta[:2]))
+    members = apart, optax.ema(lane.smoothing), inner, optax.trace(lane.momenta[2])
+
+    def update(pair: Any, states):
+        pair, at_pair = cast(Any, apart.update(pair, states[0]))
+        g, r = pair
+        m, at_ema = members[1].update(g, states[1])
+        kept = keep(m, r)
+        u, at_inner = inner.update(g, states[2])
+        total = jax.tree.map(lambda u, x: u + lane.weight * x, u, kept)
+        step, at_sum = members[3].update(total, states[3])
+        return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
+
+    return lambda params: tuple(tx.init(params) for tx in members), update
+
+
+def backbones(trees: Iterable[Any]) -> list[jax.Array]:
+    """Return the backbone of each tree."""
+    return [tree["backbone"] for tree in trees]
+
+
+def trained(grads: Params, inside: jax.Array) -> Params:
+    """Return the gradient with 0 in the part of the backbone that is not trained."""
+    return {**grads, "backbone": jnp.where(inside, grads["backbone"], 0)}
+
+
+def measuring(unravel: Unravel) -> tuple[Callable[..., Measured], Callable[..., Measured]]:
+    """Return the function of the mean gradients, `G`, `R` and `r'` that measures, and a blank."""
+
+    def measure(mean_g, mean_r, g, r, kept) -> Measured:
+        arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
+        numbers = zip(*(products(*pair) for pair in arrays), strict=True)
+        dot, g_sq, r_sq, by_channel, by_element = (jnp.stack(x) for x in numbers)
+        own = jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)])
+        return Measured(dot, g_sq, r_sq, by_channel, by_element, own)
+
+    def blank(*given) -> Measured:
+        shapes = jax.eval_shape(measure, *given)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    return measure, blank
+
+
+def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the numbers of `Measured` of one array."""
+    axes = tuple(range(g.ndim - 1))  # of all but the channels
+    dot, g_sq = jnp.sum(g * r, axis=axes), jnp.sum(g * g, axis=axes)
+    against = jnp.sum(jnp.where(g * r < 0, r * r, 0))
+    by_channel = jnp.sum(jnp.minimum(dot, 0) ** 2 / jnp.where(g_sq > 0, g_sq, 1))
+    return jnp.sum(dot), jnp.sum(g_sq), jnp.sum(r * r), by_channel, against
+
+
+def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
+    """Return the function from `m` and `r` to `r'`, 0 in the head, as `dtnh` decides."""
+    mask = {"backbone": True, "head": False}
+    tx: Any = dtnh(1.0, inner=optax.set_to_zero(), mask=mask, **options)
+    return lambda m, r: tx.update(GradientPair(m, r), tx.init(m))[0]
+
+
+def fine(unravel: Unravel, options: dict[str, Any]) -> Callable[[Params, Params], Params]:
+    """Return the same of decisions about the arrays of the backbone."""
+    keep = coarse(options)
+
+    def apart(m: Params, r: Params) -> Params:
+        kept = keep(*({**x, "backbone": unravel(x["backbone"])} for x in (m, r)))
+        return {**kept, "backbone": ravel_pytree(kept["backbone"])[0]}
+
+    return apart
+
+
+def l2_sp_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
+    """Return the gradients of the loss and of L2-SP."""
+    g = jax.grad(lambda p: cross_entropy(apply(p, images)[0], labels))(params)
+    return g, {**jax.tree.map(jnp.zeros_like, params), "backbone": params["backbone"] - source}
+
+
+def feature_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
+    """Return the gradients of the loss and of the distance of the last map, KnowDist."""
+    teacher = apply({**params, "backbone": source}, images)[1][MAP]
+
+    def losses(p):
+        logits, features = apply(p, images)
+        return cross_entropy(logits, labels), regularizers.feature_distance(features[MAP], teacher)
+
+    return value_and_grad_pair(losses)(params)[1]
+
+
+PAIRS = {"L2-SP": l2_sp_pair, "KnowDist": feature_pair}
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the mean cross-entropy."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))

@@ -1,0 +1,69 @@
+"""The programs of the benchmark on a real network, with a small network in its place."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from benchmarks.real import cells, material, report, runs, training
+from benchmarks.real.training import COARSE
+from optax_dtnh import add_l2_sp
+
+SCALE = material.Scale(8, 1, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
+RNG = np.random.default_rng(0)
+LABELS = (np.arange(200) % 4).astype(np.int32)
+PIXELS = (RNG.normal(size=(200, 2, 2, 3)) + LABELS[:, None, None, None]).astype(np.float32)
+TREE = {"last": {"kernel": RNG.normal(size=(12, 6)).astype(np.float32) / 3}}
+BACKBONE, UNRAVEL = ravel_pytree(TREE)
+HEAD = {"kernel": RNG.normal(size=(6, 9)).astype(np.float32), "bias": np.zeros(9, np.float32)}
+
+
+def apply(params, images):
+    kernel = UNRAVEL(params["backbone"])["last"]["kernel"]
+    last = jnp.tanh(images.reshape(len(images), -1) @ kernel)
+    head = params["head"]
+    return last @ head["kernel"] + head["bias"][None], {"last": last[:, None, None]}
+
+
+def divide(seed, shots):
+    order = np.random.default_rng(seed).permutation(50) * 4 + np.arange(4)[:, None]
+    spans = {"train": (0, shots), "validation": (4, 8), "spoil": (8, 12), "test": (12, 20)}
+    return {name: order[:, a:b].ravel() for name, (a, b) in spans.items()}
+
+
+def network():
+    original, parts = {"backbone": BACKBONE, "head": HEAD}, material.parts_of(TREE)
+    return material.Material(apply, UNRAVEL, parts, original, PIXELS, LABELS, divide, PIXELS[:8])
+
+
+@pytest.mark.parametrize("method", COARSE)
+def test_a_lane_takes_the_steps_of_add_l2_sp_before_sgd_with_momentum(method):
+    run = cells.Run("", method, "L2-SP", 3.0, 0.1, 0)
+    lane = material.lane_of(run, network(), SCALE)
+    start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
+    keeps = [training.coarse(COARSE[method])]
+    train = training.train(apply, UNRAVEL, "L2-SP", keeps, optax.identity(), plan)
+    everywhere = jnp.zeros(BACKBONE.size, jnp.int32)
+    found, _ = jax.jit(train)(0, lane, start, BACKBONE, jnp.asarray(PIXELS), everywhere)
+    mask = {"backbone": True, "head": False}
+    anchored = add_l2_sp(3.0, mask=mask, **COARSE[method])
+    tx = optax.chain(anchored, optax.trace(0.9), optax.scale(-0.1))
+    params, state = start, tx.init(start)
+    for rate, batch in zip(plan.rate[:8], lane.batches[:8], strict=True):
+        images, labels = PIXELS[lane.images[batch]], lane.labels[batch]
+        loss = lambda p: training.cross_entropy(apply(p, images)[0], labels)  # noqa: B023, E731
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        params = jax.tree.map(lambda w, u: w + rate * u, params, updates)  # noqa: B023
+    np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
+
+
+def test_a_finished_experiment_runs_nothing_again_and_all_of_it_is_in_the_text(tmp_path):
+    given = network, SCALE, tmp_path / "real.jsonl"
+    lines = runs.experiment(*given, 60, smoke=True)
+    assert runs.experiment(*given, 60, smoke=True) == lines
+    found = [line for line in lines if "cell" in line]
+    assert np.all(np.isfinite([line["training_loss"] for line in found]))
+    results = {"question": "?", "settings": SCALE._asdict(), "runs": report.grouped(found)}
+    assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))
