@@ -1,0 +1,63 @@
+"""What the pages quote from the record on an accelerator."""
+
+from functools import partial
+
+from benchmarks.harness.record import Results
+from benchmarks.harness.tables import markdown, only
+
+TREE, STEPS = "transformer, 1.0B", "ResNet-50"
+
+
+def device(results: Results) -> str:
+    """Return the name of the device."""
+    return results["compiled for"]
+
+
+def updates(results: Results) -> str:
+    """Return the share of a copy's bandwidth that each update reaches, by tree."""
+    rows = results["tables"][1]["rows"]
+    trees = dict.fromkeys(row["tree"] for row in rows)
+    return markdown(
+        [
+            {"update": name}
+            | {
+                f"{tree} ({row['parameters'] / 1e6:.0f} M)": f"{row['ms']:.2f} ms, "
+                f"{row['of a copy']:.0%}"
+                for tree in trees
+                for row in [only(rows, tree=tree, update=name)]
+            }
+            for name in dict.fromkeys(row["update"] for row in rows)
+        ]
+    )
+
+
+def steps(results: Results) -> str:
+    """Return the time of a training step by every method, by network."""
+    rows = results["tables"][2]["rows"]
+    return markdown(
+        [
+            {
+                "network": f"{row['network']}, {row['batch']}",
+                "method": row["method"],
+                "step": f"{row['ms']:.1f} ms",
+                "relative to the same without DTNH": row["ratio"] and f"{row['ratio']:.2f}",
+            }
+            for row in rows
+        ]
+    )
+
+
+def share(results: Results, update: str) -> str:
+    """Return the share of a copy's bandwidth that an update of a large tree reaches."""
+    return f"{only(results['tables'][1]['rows'], tree=TREE, update=update)['of a copy']:.0%}"
+
+
+whole, element = partial(share, update="dtnh"), partial(share, update="dtnh, per element")
+
+
+def ratio(results: Results, method: str) -> str:
+    """Return the time of a step of a ResNet-50 relative to the same without DTNH."""
+    return f"{only(results['tables'][2]['rows'], network=STEPS, method=method)['ratio']:.2f}"
+
+
+l2_sp, knowdist = partial(ratio, method="L2-SP + DTNH"), partial(ratio, method="KnowDist + DTNH")
