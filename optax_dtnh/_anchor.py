@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from optax_dtnh._checks import check_floating, check_like, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import THESE_PARAMS, is_pair_of
-from optax_dtnh._rules import Rule, direction, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen_all
-from optax_dtnh._transform import DTNHState, as_rule, conflict_free
+from optax_dtnh._transform import DTNHState, conflict_free
 
 START = "Call `init` with these parameters and this `mask`, or restore the state saved then."
 

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._held import filled
-from optax_dtnh._numbers import check_number
-from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
+from optax_dtnh._checks import check_number
+from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
 from optax_dtnh._sums import widen_all
 
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from optax_dtnh._checks import check_positive
+from optax_dtnh._checks import check_number
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, direction, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
-from optax_dtnh._transform import as_rule, conflict_free
+from optax_dtnh._transform import conflict_free
 
 
 def scale_by_adam_dtnh(
@@ -82,7 +82,7 @@ def scale_by_adam_dtnh(
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
     """
-    check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
+    check_number("bound", bound, "Pass one such as 10.0: the larger, the less is capped.", " > 0")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, adam, in_mask, optax.identity(), labels)

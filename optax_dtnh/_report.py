@@ -9,15 +9,12 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_like
+from optax_dtnh._checks import check_like, check_number
 from optax_dtnh._combine import combine, decide
-from optax_dtnh._held import filled
 from optax_dtnh._labels import Group, groups_of
-from optax_dtnh._numbers import check_number
-from optax_dtnh._rules import Rule, direction
-from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
+from optax_dtnh._rules import Rule, as_rule, direction
+from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
 from optax_dtnh._sums import inner_product, over_norms, size, widen, widen_all
-from optax_dtnh._transform import as_rule
 
 
 def conflict_report(
@@ -79,38 +76,27 @@ def conflict_report(
       ValueError: Trees of different structure or shape; and as `dtnh`.
       TypeError: As `dtnh`.
     """
-    check_number("weight", weight, "Pass the weight of this step: a schedule's value.", 0)
+    check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
     check_like("r", r, "g", g)
     w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
     m, in_reference = filled("reference", g if reference is None else reference, "g", g)
     inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
     groups = groups_of(inside, labels, g)
     trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
-    g, r, m, w_s = (_wide_part(name, inside, tree) for name, tree in trees.items())
+    parts = (floating_part(name, inside, tree) for name, tree in trees.items())
+    g, r, m, w_s = (jax.tree.map(widen, part) for part in parts)
     if anchor is not None:
         r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), r, w_s)
     keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
-    kept, taken = combine(direction, keep, c, r, m), combine(_taken, keep, c, r, m)
-    leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept, taken)), strict=True)]
+    kept = combine(direction, keep, c, r, m)
+    leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept)), strict=True)]
     decisions = [(set(group.leaves), _decisions(group, leaves)) for group in groups]
     report = {}
     for path, indices in _sections(g, depth).items():
-        entries = _entries([leaves[i] for i in indices], weight)
-        found = [counted for members, counted in decisions if members & indices]
-        conflicts, number = (sum(x) for x in zip((0.0, 0.0), *found, strict=True))
-        entries["conflict"] = jnp.divide(conflicts, max(number, 1.0))
-        for name, x in entries.items():
-            report["/".join(filter(None, (name, path)))] = x.astype(jnp.float32)
-    return report
-
-
-def _wide_part(name: str, inside: Any, tree: Any) -> Any:
-    return jax.tree.map(widen, floating_part(name, inside, tree))
-
-
-def _taken(keep: jax.Array, c: jax.Array | None, r: jax.Array, m: jax.Array) -> jax.Array:
-    """Return `r - r'` of one leaf, without the cancellation of that difference."""
-    return direction(1.0 - keep, None if c is None else -c, r, m)
+        found = [decided for members, decided in decisions if members & indices]
+        entries = _entries([leaves[i] for i in indices], found, weight)
+        report |= {"/".join(filter(None, (name, path))): x for name, x in entries.items()}
+    return {name: x.astype(jnp.float32) for name, x in report.items()}
 
 
 def _sections(tree: Any, depth: int | None) -> dict[str, set[int]]:
@@ -132,18 +118,23 @@ def _decisions(group: Group, leaves: Sequence[tuple]) -> tuple[jax.Array, float]
     return jnp.sum(negative, dtype=jnp.float32), float(negative.size)
 
 
-def _entries(leaves: Sequence[tuple], weight: ArrayLike) -> dict[str, jax.Array]:
-    g, r, m, kept, taken = zip(*leaves, strict=True) if leaves else [()] * 5
-    products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (taken, taken))
+def _entries(
+    leaves: Sequence[tuple], decisions: Sequence[tuple[jax.Array, float]], weight: ArrayLike
+) -> dict[str, jax.Array]:
+    g, r, m, kept = zip(*leaves, strict=True) if leaves else [()] * 4
+    gone = jax.tree.map(jnp.subtract, r, kept)
+    products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (gone, gone))
     dot, ref_sq, *squares = widen_all(*(inner_product(x, y) for x, y in products))
-    reg_sq, loss_sq, kept_sq, taken_sq = squares
+    reg_sq, loss_sq, kept_sq, gone_sq = squares
     pull = jnp.asarray(weight, kept_sq.dtype) * jnp.sqrt(kept_sq)
+    conflicts, number = (sum(x) for x in zip((0.0, 0.0), *decisions, strict=True))
     return {
         "cosine": over_norms(dot, ref_sq, reg_sq),
         "loss_norm": jnp.sqrt(loss_sq),
         "reg_norm": jnp.sqrt(reg_sq),
-        "removed": _over(taken_sq, reg_sq),
+        "removed": _over(gone_sq, reg_sq),
         "ratio": _over(pull, jnp.sqrt(loss_sq)),
+        "conflict": jnp.divide(conflicts, max(number, 1.0)),
     }
 
 

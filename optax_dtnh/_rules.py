@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._numbers import check_number
+from optax_dtnh._checks import check_number
 from optax_dtnh._sums import over_norms
 
 Scalar = jax.Array | float
@@ -79,7 +79,7 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
     return 1.0, 0.0
 
 
-def capped(rule: Rule, kappa: ArrayLike) -> Rule:
+def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
     """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
 
     The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
@@ -97,7 +97,7 @@ def capped(rule: Rule, kappa: ArrayLike) -> Rule:
       (Array([  0., 400.], dtype=float32), Array([0., 1.], dtype=float32))
 
     Args:
-      rule: Any rule, such as `truncate`; `plain` caps `r` itself.
+      rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
       kappa: A finite number >= 0, possibly traced.
 
     Returns:
@@ -106,14 +106,12 @@ def capped(rule: Rule, kappa: ArrayLike) -> Rule:
 
     Raises:
       ValueError: `kappa` is not a finite number >= 0.
-      TypeError: `rule` is not callable.
+      TypeError: `rule` is no function.
     """
-    if not callable(rule):
-        raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
-            "Import the rule and pass it without calling it."
-        )
-    check_number("kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", 0)
+    rule = as_rule(rule)
+    check_number(
+        "kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", " >= 0"
+    )
 
     def capped_rule(dot, ref_sq, reg_sq):
         keep, along = rule(dot, ref_sq, reg_sq)
@@ -143,6 +141,16 @@ def _root(x: jax.Array) -> jax.Array:
 
 
 COINCIDENT = (truncate, drop, cosine)  # for numbers instead of trees: 0 in a conflict, else `r`
+
+
+def as_rule(rule: Rule | None) -> Rule:
+    """Return `rule`, or `truncate` for None."""
+    if rule is not None and not callable(rule):
+        raise TypeError(
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
+            "Import the rule and pass it without calling it."
+        )
+    return rule or truncate
 
 
 def weighted(weight: ArrayLike, x: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from optax_dtnh._checks import as_transformation, check_floating, check_state, c
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, direction, truncate, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
 
 
@@ -115,16 +115,6 @@ def dtnh(
         return combine(add, keep, c, u, r, m), state._replace(conflict=conflict)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def as_rule(rule: Rule | None) -> Rule:
-    """Return `rule`, or `truncate` for None."""
-    if rule is not None and not callable(rule):
-        raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
-            "Import the rule and pass it without calling it."
-        )
-    return rule or truncate
 
 
 def conflict_free(
