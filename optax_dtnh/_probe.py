@@ -3,8 +3,9 @@
 A chain is made of closures, so all is found out from its updates and from the names in its state.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -37,18 +38,8 @@ SPELLINGS: dict[str, Callable[[Any, Any], tuple[Any, dict[str, Any]]]] = {
 }
 
 
-Run = Callable[["Trial", int], np.ndarray]
-
-
 class Trial(NamedTuple):
-    """Numbers that make an update out of a start and a direction `d`, trees like the parameters.
-
-    Attributes:
-      loss: The gradient of the loss is `loss * d`.
-      reg: The gradient of the regularizer is `reg * d`.
-      at: The parameters are `start + at * d`.
-      anchor: The anchor is `start + anchor * d`.
-    """
+    """What is tried, in multiples of a direction `d`; parameters and anchor count from a start."""
 
     loss: float = 0.0
     reg: float = 0.0
@@ -94,50 +85,54 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
     """
     check_floating("params", params)
     start, d = _made_up(params)
-    init, steps = _programs(tx, extra_args)
-    refusals = {name: _refusal(init, step, start, d) for name, step in steps.items()}
+    tried = {name: _updates(tx, spell, extra_args) for name, spell in SPELLINGS.items()}
+    refusals = {name: _refusal(updates, start, d) for name, updates in tried.items()}
     name = next((name for name, why in refusals.items() if not why), None)
     if name is None:
         rows = {name: f"refused: {why}" for name, why in refusals.items()}
         return _report(rows | {"update": "WARNING: refused in every spelling"})
     rows = {name: "refused" if why else "taken" for name, why in refusals.items()}
-    run = _runner(init, steps[name], start, d)
-    if isinstance(run, str):
-        return _report(rows | {"update": f"WARNING: {run}"})
+    updates = partial(tried[name], start, d)
+    zeros, wrong = _first_update(updates)
+    if wrong:
+        return _report(rows | {"update": f"WARNING: {wrong}"})
     has_anchor = bool(optax.tree.get_all_with_path(jax.eval_shape(tx.init, start), "anchor"))
-    return _report(rows | _findings(_effects(run, d), name, has_anchor))
+    return _report(rows | _findings(_effects(updates, zeros, d), name, has_anchor))
 
 
 def _made_up(params: Any) -> tuple[Any, Any]:
     """Return two trees of pseudo-random numbers like the parameters, in one wide dtype."""
-    rng, leaves = np.random.default_rng(0), jax.tree.leaves(params)
+    rng, dtype = np.random.default_rng(0), wide_dtype(*jax.tree.leaves(params))
     scale = NORM / np.sqrt(max(optax.tree.size(params), 1))
 
     def one(w):
-        draws = rng.standard_normal(np.shape(w), np.float32) * scale
-        return jnp.asarray(draws, wide_dtype(*leaves))
+        return jnp.asarray(rng.standard_normal(np.shape(w), np.float32) * scale, dtype)
 
     return jax.tree.map(one, params), jax.tree.map(one, params)
 
 
-def _programs(tx: Any, extra: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return `init(start, d, trial, count)` and, for each spelling, `step(state, start, d, trial)`.
-
-    A step returns its update as one vector, and the next state.
-    """
+def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., Iterator[Any]]:
+    """Return a generator of the updates of a trial, as vectors; `init` is `count` updates ago."""
 
     @jax.jit
     def init(start, d, trial, count):
         state, other = tx.init(start), tx.init(_moved(start, trial.anchor, d))
         return jax.tree.map_with_path(lambda *leaf: _prepared(*leaf, count), state, other)
 
-    def step(spell, state, start, d, trial):
+    @jax.jit
+    def step(state, start, d, trial):
         updates, more = spell(*(optax.tree.scale(x, d) for x in (trial.loss, trial.reg)))
         updates, state = tx.update(updates, state, _moved(start, trial.at, d), **more, **extra)
         check_like("updates", updates, "params", start, "No transformation took the pair.")
         return ravel_pytree(updates)[0], state
 
-    return init, {name: jax.jit(partial(step, spell)) for name, spell in SPELLINGS.items()}
+    def updates(start, d, trial, count):
+        state = init(start, d, trial, count)
+        while True:
+            update, state = step(state, start, d, trial)
+            yield update
+
+    return updates
 
 
 def _moved(start: Any, scale: Any, d: Any) -> Any:
@@ -153,38 +148,25 @@ def _prepared(path: Any, x: Any, other: Any, count: Any) -> Any:
     return other if "anchor" in names else x
 
 
-def _refusal(init: Any, step: Any, start: Any, d: Any) -> str | None:
+def _refusal(updates: Callable, start: Any, d: Any) -> str | None:
     """Return why a spelling is not taken, or None."""
     try:
-        step.eval_shape(init.eval_shape(start, d, Trial(), 1), start, d, Trial())
+        jax.eval_shape(lambda *trees: next(updates(*trees, Trial(), 1)), start, d)
     except Exception as error:  # whatever any transformation raises for what it does not take
         return f"{type(error).__name__}: {' '.join(str(error).split()):.350}"
     return None
 
 
-def _runner(init: Any, step: Any, start: Any, d: Any) -> Run | str:
-    """Return `run(trial, count)`, or what is wrong with the updates.
-
-    It takes as many steps as the first update that is not 0.
-    """
-
-    def run(trial, count):
-        state, update = init(start, d, trial, count), None
-        for _ in range(steps):
-            update, state = step(state, start, d, trial)
-        return np.asarray(update)
-
-    trial = Trial(loss=1.0, reg=1.0)
+def _first_update(updates: Callable) -> tuple[int, str]:
+    """Return how many updates are 0 before the first that is not, and what is wrong with that."""
     for count in COUNTS[::4]:
-        state = init(start, d, trial, count)
-        for steps in range(1, WAIT + 1):  # noqa: B007, `run` reads it
-            update, state = step(state, start, d, trial)
+        for zeros, update in enumerate(islice(updates(Trial(loss=1.0, reg=1.0), count), WAIT)):
             if np.any(update):
-                return run if np.all(np.isfinite(update)) else "not finite"
-    return f"0 in {WAIT} steps"
+                return zeros, "" if np.all(np.isfinite(update)) else "not finite"
+    return WAIT, f"0 in {WAIT} steps"
 
 
-def _effects(run: Run, d: Any) -> Callable[..., Any]:
+def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
     """Return a function from a cause to the change `e` of the update.
 
     It takes the scale of the cause, a step count, and `agree` for a gradient of the loss that is
@@ -193,10 +175,12 @@ def _effects(run: Run, d: Any) -> Callable[..., Any]:
     leaves = [np.ravel(x) for x in jax.tree.leaves(d)]
     ends = np.cumsum([x.size for x in leaves])[:-1]
 
+    def run(trial, scale, count, agree):
+        scaled = Trial(*(scale * x for x in trial._replace(loss=trial.loss + agree)))
+        return next(islice(updates(scaled, count), zeros, None))
+
     def effect(cause, scale=1.0, count=1, agree=0.0):
-        trials = (trial._replace(loss=trial.loss + agree) for trial in cause)
-        scaled = (Trial(*(scale * x for x in trial)) for trial in trials)
-        change = np.subtract(*(run(trial, count) for trial in scaled))
+        change = np.subtract(*(np.asarray(run(trial, scale, count, agree)) for trial in cause))
         changes = zip(np.split(change, ends), leaves, strict=True)
         return np.array([(-(e @ x), e @ e, x @ x, x.size) for e, x in changes]).T
 

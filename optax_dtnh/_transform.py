@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import as_transformation, check_floating, check_state, check_weight
+from optax_dtnh._checks import as_transformation, check_floating, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
 from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
+
+WEIGHT = "Pass one such as 0.1, or an optax schedule: a function from the step count to one."
 
 
 class DTNHState(NamedTuple):
@@ -131,7 +133,7 @@ def conflict_free(
     next state but for its `conflict`.
     """
     if not callable(weight):
-        check_weight(weight)
+        check_number("weight", weight, WEIGHT, " >= 0")
     inner = as_transformation("inner", inner)
     # optax.masked keeps buffers for masked-in leaves only and understands `optax.tree.map_params`.
     masked = optax.masked(as_transformation("reference", reference), in_mask)
@@ -148,7 +150,7 @@ def conflict_free(
         u, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight
-        check_weight(lam)
+        check_number("weight", lam, WEIGHT, " >= 0")
         step = jnp.asarray(optax.safe_increment(state.step))
         after = DTNHState(inner_state, reference_state, step, state.conflict)
         return u, mask_out(regularized, m), lam, groups_of(regularized, labels, g), after
