@@ -1,4 +1,4 @@
-"""What two gradients, or a step and a gradient, have to do with each other: for the user's log."""
+"""Two gradients, or a step and a gradient, in one number for a log."""
 
 from typing import Any
 
@@ -11,8 +11,7 @@ from optax_dtnh._sums import inner_product, over_norms, parts_of, widen_all
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
     """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
 
-    Use it for your own log. It needs the norm of `r`, which is one pass over the gradients more
-    than an update, so no state stores it.
+    No state stores it, because it takes one more pass over the gradients than an update.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -42,8 +41,8 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
     """Return `<updates, loss_grads>`, the first-order change of a loss by a step.
 
-    It is negative if the loss falls. To see whether a regularizer works against the loss with some
-    optimizer, compare the step with that of the same optimizer without the regularizer.
+    It is negative if the loss falls. Compare the step of an optimizer with and without a
+    regularizer to see whether that works against the loss.
 
     Examples:
       >>> import jax.numpy as jnp

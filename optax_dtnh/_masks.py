@@ -22,7 +22,6 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
 
     A name matches a whole part of a leaf's path: a key, an attribute or an index. So `"head"` does
     not match `"multi_head"`. It may be a pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
-    The `value` inside an `nnx.Variable` is no part.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -38,8 +37,7 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       `optax.inject_hyperparams`, name the argument `mask` in its `static_args`.
 
     Raises:
-      ValueError: A name matches no path of the tree that the function gets. Paths of None, and of
-        leaves that a wrapper took out, count as well.
+      ValueError: A name matches no path of the tree that the function gets.
       TypeError: There is no name, or one that is no string; the function gets a step count.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -82,8 +80,8 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
       The text, to be printed.
 
     Raises:
-      ValueError: As `dtnh` with this `mask`.
-      TypeError: As `dtnh` with this `mask`.
+      ValueError: As `dtnh`.
+      TypeError: As `dtnh`.
     """
     groups, sizes = defaultdict(list), {"out": 0, "in": 0}
     pairs = zip(*map(named_leaves, (params, resolve_mask(mask)(params))), strict=True)

@@ -42,9 +42,8 @@ def scale_by_adam_dtnh(
 
     If `weight >= 0`, `<r', g> >= 0`: to first order, the regularizer's part of the step never
     raises this loss. But the run can diverge if `r` does not shrink with `g`, as in L2-SP, because
-    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md).
-
-    Pass the pair as to `dtnh`. If `r = 0`, the update is exactly that of `scale_by_adam`.
+    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md). Pass the
+    pair as to `dtnh`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -56,7 +55,7 @@ def scale_by_adam_dtnh(
       0.583 1.833
 
     Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      weight: As in `dtnh`.
       b1: Decay rate of the first moment.
       b2: Decay rate of the second moment.
       eps: Added to the root of the second moment.
@@ -65,11 +64,9 @@ def scale_by_adam_dtnh(
       nesterov: Whether the first moment is Nesterov's.
       bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a finite number
         > 0. A small one makes `P` uniform.
-      mask: Tree of booleans or a function that returns one, True = regularized. Other leaves get
-        exactly Adam's update.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, with inner products in the metric `P`:
-        `dot = <r, P g>`. None means `truncate`.
-      labels: Tree of labels or a function that returns one: one decision for each label.
+      mask: As in `dtnh`. Other leaves get exactly Adam's update.
+      rule: As in `dtnh`, with inner products in the metric `P`: `dot = <r, P g>`.
+      labels: As in `dtnh`.
 
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With

@@ -59,8 +59,7 @@ def transform_pair(
       with a `TransformPairState`.
 
     Raises:
-      ValueError: The updates are no pair, or `reg_grads=` is given. A transformation cannot change
-        an extra argument, so only the pair works here.
+      ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.
       TypeError: An argument is no transformation, or `state` was restored without its types.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)

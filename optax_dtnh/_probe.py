@@ -102,8 +102,8 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
 
 def _made_up(params: Any) -> tuple[Any, Any]:
     """Return two trees of pseudo-random numbers like the parameters, in one wide dtype."""
-    rng, dtype = np.random.default_rng(0), wide_dtype(*jax.tree.leaves(params))
-    scale = NORM / np.sqrt(max(optax.tree.size(params), 1))
+    rng, leaves = np.random.default_rng(0), jax.tree.leaves(params)
+    scale, dtype = NORM / np.sqrt(max(sum(map(np.size, leaves)), 1)), wide_dtype(*leaves)
 
     def one(w):
         return jnp.asarray(rng.standard_normal(np.shape(w), np.float32) * scale, dtype)
@@ -116,14 +116,15 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
 
     @jax.jit
     def init(start, d, trial, count):
-        state, other = tx.init(start), tx.init(_moved(start, trial.anchor, d))
+        state, other = tx.init(start), tx.init(optax.tree.add_scale(start, trial.anchor, d))
         return jax.tree.map_with_path(lambda *leaf: _prepared(*leaf, count), state, other)
 
     @jax.jit
     def step(state, start, d, trial):
         updates, more = spell(*(optax.tree.scale(x, d) for x in (trial.loss, trial.reg)))
-        updates, state = tx.update(updates, state, _moved(start, trial.at, d), **more, **extra)
-        check_like("updates", updates, "params", start, "No transformation took the pair.")
+        params = optax.tree.add_scale(start, trial.at, d)
+        updates, state = tx.update(updates, state, params, **more, **extra)
+        check_like("updates", updates, "params", params, "No transformation took the pair.")
         return ravel_pytree(updates)[0], state
 
     def updates(start, d, trial, count):
@@ -133,10 +134,6 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
             yield update
 
     return updates
-
-
-def _moved(start: Any, scale: Any, d: Any) -> Any:
-    return jax.tree.map(lambda w, x: w + scale * x, start, d)
 
 
 def _prepared(path: Any, x: Any, other: Any, count: Any) -> Any:

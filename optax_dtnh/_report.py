@@ -38,10 +38,9 @@ def conflict_report(
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
     For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
-    of one leaf may exceed 1. With an averaged reference, `conflict` can be 1 in every step: watch
-    `removed`. An element that decides for itself counts, which the state's `conflict` leaves out.
-
-    Call it under `jax.jit`, with what the step used: see [docs/recipes.md](recipes.md).
+    of one leaf may exceed 1. An element that decides for itself counts, which the state's
+    `conflict` leaves out. Call it under `jax.jit`, with what the step used, as in
+    [docs/recipes.md](recipes.md).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -57,12 +56,10 @@ def conflict_report(
       g: Tree of the loss's gradient.
       r: Tree of the regularizer's gradient; with `anchor`, of the parameters.
       weight: The regularizer's weight in this step, a number >= 0.
-      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported, and
-        `reg_norm` is the distance to the anchor.
+      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported.
       reference: Tree of the protected direction `m`, if it is not `g`: for `optax.ema`, the
         average `optax.tree.get(state, "ema")` after the update.
-      mask: As in `dtnh`. What it leaves out is in no entry, nor is an `optax.MaskedNode` of
-        `anchor` or `reference`.
+      mask: As in `dtnh`. What it, `anchor` or `reference` leaves out is in no entry.
       rule: As in `dtnh`. `capped` needs a `reference` of the right length.
       labels: As in `dtnh`.
       depth: Number of leading parts of a path that make a name; leaves of one name are one entry.
@@ -77,16 +74,7 @@ def conflict_report(
       TypeError: As `dtnh`.
     """
     check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
-    check_like("r", r, "g", g)
-    w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
-    m, in_reference = filled("reference", g if reference is None else reference, "g", g)
-    inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
-    groups = groups_of(inside, labels, g)
-    trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
-    parts = (floating_part(name, inside, tree) for name, tree in trees.items())
-    g, r, m, w_s = (jax.tree.map(widen, part) for part in parts)
-    if anchor is not None:
-        r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), r, w_s)
+    (g, r, m), groups = _regularized(g, r, anchor, reference, mask, labels)
     keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
     kept = combine(direction, keep, c, r, m)
     leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept)), strict=True)]
@@ -97,6 +85,23 @@ def conflict_report(
         entries = _entries([leaves[i] for i in indices], found, weight)
         report |= {"/".join(filter(None, (name, path))): x for name, x in entries.items()}
     return {name: x.astype(jnp.float32) for name, x in report.items()}
+
+
+def _regularized(
+    g: Any, r: Any, anchor: Any, reference: Any, mask: TreeOrFn, labels: TreeOrFn
+) -> tuple[Any, list[Group]]:
+    """Return `(g, r, m)` inside the mask, in a wide dtype, and what is decided together."""
+    check_like("r", r, "g", g)
+    w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
+    m, in_reference = filled("reference", g if reference is None else reference, "g", g)
+    inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
+    groups = groups_of(inside, labels, g)
+    trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
+    parts = (floating_part(name, inside, tree) for name, tree in trees.items())
+    g, r, m, w_s = (jax.tree.map(widen, part) for part in parts)
+    if anchor is not None:
+        r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), r, w_s)
+    return (g, r, m), groups
 
 
 def _sections(tree: Any, depth: int | None) -> dict[str, set[int]]:

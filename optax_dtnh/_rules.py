@@ -83,11 +83,9 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
     """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
 
     The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
-    `labels`, each decision has its own cap; where an element decides for itself, this rule is
-    refused. In `scale_by_adam_dtnh`, the norms are those of Adam's metric.
-
-    The three products cannot measure an `r'` below 2e-3 of `|r|` in float32. Such an `r'` is taken
-    to be that long, and may end up shorter than the cap.
+    `labels`, each decision has its own cap, but not each element. In `scale_by_adam_dtnh`, the
+    norms are those of Adam's metric. The three products cannot measure an `r'` below 2e-3 of `|r|`
+    in float32: it may end up shorter than the cap.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -101,8 +99,7 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
       kappa: A finite number >= 0, possibly traced.
 
     Returns:
-      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`. It takes one more pass over the
-      gradients.
+      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
 
     Raises:
       ValueError: `kappa` is not a finite number >= 0.
