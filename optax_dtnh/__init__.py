@@ -1,9 +1,8 @@
 """Conflict-free regularized fine-tuning for JAX.
 
-Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. If the two
-gradients conflict, the regularizer hurts. DTNH computes them separately in each step, removes the
-part of the regularizer's gradient that works against the loss's gradient, and passes the sum to any
-optax optimizer:
+Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. DTNH computes
+the two gradients separately, removes the part of the regularizer's that works against the loss's,
+and passes the sum to any optax optimizer:
 
     g = gradient of the loss        r = gradient of the regularizer
     r' = r - min(<r, g>, 0) / <g, g> * g

@@ -41,8 +41,7 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
       A tree like `params`, in its dtypes.
 
     Raises:
-      ValueError: The trees differ in structure or shape; `alpha` is no finite number; a `mask`
-        without any True.
+      ValueError: The trees differ in structure or shape; `alpha` is no finite number.
       TypeError: Integer or complex leaves inside the mask.
 
     Source: Wortsman et al., [Robust fine-tuning of zero-shot

@@ -14,7 +14,7 @@ from optax_dtnh._checks import described
 from optax_dtnh._paths import is_named, named_leaves, parts
 from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
 
-LINES, NUMBER = 38, r"\d+"
+LINES, OUT = 38, "  out"
 
 
 def all_but(*names: str) -> Callable[[Tree], Tree]:
@@ -88,23 +88,21 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
     for (path, node), (_, kept) in pairs:
         kind, name = "in" if all(jax.tree.leaves(kept)) else "out", "/".join(path)
         size = sum(np.size(x) for x in jax.tree.leaves(node))
-        groups[kind, re.sub(NUMBER, "*", name)].append((name, size))
+        groups[kind, re.sub(r"\d+", "*", name)].append((name, size))
         sizes[kind] += size
-    lines = [_line(kind, *group) for (kind, _), group in groups.items()]
-    lines = sorted(lines, key=lambda line: line.startswith("  in"))
-    if len(lines) > LINES:
-        lines = [*lines[:LINES], f"  and {len(lines) - LINES} lines more"]
+    lines = sorted(
+        (_line(*key, group) for key, group in groups.items()), key=lambda x: x[:5] != OUT
+    )
+    more = [f"  and {len(lines) - LINES} lines more"] if len(lines) > LINES else []
     inside, total = sizes["in"], sum(sizes.values())
-    share = f"{inside / max(total, 1):.1%}"
-    return "\n".join([f"{inside:,} of {total:,} parameters are regularized ({share})", *lines])
+    first = f"{inside:,} of {total:,} parameters are regularized ({inside / max(total, 1):.1%})"
+    return "\n".join([first, *lines[:LINES], *more])
 
 
-def _line(kind: str, first: tuple[str, int], *others: tuple[str, int]) -> str:
-    name, size = first
-    if not others:
-        return f"  {kind:3}  {name}: {size:,}"
-    size += sum(size for _, size in others)
-    return f"  {kind:3}  {re.sub(NUMBER, '*', name)}: {size:,} in {1 + len(others)} leaves"
+def _line(kind: str, name: str, group: list[tuple[str, int]]) -> str:
+    if len(group) == 1:
+        return f"  {kind:3}  {group[0][0]}: {group[0][1]:,}"
+    return f"  {kind:3}  {name}: {sum(size for _, size in group):,} in {len(group)} leaves"
 
 
 def _check_names(names: tuple[str, ...], tree: Tree) -> None:

@@ -19,8 +19,8 @@ MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=Tru
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple in this order works as well. If the parameters themselves are a 2-tuple, pass
-    `params` to `update`, so that a single gradient is not mistaken for a pair.
+    A plain 2-tuple works as well. If the parameters are a 2-tuple themselves, pass `params` to
+    `update`, so that a single gradient is not mistaken for a pair.
     """
 
     loss_grads: Any

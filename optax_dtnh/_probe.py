@@ -23,7 +23,6 @@ NORM = 0.1  # of the direction that is tried: below what chains clip at
 COUNTS = [2**i for i in range(17)]  # past a warm-up from 0
 WAIT = 128  # steps for an update that is not 0, as of `optax.MultiSteps`
 LARGE = 0.5  # `lr * weight`
-PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
 NO_EFFECT = (
     "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight above 0."
 )
@@ -208,7 +207,8 @@ def _row(effect: Callable, cause: tuple[Trial, Trial], good: str, bad: str) -> s
         return ""
     taken, squares, _, sizes = effect(cause, 1.0, count, agree)
     if not taken.sum() > 0:
-        return f"WARNING: {bad}. {PUT_FIRST}"
+        put_first = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
+        return f"WARNING: {bad}. {put_first}"
     text = f"{good}: {sizes[squares != 0].sum():,.0f} of {sizes.sum():,.0f} parameters, "
     if not 3.6 < effect(cause, 2.0, count, agree)[1].sum() / squares.sum() < 4.4:
         return f"{text}step size unknown, because what follows rescales it"

@@ -3,8 +3,7 @@
 Two directions meet in every step: `m`, the direction to protect (the gradient of the empirical
 loss, or a smoothed one), and `r`, the gradient of the regularizer. Picture the half-space of all
 directions that agree with `m`, `{x : <x, m> >= 0}`. If `r` lies inside, following it costs the loss
-nothing to first order. If it lies outside, the nearest point of the half-space is `r` without its
-component along `m`: everything the regularizer wants that the loss does not mind.
+nothing to first order. If not, the nearest point of it is `r` without its component along `m`.
 
 A rule says how much of `r` to keep and how much of `m` to take away, given three scalars::
 

@@ -338,18 +338,8 @@ NO_LEAF = (
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
-TYPE_ERRORS += [
-    STRINGS,
-    IN_A_TREE,
-    VARIABLE,
-    HASHABLE,
-    TUPLE,
-    STEP,
-    ANCHOR_DTYPE,
-    RETURN,
-    VALUE,
-    REAL,
-]
+TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, STEP, ANCHOR_DTYPE]
+TYPE_ERRORS += [RETURN, VALUE, REAL]
 
 
 def exception(answer):

@@ -153,6 +153,8 @@ def test_a_cap_bounds_the_far_longer_pull_to_an_anchor(ratio):
     tx = add_l2_sp(0.1, rule=capped(truncate, 2.0))
     part = tx.update(g, tx.init(jnp.zeros(2)), far)[0] - g
     assert 0.199 * norm(g) <= norm(part) <= 0.2 * norm(g) * (1 + 1e-6)
+    hidden = apply_rule(capped(truncate, 2.0), jnp.array([-ratio, -1.0001 * ratio]), g)
+    assert norm(hidden) <= 2.0 * norm(g) * (1 + 1e-6)
 
 
 def test_behind_a_cap_nan_stays_visible_and_the_derivative_at_0_is_that_of_the_rule():

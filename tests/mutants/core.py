@@ -71,7 +71,7 @@ MUTANTS = listed(
         ],
         ("_combine.py", GRANULARITY): [
             ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
-            ("& (rule is not plain)", ""),
+            ("| (rule is plain)", ""),
         ],
         ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
         ("_select.py", ERRORS): [
