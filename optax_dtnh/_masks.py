@@ -14,7 +14,7 @@ from optax_dtnh._checks import described
 from optax_dtnh._paths import is_named, named_leaves, parts
 from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
 
-LINES, OUT = 38, "  out"
+LINES = 38
 
 
 def all_but(*names: str) -> Callable[[Tree], Tree]:
@@ -90,9 +90,8 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
         size = sum(np.size(x) for x in jax.tree.leaves(node))
         groups[kind, re.sub(r"\d+", "*", name)].append((name, size))
         sizes[kind] += size
-    lines = sorted(
-        (_line(*key, group) for key, group in groups.items()), key=lambda x: x[:5] != OUT
-    )
+    lines = [_line(kind, name, group) for (kind, name), group in groups.items()]
+    lines.sort(key=lambda line: not line.startswith("  out"))
     more = [f"  and {len(lines) - LINES} lines more"] if len(lines) > LINES else []
     inside, total = sizes["in"], sum(sizes.values())
     first = f"{inside:,} of {total:,} parameters are regularized ({inside / max(total, 1):.1%})"

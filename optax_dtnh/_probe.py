@@ -116,7 +116,7 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
     @jax.jit
     def init(start, d, trial, count):
         state, other = tx.init(start), tx.init(optax.tree.add_scale(start, trial.anchor, d))
-        return jax.tree.map_with_path(lambda *leaf: _prepared(*leaf, count), state, other)
+        return jax.tree.map_with_path(partial(_prepared, count), state, other)
 
     @jax.jit
     def step(state, start, d, trial):
@@ -135,7 +135,7 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
     return updates
 
 
-def _prepared(path: Any, x: Any, other: Any, count: Any) -> Any:
+def _prepared(count: Any, path: Any, x: Any, other: Any) -> Any:
     """Return the leaf of a state after `count` updates, or the other one if it is of an anchor."""
     names = parts(path)
     whole = jnp.ndim(x) == 0 and jnp.issubdtype(jnp.result_type(x), jnp.integer)
@@ -184,7 +184,8 @@ def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
 
 
 def _findings(effect: Callable, spelling: str, has_anchor: bool) -> dict[str, str]:
-    if not effect(LOSS)[0].sum() > 0:
+    lowered = (effect(LOSS, 1.0, count) for count in COUNTS[::4])
+    if not next((taken.sum() for taken, squares, *_ in lowered if squares.any()), 0.0) > 0:
         return {"loss": "WARNING: not lowered. End the chain with a learning rate."}
     rows = {"loss": "lowered"}
     found = "" if spelling == "one gradient" else _row(effect, BATCH, "lowered", "raised")

@@ -56,6 +56,7 @@ def pair(weight, **options):
         (optax.chain(pair(4.0, inner=ADAM), RATE), {"regularizer": AT_512, "pair": "taken"}),
         (optax.chain(l2_sp(4.0, inner=ADAM), DECAY, RATE), {"add_l2_sp": AT_512}),
         (optax.chain(l2_sp(LATE), SGD), {"add_l2_sp": "up to 0.05 (update 1024)"}),
+        (optax.chain(dtnh(0.1), optax.sgd(LATE)), {"regularizer": "up to 0.01 (update 1024)"}),
         (optax.chain(l2_sp(0.1, rule=cosine), SGD), {"add_l2_sp": TENTH}),
         (optax.chain(l2_sp(0.1, rule=orthogonal), SGD), {"add_l2_sp": TENTH}),
         (

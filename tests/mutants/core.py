@@ -137,7 +137,7 @@ MUTANTS = listed(
             ("t + widen(x), total", "x, total"),
             ("jnp.zeros_like(widen(w))", "jnp.zeros_like(w)"),
         ],
-        ("_diagnostics.py", "tests/core/test_first_order.py"): [
+        ("_report.py", "tests/core/test_first_order.py"): [
             ("inner_product(updates, loss_grads)", "abs(inner_product(updates, loss_grads))")
         ],
         ("regularizers/_distances.py", REGULARIZERS): [
