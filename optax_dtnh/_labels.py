@@ -97,8 +97,7 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
       A tree of the same structure, with labels of the type `Along`.
 
     Raises:
-      TypeError: `tree` is a step count: `labels` is not in the `static_args` of
-        `optax.inject_hyperparams`.
+      TypeError: `tree` is a step count, as `optax.inject_hyperparams` passes it.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)

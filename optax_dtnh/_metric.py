@@ -62,8 +62,7 @@ def scale_by_adam_dtnh(
       eps_root: Added to the second moment inside the root.
       mu_dtype: Dtype of the first moment; None keeps that of the parameters.
       nesterov: Whether the first moment is Nesterov's.
-      bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a finite number
-        > 0. A small one makes `P` uniform.
+      bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a number > 0.
       mask: As in `dtnh`. Other leaves get exactly Adam's update.
       rule: As in `dtnh`, with inner products in the metric `P`: `dot = <r, P g>`.
       labels: As in `dtnh`.

@@ -22,7 +22,7 @@ from optax_dtnh._sums import wide_dtype
 NORM = 0.1  # of the direction that is tried: below what chains clip at
 COUNTS = [2**i for i in range(17)]  # past a warm-up from 0
 WAIT = 128  # steps for an update that is not 0, as of `optax.MultiSteps`
-LARGE = 0.5  # `lr * weight`
+PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
 NO_EFFECT = (
     "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight above 0."
 )
@@ -166,7 +166,7 @@ def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
     """Return a function from a cause to the change `e` of the update.
 
     It takes the scale of the cause, a step count, and `agree` for a gradient of the loss that is
-    `agree * d`. It returns `-<e, d>`, `<e, e>`, `<d, d>` and the size of each leaf.
+    `agree * d`. It returns, for each leaf, the share `-<e, d> / <d, d>`, `<e, e>` and the size.
     """
     leaves = [np.ravel(x) for x in jax.tree.leaves(d)]
     ends = np.cumsum([x.size for x in leaves])[:-1]
@@ -178,14 +178,14 @@ def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
     def effect(cause, scale=1.0, count=1, agree=0.0):
         change = np.subtract(*(np.asarray(run(trial, scale, count, agree)) for trial in cause))
         changes = zip(np.split(change, ends), leaves, strict=True)
-        return np.array([(-(e @ x), e @ e, x @ x, x.size) for e, x in changes]).T
+        return np.array([(-(e @ x) / (x @ x or 1.0), e @ e, x.size) for e, x in changes]).T
 
     return effect
 
 
 def _findings(effect: Callable, spelling: str, has_anchor: bool) -> dict[str, str]:
     lowered = (effect(LOSS, 1.0, count) for count in COUNTS[::4])
-    if not next((taken.sum() for taken, squares, *_ in lowered if squares.any()), 0.0) > 0:
+    if not next((shares.sum() for shares, squares, _ in lowered if squares.any()), 0.0) > 0:
         return {"loss": "WARNING: not lowered. End the chain with a learning rate."}
     rows = {"loss": "lowered"}
     found = "" if spelling == "one gradient" else _row(effect, BATCH, "lowered", "raised")
@@ -206,25 +206,16 @@ def _row(effect: Callable, cause: tuple[Trial, Trial], good: str, bad: str) -> s
     count, agree = next((t for t in tried if effect(cause, 1.0, *t)[1].any()), (0, 0.0))
     if not count:
         return ""
-    taken, squares, _, sizes = effect(cause, 1.0, count, agree)
-    if not taken.sum() > 0:
-        put_first = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
-        return f"WARNING: {bad}. {put_first}"
+    shares, squares, sizes = effect(cause, 1.0, count, agree)
+    if not shares.sum() > 0:
+        return f"WARNING: {bad}. {PUT_FIRST}"
     text = f"{good}: {sizes[squares != 0].sum():,.0f} of {sizes.sum():,.0f} parameters, "
     if not 3.6 < effect(cause, 2.0, count, agree)[1].sum() / squares.sum() < 4.4:
         return f"{text}step size unknown, because what follows rescales it"
-    shares = {n: _largest_share(effect(cause, 1.0, n, agree)) for n in COUNTS}
-    count = max(shares, key=lambda n: shares[n])
-    text += f"`lr * weight` up to {shares[count]:.2g} (update {count})"
-    if shares[count] < LARGE:
-        return text
-    return f"WARNING: {text}. Keep it well below 1: from 2 on, the run diverges."
-
-
-def _largest_share(measured: Any) -> float:
-    """Return the share of `d` that an update takes off the leaf of which it takes most."""
-    taken, _, squares, _ = measured
-    return float(np.max(taken / np.where(squares == 0, 1.0, squares)))
+    share, count = max((effect(cause, 1.0, n, agree)[0].max(), -n) for n in COUNTS)
+    text += f"`lr * weight` up to {share:.2g} (update {-count})"
+    warning = f"WARNING: {text}. Keep it well below 1: from 2 on, the run diverges."
+    return text if share < 0.5 else warning
 
 
 def _report(rows: dict[str, str]) -> str:

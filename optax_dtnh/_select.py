@@ -24,10 +24,7 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
 
 
 def filled(name: str, tree: Tree, like_name: str, like: Tree) -> tuple[Tree, Tree]:
-    """Return `tree` with leaves of `like` in place of what a mask left out, and the mask.
-
-    The anchor or the average in a state are such trees.
-    """
+    """Return `tree` with leaves of `like` in place of what a mask left out, and the mask."""
     leaves = dict(jax.tree.leaves_with_path(like))
     full = jax.tree.map_with_path(
         lambda path, x: leaves.get(path, x) if _is_empty(x) else x, tree, is_leaf=_is_empty

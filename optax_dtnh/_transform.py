@@ -58,9 +58,8 @@ def dtnh(
 
     Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
     `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`. The update has the dtypes of `inner(g)`.
-    [docs/wrappers.md](wrappers.md), [docs/mixed_precision.md](mixed_precision.md) and
-    [docs/scaling.md](scaling.md) are on wrappers, rounding and sharding.
+    `tx.update(g, state, params, reg_grads=r)`. The update has the dtypes of `inner(g)`. See
+    [docs/wrappers.md](wrappers.md) and [docs/mixed_precision.md](mixed_precision.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax
