@@ -1,9 +1,8 @@
 """Conflict-free regularized fine-tuning for JAX.
 
-Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. If the two
-gradients conflict, the regularizer hurts. DTNH computes them separately in each step, removes the
-part of the regularizer's gradient that works against the loss's gradient, and passes the sum to any
-optax optimizer:
+Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. DTNH computes
+the two gradients separately, removes the part of the regularizer's that works against the loss's,
+and passes the sum to any optax optimizer:
 
     g = gradient of the loss        r = gradient of the regularizer
     r' = r - min(<r, g>, 0) / <g, g> * g
@@ -30,7 +29,6 @@ Any other regularizer uses `dtnh`, with both gradients from `value_and_grad_pair
 from optax_dtnh import regularizers
 from optax_dtnh._anchor import L2SPState, add_l2_sp
 from optax_dtnh._combine import apply_rule
-from optax_dtnh._diagnostics import cosine_similarity, first_order_change
 from optax_dtnh._gradients import value_and_grad_pair
 from optax_dtnh._interpolate import interpolate
 from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
@@ -38,7 +36,7 @@ from optax_dtnh._masks import all_but, describe_mask
 from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
 from optax_dtnh._probe import check
-from optax_dtnh._report import conflict_report
+from optax_dtnh._report import conflict_report, cosine_similarity, first_order_change
 from optax_dtnh._rules import Rule, capped, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
 

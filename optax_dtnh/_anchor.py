@@ -10,22 +10,16 @@ from jax.typing import DTypeLike
 from optax_dtnh._checks import check_floating, check_like, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import THESE_PARAMS, is_pair_of
-from optax_dtnh._rules import Rule, direction, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen_all
-from optax_dtnh._transform import DTNHState, as_rule, conflict_free
+from optax_dtnh._transform import DTNHState, conflict_free
 
 START = "Call `init` with these parameters and this `mask`, or restore the state saved then."
 
 
 class L2SPState(NamedTuple):
-    """State of `add_l2_sp`.
-
-    Attributes:
-      anchor: `w_s`, a copy of the parameters at `init`. Leaves outside the mask are an
-        `optax.MaskedNode`.
-      dtnh: State of the conflict-free sum, see `DTNHState`.
-    """
+    """State of `add_l2_sp`: its anchor, empty outside the mask, and that of the sum."""
 
     anchor: Any
     dtnh: DTNHState
@@ -50,13 +44,12 @@ def add_l2_sp(
         r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
         update = inner(g) + weight * r'
 
-    `r` needs no second backward pass. If `weight >= 0` and `m = g`, the guarantee is that of
-    `dtnh`: `<update, g> >= <inner(g), g>`, see [docs/guarantee.md](guarantee.md).
+    `r` needs no second backward pass. The guarantee is that of `dtnh`.
 
     Put `add_l2_sp` before the learning rate. After it, the pull would push away from the anchor,
-    which cannot be detected. Call `init` with the pretrained parameters. To resume a run, restore
-    the state, because a second `init` would move the anchor: [docs/checkpoints.md](checkpoints.md).
-    `init` copies the anchor, so parameters and state can be donated together.
+    without an error. Call `init` with the pretrained parameters, which it copies. To resume a run,
+    restore the state, because a second `init` would move the anchor:
+    [docs/checkpoints.md](checkpoints.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -68,15 +61,12 @@ def add_l2_sp(
       Array([-0.2, -0.1], dtype=float32)
 
     Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule.
-      inner: Optimizer of the loss's gradient alone, without a learning rate, as in `dtnh`. All
-        extra arguments go to it.
-      mask: Tree of booleans, a prefix of one, or a function that returns one; True = anchored. Mask
-        a new head out, since it has no pretrained weights. Leaves outside store no anchor.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`, and `plain` gives
-        ordinary L2-SP.
-      reference: Transformation of the gradient whose output `m` is protected.
-      labels: Tree of labels or a function that returns one, as in `dtnh`.
+      weight: As in `dtnh`.
+      inner: As in `dtnh`. All extra arguments go to it.
+      mask: As in `dtnh`. Mask a new head out. Leaves outside store no anchor.
+      rule: As in `dtnh`; `plain` gives ordinary L2-SP.
+      reference: As in `dtnh`.
+      labels: As in `dtnh`.
       anchor_dtype: Dtype of the stored anchor; None keeps each parameter's. A narrower dtype saves
         memory and moves the anchor by its rounding.
 
@@ -87,9 +77,8 @@ def add_l2_sp(
 
     Raises:
       ValueError: `params` is missing; the updates are a pair; updates, parameters and anchor differ
-        in structure or shape; a negative or non-finite `weight`; a `mask` without any True.
-      TypeError: Integer or complex leaves inside the mask; an argument of a wrong type; a `state`
-        that was restored without its types, see [docs/checkpoints.md](checkpoints.md).
+        in structure or shape; and as `dtnh`.
+      TypeError: As `dtnh`.
 
     Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
     Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the

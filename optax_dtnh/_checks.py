@@ -10,28 +10,14 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 SPLIT = "Split other leaves off first, as with `nnx.split` or `eqx.partition`."
 CONVERT = "Give both the same keys and containers (`flax.core.unfreeze`, `nnx.to_pure_dict`)."
+BOUNDS = {"": np.isfinite, " >= 0": lambda x: 0 <= x < np.inf, " > 0": lambda x: 0 < x < np.inf}
 
 
-def check_weight(weight: Any) -> None:
-    """Raise unless `weight` is a traced scalar or a finite number >= 0."""
-    value = _real_scalar(weight)
-    if value is None:
-        raise TypeError(
-            f"`weight` should be a number or an optax schedule, got {weight!r:.60}. "
-            "Pass a float such as 0.1, or a function from the step count to one."
-        )
-    if not isinstance(value, Tracer) and not (np.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"`weight` should be finite and non-negative, got {weight!r:.60}. Pass a number >= 0: "
-            "a negative one would push away from what the regularizer asks for."
-        )
-
-
-def check_positive(name: str, number: Any, advice: str) -> None:
-    """Raise unless `number` is a traced scalar or a finite number > 0."""
+def check_number(name: str, number: Any, advice: str, bound: str = "") -> None:
+    """Raise unless `number` is a traced scalar or a finite number within `bound`."""
     value = _real_scalar(number)
-    if value is None or not (isinstance(value, Tracer) or 0 < value < np.inf):
-        raise ValueError(f"`{name}` should be a finite number > 0, got {number!r:.60}. {advice}")
+    if value is None or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
+        raise ValueError(f"`{name}` should be a finite number{bound}, got {number!r:.60}. {advice}")
 
 
 def _real_scalar(x: Any) -> Any:

@@ -22,17 +22,9 @@ def decide(
 ) -> tuple[Any, Any, jax.Array]:
     """Return `keep` and `c = along / <m, m>`, so that `r' = keep * r - c * m`, and the conflict.
 
-    Args:
-      rule: What decides, see `_rules`.
-      left: What stands for `r` and `m` on the left of every inner product: `(r, m)`, or
-        `(P r, P m)` in the metric of a diagonal `P`.
-      r: Tree of the regularizer's gradient.
-      m: Tree of the direction to protect.
-      groups: What is decided together.
-
-    Returns:
-      Trees of `keep` and `c` like `r`, `c` None where the rule takes nothing of `m` away, and the
-      share of the products with `<r, m> < 0`, NaN if all decisions are those of elements.
+    `left` stands for `r` and `m` on the left of every inner product: `(r, m)`, or `(P r, P m)` in
+    the metric of a diagonal `P`. `c` is None where the rule takes nothing of `m` away. The conflict
+    is the share of the products with `<r, m> < 0`, NaN if all decisions are those of elements.
     """
     *trees, structure = *map(jax.tree.leaves, (*left, r, m)), jax.tree.structure(r)
     keep, c = [None] * structure.num_leaves, [None] * structure.num_leaves
@@ -113,8 +105,7 @@ def _is_masked(x: Any) -> bool:
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
 
-    This is the whole method on a pair of trees, for reading and testing. `dtnh` uses the same
-    arithmetic in one fused expression.
+    This is the whole method on a pair of trees, for reading and testing.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -124,8 +115,8 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
 
     Args:
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, such as `truncate`.
-      r: Tree of the regularizer's gradient, real floating-point leaves of any shape.
-      m: Tree of the direction to protect, same structure and shapes as `r`.
+      r: Tree of the regularizer's gradient.
+      m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
       A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity

@@ -18,8 +18,8 @@ def value_and_grad_pair(
 ) -> Callable[..., tuple[Any, GradientPair]]:
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
-    It runs one forward pass, so dropout draws once and batch statistics move once. Then it runs one
-    backward pass for each value; that of `reg` skips whatever `reg` does not depend on.
+    It runs one forward pass, so dropout draws once and batch statistics move once, and one backward
+    pass for each value; that of `reg` skips whatever `reg` does not depend on.
     [docs/training_loops.md](training_loops.md) has the steps for Flax, Equinox and Haiku.
 
     Examples:
@@ -35,18 +35,18 @@ def value_and_grad_pair(
       fun: `fun(params, *args, **kwargs) -> (loss, reg)`, or `((loss, reg), aux)` with `has_aux`.
         `loss` and `reg` are real floating-point scalars; the weight of `reg` belongs in `dtnh`.
       has_aux: Whether `fun` also returns auxiliary data, any tree.
-      micro_batches: Number `k` of parts to cut the batch into, or None. The positional arguments
-        after `params` are cut along their leading axis: [docs/accumulation.md](accumulation.md).
+      micro_batches: Number `k` of parts to cut the positional arguments after `params` into, along
+        their leading axis, or None: [docs/accumulation.md](accumulation.md).
 
     Returns:
       A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
       `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients are trees like `params`, in
-      its dtypes, with zeros where a value does not depend on a leaf. With `micro_batches`, values
-      and gradients are averages, and the arrays of `aux` get a leading axis of length `k`.
+      its dtypes. With `micro_batches`, values and gradients are averages, and the arrays of `aux`
+      get a leading axis of length `k`.
 
     Raises:
-      TypeError: A leaf of `params` is not real floating point, or is an `nnx.Variable` other than
-        `nnx.Param`, such as a batch statistic; or `fun` returns something else.
+      TypeError: A leaf of `params` is not real floating point, or in an `nnx.Variable` other than
+        `nnx.Param`; or `fun` returns something else.
       ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
     """
 

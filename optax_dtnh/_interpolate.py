@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._held import filled
-from optax_dtnh._numbers import check_number
-from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
+from optax_dtnh._checks import check_number
+from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
 from optax_dtnh._sums import widen_all
 
 
@@ -18,12 +17,10 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
 
         anchor + alpha * (params - anchor)
 
-    `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters, and a leaf that did
-    not move stays as it is. Other values extrapolate. A leaf is computed in float32 (float64 if
-    either is) and has the dtype of `params`.
-
-    Call it once, after training: choose `alpha` on a validation set. Networks with batch
-    statistics need new ones, measured with the new weights.
+    `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters, and other values
+    extrapolate. A leaf is computed in float32 (float64 if either is), and one that did not move
+    stays as it is. Call it after training, and choose `alpha` on a validation set. Batch statistics
+    have to be measured again with the new weights.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -35,18 +32,16 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
 
     Args:
       params: Tree of the fine-tuned parameters.
-      anchor: Tree of the pretrained parameters, same structure and shapes. It may be the anchor in
-        the state of `add_l2_sp`, `optax.tree.get(state, "anchor")`: what that leaves out stays.
-      alpha: A finite number, or an array of shape (), possibly traced. `jax.vmap` takes many.
-      mask: Tree of booleans, a prefix of one, or a function that returns one; True =
-        interpolated. Other leaves stay those of `params`, as a new head should.
+      anchor: Tree of the pretrained parameters, or `optax.tree.get(state, "anchor")` for
+        `add_l2_sp`: what that leaves out stays.
+      alpha: A finite number, possibly traced. `jax.vmap` takes many.
+      mask: As in `dtnh`. Leaves outside, such as a new head, stay those of `params`.
 
     Returns:
-      A tree like `params`. NaN and infinity in either leaf stay visible.
+      A tree like `params`, in its dtypes.
 
     Raises:
-      ValueError: The trees differ in structure or shape; `alpha` is no finite number; a `mask`
-        without any True.
+      ValueError: The trees differ in structure or shape; `alpha` is no finite number.
       TypeError: Integer or complex leaves inside the mask.
 
     Source: Wortsman et al., [Robust fine-tuning of zero-shot

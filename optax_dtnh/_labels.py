@@ -17,8 +17,7 @@ from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
 class Along:
     """Label of a leaf that decides apart from all others, once for each index along some axes.
 
-    The products of a decision are sums over the other axes of the leaf. Along all of its axes, a
-    leaf decides element by element, without any product: `r' = 0` where `r * m < 0`, else `r`.
+    Along all of its axes, a leaf decides element by element: `r' = 0` where `r * m < 0`, else `r`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -49,13 +48,7 @@ class Along:
 
 
 class Group(NamedTuple):
-    """What is decided together.
-
-    Attributes:
-      leaves: Indices of the leaves.
-      along: Axes along which each index decides for itself, of a single leaf; () for one decision.
-      elements: Whether each element decides for itself.
-    """
+    """Indices of leaves that decide together, or the axes along which a single one decides."""
 
     leaves: list[int]
     along: tuple[int, ...] = ()
@@ -65,8 +58,7 @@ class Group(NamedTuple):
 def per_leaf(tree: Tree) -> Tree:
     """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
 
-    This is stricter than one decision for the whole tree, because a sum of non-negative inner
-    products is non-negative. It is noisier on small leaves.
+    This is stricter than one decision for the whole tree, and noisier on small leaves.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -87,10 +79,9 @@ def per_leaf(tree: Tree) -> Tree:
 def per_channel(tree: Tree, axis: int = -1) -> Tree:
     """Label every leaf of `tree` with one decision for each channel: `labels=per_channel`.
 
-    A channel is an index along the last axis of a kernel, which are the outputs in the layout of
-    dense and convolutional layers in Flax. The projections of Flax's attention split their outputs
-    into two axes, and stacked layers have one more: label those by `Along`. A leaf with fewer than
-    two axes decides element by element.
+    A channel is an index along the last axis, the outputs of dense and convolutional layers in
+    Flax. Label the projections of attention, which split their outputs into two axes, and stacked
+    layers by `Along`. A leaf with fewer than two axes decides element by element.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -100,15 +91,13 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 
     Args:
       tree: Any tree, such as the updates.
-      axis: Axis of the channels; for the first, as in Equinox, pass
-        `labels=functools.partial(per_channel, axis=0)`.
+      axis: Axis of the channels. For Equinox, pass `functools.partial(per_channel, axis=0)`.
 
     Returns:
       A tree of the same structure, with labels of the type `Along`.
 
     Raises:
-      TypeError: `tree` is a step count, which `optax.inject_hyperparams` passes to functions that
-        are not in its `static_args`.
+      TypeError: `tree` is a step count, as `optax.inject_hyperparams` passes it.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
@@ -117,10 +106,9 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 def per_element(tree: Tree) -> Tree:
     """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
 
-    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. For every diagonal `P >= 0`,
-    `<m, P r'> = sum P_i m_i r'_i >= 0`: this holds behind any diagonal preconditioner. It needs no
-    inner product, and no communication if the leaves are sharded. `truncate`, `drop` and
-    `cosine` coincide, and keep `r` where `m` is 0 or NaN; other rules than these and `plain` are
+    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So `<m, P r'> >= 0` for every
+    diagonal preconditioner `P >= 0`. It needs no inner product, and no communication if the leaves
+    are sharded. `truncate`, `drop` and `cosine` coincide; other rules than these and `plain` are
     refused. The state's `conflict` is NaN, which `jax_debug_nans` takes for a mistake.
 
     Examples:

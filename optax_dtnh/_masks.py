@@ -1,6 +1,7 @@
 """Masks by the names of the parameters, and a mask in words."""
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -13,9 +14,7 @@ from optax_dtnh._checks import described
 from optax_dtnh._paths import is_named, named_leaves, parts
 from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
 
-Path = tuple[str, ...]
-Leaf = tuple[Path, bool, int]  # the parts of its path, whether it is regularized, its size
-LINES = 18  # of each kind
+LINES = 38
 
 
 def all_but(*names: str) -> Callable[[Tree], Tree]:
@@ -23,7 +22,6 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
 
     A name matches a whole part of a leaf's path: a key, an attribute or an index. So `"head"` does
     not match `"multi_head"`. It may be a pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
-    The `value` inside an `nnx.Variable` is no part.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -39,8 +37,7 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       `optax.inject_hyperparams`, name the argument `mask` in its `static_args`.
 
     Raises:
-      ValueError: A name matches no path of the tree that the function gets. Paths of None, and of
-        leaves that a wrapper took out, count as well.
+      ValueError: A name matches no path of the tree that the function gets.
       TypeError: There is no name, or one that is no string; the function gets a step count.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -62,19 +59,18 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
 
 
 def describe_mask(params: Tree, mask: TreeOrFn) -> str:
-    """Say in at most 40 lines what a mask regularizes and what it leaves out.
+    """Say in at most 40 lines which parameters a mask leaves out, and which are in.
 
-    A line is a subtree, with the number of its parameters and leaves that are out, or in. In large
-    trees, subtrees are merged where they would be too many lines.
+    Leaves whose paths differ in their numbers alone share a line, with `*` for a number.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import all_but, describe_mask
-      >>> params = {"body": {"w": jnp.ones((8, 4)), "b": jnp.ones(4)}, "head": jnp.ones((4, 2))}
+      >>> params = {"layer0": jnp.ones((8, 4)), "layer1": jnp.ones(4), "head": jnp.ones((4, 2))}
       >>> print(describe_mask(params, all_but("head")))
-      36 of 44 parameters are regularized (81.8 %)
-        out  head  8 in 1 leaf
-        in   body  36 in 2 leaves
+      36 of 44 parameters are regularized (81.8%)
+        out  head: 8
+        in   layer*: 36 in 2 leaves
 
     Args:
       params: The parameters, or their shapes as from `jax.eval_shape`.
@@ -84,18 +80,28 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
       The text, to be printed.
 
     Raises:
-      ValueError: As `dtnh` with this `mask`.
-      TypeError: As `dtnh` with this `mask`.
+      ValueError: As `dtnh`.
+      TypeError: As `dtnh`.
     """
-    chosen = jax.tree.leaves(resolve_mask(mask)(params))
-    pairs = zip(jax.tree.leaves_with_path(params), chosen, strict=True)
-    leaves = [(parts(path), bool(keep), int(np.size(x))) for (path, x), keep in pairs]
-    sizes = {kind: sum(size for _, keep, size in leaves if keep == kind) for kind in (False, True)}
-    inside, total = sizes[True], sum(sizes.values())
-    share = f"{100 * inside / max(total, 1):.1f} %"
-    lines = _lines("out", _grouped(leaves, False)) + _lines("in", _grouped(leaves, True))
-    first = f"{inside:,} of {total:,} parameters are regularized ({share})"
-    return "\n".join([first, *lines])
+    groups, sizes = defaultdict(list), {"out": 0, "in": 0}
+    pairs = zip(*map(named_leaves, (params, resolve_mask(mask)(params))), strict=True)
+    for (path, node), (_, kept) in pairs:
+        kind, name = "in" if all(jax.tree.leaves(kept)) else "out", "/".join(path)
+        size = sum(np.size(x) for x in jax.tree.leaves(node))
+        groups[kind, re.sub(r"\d+", "*", name)].append((name, size))
+        sizes[kind] += size
+    lines = [_line(kind, name, group) for (kind, name), group in groups.items()]
+    lines.sort(key=lambda line: not line.startswith("  out"))
+    more = [f"  and {len(lines) - LINES} lines more"] if len(lines) > LINES else []
+    inside, total = sizes["in"], sum(sizes.values())
+    first = f"{inside:,} of {total:,} parameters are regularized ({inside / max(total, 1):.1%})"
+    return "\n".join([first, *lines[:LINES], *more])
+
+
+def _line(kind: str, name: str, group: list[tuple[str, int]]) -> str:
+    if len(group) == 1:
+        return f"  {kind:3}  {group[0][0]}: {group[0][1]:,}"
+    return f"  {kind:3}  {name}: {sum(size for _, size in group):,} in {len(group)} leaves"
 
 
 def _check_names(names: tuple[str, ...], tree: Tree) -> None:
@@ -117,36 +123,8 @@ def _check_names(names: tuple[str, ...], tree: Tree) -> None:
             )
 
 
-def _matches(name: str, path: Path) -> bool:
+def _matches(name: str, path: tuple[str, ...]) -> bool:
     """Return whether consecutive parts of the path match those of the name."""
     patterns = name.strip("/").split("/")
     windows = [path[i : i + len(patterns)] for i in range(len(path) - len(patterns) + 1)]
     return any(all(map(fnmatchcase, window, patterns)) for window in windows)
-
-
-def _grouped(leaves: list[Leaf], kind: bool) -> dict[Path, list[int]]:
-    """Return the sizes of all leaves of a kind by subtree, down to where nothing else is in it."""
-    kinds, groups = defaultdict(set), {}
-    for path, keep, _ in leaves:
-        for end in range(len(path) + 1):
-            kinds[path[:end]].add(keep)
-    of_kind = [(path, size) for path, keep, size in leaves if keep == kind]
-    for depth in range(max(len(path) for path, _, _ in leaves), 0, -1):
-        groups = defaultdict(list)
-        for path, size in of_kind:
-            prefixes = (path[:end] for end in range(1, depth + 1))
-            uniform = (prefix for prefix in prefixes if len(kinds[prefix]) == 1)
-            groups[next(uniform, path[:depth])].append(size)
-        if len(groups) <= LINES:
-            break
-    return groups
-
-
-def _lines(kind: str, groups: dict[Path, list[int]]) -> list[str]:
-    rows = [("/".join(path), f"{sum(n):,}", len(n)) for path, n in list(groups.items())[:LINES]]
-    name, digits = (max((len(str(row[i])) for row in rows), default=0) for i in (0, 1))
-    lines = [
-        f"  {kind:3}  {path:{name}}  {size:>{digits}} in {n} {'leaf' if n == 1 else 'leaves'}"
-        for path, size, n in rows
-    ]
-    return lines + ([f"  {kind:3}  and {len(groups) - LINES} more"] if len(groups) > LINES else [])

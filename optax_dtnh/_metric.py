@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike, DTypeLike
 
-from optax_dtnh._checks import check_positive
+from optax_dtnh._checks import check_number
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, direction, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import inner_product, size, widen
-from optax_dtnh._transform import as_rule, conflict_free
+from optax_dtnh._transform import conflict_free
 
 
 def scale_by_adam_dtnh(
@@ -42,9 +42,8 @@ def scale_by_adam_dtnh(
 
     If `weight >= 0`, `<r', g> >= 0`: to first order, the regularizer's part of the step never
     raises this loss. But the run can diverge if `r` does not shrink with `g`, as in L2-SP, because
-    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md).
-
-    Pass the pair as to `dtnh`. If `r = 0`, the update is exactly that of `scale_by_adam`.
+    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md). Pass the
+    pair as to `dtnh`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -56,20 +55,17 @@ def scale_by_adam_dtnh(
       0.583 1.833
 
     Args:
-      weight: The regularizer's weight, a number >= 0 or an optax schedule.
+      weight: As in `dtnh`.
       b1: Decay rate of the first moment.
       b2: Decay rate of the second moment.
       eps: Added to the root of the second moment.
       eps_root: Added to the second moment inside the root.
       mu_dtype: Dtype of the first moment; None keeps that of the parameters.
       nesterov: Whether the first moment is Nesterov's.
-      bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a finite number
-        > 0. A small one makes `P` uniform.
-      mask: Tree of booleans or a function that returns one, True = regularized. Other leaves get
-        exactly Adam's update.
-      rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`, with inner products in the metric `P`:
-        `dot = <r, P g>`. None means `truncate`.
-      labels: Tree of labels or a function that returns one: one decision for each label.
+      bound: Cap of `P`, in multiples of its value at the root mean square of `g`, a number > 0.
+      mask: As in `dtnh`. Other leaves get exactly Adam's update.
+      rule: As in `dtnh`, with inner products in the metric `P`: `dot = <r, P g>`.
+      labels: As in `dtnh`.
 
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`, whose `inner` is Adam's state. With
@@ -82,7 +78,7 @@ def scale_by_adam_dtnh(
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
     """
-    check_positive("bound", bound, "Pass one such as 10.0: the larger, the less is capped.")
+    check_number("bound", bound, "Pass one such as 10.0: the larger, the less is capped.", " > 0")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, adam, in_mask, optax.identity(), labels)

@@ -18,10 +18,7 @@ ValuesAndPair = Callable[..., tuple[Any, GradientPair]]
 
 
 def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesAndPair:
-    """Return `fun(params, *batch, **shared) -> (values, pair)` averaged over `count` parts.
-
-    The parts are evaluated one after the other, so that one at a time is in memory.
-    """
+    """Return `fun(params, *batch, **shared) -> (values, pair)` averaged over `count` parts."""
     if isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1):
         raise ValueError(
             f"`micro_batches` should be a whole number >= 1 or None, got {count!r}. "

@@ -19,8 +19,8 @@ MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=Tru
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple in this order works as well. If the parameters themselves are a 2-tuple, pass
-    `params` to `update`, so that a single gradient is not mistaken for a pair.
+    A plain 2-tuple works as well. If the parameters are a 2-tuple themselves, pass `params` to
+    `update`, so that a single gradient is not mistaken for a pair.
     """
 
     loss_grads: Any
@@ -59,8 +59,7 @@ def transform_pair(
       with a `TransformPairState`.
 
     Raises:
-      ValueError: The updates are no pair, or `reg_grads=` is given. A transformation cannot change
-        an extra argument, so only the pair works here.
+      ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.
       TypeError: An argument is no transformation, or `state` was restored without its types.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)

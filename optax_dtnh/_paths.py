@@ -22,8 +22,7 @@ def is_variable(node: Any, kind: str = "Variable") -> bool:
 def is_named(node: Any) -> bool:
     """Return whether a path should end at `node`, a leaf, a variable or what was put for one.
 
-    The `.value` inside a variable is not a name that a user gave. None and `optax.MaskedNode` stand
-    for leaves that a filter or a wrapper took out.
+    None and `optax.MaskedNode` stand for leaves that a filter or a wrapper took out.
     """
     return node is None or isinstance(node, optax.MaskedNode) or is_variable(node)
 

@@ -1,4 +1,4 @@
-"""The conflict layer by layer, as numbers for a logger."""
+"""The conflict and the step in numbers, for a logger."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,15 +9,12 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_like
+from optax_dtnh._checks import check_floating, check_like, check_number
 from optax_dtnh._combine import combine, decide
-from optax_dtnh._held import filled
 from optax_dtnh._labels import Group, groups_of
-from optax_dtnh._numbers import check_number
-from optax_dtnh._rules import Rule, direction
-from optax_dtnh._select import TreeOrFn, floating_part, resolve_mask
-from optax_dtnh._sums import inner_product, over_norms, size, widen, widen_all
-from optax_dtnh._transform import as_rule
+from optax_dtnh._rules import Rule, as_rule, direction
+from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
+from optax_dtnh._sums import inner_product, over_norms, parts_of, size, widen, widen_all
 
 
 def conflict_report(
@@ -41,31 +38,25 @@ def conflict_report(
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
     For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
-    of one leaf may exceed 1. With an averaged reference, `conflict` can be 1 in every step: watch
-    `removed`. An element that decides for itself counts, which the state's `conflict` leaves out.
-
-    Call it under `jax.jit`, with what the step used: see [docs/recipes.md](recipes.md).
+    of one leaf may exceed 1. An element that decides for itself counts, which the state's
+    `conflict` leaves out. Call it under `jax.jit`, with what the step used, as in
+    [docs/recipes.md](recipes.md).
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import conflict_report
-      >>> g = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([0.0])}
-      >>> r = {"a": jnp.array([-3.0, 4.0]), "b": jnp.array([12.0])}
-      >>> {name: round(float(x), 3) for name, x in conflict_report(g, r, depth=0).items()}
-      ... # doctest: +NORMALIZE_WHITESPACE
-      {'cosine': -0.231, 'loss_norm': 1.0, 'reg_norm': 13.0, 'removed': 0.053, 'ratio': 12.649,
-       'conflict': 1.0}
+      >>> report = conflict_report(jnp.array([1.0, 0.0]), jnp.array([-3.0, 4.0]))
+      >>> print(*(f"{name}={x:.2f}" for name, x in report.items()))
+      cosine=-0.60 loss_norm=1.00 reg_norm=5.00 removed=0.36 ratio=4.00 conflict=1.00
 
     Args:
       g: Tree of the loss's gradient.
       r: Tree of the regularizer's gradient; with `anchor`, of the parameters.
       weight: The regularizer's weight in this step, a number >= 0.
-      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported, and
-        `reg_norm` is the distance to the anchor.
+      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported.
       reference: Tree of the protected direction `m`, if it is not `g`: for `optax.ema`, the
         average `optax.tree.get(state, "ema")` after the update.
-      mask: As in `dtnh`. What it leaves out is in no entry, nor is an `optax.MaskedNode` of
-        `anchor` or `reference`.
+      mask: As in `dtnh`. What it, `anchor` or `reference` leaves out is in no entry.
       rule: As in `dtnh`. `capped` needs a `reference` of the right length.
       labels: As in `dtnh`.
       depth: Number of leading parts of a path that make a name; leaves of one name are one entry.
@@ -79,38 +70,35 @@ def conflict_report(
       ValueError: Trees of different structure or shape; and as `dtnh`.
       TypeError: As `dtnh`.
     """
-    check_number("weight", weight, "Pass the weight of this step: a schedule's value.", 0)
+    check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
+    (g, r, m), groups = _regularized(g, r, anchor, reference, mask, labels)
+    keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
+    kept = combine(direction, keep, c, r, m)
+    leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept)), strict=True)]
+    decisions = [(set(group.leaves), _decisions(group, leaves)) for group in groups]
+    report = {}
+    for path, indices in _sections(g, depth).items():
+        found = [decided for members, decided in decisions if members & indices]
+        entries = _entries([leaves[i] for i in indices], found, weight)
+        report |= {"/".join(filter(None, (name, path))): x for name, x in entries.items()}
+    return {name: x.astype(jnp.float32) for name, x in report.items()}
+
+
+def _regularized(
+    g: Any, r: Any, anchor: Any, reference: Any, mask: TreeOrFn, labels: TreeOrFn
+) -> tuple[Any, list[Group]]:
+    """Return `(g, r, m)` inside the mask, in a wide dtype, and what is decided together."""
     check_like("r", r, "g", g)
     w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
     m, in_reference = filled("reference", g if reference is None else reference, "g", g)
     inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
     groups = groups_of(inside, labels, g)
     trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
-    g, r, m, w_s = (_wide_part(name, inside, tree) for name, tree in trees.items())
+    parts = (floating_part(name, inside, tree) for name, tree in trees.items())
+    g, r, m, w_s = (jax.tree.map(widen, part) for part in parts)
     if anchor is not None:
         r = jax.tree.map(lambda *pair: jnp.subtract(*widen_all(*pair)), r, w_s)
-    keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
-    kept, taken = combine(direction, keep, c, r, m), combine(_taken, keep, c, r, m)
-    leaves = [*zip(*map(jax.tree.leaves, (g, r, m, kept, taken)), strict=True)]
-    decisions = [(set(group.leaves), _decisions(group, leaves)) for group in groups]
-    report = {}
-    for path, indices in _sections(g, depth).items():
-        entries = _entries([leaves[i] for i in indices], weight)
-        found = [counted for members, counted in decisions if members & indices]
-        conflicts, number = (sum(x) for x in zip((0.0, 0.0), *found, strict=True))
-        entries["conflict"] = jnp.divide(conflicts, max(number, 1.0))
-        for name, x in entries.items():
-            report["/".join(filter(None, (name, path)))] = x.astype(jnp.float32)
-    return report
-
-
-def _wide_part(name: str, inside: Any, tree: Any) -> Any:
-    return jax.tree.map(widen, floating_part(name, inside, tree))
-
-
-def _taken(keep: jax.Array, c: jax.Array | None, r: jax.Array, m: jax.Array) -> jax.Array:
-    """Return `r - r'` of one leaf, without the cancellation of that difference."""
-    return direction(1.0 - keep, None if c is None else -c, r, m)
+    return (g, r, m), groups
 
 
 def _sections(tree: Any, depth: int | None) -> dict[str, set[int]]:
@@ -132,20 +120,84 @@ def _decisions(group: Group, leaves: Sequence[tuple]) -> tuple[jax.Array, float]
     return jnp.sum(negative, dtype=jnp.float32), float(negative.size)
 
 
-def _entries(leaves: Sequence[tuple], weight: ArrayLike) -> dict[str, jax.Array]:
-    g, r, m, kept, taken = zip(*leaves, strict=True) if leaves else [()] * 5
-    products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (taken, taken))
+def _entries(
+    leaves: Sequence[tuple], decisions: Sequence[tuple[jax.Array, float]], weight: ArrayLike
+) -> dict[str, jax.Array]:
+    g, r, m, kept = zip(*leaves, strict=True) if leaves else [()] * 4
+    gone = jax.tree.map(jnp.subtract, r, kept)
+    products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (gone, gone))
     dot, ref_sq, *squares = widen_all(*(inner_product(x, y) for x, y in products))
-    reg_sq, loss_sq, kept_sq, taken_sq = squares
+    reg_sq, loss_sq, kept_sq, gone_sq = squares
     pull = jnp.asarray(weight, kept_sq.dtype) * jnp.sqrt(kept_sq)
+    conflicts, number = (sum(x) for x in zip((0.0, 0.0), *decisions, strict=True))
     return {
         "cosine": over_norms(dot, ref_sq, reg_sq),
         "loss_norm": jnp.sqrt(loss_sq),
         "reg_norm": jnp.sqrt(reg_sq),
-        "removed": _over(taken_sq, reg_sq),
+        "removed": _over(gone_sq, reg_sq),
         "ratio": _over(pull, jnp.sqrt(loss_sq)),
+        "conflict": jnp.divide(conflicts, max(number, 1.0)),
     }
 
 
 def _over(x: jax.Array, y: jax.Array) -> jax.Array:
     return x / jnp.where((x == 0) & (y == 0), 1.0, y)
+
+
+def cosine_similarity(g: Any, r: Any) -> jax.Array:
+    """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
+
+    No state stores it, because it takes one more pass over the gradients than an update.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import cosine_similarity
+      >>> cosine_similarity({"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([-2.0, 0.0])})
+      Array(-1., dtype=float32)
+
+    Args:
+      g: Tree of real floating-point leaves.
+      r: Tree of the same structure and shapes.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+    """
+    check_like("r", r, "g", g)
+    check_floating("g", g)
+    check_floating("r", r)
+    parts = parts_of(g, r)
+    products = ((r, g), (g, g), (r, r))
+    return over_norms(*widen_all(*(inner_product(x, y, parts) for x, y in products)))
+
+
+def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
+    """Return `<updates, loss_grads>`, the first-order change of a loss by a step.
+
+    It is negative if the loss falls. Compare the step of an optimizer with and without a
+    regularizer to see whether that works against the loss.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from optax_dtnh import first_order_change
+      >>> first_order_change({"w": jnp.array([-0.5, 0.25])}, {"w": jnp.array([2.0, 2.0])})
+      Array(-0.5, dtype=float32)
+
+    Args:
+      updates: Tree of real floating-point leaves, as an optimizer returns it.
+      loss_grads: The loss's gradient at `params`, same structure and shapes.
+
+    Returns:
+      A float32 scalar (float64 with float64 leaves), in units of the loss.
+
+    Raises:
+      ValueError: The trees differ in structure or shape.
+      TypeError: A leaf is not real floating point.
+    """
+    check_like("loss_grads", loss_grads, "updates", updates)
+    check_floating("updates", updates)
+    check_floating("loss_grads", loss_grads)
+    return inner_product(updates, loss_grads)

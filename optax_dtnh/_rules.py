@@ -3,8 +3,7 @@
 Two directions meet in every step: `m`, the direction to protect (the gradient of the empirical
 loss, or a smoothed one), and `r`, the gradient of the regularizer. Picture the half-space of all
 directions that agree with `m`, `{x : <x, m> >= 0}`. If `r` lies inside, following it costs the loss
-nothing to first order. If it lies outside, the nearest point of the half-space is `r` without its
-component along `m`: everything the regularizer wants that the loss does not mind.
+nothing to first order. If not, the nearest point of it is `r` without its component along `m`.
 
 A rule says how much of `r` to keep and how much of `m` to take away, given three scalars::
 
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._numbers import check_number
+from optax_dtnh._checks import check_number
 from optax_dtnh._sums import over_norms
 
 Scalar = jax.Array | float
@@ -79,15 +78,13 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
     return 1.0, 0.0
 
 
-def capped(rule: Rule, kappa: ArrayLike) -> Rule:
+def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
     """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
 
     The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
-    `labels`, each decision has its own cap; where an element decides for itself, this rule is
-    refused. In `scale_by_adam_dtnh`, the norms are those of Adam's metric.
-
-    The three products cannot measure an `r'` below 2e-3 of `|r|` in float32. Such an `r'` is taken
-    to be that long, and may end up shorter than the cap.
+    `labels`, each decision has its own cap, but not each element. In `scale_by_adam_dtnh`, the
+    norms are those of Adam's metric. The three products cannot measure an `r'` below 2e-3 of `|r|`
+    in float32: it may end up shorter than the cap.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -97,23 +94,20 @@ def capped(rule: Rule, kappa: ArrayLike) -> Rule:
       (Array([  0., 400.], dtype=float32), Array([0., 1.], dtype=float32))
 
     Args:
-      rule: Any rule, such as `truncate`; `plain` caps `r` itself.
+      rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
       kappa: A finite number >= 0, possibly traced.
 
     Returns:
-      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`. It takes one more pass over the
-      gradients.
+      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
 
     Raises:
       ValueError: `kappa` is not a finite number >= 0.
-      TypeError: `rule` is not callable.
+      TypeError: `rule` is no function.
     """
-    if not callable(rule):
-        raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
-            "Import the rule and pass it without calling it."
-        )
-    check_number("kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", 0)
+    rule = as_rule(rule)
+    check_number(
+        "kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", " >= 0"
+    )
 
     def capped_rule(dot, ref_sq, reg_sq):
         keep, along = rule(dot, ref_sq, reg_sq)
@@ -143,6 +137,16 @@ def _root(x: jax.Array) -> jax.Array:
 
 
 COINCIDENT = (truncate, drop, cosine)  # for numbers instead of trees: 0 in a conflict, else `r`
+
+
+def as_rule(rule: Rule | None) -> Rule:
+    """Return `rule`, or `truncate` for None."""
+    if rule is not None and not callable(rule):
+        raise TypeError(
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
+            "Import the rule and pass it without calling it."
+        )
+    return rule or truncate
 
 
 def weighted(weight: ArrayLike, x: jax.Array) -> jax.Array:

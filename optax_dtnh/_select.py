@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax.tree_util import all_leaves
 
-from optax_dtnh._checks import check_floating, described, differing
+from optax_dtnh._checks import check_floating, check_like, described, differing
 
 Tree = Any
 TreeOrFn = Tree | Callable[[Tree], Tree] | None
@@ -21,6 +21,20 @@ LEAVE_OUT = (
 def mask_out(mask: Tree, tree: Tree) -> Tree:
     """Return `tree` with an empty node in place of every leaf that `mask` leaves out."""
     return jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, tree)
+
+
+def filled(name: str, tree: Tree, like_name: str, like: Tree) -> tuple[Tree, Tree]:
+    """Return `tree` with leaves of `like` in place of what a mask left out, and the mask."""
+    leaves = dict(jax.tree.leaves_with_path(like))
+    full = jax.tree.map_with_path(
+        lambda path, x: leaves.get(path, x) if _is_empty(x) else x, tree, is_leaf=_is_empty
+    )
+    check_like(name, full, like_name, like)
+    return full, jax.tree.map(lambda x: not _is_empty(x), tree, is_leaf=_is_empty)
+
+
+def _is_empty(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)
 
 
 def floating_part(name: str, mask: Tree, tree: Tree) -> Tree:

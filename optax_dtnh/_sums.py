@@ -21,8 +21,8 @@ def inner_product(
 ) -> jax.Array:
     """Return `<x, y>` over two trees (or lists) of leaves, NaN if it overflows.
 
-    `parts` is what `parts_of` says of the leaves; None if `x` and `y` are all there is. Of a single
-    leaf, there is one product for each index along the axes `along`, which broadcasts to the leaf.
+    `parts` is what `parts_of` says of the leaves; None if `x` and `y` are all there is. A single
+    leaf has one product for each index along the axes `along`, which broadcasts to the leaf.
     """
     leaves = list(zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
     terms = defaultdict(list)

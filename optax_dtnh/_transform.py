@@ -7,27 +7,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import as_transformation, check_floating, check_state, check_weight
+from optax_dtnh._checks import as_transformation, check_floating, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, direction, truncate, weighted
+from optax_dtnh._rules import Rule, as_rule, direction, weighted
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
+
+WEIGHT = "Pass one such as 0.1, or an optax schedule: a function from the step count to one."
 
 
 class DTNHState(NamedTuple):
     """State of `dtnh`.
 
-    `optax.tree.get(state, "conflict")` reads the diagnostic. If a chain has two members, name them
-    with `optax.named_chain` and read `optax.tree.get(state[name], "conflict")`.
-
     Attributes:
       inner: State of `inner`.
       reference: State of `reference`.
       step: Number of updates so far, an int32 scalar: the argument of a schedule for `weight`.
-      conflict: Diagnostic, a float32 scalar: 1 if `<r, m> < 0` in the last update, else 0. With
-        `labels`, the share of such products that are negative; NaN if every element decides for
-        itself, without a product. Nothing depends on it.
+      conflict: Diagnostic, a float32 scalar that `optax.tree.get(state, "conflict")` reads: 1 if
+        `<r, m> < 0` in the last update, else 0. With `labels`, the share of such products that are
+        negative; NaN if every element decides for itself, without a product.
     """
 
     inner: optax.OptState
@@ -59,10 +58,8 @@ def dtnh(
 
     Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
     `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`. Both trees have the structure of the parameters;
-    the update has the dtypes of `inner(g)`. Wrappers such as `optax.masked` are in
-    [docs/wrappers.md](wrappers.md), rounding and NaN in
-    [docs/mixed_precision.md](mixed_precision.md), sharding in [docs/scaling.md](scaling.md).
+    `tx.update(g, state, params, reg_grads=r)`. The update has the dtypes of `inner(g)`. See
+    [docs/wrappers.md](wrappers.md) and [docs/mixed_precision.md](mixed_precision.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -83,9 +80,8 @@ def dtnh(
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
       reference: Transformation of `g` whose output `m` is protected, for example
         `optax.ema(0.99, accumulator_dtype=jnp.float32)`. Then `<r', m> >= 0` holds.
-      labels: Tree of labels, a prefix of one, or a function that returns one: one decision for
-        each label instead of one for the whole tree. `per_leaf`, `per_channel` and `per_element`
-        are such functions, from coarse to fine.
+      labels: Tree of labels, a prefix of one, or a function that returns one, such as `per_leaf`,
+        `per_channel` and `per_element`: one decision for each label.
 
     Returns:
       A `GradientTransformationExtraArgs` with a `DTNHState`. With `optax.inject_hyperparams`, pass
@@ -93,9 +89,9 @@ def dtnh(
 
     Raises:
       ValueError: No pair and no `reg_grads`, or both; trees of different structure or shape; a
-        negative or non-finite `weight`; a `mask` without any True.
+        `weight` that is not finite and >= 0; a `mask` without any True.
       TypeError: Integer or complex leaves inside the mask; an argument of a wrong type; a `state`
-        that was restored without its types, see [docs/checkpoints.md](checkpoints.md).
+        that was restored without its types.
 
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
@@ -117,16 +113,6 @@ def dtnh(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def as_rule(rule: Rule | None) -> Rule:
-    """Return `rule`, or `truncate` for None."""
-    if rule is not None and not callable(rule):
-        raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
-            "Import the rule and pass it without calling it."
-        )
-    return rule or truncate
-
-
 def conflict_free(
     weight: optax.ScalarOrSchedule,
     inner: optax.GradientTransformation,
@@ -136,12 +122,11 @@ def conflict_free(
 ) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list[Group], DTNHState]]]:
     """Return `init`, and `prepare`, which returns all that a conflict-free sum needs but `r`.
 
-    `prepare(g, state, params, extra_args)` returns `u = inner(g)`, `m = reference(g)` of the
-    regularized leaves, the weight of this step, the groups of what is decided together, and the
-    next state but for its `conflict`.
+    `prepare` returns `u = inner(g)`, `m = reference(g)` of the regularized leaves, the weight, the
+    groups of what is decided together, and the next state but for its `conflict`.
     """
     if not callable(weight):
-        check_weight(weight)
+        check_number("weight", weight, WEIGHT, " >= 0")
     inner = as_transformation("inner", inner)
     # optax.masked keeps buffers for masked-in leaves only and understands `optax.tree.map_params`.
     masked = optax.masked(as_transformation("reference", reference), in_mask)
@@ -158,7 +143,7 @@ def conflict_free(
         u, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight
-        check_weight(lam)
+        check_number("weight", lam, WEIGHT, " >= 0")
         step = jnp.asarray(optax.safe_increment(state.step))
         after = DTNHState(inner_state, reference_state, step, state.conflict)
         return u, mask_out(regularized, m), lam, groups_of(regularized, labels, g), after

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_positive
+from optax_dtnh._checks import check_number
 from optax_dtnh._sums import widen_all
 from optax_dtnh.regularizers._checks import check_elements, check_last_axis, check_pair
 from optax_dtnh.regularizers._distances import total
@@ -55,7 +55,7 @@ def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.A
     check_pair("logits", logits, "logits_s", logits_s)
     check_last_axis("logits", logits, "classes")
     check_elements("logits", logits)
-    check_positive("temperature", temperature, LARGER)
+    check_number("temperature", temperature, LARGER, " > 0")
 
     def divergence(z, z_s):
         z, z_s = (_both_classes(x) for x in widen_all(z, z_s))

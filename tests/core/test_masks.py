@@ -42,7 +42,8 @@ def left_out(mask, tree):
         (["head/kernel"], DICT, ["head/kernel"]),
         (["head/b*", "multi_head"], DICT, ["head/bias", "multi_head/kernel"]),
         (["b"], {"net/a": {"w": 1.0}, "net/b": {"w": 1.0}}, ["net/b/w"]),
-        (["1"], (1.0, [2.0, 3.0], 4.0), ["1/0", "1/1"]),
+        (["0"], (1.0, [2.0, 3.0]), ["0", "1/0"]),
+        (["1/0"], (1.0, [2.0, 3.0]), ["1/0"]),
         (["value"], STATE, [f"attention/value/{n}/value" for n in ("bias", "kernel")]),
         (["value"], MODEL.attention, [f"value/{n}/value" for n in ("bias", "kernel")]),
         (["layers/3/bias"], STATE, ["layers/3/bias/value"]),
@@ -53,11 +54,6 @@ def test_a_name_leaves_out_the_leaves_with_that_whole_part_of_a_path(names, tree
     tree = nnx.state(tree, nnx.Param) if isinstance(tree, nnx.Module) else tree
     found = left_out(all_but(*names), tree)
     assert sorted(found) == sorted(expected)
-
-
-def test_indices_match_as_whole_parts_at_any_depth():
-    assert left_out(all_but("0"), (1.0, [2.0, 3.0])) == ["0", "1/0"]
-    assert left_out(all_but("1/0"), (1.0, [2.0, 3.0])) == ["1/0"]
 
 
 @pytest.mark.parametrize(("name", "near"), [("haed", "'head'"), ("zz", "'bias', 'kernel'")])
@@ -93,52 +89,34 @@ def test_flatten_around_a_mask_by_names_raises_instead_of_regularizing_nothing_o
         tx.init(DICT)
 
 
-def test_inject_hyperparams_that_calls_the_mask_is_told_of_static_args():
-    with pytest.raises(TypeError, match="static_args"):
-        optax.inject_hyperparams(dtnh)(0.1, mask=all_but("head")).init(DICT)
+def test_a_mask_by_names_works_inside_inject_hyperparams():
     tx = optax.inject_hyperparams(dtnh, static_args=("mask",))(0.1, mask=all_but("head"))
     updates, _ = tx.update((DICT, DICT), tx.init(DICT), DICT)
     assert_equal(updates["head"], DICT["head"])
 
 
-@pytest.mark.parametrize("names", [(), (["head"],), ("",)])
-def test_names_have_to_be_strings(names):
-    with pytest.raises(TypeError, match="one or more strings"):
-        all_but(*names)
-
-
 # --- in words
 
 
-def test_a_description_counts_what_is_in_and_out():
-    out, *rest = describe_mask(DICT, all_but("bias")).splitlines()
-    assert out == "5 of 6 parameters are regularized (83.3 %)"
-    assert [line.split() for line in rest] == [
-        ["out", "head/bias", "1", "in", "1", "leaf"],
-        ["in", "head/kernel", "3", "in", "1", "leaf"],
-        ["in", "multi_head", "2", "in", "1", "leaf"],
-    ]
+def test_a_description_says_what_is_out_and_in_with_a_star_for_numbers():
+    head = describe_mask(STATE, all_but("head")).splitlines()
+    assert head[:2] == ["560 of 569 parameters are regularized (98.4%)", "  out  head/bias: 3"]
+    assert head[-1] == "  in   layers/*/kernel: 320 in 80 leaves"
+    assert "  out  layers/3/bias: 2" in describe_mask(STATE, all_but("layers/3")).splitlines()
 
 
 @pytest.mark.parametrize("names", [("head",), ("bias",), ("layers/3",), ("layers/*[05]",)])
 def test_a_description_of_many_leaves_is_short_and_its_lines_add_up(names):
     lines = describe_mask(jax.eval_shape(lambda: STATE), all_but(*names)).splitlines()
-    assert len(lines) <= 40
-    inside, _, total = lines[0].split()[:3]
-    counted = {kind: 0 for kind in ("in", "out")}
-    for line in lines[1:]:
-        counted[line.split()[0]] += int(line.split()[2].replace(",", ""))
-    assert counted["in"] == int(inside)
-    assert sum(counted.values()) == int(total)
+    assert len(lines) <= 15
+    counted = {"in": 0, "out": 0}
+    for kind, _, size, *_ in map(str.split, lines[1:]):
+        counted[kind] += int(size)
+    assert lines[0].startswith(f"{counted['in']} of {sum(counted.values())} parameters")
 
 
-def test_a_description_says_how_many_lines_it_leaves_out():
-    flat = {f"layer{i}": jnp.ones(2) for i in range(160)}
-    lines = describe_mask(flat, {name: i % 2 == 0 for i, name in enumerate(flat)}).splitlines()
-    assert len(lines) <= 40
-    assert lines[-1] == "  in   and 62 more"
-
-
-def test_a_description_takes_a_prefix_or_no_mask():
+def test_a_description_takes_a_prefix_or_no_mask_and_says_how_many_lines_it_leaves_out():
     assert "6 of 6" in describe_mask(DICT, None)
     assert "2 of 6" in describe_mask(DICT, {"multi_head": True, "head": False})
+    many = {chr(97 + i) * 2: {chr(97 + j): jnp.ones(1) for j in range(4)} for i in range(20)}
+    assert describe_mask(many, None).splitlines()[-1] == "  and 42 lines more"

@@ -110,11 +110,10 @@ LABELS = {
 by_labels = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 
 
-@pytest.mark.parametrize("rule", [truncate, drop, capped(truncate, 0.1)])
+@pytest.mark.parametrize("rule", [drop, capped(truncate, 0.1)])
 @by_labels
 def test_the_report_agrees_with_the_state_and_the_update_of_a_pair(labels, rule):
-    g, r, _ = gradients()
-    options = {"mask": BODY, "rule": rule, "labels": labels}
+    (g, r, _), options = gradients(), {"mask": BODY, "rule": rule, "labels": labels}
     tx = dtnh(0.5, **options)
     update, state = tx.update((g, r), tx.init(g))
     report = conflict_report(g, r, weight=0.5, **options)
@@ -131,15 +130,11 @@ def test_the_report_agrees_with_the_state_of_an_anchor_behind_an_averaged_refere
     anchored = add_l2_sp(0.5, mask=mask, reference=average, labels=labels)
     tx = optax.chain(anchored, optax.sgd(0.1, momentum=0.9))
 
-    @jax.jit
-    def step(g, state):
-        _, state = tx.update(g, state, params)
-        anchor, m = (optax.tree.get(state, name) for name in ("anchor", "ema"))
-        return state, conflict_report(g, params, anchor=anchor, reference=m, labels=labels)
-
     state, away = tx.init(start), jax.tree.map(jnp.subtract, params, start)
     for gradient in (g, optax.tree.scale(-0.5, g), optax.tree.scale(0.1, away)):
-        state, report = step(gradient, state)
+        _, state = tx.update(gradient, state, params)
+        anchor, m = (optax.tree.get(state, name) for name in ("anchor", "ema"))
+        report = conflict_report(gradient, params, anchor=anchor, reference=m, labels=labels)
         assert report["conflict"] == optax.tree.get(state, "conflict")
         distance = norm(away if mask is None else away["body"])
         assert float(report["reg_norm"]) == pytest.approx(distance, rel=1e-6)
@@ -159,20 +154,13 @@ DEPTHS = {None: ["body/bias", "body/kernel", "head"], 1: ["body", "head"], -1: [
 
 
 @pytest.mark.parametrize(("depth", "paths"), DEPTHS.items())
-def test_the_total_is_that_of_the_paths_at_every_depth(depth, paths):
+def test_paths_of_one_name_are_one_entry_and_the_total_does_not_depend_on_the_depth(depth, paths):
     g, r, _ = gradients()
-    report = conflict_report(g, r, depth=depth)
+    report, total = conflict_report(g, r, depth=depth), conflict_report(g, r, depth=0)
     assert [n.removeprefix("cosine/") for n in report if n.startswith("cosine/")] == paths
-    assert_equal(
-        {name: report[name] for name in report if "/" not in name}, conflict_report(g, r, depth=0)
-    )
-
-    def squares(end):
-        g_sq, r_sq = report["loss_norm" + end] ** 2, report["reg_norm" + end] ** 2
-        return np.array([g_sq, r_sq, report["removed" + end] * r_sq])
-
-    if "head" in paths:  # then every leaf is in one of them
-        np.testing.assert_allclose(sum(squares(f"/{p}") for p in paths), squares(""), rtol=1e-6)
+    assert_equal({name: report[name] for name in total}, total)
+    if "body" in paths:
+        assert float(report["reg_norm/body"]) == pytest.approx(norm(r["body"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("labels", [None, per_element])
@@ -186,12 +174,12 @@ def test_it_is_the_same_without_jit_in_narrow_dtypes_and_under_strict_promotion(
     assert_close(eager, report(cast(g, "float32"), r, anchor=cast(start, "float32")))
 
 
-def test_nothing_bad_disappears_and_zeros_have_a_meaning():
+def test_nan_stays_visible_and_zeros_have_a_meaning():
     g, r, _ = gradients()
     bad, zero = r | {"head": r["head"].at[0, 0].set(jnp.nan)}, optax.tree.zeros_like(g)
     names = ("cosine", "removed", "ratio")
-    for trees, anchor in (((g, bad), None), ((bad, g), None), ((g, g), bad)):
-        report = conflict_report(*trees, anchor=anchor)
+    for trees in ((g, bad), (bad, g), (g, g, bad)):
+        report = jax.jit(lambda g, r, anchor=None: conflict_report(g, r, anchor=anchor))(*trees)
         assert all(jnp.isnan(report[name]) for name in names)
     assert conflict_report(zero, r)["ratio"] == np.inf
     assert not any(conflict_report(g, zero)[name] for name in (*names, "conflict"))

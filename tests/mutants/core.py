@@ -25,6 +25,8 @@ MUTANTS = listed(
             ("return 1.0, 0.0", "return 0.5, 0.0"),
             ("else keep * r - c * m", "else keep * r + c * m"),
             ("return keep * r if", "return r if"),
+            ("return rule or truncate", "return truncate"),
+            ("+ 32 * jnp", "+ 0 * jnp"),
         ],
         ("_combine.py", RULES): [
             ("decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,"),
@@ -69,7 +71,7 @@ MUTANTS = listed(
         ],
         ("_combine.py", GRANULARITY): [
             ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
-            ("& (rule is not plain)", ""),
+            ("| (rule is plain)", ""),
         ],
         ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
         ("_select.py", ERRORS): [
@@ -86,7 +88,6 @@ MUTANTS = listed(
                 "inner.update(g, state.inner, params)",
             ),
             ("_replace(conflict=conflict)", "_replace()"),
-            ("return rule or truncate", "return truncate"),
         ],
         ("_anchor.py", ANCHOR): [
             ("-(w_s - w)", "w_s - w"),
@@ -114,19 +115,29 @@ MUTANTS = listed(
             ("members is None or like_params", "members is None"),
         ],
         ("_checks.py", ERRORS): [
-            ("np.isfinite(value) and value >= 0", "value >= 0 or value != value"),
-            ("0 < value < np.inf", "0 <= value < np.inf"),
+            ("0 <= x < np.inf", "0 <= x"),
+            ("0 < x < np.inf", "0 <= x < np.inf"),
             ("real and not value.ndim", "real"),
             ("if jnp.shape(leaf) != jnp.shape(like):", "if False:"),
             ("if structure != other_structure:", "if False:"),
         ],
+        ("_probe.py", "tests/core/test_check.py"): [
+            ("anchor=1.0)", "anchor=0.0)"),
+            ("for agree in (0.0, 1.0)", "for agree in (0.0,)"),
+            ('other if "anchor" in names', 'x if "anchor" in names'),
+        ],
+        ("_report.py", "tests/core/test_report.py"): [("if members & indices", "")],
+        ("_masks.py", "tests/core/test_masks.py"): [
+            ("fnmatchcase, window", "str.startswith, window")
+        ],
+        ("_interpolate.py", "tests/core/test_interpolate.py"): [("t < 0.5, a, x", "t < 2.0, a, x")],
         ("_gradients.py", GRADIENTS): [("tangents(t)[i]", "tangents(t)[0]")],
         ("_micro_batches.py", PARTS): [
             ("(t / count)", "t"),
             ("t + widen(x), total", "x, total"),
             ("jnp.zeros_like(widen(w))", "jnp.zeros_like(w)"),
         ],
-        ("_diagnostics.py", "tests/core/test_first_order.py"): [
+        ("_report.py", "tests/core/test_first_order.py"): [
             ("inner_product(updates, loss_grads)", "abs(inner_product(updates, loss_grads))")
         ],
         ("regularizers/_distances.py", REGULARIZERS): [
