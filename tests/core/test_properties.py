@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
 
 from optax_dtnh import (
     GradientPair,
@@ -324,10 +325,6 @@ def is_exactly_the_inner_update_where_nothing_is_added(way, case):
                 identical(update, u)
 
 
-def is_the_same_in_both_spellings(way, case):
-    identical(out_of(way, case).update, out_of(WAYS["dtnh, a pair"], case).update)
-
-
 def identical(one, two):
     with jax.enable_x64(True):
         assert_equal(one, two)
@@ -525,58 +522,45 @@ def is_the_same_for_a_batch_without_vmap(way, case):
 # --- the table
 
 ALL = [*RULES, *COMBINATORS]
-TRUNCATING = [name for name in ALL if WAYS[name].rule is truncate]
+TRUNCATING = [name for name in WAYS if WAYS[name].rule is truncate]
 PROTECTING = [name for name in ALL if name != "plain"]
 WHOLE = [name for name in ALL if WAYS[name].label is whole]
 TWICE = ["dtnh, a pair", "dtnh, inner", "dtnh, reference", "dtnh, mask", "dtnh, per leaf"]
 
 HOLDS = {
-    never_opposes_the_reference: PROTECTING,
-    is_the_formula: ALL,
+    never_opposes_the_reference: [*PROTECTING, *METRIC],
+    is_the_formula: [*ALL, *METRIC],
     is_the_nearest_point_of_the_half_space: TRUNCATING,
     is_exactly_the_regularizer_without_conflict: ["truncate", "drop", "plain"],
-    is_exactly_the_inner_update_where_nothing_is_added: [*COMBINATORS],
-    is_the_same_in_both_spellings: ["dtnh, extra argument"],
-    reports_the_share_in_conflict: [*COMBINATORS],
+    is_exactly_the_inner_update_where_nothing_is_added: [*COMBINATORS, *METRIC],
+    reports_the_share_in_conflict: [*COMBINATORS, *METRIC],
     is_idempotent: ["truncate", "orthogonal", "drop", "plain", *TWICE],
     is_positively_homogeneous: ALL,
-    lets_nothing_bad_disappear: ALL,
-    keeps_structure_and_dtypes: ALL,
+    lets_nothing_bad_disappear: [*ALL, *METRIC],
+    keeps_structure_and_dtypes: [*ALL, *METRIC],
 }
 HOLDS_SLOWLY = {
     is_invariant_to_flattening_the_tree: WHOLE,
-    is_the_same_without_jit: ALL,
-    is_the_same_under_vmap: ALL,
+    is_the_same_without_jit: [*ALL, "scale_by_adam_dtnh"],
+    is_the_same_under_vmap: [*ALL, "scale_by_adam_dtnh"],
 }
 REFUTED = {
     never_opposes_the_reference: ["plain", "adam afterwards", "reference, seen from the batch"],
     is_the_formula: ["orthogonal taken for truncate"],
-    is_the_nearest_point_of_the_half_space: ["orthogonal", "drop", "cosine", "plain", "half"],
+    is_the_nearest_point_of_the_half_space: [
+        name for name in [*RULES, *METRIC] if name not in TRUNCATING
+    ],
     is_exactly_the_regularizer_without_conflict: ["orthogonal", "cosine", "half"],
     is_exactly_the_inner_update_where_nothing_is_added: ["none left out"],
-    is_the_same_in_both_spellings: ["dtnh, inner", "dtnh, per leaf"],
     reports_the_share_in_conflict: ["one label for all"],
     is_idempotent: ["cosine", "half"],
-    is_positively_homogeneous: ["epsilon"],
+    is_positively_homogeneous: ["epsilon", "scale_by_adam_dtnh"],  # `P` sees the length
     lets_nothing_bad_disappear: ["selected"],
     keeps_structure_and_dtypes: ["added"],
     is_invariant_to_flattening_the_tree: ["dtnh, per leaf"],
     is_the_same_without_jit: ["counting"],
     is_the_same_for_a_batch_without_vmap: ["truncate", "dtnh, a pair"],
 }
-
-
-HOLDS_IN_THE_METRIC = {
-    never_opposes_the_reference: [*METRIC],
-    is_the_formula: [*METRIC],
-    is_the_nearest_point_of_the_half_space: ["scale_by_adam_dtnh", "scale_by_adam_dtnh, mask"],
-    is_exactly_the_inner_update_where_nothing_is_added: [*METRIC],
-    reports_the_share_in_conflict: [*METRIC],
-    lets_nothing_bad_disappear: [*METRIC],
-    keeps_structure_and_dtypes: [*METRIC],
-}
-REFUTED |= {is_positively_homogeneous: ["epsilon", "scale_by_adam_dtnh"]}  # `P` sees the length
-REFUTED[is_the_nearest_point_of_the_half_space] += ["scale_by_adam_dtnh, per leaf"]
 
 
 def by_rows(table):
@@ -588,39 +572,28 @@ def by_rows(table):
 # Each structure is compiled or run anew: the short search stays on some of them.
 is_short = settings.get_current_profile_name() == "short"
 SOME = ("nested", "nothing", "mixed", "float64", "unlike")
+# Squares of gradients leave float16: Adam itself needs another dtype there.
+SQUARED = [name for name in STRUCTURES if name not in ("float16", "mixed")]
+
+
+def cases_for(name, short, short_in_the_metric):
+    if name in METRIC:
+        return cases(short_in_the_metric if is_short else tuple(SQUARED))
+    return cases(short if is_short else tuple(STRUCTURES))
 
 
 @by_rows(HOLDS)
 @settings(max_examples=12 if is_short else settings.default.max_examples)
-@given(case=cases(SOME) if is_short else cases())
-def test_the_property_holds(prop, name, case):
-    prop(WAYS[name], case)
+@given(data=st.data())
+def test_the_property_holds(prop, name, data):
+    prop(WAYS[name], data.draw(cases_for(name, SOME, ("nested", "bfloat16", "vector"))))
 
 
 @by_rows(HOLDS_SLOWLY)
 @settings(max_examples=settings.default.max_examples // 5)
-@given(case=cases(("layers", "mixed")) if is_short else cases())
-def test_the_property_holds_for_other_programs(prop, name, case):
-    prop(WAYS[name], case)
-
-
-# Squares of gradients leave float16: Adam itself needs another dtype there.
-NOT_SQUARED = ("float16", "mixed")
-SQUARED = [name for name in STRUCTURES if name not in NOT_SQUARED]
-
-
-@by_rows(HOLDS_IN_THE_METRIC)
-@settings(max_examples=12 if is_short else settings.default.max_examples)
-@given(case=cases(("nested", "bfloat16", "vector")) if is_short else cases(SQUARED))
-def test_the_property_holds_in_the_metric(prop, name, case):
-    prop(WAYS[name], case)
-
-
-@by_rows({p: [*METRIC][:1] for p in (is_the_same_without_jit, is_the_same_under_vmap)})
-@settings(max_examples=settings.default.max_examples // 5)
-@given(case=cases(("layers",)) if is_short else cases(SQUARED))
-def test_the_property_holds_for_other_programs_in_the_metric(prop, name, case):
-    prop(WAYS[name], case)
+@given(data=st.data())
+def test_the_property_holds_for_other_programs(prop, name, data):
+    prop(WAYS[name], data.draw(cases_for(name, ("layers", "mixed"), ("layers",))))
 
 
 # Where nothing overflows, so that no NaN is taken for a counterexample.
