@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from benchmarks.paper import __main__ as paper
 from benchmarks.paper import cells, contents, report, runs
 from benchmarks.paper.cells import Asset, Table, Target
 from optax_dtnh.finetune.settings import DEFAULT_WEIGHTS
-from tests.finetune.runs import ROOT, SMALL, weights, write_digits, write_source
+from tests.finetune.runs import ROOT, SMALL, wait_until, weights, write_digits, write_source
 
 pytestmark = pytest.mark.slow
 
@@ -134,20 +133,13 @@ def test_a_cell_outlives_a_killed_parent_and_is_not_started_twice(tmp_path, comm
         f"runs.run([{FIRST!r}], (), Path({str(tmp_path)!r}), seconds=60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_for(lambda: begun.exists() and begun.read_text())
+    wait_until(lambda: begun.exists() and begun.read_text())
     parent.kill()
     parent.wait()
     command(FINISH)
     assert runs.run([FIRST], (), tmp_path, seconds=60).busy == [FIRST]
     os.kill(int(begun.read_text()), signal.SIGTERM)
-    wait_for(lambda: runs.run([FIRST], (), tmp_path, seconds=60).ran == [FIRST])
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: runs.run([FIRST], (), tmp_path, seconds=60).ran == [FIRST])
 
 
 # --- report

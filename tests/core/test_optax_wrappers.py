@@ -202,7 +202,9 @@ AROUND = {
         wrapped(optax.conditionally_transform, **EVEN), loops.on_even_steps(lambda g: g), jit=True
     ),
     "conditionally_mask(dtnh)": Row(
-        wrapped(optax.conditionally_mask, **EVEN), loops.on_even_steps(loops.zeros), jit=True
+        wrapped(optax.conditionally_mask, **EVEN),
+        loops.on_even_steps(optax.tree.zeros_like),
+        jit=True,
     ),
     "flatten(dtnh)": Row(wrapped(optax.flatten), bare, loops.flat),
     "contrib.schedule_free(chain(dtnh, ...))": Row(
@@ -315,9 +317,6 @@ AFTER = {
     ),
 }
 ROWS = AROUND | BEFORE | AFTER
-
-
-# --- what the page says
 
 
 WORKS = "works"

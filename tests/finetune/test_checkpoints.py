@@ -11,13 +11,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from optax_dtnh import add_l2_sp
 from optax_dtnh.finetune import checkpoints, run_folder
 from optax_dtnh.finetune.checkpoints import CHECKSUMS, opened
 from optax_dtnh.finetune.errors import UsageError
+from tests.core.helpers import assert_equal
 from tests.finetune.runs import ROOT
 
 SEED = 2
@@ -50,14 +53,6 @@ def abstract(tree, sharding=None):
     )
 
 
-def assert_same(found, expected):
-    """Structure with its types, dtypes, shapes and every bit."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
 def save(folder, *steps, state=simple):
     with opened(folder) as manager:
         for step in steps:
@@ -70,15 +65,14 @@ def restored(folder, like=None):
 
 
 def assert_step(folder, step):
-    """The newest checkpoint is the one of this step, bit for bit."""
-    assert_same(restored(folder), simple(step))
+    assert_equal(restored(folder), simple(step))
 
 
 def resume(folder, step):
     """Restore the checkpoint of this step, and save step 4, as a run does that is started again."""
     with opened(folder) as manager:
         state = checkpoints.restore_latest(manager, abstract(simple(0)))
-        assert_same(state, simple(step))
+        assert_equal(state, simple(step))
         checkpoints.save(manager, 4, simple(4))
     assert names(folder) == [f"step_{step}", "step_4"]
 
@@ -100,15 +94,11 @@ def two(folder):
 
 
 def test_a_training_state_comes_back_with_its_types_and_bits(folder):
-    import optax
-
-    from optax_dtnh import add_l2_sp
-
     tx = optax.chain(add_l2_sp(0.1, reference=optax.ema(0.9)), optax.trace(0.9), optax.sgd(0.1))
     params = {"a.b": jnp.ones((3, 2)), "a": {"b": jnp.full(2, 1 / 3, jnp.bfloat16)}}
     state = tx.update(params, tx.init(params), params)[1], params, (None, {}, optax.EmptyState())
     save(folder, 7, state=lambda _: state)
-    assert_same(restored(folder, (tx.init(params), params, state[2])), state)
+    assert_equal(restored(folder, (tx.init(params), params, state[2])), state)
 
 
 def test_a_sharded_state_comes_back_in_another_sharding(folder):
@@ -118,7 +108,7 @@ def test_a_sharded_state_comes_back_in_another_sharding(folder):
     square = over("y", "x", shape=(2, 2), names=("x", "y"))
     shardings = {"a": square, "b": over(None, "d")}
     found = restored(folder, {name: abstract(state[name], shardings[name]) for name in state})
-    assert_same(found, state)
+    assert_equal(found, state)
     assert {name: x.sharding for name, x in found.items()} == shardings
 
 

@@ -11,21 +11,11 @@ import time
 
 import pytest
 
-from tests.finetune.runs import ROOT, assert_same_model, log_of, run, started
+from tests.finetune.runs import ROOT, assert_same_log, assert_same_model, run, started, wait_until
 
 pytestmark = pytest.mark.slow
 
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def wait_for_a_save(process, folder):
-    """Wait until the process has begun to write checkpoints."""
-    before = sorted(folder.glob("*"))
-    deadline = time.monotonic() + 300
-    while sorted(folder.glob("*")) == before:
-        assert process.poll() is None, "the process ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,13 +28,14 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path, m
     assert started(argv, whole, **QUIET).wait(timeout=300) == 0
     for _ in range(moments):
         process = started(argv, killed, **QUIET)
-        wait_for_a_save(process, killed / "checkpoints")
+        saved = set(killed.glob("checkpoints/*"))
+        wait_until(lambda saved=saved: set(killed.glob("checkpoints/*")) != saved, process)
         time.sleep(rng.uniform(0, 1))
         process.kill()
         assert process.wait() == -signal.SIGKILL, "the process ended before it was killed"
     assert started(argv, killed, **QUIET).wait(timeout=300) == 0
     assert_same_model(whole, killed)
-    assert [x["loss"] for x in log_of(whole)] == [x["loss"] for x in log_of(killed)]
+    assert_same_log(whole, killed)
 
 
 WITH_A_LIMIT = """
