@@ -7,19 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.cost import bars, controls, grid, tables
+from benchmarks.cost import bars, controls, feature_distance, grid, tables, training_step
 from benchmarks.cost.bars import FLOPS, PRODUCTS, broken, nonlinear, update_bars
-from benchmarks.cost.compiled import Cost, update_cost
+from benchmarks.cost.compiled import NOT_RUN, Cost, StepCost, step_cost, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
 from benchmarks.cost.networks import NETWORKS
+from benchmarks.cost.training_step import LAST, STAGES
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, sgd
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS
+from optax_dtnh.models import resnet18
 
 LEAVES = len(resnet50())
 TINY = as_params(small_leaves(4))
 STEPS = steps()
+narrow = functools.partial(resnet18, width=16)  # in narrower ones, what is elementwise counts
 
 
 def test_the_claims_hold_on_the_record():
@@ -105,3 +108,36 @@ def test_callbacks_calls_and_float64_would_be_found():
     assert "callbacks" in problems(prints, (jnp.ones(2),))[0]
     assert problems(jnp.linalg.cholesky, (jnp.eye(2),))[0].startswith("calls lapack")
     assert problems(lambda x: x * np.ones(2), (jnp.ones(2),)) == ["computes in float64"]
+
+
+def test_a_bar_can_be_missed():
+    costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
+    assert "flops" in training_step.missed("L2-SP + DTNH", costs)[0]
+    row = {"pair": 1.5, "zero array": 1.4}
+    assert len(feature_distance.missed("stage2", row, 1.41, late=False)) == 2
+
+
+def test_flops_and_peak_are_those_of_a_product_by_hand():
+    program = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
+    assert step_cost(program) == StepCost(flops=2 * 8**3, peak=2 * 8 * 8 * 4, temporary=0)
+
+
+@pytest.mark.slow
+def test_dtnh_is_free_with_l2_sp_and_half_as_much_again_with_a_teacher():
+    _, programs = training_step.compiled(narrow, NOT_RUN)
+    costs = {name: step_cost(program) for name, program in programs.items()}
+    assert not training_step.missed("L2-SP + DTNH", costs)
+    assert costs["L2-SP"].flops > costs["fine-tuning"].flops  # there is a regularizer
+    ratio = costs["KnowDist + DTNH"].flops / costs["KnowDist"].flops
+    assert 1.4 < ratio <= training_step.BARS["KnowDist + DTNH"]["flops"]
+
+
+@pytest.mark.slow
+def test_a_step_and_a_pair_are_cheaper_the_earlier_the_map_is():
+    early, late = (training_step.stage_ratio(narrow, maps) for maps in (("stage2",), LAST))
+    assert 1.2 < early < late - 0.1
+    assert late <= STAGES[LAST]
+    early, late = (feature_distance.ratios(narrow, maps) for maps in (("stage2",), LAST))
+    assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
+    assert late["pair"] <= feature_distance.BARS[LAST]
+    assert early["teacher"] < 0.8 * late["teacher"]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from benchmarks.paper import __main__ as paper
@@ -48,9 +47,6 @@ def command(tmp_path, monkeypatch):
     return put
 
 
-# --- cells as data
-
-
 def test_every_source_meets_every_target_method_and_seed_once_with_the_settings_of_the_protocol():
     names = [str(cell) for cell in ALL]
     transfers = 5 * 7 - 2  # the two Stanford Dogs networks do not go to Stanford Dogs
@@ -66,9 +62,6 @@ def test_every_source_meets_every_target_method_and_seed_once_with_the_settings_
         assert (made.method, made.seed) == (cell.method, cell.seed)
         expected = {"caltech256-30": 30, "caltech256-60": 60}.get(cell.target.name)
         assert made.train_per_class == expected
-
-
-# --- run
 
 
 def main(*argv):
@@ -142,11 +135,8 @@ def test_a_cell_outlives_a_killed_parent_and_is_not_started_twice(tmp_path, comm
     wait_until(lambda: runs.run([FIRST], (), tmp_path, seconds=60).ran == [FIRST])
 
 
-# --- report
-
-
 def test_differences_are_paired_by_the_seeds_that_both_have():
-    by_method = {"finetune": [50, 60, 70], "l2_sp": [10, 20], "l2_sp+dtnh": [12, 21, 36]}
+    by_method = {"l2_sp": [10, 20], "l2_sp+dtnh": [12, 21, 36]}
     results = {
         "runs": [
             {"source": "s", "target": "t", "method": method, "seed": seed, "accuracy": x}
@@ -154,8 +144,5 @@ def test_differences_are_paired_by_the_seeds_that_both_have():
             for seed, x in reversed(list(enumerate(accuracies)))
         ]
     }
-    # Differences -38, -39, -34: mean -37, deviation sqrt(7), t = 4.3027 with 2 degrees of freedom.
-    difference = report.against(results, ("s", "t"), "l2_sp+dtnh", "finetune")
-    np.testing.assert_allclose(difference, [-37, 4.302653 * np.sqrt(7 / 3)], rtol=1e-6)
     assert report.against(results, ("s", "t"), "l2_sp+dtnh", "l2_sp")[0] == pytest.approx(1.5)
     assert report.against(results, ("s", "t"), "l2_sp", "bss") is None

@@ -120,9 +120,6 @@ def test_the_two_newest_are_kept(tmp_path, monkeypatch):
     assert_step(Path("here"), 15)
 
 
-# --- damage
-
-
 def flip(path):
     content = bytearray(path.read_bytes())
     content[random.Random(SEED).randrange(len(content))] ^= 4
@@ -192,9 +189,6 @@ def test_other_leaves_are_an_error_that_names_them(folder, saved, like, differen
         restored(folder, like)
 
 
-# --- a kill
-
-
 @pytest.mark.parametrize("leftover", ["empty", "no checksums", "Orbax's"])
 def test_unfinished_checkpoints_are_skipped_silently_and_removed(two, leftover, capsys):
     path = two / "step_3"
@@ -221,8 +215,6 @@ def test_killed_at_any_stage_of_a_save_the_one_before_is_restored(two, stage, mo
             save(two, 3)
     resume(two, 2)
 
-
-# --- a disk that does not take it
 
 FULL = """
 import resource, signal, sys

@@ -203,18 +203,6 @@ def test_what_fills_the_last_batch_does_not_count(finished, digits, tmp_path):
         assert " None is of class " in shown
 
 
-def test_other_data_are_tested_on_every_image_and_the_same_elsewhere_on_the_rest(
-    finished, digits, tmp_path
-):
-    data = Path(shutil.copytree(digits, tmp_path / "data"))
-    for removed, count in ((0, 160), (17, 30)):
-        for images in data.iterdir():
-            for path in sorted(images.iterdir())[:removed]:
-                path.unlink()
-        shown = run("--data", data, out=finished(), command="evaluate")
-        assert accuracy_in(shown)[1] == str(count)
-
-
 def test_evaluation_needs_a_finished_run_and_some_of_its_classes(finished, digits, tmp_path):
     assert "without settings.json" in printed_error("--out", tmp_path, command="evaluate")
     data = runs.write_digits(tmp_path / "data", classes=9)

@@ -96,13 +96,6 @@ def test_what_may_be_meant_otherwise_is_said(tmp_path, note):
     assert said.startswith(note)
 
 
-def test_a_class_of_broken_images_is_not_trained(tmp_path):
-    root = write(tmp_path, SPLIT, "train/bee/0.png")
-    (root / "train/bee/0.png").write_bytes(b"")
-    wanted = r"to train on, got none of 'bee' in"
-    refused(wanted, root, skip_broken=True, train_per_class=None)
-
-
 # --- what is not: what is written, and the sentence about it
 
 UNFIT = {

@@ -98,9 +98,6 @@ def all_of(source):
     return [source[i] for i in range(len(source))]
 
 
-# --- what is read
-
-
 def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     train, test, classes, broken, *_ = opened("png_digits", prepared)
     assert (len(train), len(test), broken) == (120, 30, ())
@@ -168,9 +165,6 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     for argv in (folder, other):
         shown = run(*argv, command="evaluate", out=tmp_path / "run")
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")
-
-
-# --- what is refused
 
 
 UNKNOWN = {

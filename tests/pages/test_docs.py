@@ -21,9 +21,6 @@ def hook(name):
     return module
 
 
-# --- the code
-
-
 def runs_elsewhere(page):
     """Whether another test takes the page's program from it, to do more than run it."""
     others = [path for path in ROOT.glob("tests/**/test_*.py") if path.name != "test_docs.py"]
@@ -44,9 +41,6 @@ def test_no_block_hides_from_the_tests():
         text = (ROOT / page).read_text()
         opened = re.findall(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*(py\w*|\{.*)", text, re.MULTILINE)
         assert len(opened) == len(blocks(page, "python")), page
-
-
-# --- the links
 
 
 @pytest.mark.parametrize("page", pages())
@@ -70,9 +64,6 @@ def test_the_page_of_the_benchmarks_names_every_question_and_every_record():
     for record in ROOT.glob("benchmarks/results/*"):
         stem = record.name.removesuffix(record.suffix)
         assert f"(results/{record.name})" in text or f"(results/{stem}.md)" in text, record.name
-
-
-# --- the site
 
 
 def test_the_navigation_names_pages_that_exist_each_once():
