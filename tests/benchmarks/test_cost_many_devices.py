@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.cost.bars import nonconstant, nonlinear
-from benchmarks.cost.many_devices import growth, hlo, meshes, tables, updates
+from benchmarks.cost.many_devices import hlo, meshes, tables, updates
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.steps import STEPS
 
@@ -84,14 +83,3 @@ def test_whole_steps_stay_within_their_bars_and_a_pair_recomputes_the_layers():
     assert adam["all-gather GiB"] > 0 < l2_sp["all-reduce GiB"] - adam["all-reduce GiB"]
     assert l2_sp["arguments GiB"] > 1.3 * adam["arguments GiB"]
     assert 1.6 < pair["TFLOP"] / one["TFLOP"] <= tables.PAIR["TFLOP"]
-
-
-@pytest.mark.slow
-def test_growth_is_linear_but_for_the_control():
-    use = growth.GROWING["dtnh"]
-    for chosen, grows in ((use, False), (growth.CONTROL, True)):
-        counts = {n: growth.cost(chosen, n, 400_000).instructions for n in (10, 20, 40)}
-        assert bool(nonlinear("", counts)) == grows
-    small, large = (growth.cost(use, 10, n) for n in (1_000_000, 7_000_000_000))
-    assert nonconstant("bytes", [small.bytes, large.bytes]) == []
-    assert nonconstant("bytes", [1.0, 1.2])

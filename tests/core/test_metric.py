@@ -42,14 +42,6 @@ def preconditioner(gradients):
     return np.minimum(1 / (np.sqrt(nu_hat) + EPS), BOUND / typical)
 
 
-def test_the_golden_value_of_a_first_step():
-    # P = [1/2, 1], <r, P g> = -2, <g, P g> = 3: r' = P (r + 2/3 g) = [-5/6, 5/3], and u = [1, 1].
-    g, r = jnp.array([2.0, 1.0]), jnp.array([-3.0, 1.0])
-    update, state = run(scale_by_adam_dtnh(0.5), [(g, r)])
-    np.testing.assert_allclose(update, [1 - 5 / 12, 1 + 5 / 6], rtol=1e-5)
-    assert state.conflict == 1.0
-
-
 @pytest.mark.parametrize("rule", [truncate, orthogonal, drop, cosine, plain])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 @pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-3), ("float64", 1e-9)])

@@ -15,7 +15,7 @@ from optax_dtnh import GradientPair, dtnh
 from tests.core import loops
 from tests.core.loops import START, Loop, bare, bowl, each, gradients, is_pair, on, poisoned, then
 from tests.core.uses import USES, all_but_bias, alone
-from tests.pages.pages import ROOT, blocks, execute
+from tests.pages.pages import ROOT
 
 PAGE = "docs/wrappers.md"
 COLUMNS = ["dtnh, pair", "dtnh, reg_grads", "add_l2_sp"]  # of the page
@@ -415,7 +415,3 @@ def test_a_wrapper_does_what_the_page_says(name, column):
         assert not same(all_params, right, tolerance=1e-3)
     found = optax.tree.get_all_with_path(states[-1], "conflict")
     assert bool(found) == (outcome != "[trap][missing]")
-
-
-def test_the_code_of_the_page_runs():
-    execute("\n".join(blocks(PAGE, "python")), PAGE)

@@ -33,8 +33,6 @@ from optax_dtnh import (
 from tests.core.helpers import assert_equal, minus, norm, vector
 from tests.core.strategies import STRUCTURES, cases, moved, wild_cases
 
-# --- the ways from two gradients to an update
-
 
 class Result(NamedTuple):
     """What comes out, and what goes into `update = u + weight * r'`, with `m` protected."""
@@ -221,8 +219,6 @@ def changed(case, **changes):
     return case if "params" in changes else case._replace(params=moved(case.before, case.r))
 
 
-# --- one decision, in float64
-
 # The bound of `dtnh`'s docstring: k * eps * |m| * (|u| + weight |r|), in units of the coarsest eps.
 K = {"float64": 32, "float32": 32, "bfloat16": 1, "float16": 1}
 
@@ -268,9 +264,6 @@ def in_float64(rule, r, m):
         "plain": lambda: r,
         "half": lambda: (r - min(along, 0) * m) / 2,
     }[rule.__name__]()
-
-
-# --- the properties
 
 
 def never_opposes_the_reference(way, case):
@@ -435,9 +428,6 @@ def unguarded_similarity(g, r):
     return optax.tree.vdot(g, r) / (optax.tree.norm(g) * optax.tree.norm(r))
 
 
-# --- ways that are wrong
-
-
 def with_epsilon(dot, ref_sq, reg_sq):
     return 1.0, jnp.minimum(dot, 0.0) * ref_sq / (ref_sq + 1e-8)
 
@@ -480,8 +470,6 @@ WRONG = {
     "selected": Way(selected, drop, whole),
 }
 
-
-# --- the table
 
 ALL = [*RULES, *COMBINATORS]
 TRUNCATING = [name for name in WAYS if WAYS[name].rule is truncate]

@@ -44,9 +44,6 @@ def summary_of(out):
     return json.loads((out / "summary.json").read_text())
 
 
-# --- what a run leaves
-
-
 def test_a_run_leaves_what_people_keep(finished):
     out = finished()
     files = "checkpoints figure.png labels.json log.jsonl model.safetensors preprocessing.json "
@@ -101,9 +98,6 @@ def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, tmp_path):
     argv += ["--resize", "72", "--image-size", "64"]
     run(*argv, out=tmp_path / "other")
     assert runs.weights(tmp_path / "other")["pos_embed"].shape == (1, 17, 64)
-
-
-# --- methods
 
 
 @pytest.mark.parametrize(
@@ -168,9 +162,6 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
     assert re.search("source and data.*test_images was 160 and is 159", printed_error(*argv))
 
 
-# --- evaluate and predict
-
-
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=slow)])
 def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
     finished, arguments, digits, tmp_path, dtype
@@ -231,14 +222,11 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
         assert f"'{tmp_path / name}' ({reason}). Correct the path, or leave it out." in line
 
 
-# --- what is refused
-
 UNFIT = {
     "devices": (["--devices", "9"], "`--devices` should be at most"),
     "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
     "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
     "no data": (["--data", "missing"], "`--data` should"),
-    "no split": (["--train-per-class", "500"], "`--data` should have 501 or more"),
     "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
 }
 
@@ -269,9 +257,6 @@ def test_a_folder_of_something_else_is_refused(arguments, tmp_path):
 def test_a_diverging_run_is_stopped(arguments, tmp_path):
     line = printed_error(*arguments, "--learning-rate", "1e30", "--out", tmp_path / "run")
     assert "The training loss should stay finite" in line
-
-
-# --- how the command ends
 
 
 def raising(error):

@@ -118,8 +118,6 @@ def test_every_mode_is_read_as_its_definition_says(name):
     assert_read(content, colored(pixels), rounding)
 
 
-# --- odd files: what is damaged, and the pixels are whole
-
 BOMB = zlib.compress(bytes(2_000_000))
 PHOTO = photo((40, 30))
 PIXELS = np.asarray(PHOTO)
@@ -169,8 +167,6 @@ def test_an_image_with_a_huge_text_is_still_turned():
     chunks = chunk(b"eXIf", exif(6)), chunk(b"zTXt", b"Comment\0\0" + BOMB)
     np.testing.assert_array_equal(decode(png(PIXELS, RGB, *chunks)), TURNED[6](PIXELS))
 
-
-# --- what cannot be read
 
 REFUSED = {
     "nothing": (b"", "cannot identify"),

@@ -108,14 +108,6 @@ def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     assert "tensorflow" not in sys.modules
 
 
-def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
-    data_dir = prepare(TrainOnly, tmp_path)
-    train, test, *_ = opened("train_only", data_dir, train_per_class=4)
-    assert (len(train), len(test)) == (40, 80)
-    assert not {*names(train)} & {*names(test)}
-    refused("should have a split of its own", "train_only", data_dir)
-
-
 def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
     data = opened("contest", prepare(Contest, tmp_path))
     assert data.test[0]["name"] == "contest validation[0]"

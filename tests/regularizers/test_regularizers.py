@@ -22,6 +22,7 @@ from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, ra
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 MAPS = {"stage1": (4, 3, 2, 5), "stage2": (4, 8), "one": (1, 1, 1, 1)}
+MAPS |= {"image": (1, 2, 2, 3), "channel": (4, 2, 2, 1), "vector": (3,)}
 WEIGHTS = {name: np.linspace(0.1, 2.0, shape[-1]) for name, shape in MAPS.items()}
 
 
@@ -55,9 +56,6 @@ of_features = pytest.mark.parametrize("regularizer", OF_TWO[1:])
 def two(shapes, dtype="float32", seed=0):
     rng = np.random.default_rng(seed)
     return cast(random_tree(shapes, rng), dtype), cast(random_tree(shapes, rng), dtype)
-
-
-# --- every regularizer
 
 
 @each
@@ -117,9 +115,6 @@ def test_no_gradient_flows_into_the_teacher(regularizer):
     assert norm(jax.grad(regularizer, argnums=0)(f, f_s)) > 0
 
 
-# --- squared distances
-
-
 @pytest.mark.parametrize("shapes", helpers.SHAPES.values(), ids=helpers.SHAPES)
 def test_l2_sp_is_half_the_squared_distance_and_its_gradient_the_difference(shapes):
     w, w_s = two(shapes)
@@ -133,9 +128,6 @@ def test_feature_distance_is_the_sum_over_maps_of_the_mean_over_elements():
     f_s = {"stage1": jnp.array([[1.0, 1.0], [0.0, 0.0]]), "stage2": jnp.array([5.0])}
     assert feature_distance(f, f_s) == 1.0 + 9.0
     assert 0.5 * feature_distance(f, f_s, reduction=jnp.sum) == 0.5 * (4.0 + 9.0)
-
-
-# --- DELTA
 
 
 def test_attention_feature_distance_weights_the_mean_squared_difference_of_each_channel():
@@ -233,9 +225,6 @@ def test_the_estimate_is_traced_once_and_needs_the_memory_of_one_evaluation():
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * hidden  # in parallel: 130
 
 
-# --- distillation
-
-
 def divergence(logits, logits_s, t):
     """`T^2 * mean(KL)` and its gradient, from probabilities in float64."""
 
@@ -296,40 +285,17 @@ def test_a_class_that_only_the_student_masks_is_infinitely_far():
     assert soft(jnp.array([[0.0, GONE]]), jnp.array([[0.0, 1.0]])) == np.inf
 
 
-DEGENERATE = {  # one image, one channel, one class, scalars, and nothing inside something
-    "one element": {"a": (1, 1)},
-    "one image": {"a": (1, 2, 2, 3)},
-    "one channel": {"a": (4, 2, 2, 1)},
-    "a vector": {"a": (3,)},
-    "an empty subtree": {"a": (2, 3), "b": {}, "c": None},
-}
-
-
-@of_two
-@pytest.mark.parametrize("shapes", DEGENERATE.values(), ids=DEGENERATE)
-def test_degenerate_shapes_have_a_positive_value_and_a_finite_gradient(regularizer, shapes):
-    def attended(f, f_s):
-        weights = jax.tree.map(lambda x: jnp.ones(x.shape[-1]), f)
-        return attention_feature_distance(f, f_s, weights)
-
-    f, f_s = two(shapes)
-    fun = attended if regularizer is attention else regularizer
-    value, grads = jax.value_and_grad(fun)(f, f_s)
-    assert 0 < value < np.inf
-    assert np.isfinite(vector(grads)).all()
-
-
-def test_scalars_and_leaves_without_elements_have_a_distance():
+def test_scalars_leaves_without_elements_and_empty_subtrees_have_a_distance():
     assert l2_sp({"a": 2.0, "b": jnp.ones((0, 3))}, {"a": 0.0, "b": jnp.ones((0, 3))}) == 2.0
     assert feature_distance(jnp.float32(2.0), jnp.float32(0.0)) == 4.0
+    f, empty = jnp.ones((2, 3)), {"b": {}, "c": None}
+    assert feature_distance({"a": f} | empty, {"a": 0 * f} | empty) == 1.0
+    assert soft({"a": f} | empty, {"a": f} | empty) == 0.0
 
 
 def test_a_python_temperature_does_not_widen_the_value():
     with jax.enable_x64(True):
         assert soft(*two((6, 4)), np.float64(2.0)).dtype == jnp.float32
-
-
-# --- batch spectral shrinkage
 
 
 def spectrum(*values, shape=None, seed=0):
