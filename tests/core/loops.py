@@ -125,16 +125,6 @@ def fed(change):
     return made(step)
 
 
-def followed(change):
-    """Other updates: `change(t, d)`."""
-
-    def step(inside, t, g, r, state, params):
-        d, state = inside.step(t, g, r, state, params)
-        return change(t, d), state
-
-    return made(step)
-
-
 def then(after, extra):
     """`after` by itself, told the direction."""
     after = optax.with_extra_args_support(after)
@@ -200,10 +190,6 @@ def mean(x, y):
     return jax.tree.map(lambda a, b: (a + b) / 2, x, y)
 
 
-def bias_to_zero(tree):
-    return tree | {"bias": jnp.zeros(2)}
-
-
 def clipped_jointly(t, g, r, params):
     return optax.tree.scale(jnp.minimum(1.0, 0.5 / optax.tree.norm((g, r))), (g, r))
 
@@ -219,24 +205,6 @@ def every_other_step(choose):
         return d, (state, kept)
 
     return made(step, lambda params: (params, params))
-
-
-def before_them(inside, t, g, r, state, params):
-    state, kept = state
-    d, state = inside.step(
-        t, mean(kept, g) if t % 2 else optax.tree.zeros_like(g), r, state, params
-    )
-    return d, (state, g)
-
-
-def after_them(inside, t, g, r, state, params):
-    state, kept = state
-    d, state = inside.step(t, g, r, state, params)
-    return (mean(kept, d) if t % 2 else optax.tree.zeros_like(g)), (state, d)
-
-
-# Means of the loss's gradients, or of the directions, every second step, zeros in between.
-averaged_before, averaged_after = (made(f, lambda p: p) for f in (before_them, after_them))
 
 
 def skipping(updates, states):

@@ -432,17 +432,6 @@ def with_epsilon(dot, ref_sq, reg_sq):
     return 1.0, jnp.minimum(dot, 0.0) * ref_sq / (ref_sq + 1e-8)
 
 
-def adam_afterwards(g, r, before, params, weight):
-    adam = optax.scale_by_adam()
-    tx = optax.chain(dtnh(weight), adam)
-    alone, _ = adam.update(g, adam.init(g))
-    return Result(tx.update((g, r), tx.init(g), g)[0], alone, r, g, weight)
-
-
-def seen_from_the_batch(g, r, before, params, weight):
-    return COMBINATORS["dtnh, reference"].run(g, r, before, params, weight)._replace(m=g)
-
-
 def added(g, r, before, params, weight):
     return Result(jax.tree.map(lambda x, y: x + weight * y, g, r), g, r, g, weight)
 
@@ -462,8 +451,6 @@ WRONG = {
     "naive": Way(naive, truncate, whole),
     "epsilon": applied(with_epsilon),
     "orthogonal taken for truncate": RULES["orthogonal"]._replace(rule=truncate),
-    "adam afterwards": Way(adam_afterwards, truncate, whole),
-    "reference, seen from the batch": Way(seen_from_the_batch, truncate, whole),
     "none left out": COMBINATORS["dtnh, a pair"]._replace(label=only_even),
     "one label for all": COMBINATORS["dtnh, per leaf"]._replace(label=whole),
     "added": Way(added, plain, whole),
@@ -491,7 +478,7 @@ HOLDS = {
     keeps_structure_and_dtypes: [*ALL, *METRIC],
 }
 REFUTED = {
-    never_opposes_the_reference: ["plain", "adam afterwards", "reference, seen from the batch"],
+    never_opposes_the_reference: ["plain"],
     is_the_formula: ["orthogonal taken for truncate"],
     is_the_nearest_point_of_the_half_space: [
         name for name in [*RULES, *METRIC] if name not in TRUNCATING

