@@ -57,8 +57,6 @@ def test_every_source_meets_every_target_method_and_seed_once_with_the_settings_
         stronger = cell.target.name == "stanford_dogs"
         default = DEFAULT_WEIGHTS.get(made.regularizer)
         assert made.weight == (default and default * (10 if stronger else 1))
-        assert (made.steps, made.batch_size, made.learning_rate) == (9000, 64, 0.01)
-        assert (made.optimizer, made.schedule, made.head_decay) == ("sgd", "step", 0.01)
         assert (made.method, made.seed) == (cell.method, cell.seed)
         expected = {"caltech256-30": 30, "caltech256-60": 60}.get(cell.target.name)
         assert made.train_per_class == expected
