@@ -1,25 +1,37 @@
 """What an update costs: the record, what is counted, and controls that have to miss their bars."""
 
 import functools
+from argparse import Namespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from benchmarks.cost import bars, controls, grid, tables
+from benchmarks.cost import bars, controls, feature_distance, grid, tables, training_step
+from benchmarks.cost.accelerator import __main__ as accelerator
+from benchmarks.cost.accelerator import equality, update
+from benchmarks.cost.anchor import bytes as anchor_bytes
+from benchmarks.cost.anchor import error
 from benchmarks.cost.bars import FLOPS, PRODUCTS, broken, nonlinear, update_bars
-from benchmarks.cost.compiled import Cost, update_cost
+from benchmarks.cost.compiled import NOT_RUN, Cost, StepCost, step_cost, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
+from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.networks import NETWORKS
+from benchmarks.cost.training_step import LAST, STAGES
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
-from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, sgd
+from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, Use, sgd
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.models import resnet18
 
 LEAVES = len(resnet50())
 TINY = as_params(small_leaves(4))
 STEPS = steps()
+DECODER = Sizes(layers=3, width=64, heads=2, mlp=128, vocabulary=512, batch=4, length=8)
+narrow = functools.partial(resnet18, width=16)  # in narrower ones, what is elementwise counts
 
 
 def test_the_claims_hold_on_the_record():
@@ -105,3 +117,88 @@ def test_callbacks_calls_and_float64_would_be_found():
     assert "callbacks" in problems(prints, (jnp.ones(2),))[0]
     assert problems(jnp.linalg.cholesky, (jnp.eye(2),))[0].startswith("calls lapack")
     assert problems(lambda x: x * np.ones(2), (jnp.ones(2),)) == ["computes in float64"]
+
+
+def test_a_bar_can_be_missed():
+    costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
+    assert "flops" in training_step.missed("L2-SP + DTNH", costs)[0]
+    row = {"pair": 1.5, "zero array": 1.4}
+    assert len(feature_distance.missed("stage2", row, 1.41, late=False)) == 2
+
+
+def test_flops_and_peak_are_those_of_a_product_by_hand():
+    program = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
+    assert step_cost(program) == StepCost(flops=2 * 8**3, peak=2 * 8 * 8 * 4, temporary=0)
+
+
+@pytest.mark.slow
+def test_dtnh_is_free_with_l2_sp_and_half_as_much_again_with_a_teacher():
+    _, programs = training_step.compiled(narrow, NOT_RUN)
+    costs = {name: step_cost(program) for name, program in programs.items()}
+    assert not training_step.missed("L2-SP + DTNH", costs)
+    assert costs["L2-SP"].flops > costs["fine-tuning"].flops  # there is a regularizer
+    ratio = costs["KnowDist + DTNH"].flops / costs["KnowDist"].flops
+    assert 1.4 < ratio <= training_step.BARS["KnowDist + DTNH"]["flops"]
+
+
+@pytest.mark.slow
+def test_a_step_and_a_pair_are_cheaper_the_earlier_the_map_is():
+    early, late = (training_step.stage_ratio(narrow, maps) for maps in (("stage2",), LAST))
+    assert 1.2 < early < late - 0.1
+    assert late <= STAGES[LAST]
+    early, late = (feature_distance.ratios(narrow, maps) for maps in (("stage2",), LAST))
+    assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
+    assert late["pair"] <= feature_distance.BARS[LAST]
+    assert early["teacher"] < 0.8 * late["teacher"]
+
+
+def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recorded():
+    with pytest.raises(UsageError, match="finds no GPU or TPU here, only a CPU"):
+        accelerator.measure(Namespace(cpu=False, record=False))
+    with pytest.raises(UsageError, match="`--cpu` should not be recorded"):
+        accelerator.measure(Namespace(cpu=True, record=True))
+
+
+@pytest.mark.slow
+def test_everything_runs_small_on_a_cpu(tmp_path, quickly_compiled):
+    assert accelerator.main(["--cpu", "--out", str(tmp_path)]) == 0
+    written = record.read(tmp_path / "cost.accelerator.json")
+    _, updates, steps = (table["rows"] for table in written["tables"])
+    assert {row["update"] for row in updates} == set(update.FLOORS)
+    assert {row["network"] for row in steps} == set(accelerator.NETWORKS)
+
+
+@pytest.mark.slow
+def test_nothing_is_timed_where_compiled_and_eager_differ(monkeypatch):
+    def wrong(tx, g, r, state, params):
+        factor = 1.0001 if isinstance(jax.tree.leaves(g)[0], jax.core.Tracer) else 1.0
+        return jax.tree.map(lambda x: factor * x, g), state
+
+    found = equality.table({"wrong": Use(optax.identity(), wrong)})
+    assert found.failures[0] == "wrong: jit from eager: 1.0e-04 apart, at most 1e-05"
+    monkeypatch.setattr(equality, "table", lambda: found)
+    assert list(accelerator.measured(small=True)) == [found]
+
+
+@pytest.mark.slow
+def test_training_with_the_anchor_in_the_hosts_memory_gives_the_same_bits(monkeypatch):
+    assert anchor_bytes.same_table().failures == []
+    monkeypatch.setattr(anchor_bytes, "trained", lambda on_host: {"w": np.ones(2) + on_host})
+    assert len(anchor_bytes.same_table().failures) == 1
+
+
+@pytest.mark.slow
+def test_arguments_are_where_the_anchor_is_put():
+    assert anchor_bytes.table("CPU", jax.devices()[:4], DECODER).failures == []
+
+
+@pytest.mark.slow
+def test_the_pull_changes_by_the_rounding_of_the_anchor_and_the_accuracies_are_paired(monkeypatch):
+    monkeypatch.setattr(error, "CELLS", error.CELLS[:1])
+    monkeypatch.setattr(error, "WEIGHTS", (1.0,))
+    pull, accuracy = error.tables(seeds=2)
+    assert pull.failures == accuracy.failures == []
+    assert 0 < pull.rows[0]["change of r / |w_s|"] < error.MOVED
+    (row,) = accuracy.rows
+    assert error.too_coarse(0.002)
+    assert len(error.changed([row | {"difference": -0.6}, row | {"difference": np.nan}])) == 2

@@ -16,9 +16,6 @@ def rows(images):
     return [tuple(row) for row in images.pixels.tolist()]
 
 
-# Data
-
-
 @pytest.mark.parametrize("seed", [0, 1, 19])
 def test_source_target_and_test_images_are_disjoint_and_of_the_seed(seed):
     pool, task = data.source_pool(DIGITS, seed), data.task(DIGITS, seed, shots=10)
@@ -31,9 +28,6 @@ def test_source_target_and_test_images_are_disjoint_and_of_the_seed(seed):
     few = data.task(DIGITS, seed, shots=5)
     assert rows(few.test) == rows(task.test)
     assert set(rows(few.target)) < set(rows(task.target))
-
-
-# The whole benchmark, small
 
 
 @pytest.fixture(scope="module")

@@ -66,9 +66,6 @@ def test_leave_one_out_is_that_of_twelve_regressions():
     assert np.mean(np.sum(in_sample**2, axis=1)) < 0.95 * expected  # else the test says nothing
 
 
-# Choices
-
-
 def place(accuracy, brier):
     case = {"name": "c", "source": "permlab"}
     return Place(case, "L2-SP", np.array(accuracy, float), {"brier": np.array(brier, float)})
@@ -88,9 +85,6 @@ def test_the_lowest_score_is_chosen_and_regret_is_against_the_better_without_dtn
     *_, second, is_open = choice.choices(both, [1.0, 10.0])
     assert (tuple(second.columns), is_open.better) == ((0, 3, 4), 90)
     assert (choice.lowest("brier")(is_open), without(is_open)) == (70, 90)
-
-
-# The scores of a small grid
 
 
 def test_every_candidate_of_every_seed_is_scored_once(tmp_path, monkeypatch):

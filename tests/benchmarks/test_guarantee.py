@@ -56,16 +56,6 @@ def test_where_the_gradients_are_opposed_the_rounding_is_that_of_what_cancels(fo
         assert np.any(rise > 100 * rounding * step)
 
 
-@pytest.mark.parametrize(
-    ("form", "name"), [("per element", "sgd"), ("decoupled, per element", "adamw")]
-)
-def test_an_element_is_not_raised_by_rounding_at_any_weight(form, name):
-    extreme = [draw(COUNT, 1e8, 1e8, opposed=opposed) for opposed in (False, True)]
-    for histories in extreme:
-        assert np.all(measured(form, name, histories).rise[0] <= 0)
-    assert np.any(measured("before", "sgd", extreme[0]).rise[0] > 0)
-
-
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_an_optimizer_of_the_table_is_that_of_optax(name):
     aliases = {

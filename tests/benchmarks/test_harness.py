@@ -1,13 +1,16 @@
-"""The command, records, timing and pages that every benchmark shares."""
+"""The command, records, timing, pages and statistics that every benchmark shares."""
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.harness import command, pages, record, timing
 from benchmarks.harness.command import Question
+from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 from optax_dtnh.finetune.errors import UsageError
 
 
@@ -37,9 +40,6 @@ def refused(question, *argv):
     with pytest.raises(SystemExit) as exit_:
         command.command(question, argv)
     assert exit_.value.code == 2
-
-
-# --- commands
 
 
 def test_a_record_lies_with_the_results_and_other_files_do_not(clone):
@@ -122,9 +122,33 @@ def test_contenders_take_turns_in_both_orders_and_are_compared_round_by_round():
         timing.paired({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
 
 
-# --- pages: that they are filled is tested in tests/pages
-
-
 def test_a_marked_place_without_an_end_does_not_swallow_the_next():
     with pytest.raises(ValueError, match="got 2 markers and 1 closed ones"):
         pages.filled("<!--deep.thought:figure-->42 <!--deep.thought:figure-->42<!--/-->")
+
+
+# Two methods that differ little, over seeds that differ much.
+RNG = np.random.default_rng(0)
+SEEDS = RNG.normal(80, 5, 20)
+X, Y = SEEDS + RNG.normal(1, 0.5, 20), SEEDS + RNG.normal(0, 0.5, 20)
+
+
+def test_the_paired_interval_is_that_of_scipys_paired_t_test_in_the_order_of_the_seeds():
+    low, high = stats.ttest_rel(X, Y).confidence_interval(0.95)
+    mean, half_width = paired_difference(X, Y)
+    assert (mean - half_width, mean + half_width) == pytest.approx((low, high), rel=1e-12)
+    assert paired_difference(X, Y[::-1]).half_width > 3 * half_width
+    assert paired_difference(X, X) == Interval(0.0, 0.0)
+    with pytest.raises(ValueError, match=r"`treatment` should have the shape of `control`, \(2,\)"):
+        paired_difference([1.0], [1.0, 2.0])
+
+
+def test_one_seed_or_a_diverged_one_leaves_no_interval():
+    assert paired_difference([1.5], [1.0]) == Interval(0.5, None)
+    assert not Interval(0.5, None).excludes_zero()
+    assert mean_interval([1.0, math.nan, 2.0]).half_width is None
+
+
+def test_an_interval_excludes_zero_when_both_ends_have_one_sign():
+    intervals = Interval(1.0, 0.9), Interval(-1.0, 0.9), Interval(1.0, 1.1), Interval(0.0, 0.0)
+    assert [x.excludes_zero() for x in intervals] == [True, True, False, False]

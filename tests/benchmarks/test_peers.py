@@ -9,8 +9,6 @@ from benchmarks.peers.jax_side import RULES
 
 SHAPES = {"a": (3, 5), "b": (7,)}
 
-# --- the claims
-
 
 @pytest.mark.parametrize(
     ("contender", "found", "said"),
@@ -28,9 +26,6 @@ def test_ours_has_to_agree_and_pcgrad_has_to_differ(contender, found, said):
     messages = measure.missed("step", row)
     assert bool(messages) == bool(said)
     assert all(message.startswith(said) for message in messages)
-
-
-# --- the numbers
 
 
 @pytest.mark.slow
@@ -54,9 +49,6 @@ def test_steps_of_ours_and_of_optax_by_hand_are_the_same(quickly_compiled):
         updates[contender] = made.updates()
     assert agreement.relative(updates["optax by hand"], updates["ours"]) < 1e-4
     assert agreement.relative(updates["single"], updates["ours"]) > 1e-4
-
-
-# --- the processes
 
 
 @pytest.mark.slow

@@ -48,9 +48,6 @@ def test_the_claims_hold_on_the_record_and_the_tables_are_its_own(question):
     assert (RESULTS / f"{question.name}.md").read_text() == f"{question.text(results)}\n"
 
 
-# --- nothing is missing from a record
-
-
 def test_the_guarantee_has_every_cell():
     results = of(guarantee.QUESTION)
     rows = results["rows"]
@@ -79,9 +76,6 @@ def test_every_method_library_and_framework_was_measured_against_the_bars_of_tod
         rows = {(row["work"], row["contender"]) for row in results[table]}
         assert rows == {(name, by) for name in works for by in work.FRAMEWORK}
     assert len(results["finetuning"]) == len(work.SINGLE_STEPS) + len(work.TUNINGS)
-
-
-# --- a claim that does not hold is named
 
 
 def broken(question, **changed):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 
 from optax_dtnh import dtnh
 from tests.core.helpers import cast, random_tree
@@ -124,16 +125,6 @@ def fed(change):
     return made(step)
 
 
-def followed(change):
-    """Other updates: `change(t, d)`."""
-
-    def step(inside, t, g, r, state, params):
-        d, state = inside.step(t, g, r, state, params)
-        return change(t, d), state
-
-    return made(step)
-
-
 def then(after, extra):
     """`after` by itself, told the direction."""
     after = optax.with_extra_args_support(after)
@@ -159,7 +150,7 @@ def around(wrapper):
 
     def step(inside, t, g, r, state, params):
         d, state_1 = inside.step(t, g, r, state[0], params)
-        updates, state_2 = told.update(g, state[1], params, d=scaled(-0.1, d))
+        updates, state_2 = told.update(g, state[1], params, d=optax.tree.scale(-0.1, d))
         return updates, (state_1, state_2)
 
     return made(step, told.init)
@@ -195,24 +186,12 @@ def on(keys, otherwise):
     return made(step, part=part)
 
 
-def scaled(factor, tree):
-    return jax.tree.map(lambda x: factor * x, tree)
-
-
-def zeros(tree):
-    return jax.tree.map(jnp.zeros_like, tree)
-
-
 def mean(x, y):
     return jax.tree.map(lambda a, b: (a + b) / 2, x, y)
 
 
-def bias_to_zero(tree):
-    return tree | {"bias": jnp.zeros(2)}
-
-
 def clipped_jointly(t, g, r, params):
-    return scaled(jnp.minimum(1.0, 0.5 / optax.tree.norm((g, r))), (g, r))
+    return optax.tree.scale(jnp.minimum(1.0, 0.5 / optax.tree.norm((g, r))), (g, r))
 
 
 def every_other_step(choose):
@@ -221,27 +200,11 @@ def every_other_step(choose):
     def step(inside, t, g, r, state, params):
         state, kept = state
         if t % 2 == 0:
-            return zeros(g), (state, (g, r))
+            return optax.tree.zeros_like(g), (state, (g, r))
         d, state = inside.step(t, mean(kept[0], g), choose(kept[1], r), state, params)
         return d, (state, kept)
 
     return made(step, lambda params: (params, params))
-
-
-def before_them(inside, t, g, r, state, params):
-    state, kept = state
-    d, state = inside.step(t, mean(kept, g) if t % 2 else zeros(g), r, state, params)
-    return d, (state, g)
-
-
-def after_them(inside, t, g, r, state, params):
-    state, kept = state
-    d, state = inside.step(t, g, r, state, params)
-    return (mean(kept, d) if t % 2 else zeros(g)), (state, d)
-
-
-# Means of the loss's gradients, or of the directions, every second step, zeros in between.
-averaged_before, averaged_after = (made(f, lambda p: p) for f in (before_them, after_them))
 
 
 def skipping(updates, states):
@@ -251,7 +214,9 @@ def skipping(updates, states):
         def step(inside, t, g, r, state, params):
             d, new_state = inside.step(t, g, r, state, params)
             skipped = t in updates[use.update is alone]
-            return (zeros(g) if skipped else d), (state if t in states else new_state)
+            return (optax.tree.zeros_like(g) if skipped else d), (
+                state if t in states else new_state
+            )
 
         return made(step)(use)
 
@@ -266,13 +231,12 @@ def on_even_steps(otherwise):
 
 
 def ravel(tree):
-    return jnp.concatenate([x.reshape(-1) for x in jax.tree.leaves(tree)])
+    return ravel_pytree(tree)[0]
 
 
 def flat_step(inside, t, g, r, state, params):
     d, state = inside.step(t, ravel(g), ravel(r), state, ravel(params))
-    bias, kernel, scale = jnp.split(d, [2, 8])
-    return {"bias": bias, "kernel": kernel.reshape(3, 2), "scale": scale[0]}, state
+    return ravel_pytree(g)[1](d), state
 
 
 flat = made(flat_step, part=ravel)  # the factory on one vector instead of the tree
@@ -280,7 +244,7 @@ flat = made(flat_step, part=ravel)  # the factory on one vector instead of the t
 
 def sharpness_aware(opaque):
     def climb(g):
-        return scaled(0.2 / optax.tree.norm(g), g)
+        return optax.tree.scale(0.2 / optax.tree.norm(g), g)
 
     def step(inside, t, g, r, state, params):
         state, kept = state
@@ -301,7 +265,7 @@ def looking_ahead(reset=None):
 
     def step(inside, t, g, r, state, params):
         d, state = inside.step(t, g, r, state, params.fast)
-        fast = optax.apply_updates(params.fast, scaled(-0.1, d))
+        fast = optax.apply_updates(params.fast, optax.tree.scale(-0.1, d))
         slow = params.slow
         if t % 2:
             fast = slow = mean(slow, fast)
@@ -325,7 +289,7 @@ split = made(split_step, part=parts)
 
 
 def without_any(use):
-    return Loop(lambda params: (), lambda t, g, r, state, params: (scaled(-0.1, g), ()))
+    return Loop(lambda params: (), lambda t, g, r, state, params: (optax.tree.scale(-0.1, g), ()))
 
 
 def protected_decay(use):

@@ -20,9 +20,6 @@ MASTERS, PURE, WIDE_UPDATE, SCALED = blocks(PAGE, "diff")
 EPS = float(jnp.finfo(jnp.float32).eps)
 
 
-# --- the recipes
-
-
 def patched(program, diff):
     """The program after a diff whose hunks each fit in one place."""
     for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE):
@@ -98,9 +95,6 @@ def test_small_steps_vanish_in_bfloat16_parameters_and_so_does_the_pull_of_l2_sp
     assert pulled("bfloat16", 0.02) == 1
 
 
-# --- what goes wrong with the scale
-
-
 def test_adam_hides_a_scale_in_both_only_while_it_stands_still():
     tx, g = optax.chain(dtnh(0.1), optax.scale_by_adam()), jnp.array([1.0, -0.5])
 
@@ -113,8 +107,6 @@ def test_adam_hides_a_scale_in_both_only_while_it_stands_still():
     assert float(sizes[5000:].max() / sizes[4999]) == pytest.approx(1.88, abs=0.01)
     assert float(sizes[4999] / sizes[0]) == pytest.approx(1, abs=0.01)
 
-
-# --- the decision
 
 BAND = 32 * EPS
 
@@ -209,9 +201,6 @@ def test_a_decision_in_the_gradients_dtype_would_fail_far_outside_the_band(dtype
             assert decide(g, r)[0] == (cosine < 0)
             wrong += (optax.tree.vdot(g, r) < 0) != (cosine < 0)
     assert wrong > 0
-
-
-# --- rounding the result
 
 
 def test_the_table_of_the_rounded_result_is_what_its_block_prints():

@@ -2,8 +2,6 @@
 
 import functools
 import itertools
-import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from benchmarks.cost.many_devices import hlo
 from optax_dtnh import (
     Along,
     add_l2_sp,
@@ -103,12 +102,10 @@ def on_one_device(use):
 
 
 def collectives(step, *arguments):
-    """All-reduces and all-gathers of the compiled step."""
-    program = jax.jit(step).lower(*arguments).compile().as_text()
-    return sum(program.count(f"{op}(") for op in ("all-reduce", "all-reduce-start")), sum(
-        program.count(f"{op}(")
-        for op in ("all-gather", "all-gather-start", "all-to-all", "collective-permute")
-    )
+    """All-reduces of the compiled step, the bytes of their results, and all other collectives."""
+    found = hlo.collectives(jax.jit(step).lower(*arguments).compile().as_text())
+    reduces, size = found.pop("all-reduce")
+    return reduces, size, sum(gathers for gathers, _ in found.values())
 
 
 @pairwise("layout, kind", *LAYOUTS_AND_KINDS)
@@ -123,34 +120,22 @@ def test_parts_give_what_one_device_gives(use, layout, kind):
     assert jax.tree.map(spec, state) == where(state, layout) == jax.tree.map(spec, new_state)
 
 
-@functools.cache
-def collectives_without_the_library(in_metric, layout):
-    """Those of the same Adam, and the mean of its second moment."""
-    arguments = [placed(tree, layout) for tree in trees()]
-    if not in_metric:
-        add = lambda start, params, g, r: jax.tree.map(lambda x, y: x + 0.5 * y, g, r)  # noqa: E731
-        return collectives(add, *arguments)
-
-    def step(start, params, g, r):
-        updates, state = optax.scale_by_adam().update(g, optax.scale_by_adam().init(start))
-        mean = sum(jnp.sum(x) for x in jax.tree.leaves(state.nu))
-        return jax.tree.map(lambda x: mean * x, updates)
-
-    return collectives(step, *arguments)
+def all_reduces(use, layout):
+    """One for every set of axes; in the metric, its mean takes one before."""
+    return AXIS_SETS[layout] * (2 if use.factory in (metric, full_metric) else 1)
 
 
 @pairwise("layout", *ONE_LAYOUT, shift=1)
-def test_one_all_reduce_more_for_every_set_of_axes_and_no_gather(use, layout):
+def test_one_all_reduce_for_every_set_of_axes_and_no_gather(use, layout):
     arguments = [placed(tree, layout) for tree in trees()]
-    before = collectives_without_the_library(use.factory in (metric, full_metric), layout)
-    after = collectives(steps(use, use.factory(0.5)), *arguments)
-    assert after[1] == before[1] == 0
+    reduces, _, gathers = collectives(steps(use, use.factory(0.5)), *arguments)
+    assert gathers == 0
     if use in APART:  # a sum for each leaf with channels, none for elements
-        assert after[0] - before[0] <= APART[use]
+        assert reduces <= APART[use]
         return
-    assert after[0] - before[0] <= AXIS_SETS[layout]
+    assert reduces <= all_reduces(use, layout)
     if layout == "fsdp":
-        assert after[0] - before[0] == 1
+        assert reduces == all_reduces(use, layout)
 
 
 def test_flattening_the_leaves_would_gather_them():
@@ -158,7 +143,7 @@ def test_flattening_the_leaves_would_gather_them():
         return jnp.vdot(jax.flatten_util.ravel_pytree(g)[0], jax.flatten_util.ravel_pytree(r)[0])
 
     _, _, g, r = (placed(tree, "mixed") for tree in trees())
-    assert collectives(flat, g, r)[1] > 0
+    assert collectives(flat, g, r)[2] > 0
 
 
 @pairwise("layout", *ONE_LAYOUT, shift=2, uses=NO_CHANNELS)
@@ -174,10 +159,9 @@ def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
     updates, state = jax.jit(step)(*arguments)
     assert_close((updates, state), expected)
     assert jax.tree.map(spec, updates) == specs
-    before = 1 if use.factory in (metric, full_metric) else 0
-    of_one_kind = AXIS_SETS[layout] * (1 + before)
-    assert collectives(step, *arguments)[0] <= of_one_kind
-    assert collectives(step, *arguments)[1] == 0
+    reduces, _, gathers = collectives(step, *arguments)
+    assert reduces <= all_reduces(use, layout)
+    assert gathers == 0
 
 
 @pytest.mark.parametrize("sharded", ["r", "m"])
@@ -241,7 +225,8 @@ def test_the_diagnostics_inside_shard_map_are_of_the_whole():
     specs = (LAYOUTS["mixed"],) * 2
     parts = jax.shard_map(both, mesh=mesh_of("mixed"), in_specs=specs, out_specs=P())
     assert_close(jax.jit(parts)(g, r), both(g, r))
-    assert collectives(first_order_change, placed(r, "fsdp"), placed(g, "fsdp")) == (1, 0)
+    reduces, _, gathers = collectives(first_order_change, placed(r, "fsdp"), placed(g, "fsdp"))
+    assert (reduces, gathers) == (1, 0)
 
 
 def losses(params, source, x, y):
@@ -281,15 +266,6 @@ def test_training_on_a_batch_divided_by_hand_is_the_same():
     assert_close(jax.jit(parts)(*example()), jax.jit(trained)(*example()))
 
 
-def all_reduced(step, *arguments):
-    """Elements that the all-reduces of the compiled step carry, and the number of all-gathers."""
-    program = jax.jit(step).lower(*arguments).compile().as_text()
-    results = re.findall(r" = (\S.*?) all-reduce(?:-start)?\(", program)
-    shapes = [n.split(",") for r in results for n in re.findall(r"f32\[([\d,]*)\]", r)]
-    elements = sum(math.prod(int(n or 1) for n in shape) for shape in shapes)
-    return elements, collectives(step, *arguments)[1]
-
-
 def test_a_training_step_in_parts_sends_two_scalars_more_for_every_leaf():
     # Not counted in all-reduces: XLA cuts those of the gradients where the scalars go along.
     params, _, x, y = example()
@@ -301,9 +277,9 @@ def test_a_training_step_in_parts_sends_two_scalars_more_for_every_leaf():
             updates, state = tx.update(grads, state, params)
             return optax.apply_updates(params, updates), state
 
-        return all_reduced(step, params, tx.init(params), x, y)
+        return collectives(step, params, tx.init(params), x, y)[1:]
 
-    elements, gathers = step_with(optax.adam(0.1))
-    assert elements >= 16 * 32 + 32 * 8
+    size, gathers = step_with(optax.adam(0.1))
+    assert size >= 4 * (16 * 32 + 32 * 8)
     anchored = step_with(optax.chain(add_l2_sp(0.1), optax.adam(0.1)))
-    assert anchored == (elements + 2 * len(params), gathers)
+    assert anchored == (size + 4 * 2 * len(params), gathers)

@@ -1,4 +1,4 @@
-"""`dtnh` and `transform_pair`: the update, its guarantee, its options, its errors."""
+"""`dtnh`: the update, its guarantee, its options."""
 
 import functools
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from optax_dtnh import GradientPair, add_l2_sp, cosine, dtnh, per_leaf, transform_pair
+from optax_dtnh import GradientPair, add_l2_sp, cosine, dtnh, per_leaf
 from optax_dtnh._sums import inner_product
 from tests.core.helpers import assert_equal, dot
 from tests.core.test_properties import in_float64
@@ -47,9 +47,6 @@ def test_parameters_that_are_a_tuple_themselves_are_not_taken_for_a_pair():
         assert_equal(updates, (jnp.array([2.0]), jnp.array([2.0])))
 
 
-# --- the guarantee
-
-
 EVEN = np.float32(1.8764843), np.float32(1.058568)  # whose products round the same way each time
 EPS = float(np.finfo(np.float32).eps)
 
@@ -58,9 +55,6 @@ EPS = float(np.finfo(np.float32).eps)
 def test_rounding_stays_bounded_for_many_and_for_large_leaves(leaves, size):
     g, r = ([jnp.full(size, value)] * leaves for value in EVEN)
     assert float(inner_product(g, r)) == pytest.approx(dot(g, r), rel=8 * EPS)
-
-
-# --- options
 
 
 def test_leaves_outside_the_mask_get_the_inner_update_bit_for_bit_and_do_not_count():
@@ -126,12 +120,6 @@ def test_a_schedule_is_called_with_the_number_of_updates_made():
     assert state.step == 4
 
 
-def test_two_members_of_one_chain_are_reached_by_their_names():
-    tx = optax.named_chain(("one", transform_pair()), ("two", dtnh(1.0)), ("sgd", optax.sgd(0.1)))
-    _, state = tx.update(GradientPair(GRADS, REG), tx.init(TREE), TREE)
-    assert optax.tree.get(state["two"], "conflict") == 1
-
-
 def test_the_sum_is_rounded_once():
     g, r = jnp.array([1.0], jnp.bfloat16), jnp.array([0.921875], jnp.bfloat16)
     d, _ = step(dtnh(0.3), g, r)
@@ -184,23 +172,8 @@ def test_an_8_bit_float_takes_part_in_the_decision():
     assert_equal(step(dtnh(0.5), g, r.astype(jnp.float8_e4m3fn))[0], expected)
 
 
-# --- singular cases
-
-
 @pytest.mark.parametrize("g", [[0.0, 0.0], [4.0, 3.0]], ids=["zero", "orthogonal"])
 def test_without_an_inner_product_all_of_the_regularizer_is_kept_and_nothing_reported(g):
     updates, state = step(dtnh(0.5), jnp.array(g), jnp.array([-3.0, 4.0]))
     assert_equal(updates, jnp.array(g) + jnp.array([-1.5, 2.0]))
     assert state.conflict == 0.0
-
-
-# --- transform_pair
-
-
-def test_each_member_goes_through_its_own_transformation():
-    tx = transform_pair(optax.trace(0.5), optax.clip_by_global_norm(1.0))
-    state = tx.init(jnp.zeros(2))
-    g, r = jnp.array([1.0, 0.0]), jnp.array([0.0, 4.0])
-    for expected in (1.0, 1.5):
-        pair, state = tx.update((g, r), state)
-        assert_equal(pair, GradientPair(expected * g, r / 4))

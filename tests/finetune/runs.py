@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,29 @@ def log_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
+def assert_same_log(out, other):
+    """All that is logged but the time that it took."""
+    logs = [log_of(folder) for folder in (out, other)]
+    for entry in (*logs[0], *logs[1]):
+        entry.pop("images_per_second")
+    assert logs[0] == logs[1]
+
+
 def started(argv, out, **options):
     """Start a training in a process of its own."""
     command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *map(str, argv)]
     # Else XLA fills the pipe with warnings about the cache of compiled programs.
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | options.pop("env", {})
     return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=env, **options)
+
+
+def wait_until(condition, *processes, seconds=300):
+    """Wait for a condition that comes while all these processes run."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert all(process.poll() is None for process in processes), "a process has ended"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def assert_same_model(out, other):

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from optax_dtnh.finetune.images import check, decode, is_image, reason
-from tests.finetune.encoders import GRAY, GRAY_ALPHA, RGB, RGBA, chunk, exif, jpeg, png, tiff
-from tests.finetune.pictures import bomb, encoded, photo
+from tests.finetune.pictures import bomb, chunk, encoded, exif, jpeg, photo, png, tiff
 
+GRAY, RGB, GRAY_ALPHA, RGBA = 0, 2, 4, 6  # color types of PNG
 SHAPE = (6, 8)
 TURNED = {  # what each orientation of EXIF does to rows and columns
     1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
@@ -118,8 +118,6 @@ def test_every_mode_is_read_as_its_definition_says(name):
     assert_read(content, colored(pixels), rounding)
 
 
-# --- odd files: what is damaged, and the pixels are whole
-
 BOMB = zlib.compress(bytes(2_000_000))
 PHOTO = photo((40, 30))
 PIXELS = np.asarray(PHOTO)
@@ -169,8 +167,6 @@ def test_an_image_with_a_huge_text_is_still_turned():
     chunks = chunk(b"eXIf", exif(6)), chunk(b"zTXt", b"Comment\0\0" + BOMB)
     np.testing.assert_array_equal(decode(png(PIXELS, RGB, *chunks)), TURNED[6](PIXELS))
 
-
-# --- what cannot be read
 
 REFUSED = {
     "nothing": (b"", "cannot identify"),

@@ -1,7 +1,10 @@
-"""Ctrl-C and SIGTERM: the step in progress is saved, and the same command resumes the run."""
+"""What stops a run: a signal, a kill, a full disk. The same command resumes it to the same bits."""
 
+import contextlib
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import time
 import pytest
 
 from optax_dtnh.finetune import interrupts, step
-from tests.finetune.runs import ROOT, assert_same_model, log_of, run, started
+from tests.finetune.runs import ROOT, assert_same_log, assert_same_model, run, started, wait_until
 
 slow = pytest.mark.slow
 
@@ -36,18 +39,18 @@ def send(monkeypatch, number, before_step):
     monkeypatch.setattr(step, "on_devices", sending)
 
 
-def without_speed(out):
-    return [{k: v for k, v in entry.items() if k != "images_per_second"} for entry in log_of(out)]
-
-
 @pytest.mark.parametrize(
-    ("number", "sent", "stopped"),
-    [(signal.SIGINT, 5, 7), (signal.SIGINT, 9, 9), pytest.param(signal.SIGTERM, 5, 7, marks=slow)],
+    ("number", "sent", "stopped", "method"),
+    [
+        (signal.SIGINT, 5, 7, "l2_sp+dtnh"),
+        (signal.SIGINT, 9, 9, "l2_sp+dtnh"),
+        pytest.param(signal.SIGTERM, 5, 7, "delta+dtnh", marks=slow),
+    ],
 )
 def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
-    arguments, tmp_path, monkeypatch, capsys, number, sent, stopped
+    arguments, tmp_path, monkeypatch, capsys, number, sent, stopped, method
 ):
-    argv = [*arguments, "--steps", "9", "--save-every", "4", "--log-every", "3"]
+    argv = [*arguments, "--steps", "9", "--save-every", "4", "--log-every", "3", "--method", method]
     run(*argv, out=tmp_path / "whole")
     with monkeypatch.context() as patch:
         send(patch, number, before_step=sent)
@@ -61,7 +64,7 @@ def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert f"Resuming from step {stopped}." in run(*argv, out=tmp_path / "stopped")
     assert_same_model(tmp_path / "whole", tmp_path / "stopped")
-    assert without_speed(tmp_path / "whole") == without_speed(tmp_path / "stopped")
+    assert_same_log(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_a_signal_is_noticed_and_the_handlers_come_back(capfd):
@@ -100,9 +103,6 @@ def test_a_second_signal_ends_the_process_at_once(second):
     assert (done.returncode, done.stdout) == (-getattr(signal, second), "goes on\n")
 
 
-# --- processes that are interrupted from outside
-
-
 @slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_decoding_processes_leave_a_signal_of_the_terminal_to_the_run_and_end_with_it(
@@ -120,15 +120,68 @@ def test_decoding_processes_leave_a_signal_of_the_terminal_to_the_run_and_end_wi
             assert "Traceback" not in printed
         process.kill()
         process.communicate(timeout=60)
-        assert ends(process.pid)
+        wait_until(lambda: gone(process.pid), seconds=10)
 
 
-def ends(group):
-    """Whether all processes of the group end soon."""
-    for _ in range(200):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
+def gone(group):
+    """Whether no process of the group is left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return False
+    return True
+
+
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+@slow
+@pytest.mark.parametrize(
+    ("moments", "steps"), [(3, 100), pytest.param(20, 600, marks=pytest.mark.long)]
+)
+def test_a_run_killed_at_any_moment_ends_in_the_same_bits(arguments, tmp_path, moments, steps):
+    argv = [*arguments, "--method", "feature_distance+dtnh", "--reference-decay", "0.9"]
+    argv += ["--steps", steps, "--save-every", "2", "--log-every", "3"]
+    whole, killed, rng = tmp_path / "whole", tmp_path / "killed", random.Random(0)
+    assert started(argv, whole, **QUIET).wait(timeout=300) == 0
+    for _ in range(moments):
+        process = started(argv, killed, **QUIET)
+        saved = set(killed.glob("checkpoints/*"))
+        wait_until(lambda saved=saved: set(killed.glob("checkpoints/*")) != saved, process)
+        time.sleep(rng.uniform(0, 1))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the process ended before it was killed"
+    assert started(argv, killed, **QUIET).wait(timeout=300) == 0
+    assert_same_model(whole, killed)
+    assert_same_log(whole, killed)
+
+
+WITH_A_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from optax_dtnh.finetune.__main__ import main
+main(["train", *sys.argv[2:]])
+"""
+
+
+@slow
+@pytest.mark.parametrize(
+    ("limit", "missing"),
+    [(100, "settings.json"), (9000, "model.safetensors"), (16000, "figure.png")],
+)
+def test_a_full_disk_costs_one_line_and_no_result(arguments, tmp_path, limit, missing):
+    run(*arguments, out=tmp_path / "whole")
+    out = tmp_path / "full"
+    if limit > 100:  # where a checkpoint no longer fits: the last step is there
+        shutil.copytree(tmp_path / "whole", out)
+        for name in ("model.safetensors", "figure.png", "summary.json"):
+            (out / name).unlink()
+    command = [sys.executable, "-c", WITH_A_LIMIT, str(limit), *map(str, arguments), "--out", out]
+    # A compiled program no longer fits into the cache, either.
+    env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"error: `--out` should be .* does not take {missing}", line)
+    assert not list(out.glob(".*"))
+    run(*arguments, out=out)
+    assert_same_model(out, tmp_path / "whole")

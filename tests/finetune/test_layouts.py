@@ -6,7 +6,6 @@ import socket
 
 import pytest
 
-from optax_dtnh.finetune.__main__ import main
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune.pictures import found, refused, write
@@ -97,13 +96,6 @@ def test_what_may_be_meant_otherwise_is_said(tmp_path, note):
     assert said.startswith(note)
 
 
-def test_a_class_of_broken_images_is_not_trained(tmp_path):
-    root = write(tmp_path, SPLIT, "train/bee/0.png")
-    (root / "train/bee/0.png").write_bytes(b"")
-    wanted = r"to train on, got none of 'bee' in"
-    refused(wanted, root, skip_broken=True, train_per_class=None)
-
-
 # --- what is not: what is written, and the sentence about it
 
 UNFIT = {
@@ -187,16 +179,6 @@ def test_a_path_that_cannot_be_opened(tmp_path, monkeypatch, path):
     monkeypatch.chdir(write(tmp_path, "x.png", "deep/" + "a/" * 600 + "1.png"))
     refused(PATHS[path], path)
 
-
-@pytest.mark.parametrize("option", ["--data", "--labels", "--classes", "--data-dir"])
-@pytest.mark.parametrize("command", ["evaluate", "train --source s --data d"])
-def test_an_empty_argument_is_refused(capsys, option, command):
-    with pytest.raises(SystemExit):
-        main([*command.split(), "--out", "o", option, ""])
-    assert f"error: `{option}` should be a name, got an empty one" in capsys.readouterr().err
-
-
-# --- names and files of all kinds
 
 ODD = ["a\nb", "caf\udce9", "9.41\u202fAM", "100%s{0}{x!r}\\u\\1"]
 ODD += ["~", "-n", "x" * 250, " ", "'\"", "🐜"]

@@ -1,7 +1,8 @@
-"""The methods of the command: forms, optimizers, regularizers, and what they compare."""
+"""The methods of the command: forms, optimizers, regularizers, and the weights of channels."""
 
 import functools
 from dataclasses import replace
+from itertools import islice
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,16 @@ import pytest
 from flax import nnx
 
 from optax_dtnh import GradientPair, regularizers
-from optax_dtnh.finetune import forms, methods
+from optax_dtnh.finetune import delta, forms, methods, step
+from optax_dtnh.finetune.batches import batches
+from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.images import Preprocessing
 from optax_dtnh.finetune.settings import FORMS
-from optax_dtnh.models import Basic, ResNet, ViT, resnet18, vit_tiny
-from tests.core.helpers import assert_close, assert_equal, cast, dot, minus, norm, random_tree
+from optax_dtnh.models import Basic, ResNet, ViT, replace_head, resnet18, vit_tiny
+from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
 from tests.core.loops import quickly
-from tests.finetune.runs import settings
+from tests.finetune.runs import settings, write_digits
 
 SHAPES = {"stem": {"kernel": (4, 3), "bias": (3,)}, "head": {"kernel": (3, 2)}}
 RATE, WEIGHT, DECAY = 0.01, 7.0, 0.5
@@ -71,9 +75,6 @@ def alone(optimizer):
     return last(tx.init, quickly(tx.update))
 
 
-# --- forms
-
-
 @of_both_kinds
 @every_form
 def test_at_weight_zero_it_is_the_optimizer_and_the_head_never_notices(form, optimizer, method):
@@ -82,16 +83,6 @@ def test_at_weight_zero_it_is_the_optimizer_and_the_head_never_notices(form, opt
     assert_close(pulled["head"], alone(optimizer)["head"])
     difference = minus(pulled["stem"], alone(optimizer)["stem"])
     assert norm(difference) > 0.1 * norm(alone(optimizer)["stem"])
-
-
-@of_both_kinds
-@pytest.mark.parametrize(("form", "optimizer"), [case for case in EXIST if case[0] != "before"])
-def test_the_part_of_the_regularizer_never_raises_what_the_form_protects(form, optimizer, method):
-    part = minus(of_form(form, optimizer, method), alone(optimizer))["stem"]
-    first, second, third = (pair.loss_grads["stem"] for pair in data()[2])
-    if form == "momentum":
-        third = jax.tree.map(lambda x, y, z: x + 0.9 * y + 0.81 * z, third, second, first)
-    assert dot(part, third) <= 1e-5 * norm(part) * norm(third)
 
 
 @pytest.mark.parametrize("form", [name for name, form in forms.FORMS.items() if form.takes_pair])
@@ -136,23 +127,12 @@ def test_without_dtnh_a_form_keeps_the_whole_regularizer(form):
     assert_close(update, jax.tree.map(lambda r: -RATE * WEIGHT * r, kept), scale=10.0)
 
 
-# --- the head, and methods without a regularizer
-
-
-@pytest.mark.parametrize("method", ["l2_sp", "feature_distance+dtnh", "finetune"])
-def test_the_head_is_not_regularized_but_decays(method):
-    """The loss gradient is zero, the regularizer's one; finetune decays all and ignores it."""
+def test_without_a_regularizer_all_decays_and_its_gradient_is_ignored():
     start, params, _ = data()
-    zeros, ones = (jax.tree.map(lambda x, v=v: jnp.full_like(x, v), start) for v in (0, 1))
-    decays = "--weight-decay" if method == "finetune" else "--head-decay"
-    weight = () if method == "finetune" else ("--weight", "7")
-    tx = methods.transformation(settings("--method", method, decays, "0.5", *weight))
-    updates = tx.update(GradientPair(zeros, ones), tx.init(start), params)[0]
-    pulls = {"l2_sp": minus(params, start), "feature_distance+dtnh": ones}
-    stem = jax.tree.map(lambda r: -RATE * 7 * r, pulls.get(method, start)["stem"])
-    decayed = jax.tree.map(lambda w: -RATE * 0.5 * w, params)
-    assert_close(updates["stem"], decayed["stem"] if method == "finetune" else stem)
-    assert_close(updates["head"], decayed["head"])
+    zeros, ones = optax.tree.zeros_like(start), optax.tree.ones_like(start)
+    tx = methods.transformation(settings("--method", "finetune", "--weight-decay", "0.5"))
+    updates, _ = tx.update(GradientPair(zeros, ones), tx.init(start), params)
+    assert_close(updates, optax.tree.scale(-RATE * 0.5, params))
 
 
 def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
@@ -162,9 +142,6 @@ def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
     np.testing.assert_allclose([rate(0), rate(45), rate(90)], [0.01, 0.005, 0], atol=1e-9)
     rate = methods.learning_rate(settings("--steps", "90", "--schedule", "constant"))
     assert rate(0) == rate(89)
-
-
-# --- regularizers
 
 
 def test_the_regularizers_are_those_of_the_library_with_the_temperature_of_the_settings():
@@ -208,13 +185,61 @@ def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():
 
 
 @pytest.mark.slow
-def test_the_head_gets_the_mean_of_the_last_map_or_the_normalized_class_token():
+def test_the_head_gets_the_mean_of_the_last_map_or_the_normalized_class_token(network):
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    for model in (
-        ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0)),
-        ViT(64, blocks=1, image_size=32, classes=3, rngs=nnx.Rngs(0)),
-    ):
+    vit = ViT(64, blocks=1, image_size=32, classes=3, rngs=nnx.Rngs(0))
+    for model in (nnx.clone(network), vit):
         model.eval()
         logits, features = model(images)
         found = model.head(methods.pooled(model, features))
         np.testing.assert_allclose(found, logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_gates_close_channels_where_maps_are_formed(network):
+    model = nnx.jit(delta._in_evaluation(network))
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    logits, features = model(images)
+    opened = {"stem": jnp.ones((1, 1, 1, 8)), "stage1": jnp.ones((1, 1, 1, 8))}
+    np.testing.assert_allclose(model(images, opened)[0], logits, rtol=1e-6)
+    gated, closed = model(images, {"stage1": opened["stage1"].at[..., 2].set(0)})
+    assert not closed["stage1"][..., 2].any()
+    np.testing.assert_allclose(closed["stem"], features["stem"], rtol=1e-6)
+    assert (gated != logits).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quickly_compiled")
+def test_the_loss_is_that_of_a_fitted_head_over_two_batches(network, tmp_path):
+    data = open_data(str(write_digits(tmp_path)), train_per_class=4, seed=0)
+    how = Preprocessing(image_size=32, resize=36)
+    given = {"classes": 10, "batch_size": 8, "seed": 0, "mesh": step.mesh(2)}
+    found = delta.channel_weights(network, ["stage1"], data.train, how, **given)
+    assert jax.tree.map(jnp.shape, found) == {"stage1": (8,)}
+    assert found["stage1"].shape == delta.shapes(network, ["stage1"], 32)["stage1"].shape
+
+    model = delta._in_evaluation(replace_head(network, 10, rngs=nnx.Rngs(0)))
+    features, labels = delta._features(delta._in_evaluation(network), data.train, how, 8)
+    head = delta._fit_head(features, labels, 10)
+    kernel, bias = map(np.asarray, (head["kernel"], head["bias"]))
+    fitted = np.argmax(features @ kernel + bias, axis=-1)
+    assert np.mean(fitted == labels) > 0.5
+    nnx.update(model.head, head)
+    two = list(islice(batches(data.train, how, batch_size=8, seed=0), 2))
+
+    @jax.jit
+    def loss(gates):
+        logits = [model(jnp.asarray(batch["image"]), gates)[0] for batch in two]
+        pairs = zip(logits, two, strict=True)
+        return jnp.mean(jnp.stack([step.cross_entropy(x, batch["label"]) for x, batch in pairs]))
+
+    like = {"stage1": jax.ShapeDtypeStruct((8, 8, 8, 8), jnp.float32)}
+    expected = regularizers.channel_attention(loss, like)
+    np.testing.assert_allclose(found["stage1"], expected["stage1"], rtol=1e-3)
+    assert np.ptp(found["stage1"]) > 0

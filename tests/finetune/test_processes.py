@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 from optax_dtnh.finetune import interrupts, processes
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune import runs
-from tests.finetune.runs import ROOT, log_of, weights
+from tests.finetune.runs import ROOT, log_of, wait_until, weights
 
 slow = pytest.mark.slow
 FIRST = 8 * float(np.finfo(np.float32).eps)  # sums in another order, 9.5e-7
@@ -71,12 +70,8 @@ def printed(out, index):
 
 
 def until_a_checkpoint(group, out):
-    deadline = time.monotonic() + 240
     saved = set(out.glob("checkpoints/step_*/checksums.json"))
-    while set(out.glob("checkpoints/step_*/checksums.json")) <= saved:
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in group), printed(out, 0)
-        time.sleep(0.02)
+    wait_until(lambda: set(out.glob("checkpoints/step_*/checksums.json")) - saved, *group)
 
 
 def losses(out):

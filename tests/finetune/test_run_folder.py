@@ -29,9 +29,6 @@ def out(tmp_path):
     return tmp_path / "run"
 
 
-# --- whose it is
-
-
 def test_a_run_finds_its_own_folder_again(out):
     run_folder.claim(out, settings("--workers", "3"), FACTS)  # which changes no weight
     run_folder.check_claimed(out, settings(), FACTS)
@@ -73,9 +70,6 @@ def test_a_folder_is_of_one_process_until_that_is_gone(tmp_path):
     with run_folder.locked(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
-
-
-# --- what is written
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

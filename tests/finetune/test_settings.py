@@ -80,7 +80,13 @@ REFUSED = {
     "--form metric": "`--form metric` should come with --optimizer adam",
     "--form metric --optimizer adam --reference-decay 0.9": "should come with another form",
     "--distributed host:1": "`--distributed` should have HOST:PORT",
+    "--mean 0.5 0.5": "--mean: expected 3 arguments",
+    "--mean 1 2 nan": "--mean: it should be a number, got 'nan'",
+    "--std 1 0 1": "--std: it should be a number > 0, got '0'",
+    "--interpolation magic": "--interpolation: invalid choice: 'magic'",
 }
+EMPTY = ("--data=", "--labels=", "--classes=", "--data-dir=")
+REFUSED |= {x: f"`{x[:-1]}` should be a name, got an empty one" for x in EMPTY}
 
 
 @pytest.mark.parametrize("argv", REFUSED)

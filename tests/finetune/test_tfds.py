@@ -17,7 +17,7 @@ from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import decode
 from tests.finetune import pictures
-from tests.finetune.pictures import encoded, names
+from tests.finetune.pictures import encoded, flip, halve, names
 from tests.finetune.runs import SMALL, accuracy_in, run, write_source
 
 TRAIN, TEST = (f"png_digits-{x}.array_record-00000-of-00001" for x in ("train", "test"))
@@ -98,9 +98,6 @@ def all_of(source):
     return [source[i] for i in range(len(source))]
 
 
-# --- what is read
-
-
 def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     train, test, classes, broken, *_ = opened("png_digits", prepared)
     assert (len(train), len(test), broken) == (120, 30, ())
@@ -109,14 +106,6 @@ def test_a_prepared_data_set_is_read_without_tensorflow(prepared):
     assert read == {p.tobytes(): n for p, n in zip(PIXELS[:120], LABELS, strict=False)}
     assert set(names(train)) == {f"png_digits train[{i}]" for i in range(120)}
     assert "tensorflow" not in sys.modules
-
-
-def test_a_data_set_without_a_test_split_is_split_by_the_seed(tmp_path):
-    data_dir = prepare(TrainOnly, tmp_path)
-    train, test, *_ = opened("train_only", data_dir, train_per_class=4)
-    assert (len(train), len(test)) == (40, 80)
-    assert not {*names(train)} & {*names(test)}
-    refused("should have a split of its own", "train_only", data_dir)
 
 
 def test_a_split_whose_labels_are_held_back_is_not_tested_on(tmp_path):
@@ -170,9 +159,6 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")
 
 
-# --- what is refused
-
-
 UNKNOWN = {
     "that TFDS knows, got tfds:{}. Check the name": ["none"],
     "of the form NAME[/CONFIG][:VERSION], got tfds:{}. Check the": ["../mnist", "a/b/c", ""],
@@ -205,16 +191,6 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
 )
 def test_a_data_set_that_cannot_be_trained_on(tmp_path, builder, match):
     refused(match, builder.name, prepare(builder, tmp_path))
-
-
-def halve(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[400] ^= 255
-    path.write_bytes(content)
 
 
 def rename_format(path):

@@ -34,12 +34,12 @@ MUTANTS = listed(
             ("if log[-1][name] is not None", ""),
         ],
         ("../models/_files.py", RUN_FOLDER): [("write(partial)", "write(path)")],
-        ("train.py", COMMAND): [
+        ("train.py", COMMAND): [("jax.tree.map(jnp.copy, zeros))", "state.sums)")],
+        ("train.py", INTERRUPTS): [
             ("start=int(state.step)", "start=0"),
             ("log.LOG, int(state.step) if state else 0)", "log.LOG, 0)"),
-            ("jax.tree.map(jnp.copy, zeros))", "state.sums)"),
+            ("or last or stopping:", "or last:"),
         ],
-        ("train.py", INTERRUPTS): [("or last or stopping:", "or last:")],
         ("step.py", INTERRUPTS): [('jnp.any(batch["stop"])', 'jnp.all(batch["stop"]) & False')],
         ("interrupts.py", COMMAND): [("os._exit(128 + number)", "pass")],
         ("interrupts.py", INTERRUPTS): [

@@ -8,7 +8,7 @@ FILES = "tests/finetune/test_image_files.py"
 PREPROCESSING = "tests/finetune/test_preprocessing.py"
 BATCHES, TFDS = "tests/finetune/test_batches.py", "tests/finetune/test_tfds.py"
 LAYOUTS, TABLE = "tests/finetune/test_layouts.py", "tests/finetune/test_table.py"
-METHODS, DELTA = "tests/finetune/test_methods.py", "tests/finetune/test_delta.py"
+METHODS = "tests/finetune/test_methods.py"
 
 MUTANTS = listed(
     "optax_dtnh/finetune",
@@ -27,8 +27,8 @@ MUTANTS = listed(
             ),
         ],
         ("errors.py", COMMAND): [("raise UsageError(text)", "raise OSError(text)")],
-        ("dataset.py", COMMAND): [("[1] if same else", "[1] if False else")],
         ("dataset.py", DATASET): [
+            ("[1] if same else", "[1] if False else"),
             ("default_rng(request.seed)", "default_rng(0)"),
             ("image.label, image.digest)", "image.label, 0)"),
             (" if image.position not in drawn", ""),
@@ -77,6 +77,6 @@ MUTANTS = listed(
             ("jax.tree.map(jnp.copy, params)", "params"),
             ("(optax.chain(decay, direction), direction)", "(optax.chain(decay, direction))"),
         ],
-        ("delta.py", DELTA): [("jnp.stack(losses))", "jnp.stack(losses[:1]))")],
+        ("delta.py", METHODS): [("jnp.stack(losses))", "jnp.stack(losses[:1]))")],
     },
 )

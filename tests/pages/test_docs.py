@@ -1,4 +1,4 @@
-"""Every page: its code runs, its links resolve, and no page, record or public name is left out."""
+"""Every page: its code runs, its links resolve, its figures are those of the records."""
 
 import importlib.util
 import inspect
@@ -7,6 +7,7 @@ import re
 import pytest
 
 import optax_dtnh
+from benchmarks.harness import pages as generated
 from optax_dtnh import models, regularizers
 from tests.pages.pages import ROOT, blocks, broken_links, execute, pages
 
@@ -19,9 +20,6 @@ def hook(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-# --- the code
 
 
 def runs_elsewhere(page):
@@ -46,9 +44,6 @@ def test_no_block_hides_from_the_tests():
         assert len(opened) == len(blocks(page, "python")), page
 
 
-# --- the links
-
-
 @pytest.mark.parametrize("page", pages())
 def test_every_link_and_anchor_of_the_page_resolves(page):
     assert broken_links(page, (ROOT / page).read_text()) == []
@@ -70,9 +65,6 @@ def test_the_page_of_the_benchmarks_names_every_question_and_every_record():
     for record in ROOT.glob("benchmarks/results/*"):
         stem = record.name.removesuffix(record.suffix)
         assert f"(results/{record.name})" in text or f"(results/{stem}.md)" in text, record.name
-
-
-# --- the site
 
 
 def test_the_navigation_names_pages_that_exist_each_once():
@@ -127,3 +119,34 @@ def test_every_record_has_a_page_that_says_where_it_is_from():
         assert {"machine", "versions", "every number"} <= set(rows), name
         script, _ = results.script_of(ROOT, name)
         assert script is None or rows["command"].startswith("`python -m benchmarks"), name
+
+
+def written():
+    return {page: page.read_text() for page in generated.pages(ROOT)}
+
+
+def test_filling_the_pages_from_the_records_changes_nothing():
+    stale = [page.name for page, text in written().items() if generated.filled(text) != text]
+    assert not stale, f"run `make pages`: {stale}"
+
+
+def test_every_place_is_closed_and_no_figure_begins_a_line():
+    """Markdown would show the rest of a line that begins with a comment as it is written."""
+    places = 0
+    for page, text in written().items():
+        opened = re.findall(r"<!--[\w.]+:\w+-->", text)
+        assert len(opened) == len(generated.MARKED.findall(text)) == text.count("<!--/-->"), page
+        assert not re.findall(r"^[\s>*-]*<!--.+-->.+$", text, re.MULTILINE), page
+        places += len(opened)
+    assert places > 30
+
+
+def test_a_wrong_figure_is_put_right():
+    wrong = "of <!--digits:seeds-->2<!--/--> seeds"
+    assert generated.filled(wrong) == "of <!--digits:seeds-->20<!--/--> seeds"
+
+
+@pytest.mark.parametrize("marker", ["digits:none", "none:table", "cost.none:table"])
+def test_a_place_without_a_function_or_a_record_is_an_error(marker):
+    with pytest.raises(ValueError, match=f"`<!--{marker}-->` should name a function of"):
+        generated.filled(f"<!--{marker}--><!--/-->")

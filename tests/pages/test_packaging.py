@@ -30,9 +30,6 @@ def script(name):
 contents = script("contents")
 
 
-# --- what is said of the package
-
-
 def test_the_version_stands_in_one_place():
     assert "version" in PROJECT["dynamic"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", optax_dtnh.__version__)
@@ -51,9 +48,6 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
     assert f"author    = {{{names}}}" in readme
     assert paper["url"] in readme
     assert paper["identifiers"][0]["value"].split(":")[1] in paper["url"]
-
-
-# --- the contents
 
 
 def a_wheel(path, leave_out="", put_in="optax_dtnh/py.typed"):
@@ -80,9 +74,6 @@ def test_a_wheel_with_more_or_less_than_the_package_is_refused(tmp_path, change,
     assert problems == ([f"a.whl {problem}"] if problem else [])
 
 
-# --- the extra `models`
-
-
 @pytest.mark.parametrize("absent", ["flax", "safetensors"])
 def test_without_its_extra_the_models_say_what_to_install(absent, tmp_path):
     code = f"""
@@ -98,9 +89,6 @@ import optax_dtnh.models
     expected = f"`{absent}` is not installed, but `optax_dtnh.models` needs it. Run"
     assert done.returncode == 1
     assert f"ModuleNotFoundError: {expected} `pip install 'optax-dtnh[models]'`." in done.stderr
-
-
-# --- the wheel in a new environment
 
 
 @pytest.fixture(scope="module")
