@@ -54,7 +54,18 @@ def gain(results: Results, form: str) -> str:
 
 
 gain_before = partial(gain, form="before")
-gain_smoothed = partial(gain, form="smoothed 0.99")
+gain_finest = partial(gain, form="momentum, per element")
+
+
+def spread(results: Results, form: str) -> str:
+    """Return by how much accuracy differs between weights, with the same."""
+    cells = [c for c in analysis.cells(results) if setting(c) == "SGD batch 16"]
+    of_form = [c for c in cells if (c.regularizer, c.form) == ("L2-SP", form)]
+    return f"{analysis.spread(of_form):.0f}"
+
+
+spread_plain = partial(spread, form="plain")
+spread_finest = partial(spread, form="momentum, per element")
 
 
 def hurt(results: Results) -> str:
