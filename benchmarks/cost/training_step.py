@@ -80,12 +80,8 @@ def methods_table(make: Make, wall: bool) -> Table:
 def compiled(make: Make, options: dict[str, Any] | None) -> tuple[dict[str, Step], Programs]:
     """Return the step of every method, the teacher of KnowDist in it, and the compiled ones."""
     model = abstract_of(make)
-    losses, teacher = resnets.losses_of(model, LAST), resnets.teacher_of(model, LAST)
-
-    def with_teacher(params, statistics, images, labels, source):
-        return losses(params, statistics, images, labels, teacher(*source, images))
-
-    steps, states = methods(with_teacher, backbone_mask), states_of(model)
+    losses = resnets.losses_with_teacher(model, LAST)
+    steps, states = methods(losses, backbone_mask), states_of(model)
     data = (*resnets.images_of(BATCH, IMAGE), states)
     return steps, {k: lowered(step, *states, data).compile(options) for k, step in steps.items()}
 

@@ -87,7 +87,7 @@ def build(spec: Spec) -> Contender:
         parameters = task.student.named_parameters()
         return {name: (p.detach() - before[name]).numpy() for name, p in parameters}
 
-    return Contender(run, updates, {})
+    return Contender(run, updates)
 
 
 def load(spec: Spec) -> Task:
@@ -98,8 +98,7 @@ def load(spec: Spec) -> Task:
         counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         net.load_state_dict(counters | tensors)  # JAX has no counters
         networks.append(net.to(getattr(torch, spec["dtype"])))
-    batch = inputs.images(spec["batch"], spec["image"], spec["classes"], spec["dtype"])
-    x, labels = map(torch.from_numpy, batch)
+    x, labels = map(torch.from_numpy, inputs.images(spec))
     student, teacher = networks
     teacher.eval().requires_grad_(False)
     return Task(student.train(), teacher, x.permute(0, 3, 1, 2).contiguous(), labels)
