@@ -33,16 +33,15 @@ METHODS = {
 def build(spec: Spec) -> Contender:
     """Return a step of `spec["method"]`, one of `METHODS`, from checkpoints."""
     models = [cast(ResNet, load_pretrained(spec[role])) for role in ("student", "teacher")]
-    student, source = jax.tree.map(
-        lambda x: x.astype(spec["dtype"]), [states_of(model) for model in models]
-    )
+    states: list[Any] = [states_of(model) for model in models]
+    (params, statistics), source = jax.tree.map(lambda x: x.astype(spec["dtype"]), states)
     gradients, form = METHODS[spec["method"]]
     losses = losses_with_teacher(models[0], ("stage4",))
     step = Step(gradients(losses), optax.chain(form, optax.sgd(RATE, MOMENTUM)))
     images, labels = map(jnp.asarray, inputs.images(spec))
     state = step.transformation.init(source[0])  # what `init` sees is the anchor
-    carry, data, before = (*student, state), (images, labels, source), named(student[0])
-    compiled = lowered(step, *student, data, state).compile()
+    carry, data, before = (params, statistics, state), (images, labels, source), named(params)
+    compiled = lowered(step, params, statistics, data, state).compile()
 
     def run():
         nonlocal carry
