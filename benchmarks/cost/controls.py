@@ -79,6 +79,5 @@ def _inner(product: Product, x: Any, y: Any) -> jax.Array:
 
 
 SELECTION_LAST = Use(by_hand(selection_last), pair)
-DIVISION_LAST = Use(by_hand(division_last), pair)
 SHARED_DIFFERENCE = Use(shared_difference(), one_gradient)
 GATHERING = Use(by_hand(unguarded, jnp.vdot), pair)  # flattens what is cut
