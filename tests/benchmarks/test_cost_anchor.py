@@ -24,13 +24,6 @@ def test_the_recipe_on_the_page_trains_and_keeps_the_anchor_away_from_the_device
 
 
 @pytest.mark.slow
-def test_training_with_the_anchor_in_the_hosts_memory_gives_the_same_bits(monkeypatch):
-    assert anchor_bytes.same_table().failures == []
-    monkeypatch.setattr(anchor_bytes, "trained", lambda on_host: {"w": np.ones(2) + on_host})
-    assert len(anchor_bytes.same_table().failures) == 1
-
-
-@pytest.mark.slow
 def test_arguments_are_where_the_anchor_is_put():
     assert anchor_bytes.table("CPU", jax.devices()[:4], TINY).failures == []
 
