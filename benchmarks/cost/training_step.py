@@ -15,7 +15,7 @@ updated:
 `benchmarks.cost.feature_distance` counts the gradients alone, map by map, with a control. The
 figures are XLA's own, for CPU: everything is compiled, nothing is run, except with `--wall`, which
 reports times and asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It
-takes a minute on two CPU cores, one more with `--wall`.
+takes two minutes on two CPU cores, one more with `--wall`.
 """
 
 import sys

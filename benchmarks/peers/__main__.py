@@ -25,7 +25,6 @@ import os
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,5 @@ QUESTION = Question(
     "peers", __doc__, measured, report.text, failures, options=add_options, packages=PACKAGES
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

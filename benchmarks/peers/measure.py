@@ -28,19 +28,19 @@ class Place(NamedTuple):
     rounds: int
 
     def spec(self, task: str, **options: Any) -> Spec:
-        """Return what a contender is built from."""
+        """Return what a contender is built from, but for its name and framework."""
         return {"task": task, "threads": self.threads, "dtype": "float32", **options}
 
 
-Job = tuple[str, Spec]  # in which framework a contender is built, and from what
-Jobs = Mapping[str, Job]
+Jobs = Mapping[str, Spec]
 
 
 def combinations(place: Place) -> Iterator[Row]:
     """Yield a row for every tree and contender: times and agreement in float32."""
     for tree, shapes in work.TREES.items():
+        spec = place.spec("combine", shapes=shapes)
         jobs = {
-            name: (framework, place.spec("combine", contender=name, shapes=shapes))
+            name: spec | {"contender": name, "framework": framework}
             for name, framework in work.FRAMEWORK.items()
         }
         exact = agreement.formula(*inputs.gradient_pair(shapes))
@@ -58,10 +58,7 @@ def finetuning(place: Place) -> Iterator[Row]:
     with started("torch", place.threads, cache=place.folder / "compiled") as torch:
         spec |= write_checkpoints(torch, spec, place.folder)
     tunings = {tuning.name: tuning for tuning in (*work.SINGLE_STEPS, *work.TUNINGS)}
-    jobs = {
-        name: (framework, spec | {"method": method, "contender": contender})
-        for name, (method, contender, framework) in tunings.items()
-    }
+    jobs = {name: spec | tuning._asdict() for name, tuning in tunings.items()}
     times = times_of(place, jobs)
     apart: dict[str, Row] = {}
     for method in work.PLAIN:
@@ -96,9 +93,11 @@ def both(place: Place, *, x64: bool = False) -> Iterator[dict[str, Client]]:
 def times_of(place: Place, jobs: Jobs) -> Times:
     """Return the seconds of all jobs, which take turns."""
     with both(place) as clients:
-        for name, (framework, spec) in jobs.items():
-            clients[framework].call("build", name, spec)
-        runs = {name: partial(clients[f].call, "run", name) for name, (f, _) in jobs.items()}
+        runs = {}
+        for name, spec in jobs.items():
+            call = clients[spec["framework"]].call
+            call("build", name, spec)
+            runs[name] = partial(call, "run", name)
         return in_turns(runs, place.rounds)
 
 
@@ -109,14 +108,13 @@ def differences(place: Place, jobs: Jobs, base: str, exact: Arrays | None = None
     """
     with both(place, x64=exact is None) as clients:
 
-        def updates(name: str) -> Arrays:
-            framework, spec = jobs[name]
+        def updates(spec: Spec) -> Arrays:
             dtype = "float64" if exact is None else "float32"
-            return updates_of(clients[framework], spec | {"dtype": dtype})
+            return updates_of(clients[spec["framework"]], spec | {"dtype": dtype})
 
-        expected, rows = updates(base), {}
-        for name in jobs:
-            found = updates(name)
+        expected, rows = updates(jobs[base]), {}
+        for name, spec in jobs.items():
+            found = updates(spec)
             rows[name] = {"difference": relative(found, expected)}
             rows[name] |= {} if exact is None else {"from float64": relative(found, exact)}
     return rows
@@ -131,10 +129,10 @@ def updates_of(client: Client, spec: Spec) -> Arrays:
     return found
 
 
-def memory(place: Place, job: Job) -> Row:
+def memory(place: Place, spec: Spec) -> Row:
     """Return the peak of resident memory of a process that makes this step alone, in MiB."""
-    (framework, spec), cache = job, place.folder / "compiled"
-    with started(framework, place.threads, cache=cache, allocator={}) as client:
+    cache = place.folder / "compiled"
+    with started(spec["framework"], place.threads, cache=cache, allocator={}) as client:
         client.call("build", "it", spec)
         for _ in range(2):
             client.call("run", "it")

@@ -41,4 +41,3 @@ def test_a_pair_is_cheaper_the_earlier_the_map_is():
     assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
     assert early["pair"] < late["pair"] - 0.1
     assert late["pair"] <= feature_distance.BARS[LAST]
-    assert early["teacher"] < 0.8 * late["teacher"]
