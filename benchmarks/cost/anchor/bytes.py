@@ -16,16 +16,14 @@ from benchmarks.cost.uses import WEIGHT
 from benchmarks.harness.tables import Table
 from optax_dtnh import add_l2_sp
 
-# The options of `add_l2_sp`, and whether its anchor is in the host's memory.
-ANCHORS: dict[str, tuple[dict[str, Any], bool]] = {
-    "on the device": ({}, False),
-    "bfloat16": ({"anchor_dtype": jnp.bfloat16}, False),
-    "host": ({}, True),
-    "bfloat16, host": ({"anchor_dtype": jnp.bfloat16}, True),
+BESIDES = 4  # N of parameters, gradients and Adam's moments
+# The dtype of the anchor, and its N on the device and in the host's memory.
+ANCHORS = {
+    "on the device": (None, 1, 0),
+    "bfloat16": (jnp.bfloat16, 0.5, 0),
+    "host": (None, 0, 1),
+    "bfloat16, host": (jnp.bfloat16, 0, 0.5),
 }
-# In N: parameters, gradients and Adam's moments, and the anchor.
-ON_DEVICE = {"Adam alone": 4, "on the device": 5, "bfloat16": 4.5, "host": 4, "bfloat16, host": 4}
-ON_HOST = {"host": 1, "bfloat16, host": 0.5}
 
 
 def table(platform: str, devices: Sequence[Any], sizes: Sizes = LLAMA_7B) -> Table:
@@ -34,8 +32,8 @@ def table(platform: str, devices: Sequence[Any], sizes: Sizes = LLAMA_7B) -> Tab
     params = params_on(mesh, sizes)
     n = size_in_bytes(params) / len(devices)
     rows = [{"anchor": "Adam alone", **row_of(on_device(optax.adam(1e-4), params, mesh), 0.0, n)}]
-    for name, (options, on_host) in ANCHORS.items():
-        tx = optax.chain(add_l2_sp(WEIGHT, **options), optax.adam(1e-4))
+    for name, (dtype, _, on_host) in ANCHORS.items():
+        tx = optax.chain(add_l2_sp(WEIGHT, anchor_dtype=dtype), optax.adam(1e-4))
         made, moved = away(tx, params, mesh) if on_host else (on_device(tx, params, mesh), 0.0)
         rows.append({"anchor": name, **row_of(made, moved, n)})
     title = f"update with Adam, {platform}, {len(devices)} devices, N = {n / 2**30:.3f} GiB on each"
@@ -47,8 +45,8 @@ def missed(platform: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"{platform}, {row['anchor']}: {row[name]:.4f} N of {name}, expected {n} N"
         for row in rows
-        for name, where in (("device arguments", ON_DEVICE), ("host arguments", ON_HOST))
-        for n in [where.get(row["anchor"], 0)]
+        for _, near, far in [ANCHORS.get(row["anchor"], (None, 0, 0))]
+        for name, n in (("device arguments", BESIDES + near), ("host arguments", far))
         if not abs(row[name] - n) <= 1e-3
     ]
 
