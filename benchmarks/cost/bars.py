@@ -20,14 +20,8 @@ ADAM = {
 PRODUCTS = {"truncate": 2, "orthogonal": 2, "drop": 2, "plain": 1, "cosine": 3}
 UNBARRED = "cosine"  # needs the norm of r as well: a pass more, and a stored tree for L2-SP
 
-SMALL_LEAVES = {"instructions": 15_000}
-SMALL_LEAVES_OF_ADAM = {"instructions": 28_000}  # Adam alone: 9,400
 LINEAR = 1.05  # how far an increment of the instructions may exceed the first, per leaf
 CONSTANT = 1.05  # how far the largest may exceed the smallest
-
-# Relative to one gradient of the sum: 5/3 for a regularizer of the last map, which needs a second
-# backward pass of the same length; 4/3 for one that sees the first half, plus what is uneven.
-FLOPS = {"last map": 1.67, "first half": 1.45}
 
 
 def storage_is_known() -> bool:

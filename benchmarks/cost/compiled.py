@@ -13,7 +13,7 @@ from benchmarks.cost.uses import Use
 
 INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?[\w.\-]+ = ", re.MULTILINE)
 # For programs that are not run: without the expensive passes of LLVM, compilation takes half the
-# time, and every count is the same (`benchmarks.cost.many_devices` asserts it).
+# time, and every count is the same, which a test asserts.
 NOT_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 

@@ -25,11 +25,6 @@ def selection_last(dot: jax.Array, ref_sq: jax.Array) -> jax.Array:
     return jnp.where(ok, jnp.minimum(dot, 0.0) / jnp.where(ok, ref_sq, 1.0), 0.0)
 
 
-def unguarded(dot: jax.Array, ref_sq: jax.Array) -> jax.Array:
-    """Return the same without the zero case."""
-    return jnp.minimum(dot, 0.0) / ref_sq
-
-
 def summed(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return an inner product as the library forms it: nothing is flattened."""
     return jnp.sum(x * y)
@@ -79,6 +74,5 @@ def _inner(product: Product, x: Any, y: Any) -> jax.Array:
 
 
 SELECTION_LAST = Use(by_hand(selection_last), pair)
-DIVISION_LAST = Use(by_hand(division_last), pair)
 SHARED_DIFFERENCE = Use(shared_difference(), one_gradient)
-GATHERING = Use(by_hand(unguarded, jnp.vdot), pair)  # flattens what is cut
+GATHERING = Use(by_hand(division_last, jnp.vdot), pair)  # flattens what is cut

@@ -8,7 +8,7 @@ import jax
 import jax.export
 
 from benchmarks.cost.compiled import abstract_arguments, step_of
-from benchmarks.cost.networks import NETWORKS, losses_and_batch
+from benchmarks.cost.networks import losses_of, of_mlp, start
 from benchmarks.cost.training import methods, run_of
 from benchmarks.cost.trees import as_params, small_leaves
 from benchmarks.cost.uses import OPTIONS, sgd
@@ -26,10 +26,9 @@ def steps() -> dict[str, Lowerable]:
     found: dict[str, Lowerable] = {
         name: (step_of(use), abstract_arguments(use, params)) for name, use in uses.items()
     }
-    losses, (weights, statistics, *data) = losses_and_batch(NETWORKS["residual CNN"], layer=1)
-    step = methods(losses)["KnowDist + DTNH"]
-    state = jax.eval_shape(step.transformation.init, weights)
-    whole = run_of(step), (weights, statistics, state, *data)
+    network = of_mlp(units=16, layers=2, batch=4, classes=10)
+    step, (weights, data) = methods(losses_of(network))["KnowDist + DTNH"], start(network)
+    whole = run_of(step), (weights, {}, step.transformation.init(weights), *data)
     return found | {"value_and_grad_pair, dtnh": whole}
 
 

@@ -60,6 +60,16 @@ def teacher_of(model: ResNet, maps: Maps) -> Fun:
     return f_s
 
 
+def losses_with_teacher(model: ResNet, maps: Maps) -> Losses:
+    """Return the losses given images, labels and the pretrained states, the teacher in them."""
+    losses, teacher = losses_of(model, maps), teacher_of(model, maps)
+
+    def with_teacher(params, statistics, images, labels, source):
+        return losses(params, statistics, images, labels, teacher(*source, images))
+
+    return with_teacher
+
+
 def given_maps(model: ResNet, maps: Maps, batch: int, size: int) -> tuple[Losses, tuple[Any, ...]]:
     """Return the losses and their abstract data, the teacher's maps among it."""
     images, labels = images_of(batch, size)

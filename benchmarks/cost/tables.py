@@ -3,20 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.cost import bars, controls, grid
-from benchmarks.cost.bars import broken, exceeded, nonlinear, where_known
+from benchmarks.cost import bars, grid
+from benchmarks.cost.bars import broken, nonlinear, where_known
 from benchmarks.cost.clock import ROUNDS, Clock, clock_on, columns
 from benchmarks.cost.compiled import Cost, compile_update, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
-from benchmarks.cost.networks import SEEN, Network, losses_and_batch
-from benchmarks.cost.training import gradient_flops
 from benchmarks.cost.trees import Abstract, as_params, resnet50, small_leaves
-from benchmarks.cost.uses import WITH_ADAM, Use, sgd
+from benchmarks.cost.uses import GROWING, WITH_ADAM, Use
 from benchmarks.harness.tables import Table
 
 COUNTS = (50, 100, 200)
-CONTROL_COUNTS = (20, 40, 80)
 METRIC = "scale_by_adam_dtnh"
+# The uses that are compiled for small leaves, and how many instructions the largest may have.
+GROWING_ON_SMALL = {name: (use, 15_000) for name, use in GROWING.items()}
+GROWING_ON_SMALL[METRIC] = WITH_ADAM[METRIC], 28_000  # Adam alone: 9,400
 
 
 def update_table(title: str, uses: Mapping[str, Use]) -> Table:
@@ -32,64 +32,21 @@ def update_table(title: str, uses: Mapping[str, Use]) -> Table:
     return Table(title, rows, where_known(failures))
 
 
-def adam_table() -> Table:
-    """Measure the uses with Adam on the same tree, and how the metric's program grows."""
-    title = "update of the same tree with Adam (no optimizer after it, the learning rate alone)"
-    table = update_table(title, WITH_ADAM)
-    costs = growth(WITH_ADAM[METRIC], COUNTS)
-    return table._replace(failures=table.failures + grown(METRIC, costs, bars.SMALL_LEAVES_OF_ADAM))
-
-
-def small_leaves_table(uses: Mapping[str, Use]) -> Table:
+def small_leaves_table() -> Table:
     """Measure how the program of every use grows with the number of leaves."""
     rows, failures = [], []
-    for name, use in uses.items():
+    for name, (use, most) in GROWING_ON_SMALL.items():
         costs = growth(use, COUNTS)
         rows += [{"form": name, "leaves": n, **cost._asdict()} for n, cost in costs.items()]
-        failures += grown(name, costs, bars.SMALL_LEAVES)
+        failures += broken(name, costs[max(COUNTS)], {"instructions": most})
+        failures += nonlinear(name, {n: cost.instructions for n, cost in costs.items()})
     title = "update of small leaves (a bar on instructions, none on bytes and temporary)"
-    return Table(title, rows, failures)
+    return Table(title, rows, where_known(failures))
 
 
 def growth(use: Use, counts: Sequence[int]) -> dict[int, Cost]:
     """Return the cost of an update of so many small leaves, for every count."""
     return {n: update_cost(use, as_params(small_leaves(n))) for n in counts}
-
-
-def grown(name: str, costs: Mapping[int, Cost], at_most: Mapping[str, float]) -> list[str]:
-    """Return a message if a program is too large, or grows faster than its leaves."""
-    instructions = {n: cost.instructions for n, cost in costs.items()}
-    largest = costs[max(costs)]
-    return where_known(broken(name, largest, at_most) + nonlinear(name, instructions))
-
-
-def controls_table() -> Table:
-    """Measure the same update written less carefully: each must miss the bar it is there for."""
-    stored = update_cost(controls.SHARED_DIFFERENCE.then(sgd()), as_params(resnet50()))
-    costs = growth(controls.SELECTION_LAST.then(sgd()), CONTROL_COUNTS)
-    missed = {
-        "one shared w - w_s": broken("ResNet-50", stored, bars.L2_SP),
-        "selection last": nonlinear(
-            "small leaves", {n: cost.instructions for n, cost in costs.items()}
-        ),
-    }
-    rows = [{"control": name, "misses": "; ".join(found)} for name, found in missed.items()]
-    failures = [f"control {name!r} misses no bar" for name, found in missed.items() if not found]
-    return Table("controls, which should miss a bar", rows, where_known(failures))
-
-
-def flops_table(networks: Mapping[str, Network]) -> Table:
-    """Count the flops of a gradient pair, relative to one gradient of the sum."""
-    rows, failures = [], []
-    for name, network in networks.items():
-        for place, bar in bars.FLOPS.items():
-            losses, args = losses_and_batch(network, SEEN[name][place])
-            one, pair, zero_array = gradient_flops(losses, *args)
-            ratios = {"pair": pair / one, "zero array": zero_array / one}
-            rows.append({"network": name, "regularizer of the": place, **ratios, "at most": bar})
-            failures += exceeded(f"{name}, {place}", {"flops": ratios["pair"]}, {"flops": bar})
-    title = "flops of value_and_grad_pair relative to one gradient (zero array: a control)"
-    return Table(title, rows, failures)
 
 
 def export_table() -> Table:

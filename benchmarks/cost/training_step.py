@@ -8,22 +8,19 @@ updated:
 
 - L2-SP + DTNH takes at most 1.01 times the flops of plain L2-SP and 1.01 times its peak of memory:
   the regularizer's gradient is formed in place, nothing is stored.
-- KnowDist + DTNH takes at most 1.67 times the flops of one step with the sum of loss and distance
-  where the distance sees the last map, `stage4`, 1.55 where the last map is `stage3`, 1.32 for
-  `stage2` and 1.15 for `stage1`, the teacher's maps given. With the teacher's forward pass in the
-  step, which is the same for both, at most 1.51 for `stage4`.
+- KnowDist + DTNH takes at most 1.51 times the flops of one step with the sum of loss and distance,
+  where the distance sees the last map, `stage4`, and both compute the teacher's.
 - Its peak of memory is at most 1.2 times that of the sum: there is one more gradient.
 
-`benchmarks.cost.feature_distance` counts the gradients alone, with a control. The figures are XLA's
-own, for CPU: everything is compiled, nothing is run, except with `--wall`, which reports times and
-asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It takes two minutes on
-two CPU cores, one more with `--wall`.
+`benchmarks.cost.feature_distance` counts the gradients alone, map by map, with a control. The
+figures are XLA's own, for CPU: everything is compiled, nothing is run, except with `--wall`, which
+reports times and asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It
+takes two minutes on two CPU cores, one more with `--wall`.
 """
 
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -51,16 +48,14 @@ BARS = {
     "L2-SP + DTNH": {"flops": 1.01, "peak": 1.01},
     "KnowDist + DTNH": {"flops": 1.51, "peak": 1.2},
 }
-STAGES = {LAST: 1.67, ("stage3",): 1.55, ("stage2",): 1.32, ("stage1",): 1.15}
 
 Programs = dict[str, jax.stages.Compiled]
 
 
 def measure(options: Namespace) -> Results:
-    """Return the results: a table of the methods and one of the maps."""
+    """Return the results: one table."""
     jax.config.update("jax_platforms", "cpu")
-    tables = (partial(methods_table, wall=options.wall), stages_table)
-    return report.results(table(resnet50) for table in tables)
+    return report.results([methods_table(resnet50, options.wall)])
 
 
 def methods_table(make: Make, wall: bool) -> Table:
@@ -80,12 +75,8 @@ def methods_table(make: Make, wall: bool) -> Table:
 def compiled(make: Make, options: dict[str, Any] | None) -> tuple[dict[str, Step], Programs]:
     """Return the step of every method, the teacher of KnowDist in it, and the compiled ones."""
     model = abstract_of(make)
-    losses, teacher = resnets.losses_of(model, LAST), resnets.teacher_of(model, LAST)
-
-    def with_teacher(params, statistics, images, labels, source):
-        return losses(params, statistics, images, labels, teacher(*source, images))
-
-    steps, states = methods(with_teacher, backbone_mask), states_of(model)
+    losses = resnets.losses_with_teacher(model, LAST)
+    steps, states = methods(losses, backbone_mask), states_of(model)
     data = (*resnets.images_of(BATCH, IMAGE), states)
     return steps, {k: lowered(step, *states, data).compile(options) for k, step in steps.items()}
 
@@ -114,30 +105,6 @@ def missed(name: str, costs: Mapping[str, StepCost]) -> list[str]:
     found, without = costs[name]._asdict(), costs[WITHOUT[name]]._asdict()
     bars = BARS[name] if storage_is_known() else {"flops": BARS[name]["flops"]}
     return exceeded(name, {k: found[k] / without[k] for k in bars}, bars)
-
-
-def stages_table(make: Make) -> Table:
-    """Count the flops of a step of KnowDist + DTNH by the map that the distance sees."""
-    rows, failures = [], []
-    for maps, bar in STAGES.items():
-        ratio = stage_ratio(make, maps)
-        rows.append({"map": maps[-1], "flops ratio": ratio, "at most": bar})
-        failures += exceeded(maps[-1], {"flops": ratio}, {"flops": bar})
-    title = "a step of KnowDist + DTNH relative to one of KnowDist, the teacher's maps given"
-    return Table(title, rows, failures)
-
-
-def stage_ratio(make: Make, maps: Maps) -> float:
-    """Return the flops of a step of KnowDist + DTNH, relative to one of KnowDist."""
-    model = abstract_of(make)
-    losses, data = resnets.given_maps(model, maps, BATCH, IMAGE)
-    steps = methods(losses, backbone_mask)
-    programs = (
-        lowered(steps[name], *states_of(model), data).compile(dict(NOT_RUN))
-        for name in ("KnowDist + DTNH", "KnowDist")
-    )
-    pair, one = (step_cost(program).flops for program in programs)
-    return pair / one
 
 
 def runs_of(make: Make, steps: Mapping[str, Step], programs: Programs) -> dict[str, Run]:

@@ -13,7 +13,6 @@ as long along `g` as `g` is. In agreement it changes nothing.
 
 import sys
 from argparse import Namespace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,5 @@ QUESTION = Question(
     "guarantee.geometry", __doc__, measure, lambda results: markdown(results["rows"]), failures
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

@@ -1,4 +1,4 @@
-"""What does the same step cost elsewhere? In torch, by hand and with TorchJD, and in optax by hand.
+"""What does the same step cost elsewhere? In torch, by hand and with TorchJD.
 
     make peers
 
@@ -6,15 +6,14 @@ or, in an environment with the extra `peers`, `python -m benchmarks.peers`. Clai
 
 - The same numbers give the same updates as two `autograd.grad` and the rule by hand in torch:
   within 1e-5 of a combination in float32 (ours within 1e-6 of the formula in float64), within 1e-9
-  of the parameters after a step in float64, of an MLP, of a residual CNN, and of a ResNet-18 with
-  L2-SP and with KnowDist, batch normalization in training mode, weights shared through a
-  checkpoint. The gradients conflict in all of them.
-- Two gradients cost at most 1.67 times the flops of one.
+  of the parameters after a step in float64, of a ResNet-18 with L2-SP and with KnowDist, batch
+  normalization in training mode, weights shared through a checkpoint. The gradients conflict in all
+  of them.
 
-Measured, and not asserted, next to torch by hand, TorchJD's PCGrad, UPGrad and MGDA, and optax by
-hand: the time of the combination alone on trees of 26 and 87 million parameters; the time of a
-whole step relative to the same framework's own step with one gradient; images per second and peak
-memory of a fine-tuning step. TorchJD's directions are others: see the note under the tables.
+Measured, and not asserted, next to torch by hand and TorchJD's PCGrad, UPGrad and MGDA: the time of
+the combination alone on trees of 26 and 87 million parameters, with optax by hand as well; images
+per second and peak memory of a fine-tuning step, and its time relative to the same framework's own
+step with one gradient. TorchJD's directions are others: see the note under the tables.
 
 It takes some minutes on two cores. Threads of OpenMP wait passively, or it refuses to start: busy
 waiting once reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner
@@ -26,7 +25,6 @@ import os
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ import jax
 
 from benchmarks.harness.command import Question, command
 from benchmarks.peers import measure, report
-from benchmarks.peers.agreement import BARS
+from benchmarks.peers.agreement import BARS, missed
 from benchmarks.peers.waiting import cores, passive
 from optax_dtnh.finetune.errors import usage_errors
 
@@ -42,7 +40,6 @@ PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch", "torchjd")
 NEEDED = ("torch", "torchjd", "qpsolvers", "quadprog", "safetensors")
 TABLES = {
     "combination": measure.combinations,
-    "step": measure.steps,
     "finetuning": measure.finetuning,
 }
 
@@ -76,7 +73,7 @@ def measured(options: Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {
         "threads": options.threads,
         "rounds": options.rounds,
-        "bars": BARS | {"flops": measure.FLOPS},
+        "bars": BARS,
     }
     with tempfile.TemporaryDirectory() as folder:
         place = measure.Place(Path(folder), options.threads, options.rounds)
@@ -88,16 +85,13 @@ def measured(options: Namespace) -> dict[str, Any]:
 
 def failures(results: dict[str, Any]) -> list[str]:
     """Return a message for every claim that does not hold."""
-    return [
-        message for name in TABLES for row in results[name] for message in measure.missed(name, row)
-    ]
+    dtypes = {"combination": "float32", "finetuning": "float64"}
+    return [m for name in TABLES for row in results[name] for m in missed(row, dtypes[name])]
 
 
 QUESTION = Question(
     "peers", __doc__, measured, report.text, failures, options=add_options, packages=PACKAGES
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

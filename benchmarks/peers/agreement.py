@@ -22,6 +22,8 @@ def missed(row: Row, dtype: str) -> list[str]:
     Ours has to agree. PCGrad has to differ: were there no conflict, agreement would say nothing.
     """
     where, found = f"{row['work']}, {row['contender']}", row["difference"]
+    if found is None:  # one gradient, which has nothing to agree on
+        return []
     if row["contender"] == "ours" and not found <= BARS[dtype]:
         return [f"{where}: updates differ by {found:.1e}, at most {BARS[dtype]:g}"]
     if row["contender"] == "ours" and not row.get("from float64", 0.0) <= EXACT:

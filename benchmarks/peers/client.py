@@ -1,7 +1,7 @@
 """The processes of the frameworks, as seen from the benchmark."""
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.harness.record import ROOT
-from benchmarks.peers.inputs import Arrays
 from benchmarks.peers.waiting import passive
 
 # Otherwise glibc returns blocks of 32 MiB and more to the system whenever they are free, and a
@@ -23,34 +20,21 @@ KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2
 class Client:
     """One process."""
 
-    def __init__(self, process: subprocess.Popen[str], framework: str):
+    def __init__(self, process: subprocess.Popen[bytes], framework: str):
         self.process: Any = process
         self.framework = framework
 
     def call(self, command: str, *arguments: Any) -> Any:
         """Return the answer to one command."""
         try:
-            self.process.stdin.write(json.dumps([command, arguments]) + "\n")
+            pickle.dump((command, arguments), self.process.stdin)
             self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
+            return pickle.load(self.process.stdout)
+        except (BrokenPipeError, EOFError) as error:
             raise RuntimeError(
                 f"The process of {self.framework} ended instead of answering to {command!r}. Read "
                 "its error above."
-            )
-        return json.loads(line)
-
-    def updates(self, name: str, folder: Path) -> Arrays:
-        """Return what a contender has changed, after one run."""
-        path = folder / "updates.npz"
-        self.call("run", name)
-        self.call("updates", name, str(path))
-        with np.load(path) as arrays:
-            found = dict(arrays)
-        path.unlink()
-        return found
+            ) from error
 
 
 @contextmanager
@@ -79,14 +63,6 @@ def started(
     }
     passive(environ)
     command = [sys.executable, "-m", "benchmarks.peers.worker", framework, str(threads)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) as process:
-        try:
-            yield Client(process, framework)
-        finally:
-            if process.stdin:
-                process.stdin.close()  # it ends after the last command
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe) as process:
+        yield Client(process, framework)  # the process ends when its pipe is closed

@@ -17,5 +17,4 @@ class Contender(NamedTuple):
     """A piece of work, ready to be done again and again."""
 
     run: Callable[[], None]  # do it once and wait for it
-    updates: Callable[[], Arrays]  # changes so far, in the layout of `inputs`, or of checkpoints
-    about: dict[str, float]  # what is known of it: flops, seconds to compile
+    updates: Callable[[], Arrays]  # what it has given or changed so far, by the names of `inputs`

@@ -18,7 +18,6 @@ from benchmarks.peers.inputs import Arrays
 from optax_dtnh.models import resnet18, save_pretrained
 
 SEED = 0  # of the checkpoint: with it, both regularizers conflict with the loss
-FLOPS = 1.67  # of a pair, relative to one gradient: one more backward pass of the same length
 
 
 class Place(NamedTuple):
@@ -29,54 +28,38 @@ class Place(NamedTuple):
     rounds: int
 
     def spec(self, task: str, **options: Any) -> Spec:
-        """Return what a contender is built from."""
+        """Return what a contender is built from, but for its name and framework."""
         return {"task": task, "threads": self.threads, "dtype": "float32", **options}
 
 
-Job = tuple[str, Spec]  # in which framework a contender is built, and from what
-Jobs = Mapping[str, Job]
+Jobs = Mapping[str, Spec]
 
 
 def combinations(place: Place) -> Iterator[Row]:
     """Yield a row for every tree and contender: times and agreement in float32."""
     for tree, shapes in work.TREES.items():
+        spec = place.spec("combine", shapes=shapes)
         jobs = {
-            name: (framework, place.spec("combine", contender=name, shapes=shapes))
+            name: spec | {"contender": name, "framework": framework}
             for name, framework in work.FRAMEWORK.items()
         }
-        exact = agreement.formula(*inputs.gradient_pair(shapes, "float32"))
+        exact = agreement.formula(*inputs.gradient_pair(shapes))
         apart = differences(place, jobs, work.REFERENCE, exact)
-        times, _ = times_of(place, jobs)
+        times = times_of(place, jobs)
         for name in jobs:
-            measured = {"ms": _ms(times, name), "ratio": paired(times, name, work.REFERENCE)}
+            ms = spread([1e3 * seconds for seconds in times[name]])
+            measured = {"ms": ms, "ratio": paired(times, name, work.REFERENCE)}
             yield {"work": tree, "contender": name} | measured | apart[name]
-
-
-def steps(place: Place) -> Iterator[Row]:
-    """Yield a row for every network and contender: times in float32, agreement in float64."""
-    for title, network in work.NETWORKS.items():
-        spec = place.spec("step", network=network)
-        pairs = {name: (f, spec | {"contender": name}) for name, f in work.FRAMEWORK.items()}
-        singles = {f: (f, spec | {"contender": "single"}) for f in ("jax", "torch")}
-        apart = differences(place, pairs, work.REFERENCE)
-        times, about = times_of(place, singles | pairs)
-        for name, (base, _) in pairs.items():
-            measured = {"ms": _ms(times, name), "ratio": paired(times, name, base)}
-            flops = {"flops": about[name]["flops"] / about[base]["flops"]}
-            yield {"work": title, "contender": name} | measured | flops | apart[name]
 
 
 def finetuning(place: Place) -> Iterator[Row]:
     """Yield a row for every method and contender: images per second, memory, agreement."""
     spec = place.spec("finetune", **work.IMAGES)
-    with both(place) as clients:
-        spec |= write_checkpoints(clients["torch"], spec, place.folder)
+    with started("torch", place.threads, cache=place.folder / "compiled") as torch:
+        spec |= write_checkpoints(torch, spec, place.folder)
     tunings = {tuning.name: tuning for tuning in (*work.SINGLE_STEPS, *work.TUNINGS)}
-    jobs = {
-        name: (framework, spec | {"method": method, "contender": contender})
-        for name, (method, contender, framework) in tunings.items()
-    }
-    times, _ = times_of(place, jobs)
+    jobs = {name: spec | tuning._asdict() for name, tuning in tunings.items()}
+    times = times_of(place, jobs)
     apart: dict[str, Row] = {}
     for method in work.PLAIN:
         of_method = {name: job for name, job in jobs.items() if tunings[name].method == method}
@@ -99,16 +82,6 @@ def tuning_ratios(tuning: work.Tuning, times: Times) -> Row:
     return row | {name: paired(times, tuning.name, base) for name, base in ratios.items()}
 
 
-def missed(table: str, row: Row) -> list[str]:
-    """Return a message for everything that is asserted of a row and does not hold."""
-    failures = []
-    if row["difference"] is not None:
-        failures += agreement.missed(row, "float32" if table == "combination" else "float64")
-    if row["contender"] == "ours" and not row.get("flops", 0) <= FLOPS:
-        failures.append(f"{row['work']}, ours: flops {row['flops']:.3f}, at most {FLOPS}")
-    return failures
-
-
 @contextmanager
 def both(place: Place, *, x64: bool = False) -> Iterator[dict[str, Client]]:
     """Start a process for each framework."""
@@ -117,12 +90,15 @@ def both(place: Place, *, x64: bool = False) -> Iterator[dict[str, Client]]:
         yield {"jax": jax, "torch": torch}
 
 
-def times_of(place: Place, jobs: Jobs) -> tuple[Times, dict[str, dict[str, float]]]:
-    """Return the seconds of all jobs, which take turns, and what is known of each contender."""
+def times_of(place: Place, jobs: Jobs) -> Times:
+    """Return the seconds of all jobs, which take turns."""
     with both(place) as clients:
-        about = {name: clients[f].call("build", name, spec) for name, (f, spec) in jobs.items()}
-        runs = {name: partial(clients[f].call, "run", name) for name, (f, _) in jobs.items()}
-        return in_turns(runs, place.rounds), about
+        runs = {}
+        for name, spec in jobs.items():
+            call = clients[spec["framework"]].call
+            call("build", name, spec)
+            runs[name] = partial(call, "run", name)
+        return in_turns(runs, place.rounds)
 
 
 def differences(place: Place, jobs: Jobs, base: str, exact: Arrays | None = None) -> dict[str, Row]:
@@ -132,31 +108,36 @@ def differences(place: Place, jobs: Jobs, base: str, exact: Arrays | None = None
     """
     with both(place, x64=exact is None) as clients:
 
-        def updates(name: str) -> Arrays:
-            framework, spec = jobs[name]
-            client, dtype = clients[framework], "float64" if exact is None else "float32"
-            client.call("build", name, spec | {"dtype": dtype})
-            found = client.updates(name, place.folder)
-            client.call("drop")
-            return found
+        def updates(spec: Spec) -> Arrays:
+            dtype = "float64" if exact is None else "float32"
+            return updates_of(clients[spec["framework"]], spec | {"dtype": dtype})
 
-        expected, rows = updates(base), {}
-        for name in jobs:
-            found = updates(name)
+        expected, rows = updates(jobs[base]), {}
+        for name, spec in jobs.items():
+            found = updates(spec)
             rows[name] = {"difference": relative(found, expected)}
             rows[name] |= {} if exact is None else {"from float64": relative(found, exact)}
     return rows
 
 
-def memory(place: Place, job: Job) -> Row:
+def updates_of(client: Client, spec: Spec) -> Arrays:
+    """Return what a contender has changed after one run."""
+    client.call("build", "it", spec)
+    client.call("run", "it")
+    found = client.call("updates", "it")
+    client.call("drop")
+    return found
+
+
+def memory(place: Place, spec: Spec) -> Row:
     """Return the peak of resident memory of a process that makes this step alone, in MiB."""
-    (framework, spec), cache = job, place.folder / "compiled"
-    with started(framework, place.threads, cache=cache, allocator={}) as client:
+    cache = place.folder / "compiled"
+    with started(spec["framework"], place.threads, cache=cache, allocator={}) as client:
         client.call("build", "it", spec)
         for _ in range(2):
             client.call("run", "it")
-        found = client.call("memory")
-    return {"peak MiB": found["peak"], "after imports MiB": found["imported"]}
+        peak, imported = client.call("memory")
+    return {"peak MiB": peak, "after imports MiB": imported}
 
 
 def write_checkpoints(torch: Client, spec: Spec, folder: Path) -> dict[str, str]:
@@ -169,13 +150,8 @@ def write_checkpoints(torch: Client, spec: Spec, folder: Path) -> dict[str, str]
     model = resnet18(classes=spec["classes"], rngs=nnx.Rngs(SEED))
     save_pretrained(model, paths["teacher"])
     same = spec | {"student": paths["teacher"], "teacher": paths["teacher"], "dtype": "float32"}
-    torch.call("build", "first step", same | {"method": "none", "contender": "single"})
-    moves, tensors = torch.updates("first step", folder), load_file(paths["teacher"])
+    moves = updates_of(torch, same | {"method": "none", "contender": "single"})
+    tensors = load_file(paths["teacher"])
     moved = {name: tensors[name] + moves[name] for name in moves}
     save_file(tensors | moved, paths["student"])
-    torch.call("drop")
     return paths
-
-
-def _ms(times: Times, name: str) -> Any:
-    return spread([1e3 * seconds for seconds in times[name]])

@@ -3,23 +3,7 @@
 from functools import partial
 
 from benchmarks.harness.record import Results
-from benchmarks.harness.tables import markdown, only
-from benchmarks.harness.timing import Spread
-
-CONTENDERS = ("ours", "optax by hand", "torch by hand", "TorchJD PCGrad")
-
-
-def table(results: Results) -> str:
-    """Return the times of whole steps relative to one gradient's."""
-    found = {
-        (row["work"], row["contender"]): str(Spread(*row["ratio"]))
-        for row in (*results["step"], *results["finetuning"])
-        if row["ratio"]
-    }
-    works = list(dict.fromkeys(work for work, _ in found))
-    return markdown(
-        [{"": by} | {work: found.get((work, by)) for work in works} for by in CONTENDERS]
-    )
+from benchmarks.harness.tables import only
 
 
 def images(results: Results, contender: str) -> str:

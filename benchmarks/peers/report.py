@@ -15,7 +15,6 @@ COLUMNS = {  # by the key in a row: heading and format
     "images/s": ("images/s", ROUGH),
     "ratio": ("time to {base}", SPREAD),
     "to torch": ("time to torch by hand", SPREAD),
-    "flops": ("flops to one gradient", "{:.2f}"),
     "peak MiB": ("peak memory, MiB", "{:.0f}"),
     "difference": ("difference from torch by hand", "{:.1e}"),
     "from float64": ("from the formula in float64", "{:.1e}"),
@@ -36,10 +35,6 @@ TABLES = {
         ("ms", "ratio", "difference", "from float64"),
         "torch by hand",
     ),
-    "step": Table(
-        "A whole step with two gradients, relative to the framework's own with one",
-        ("ms", "ratio", "flops", "difference"),
-    ),
     "finetuning": Table(
         "Fine-tuning a ResNet-18 on {batch} images of {image} px".format(**IMAGES),
         ("images/s", "ratio", "to torch", "peak MiB", "difference"),
@@ -55,7 +50,7 @@ Nothing about time is asserted.
 combination; in float64, and compiled without most optimizations, for the parameters after one step,
 which is not the program that is timed. Ours may be {float32:g} and {float64:g}
 from torch's by hand. Optax by hand sums with `optax.tree.vdot`, whose error in float32 grows with
-the leaf. Flops are XLA's count for jax, torch's own for torch (products and convolutions alone).
+the leaf.
 
 TorchJD's aggregators are not like for like: PCGrad projects both gradients, the loss's as well;
 UPGrad and MGDA weigh both. Compared is their time, what a user pays there for two gradients, and

@@ -3,7 +3,7 @@
 # Torch is in an environment of its own, see `make peers`.
 # pyright: reportMissingImports=false
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -87,7 +87,7 @@ def build(spec: Spec) -> Contender:
         parameters = task.student.named_parameters()
         return {name: (p.detach() - before[name]).numpy() for name, p in parameters}
 
-    return Contender(run, updates, {})
+    return Contender(run, updates)
 
 
 def load(spec: Spec) -> Task:
@@ -98,8 +98,7 @@ def load(spec: Spec) -> Task:
         counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         net.load_state_dict(counters | tensors)  # JAX has no counters
         networks.append(net.to(getattr(torch, spec["dtype"])))
-    batch = inputs.images(spec["batch"], spec["image"], spec["classes"], spec["dtype"])
-    x, labels = map(torch.from_numpy, batch)
+    x, labels = map(torch.from_numpy, inputs.images(spec))
     student, teacher = networks
     teacher.eval().requires_grad_(False)
     return Task(student.train(), teacher, x.permute(0, 3, 1, 2).contiguous(), labels)
@@ -134,30 +133,18 @@ def knowdist_sum(task: Task) -> None:
     (loss + FINETUNE_WEIGHTS["knowdist"] * distance(task, features)).backward()
 
 
-def l2_sp_by_hand(task: Task) -> None:
-    """Leave the direction of L2-SP, whose gradient is formed without a backward pass."""
-    loss, _ = loss_and_map(task)
-    w, w_s = backbone(task.student), backbone(task.teacher)
-    g = torch.autograd.grad(loss, [*w, *task.student.fc.parameters()])
-    with torch.no_grad():
-        r = [x - y for x, y in zip(w, w_s, strict=True)]
-    leave(task, g, r, FINETUNE_WEIGHTS["l2_sp"])
-
-
-def knowdist_by_hand(task: Task) -> None:
-    """Leave the direction of KnowDist, from two `autograd.grad`."""
-    w = backbone(task.student)
+def pair_by_hand(method: str, task: Task) -> None:
+    """Leave the direction of two gradients; that of L2-SP is formed without a backward pass."""
+    w, head = backbone(task.student), list(task.student.fc.parameters())
     loss, features = loss_and_map(task)
-    g = torch.autograd.grad(loss, [*w, *task.student.fc.parameters()], retain_graph=True)
-    r = torch.autograd.grad(distance(task, features), w)
-    leave(task, g, r, FINETUNE_WEIGHTS["knowdist"])
-
-
-def leave(task: Task, g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> None:
-    """Leave the direction of two gradients, of which the second has no part for the head."""
-    d = [*by_hand(g[: len(r)], r, weight), *g[len(r) :]]
-    leaves = [*backbone(task.student), *task.student.fc.parameters()]
-    for leaf, x in zip(leaves, d, strict=True):
+    g = torch.autograd.grad(loss, [*w, *head], retain_graph=method == "knowdist")
+    if method == "knowdist":
+        r = torch.autograd.grad(distance(task, features), w)
+    else:
+        with torch.no_grad():
+            r = [x - y for x, y in zip(w, backbone(task.teacher), strict=True)]
+    d = [*by_hand(g[: len(w)], r, FINETUNE_WEIGHTS[method]), *g[len(w) :]]  # the head has no r
+    for leaf, x in zip([*w, *head], d, strict=True):
         leaf.grad = x
 
 
@@ -165,8 +152,8 @@ def leave(task: Task, g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -
 METHODS: dict[tuple[str, str], Callable[[Task], None]] = {
     ("none", "single"): none,
     ("knowdist sum", "single"): knowdist_sum,
-    ("l2_sp", BY_HAND): l2_sp_by_hand,
-    ("knowdist", BY_HAND): knowdist_by_hand,
+    ("l2_sp", BY_HAND): partial(pair_by_hand, "l2_sp"),
+    ("knowdist", BY_HAND): partial(pair_by_hand, "knowdist"),
 }
 
 

@@ -5,7 +5,6 @@ from typing import NamedTuple
 from benchmarks.cost.trees import Shapes, resnet50, vit_base
 
 TREES: dict[str, Shapes] = {"ResNet-50": resnet50(), "ViT-B": vit_base()}
-NETWORKS = {"MLP of 4 x 1024, 64 rows": "mlp", "residual CNN, 16 images of 32 px": "cnn"}
 
 JAX = ("ours", "optax by hand")
 TORCH = (

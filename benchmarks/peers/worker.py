@@ -1,29 +1,26 @@
-"""A process with one framework in it, that does what it is told, line by line.
+"""A process with one framework in it, that does what it is told.
 
     python -m benchmarks.peers.worker {jax,torch} THREADS
 
-Commands and answers are lines of JSON: `build`, `run`, `updates`, `memory`, `drop`. The modules of
-the framework are imported here, in an environment where threads wait passively and after the cores
-are chosen, and not by whoever starts this.
+Commands and answers are pickled: `build`, `run`, `updates`, `memory`, `drop`. The modules of the
+framework are imported here, in an environment where threads wait passively and after the cores are
+chosen, and not by whoever starts this.
 """
 
 import importlib
-import json
+import pickle
 import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
 
 from benchmarks.peers.contender import Contender, Spec
+from benchmarks.peers.inputs import Arrays
 from benchmarks.peers.waiting import pin
 
-MIB = 2**20
 STATUS = Path("/proc/self/status")
-UNIT = 1 if sys.platform == "darwin" else 1024  # of `ru_maxrss`, in bytes
+UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of `ru_maxrss`, in a MiB
 
 
 class Worker:
@@ -34,10 +31,9 @@ class Worker:
         self.contenders: dict[str, Contender] = {}
         self.imported = peak()
 
-    def build(self, name: str, spec: Spec) -> dict[str, float]:
-        """Make a contender, and return what is known of it."""
+    def build(self, name: str, spec: Spec) -> None:
+        """Make a contender."""
         self.contenders[name] = self.make(spec)
-        return self.contenders[name].about
 
     def run(self, name: str) -> float:
         """Return the seconds of one run."""
@@ -45,14 +41,13 @@ class Worker:
         self.contenders[name].run()
         return time.perf_counter() - start
 
-    def updates(self, name: str, path: str) -> None:
-        """Write what a contender has changed."""
-        with open(path, "wb") as file:
-            np.savez(file, **cast(Any, self.contenders[name].updates()))
+    def updates(self, name: str) -> Arrays:
+        """Return what a contender has changed."""
+        return self.contenders[name].updates()
 
-    def memory(self) -> dict[str, float]:
+    def memory(self) -> tuple[float, float]:
         """Return the high-water mark of resident memory in MiB, now and after the imports."""
-        return {"peak": peak(), "imported": self.imported}
+        return peak(), self.imported
 
     def drop(self) -> None:
         """Forget every contender."""
@@ -62,27 +57,23 @@ class Worker:
 def peak() -> float:
     """Return the high-water mark of this process's resident memory, in MiB."""
     if STATUS.exists():  # Linux lets a new process inherit `ru_maxrss` of the one that started it
-        (line,) = (
-            x for x in STATUS.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM:")
-        )
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / MIB
-
-
-def serve(worker: Worker, commands: Any, answers: Any) -> None:
-    """Do what the lines of `commands` say, and write an answer to each."""
-    for line in commands:
-        name, arguments = json.loads(line)
-        answers.write(json.dumps(getattr(worker, name)(*arguments)) + "\n")
-        answers.flush()
+        status = STATUS.read_text(encoding="utf-8")
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / UNIT
 
 
 def main() -> None:
-    """Serve the standard streams."""
+    """Answer every command on the standard streams."""
     framework, threads = sys.argv[1], int(sys.argv[2])
     pin(threads)
-    side = importlib.import_module(f"benchmarks.peers.{framework}_side")
-    serve(Worker(side.build), sys.stdin, sys.stdout)
+    worker = Worker(importlib.import_module(f"benchmarks.peers.{framework}_side").build)
+    while True:
+        try:
+            name, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(getattr(worker, name)(*arguments), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from benchmarks.cost.accelerator import __main__ as accelerator
 from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.anchor import bytes as anchor_bytes
 from benchmarks.cost.anchor import error
-from benchmarks.cost.bars import FLOPS, PRODUCTS, broken, nonlinear, update_bars
+from benchmarks.cost.bars import PRODUCTS, broken, nonlinear, update_bars
 from benchmarks.cost.compiled import NOT_RUN, Cost, StepCost, step_cost, update_cost
 from benchmarks.cost.export import PLATFORMS, export_problems, steps
 from benchmarks.cost.many_devices.decoder import Sizes
-from benchmarks.cost.networks import NETWORKS
-from benchmarks.cost.training_step import LAST, STAGES
+from benchmarks.cost.training_step import LAST
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, Use, sgd
 from benchmarks.harness import record
@@ -36,15 +35,13 @@ narrow = functools.partial(resnet18, width=16)  # in narrower ones, what is elem
 
 def test_the_claims_hold_on_the_record():
     found = [table["rows"] for table in record.read(RESULTS / "cost.json")["tables"]]
-    with_sgd, with_adam, small, missed, flops, lowered, cells = found
+    with_sgd, with_adam, small, *_, lowered, cells = found
     assert [row["form"] for row in with_sgd + with_adam] == [*WITH_SGD, *WITH_ADAM]
     for row in with_sgd + with_adam:
         assert not broken(row["form"], cost_in(row), update_bars(row["form"], LEAVES))
     for name in GROWING:
         costs = {row["leaves"]: cost_in(row) for row in small if row["form"] == name}
         assert not nonlinear(name, {n: cost.instructions for n, cost in costs.items()})
-    assert all(row["misses"] for row in missed)
-    assert all(row["pair"] <= FLOPS[row["regularizer of the"]] for row in flops)
     assert all(row[platform] is True for row in lowered for platform in PLATFORMS)
     assert [(row["form"], row["optimizer"]) for row in cells] == grid.cells()
     for row, cell in zip(cells, grid.cells(), strict=True):
@@ -79,12 +76,18 @@ def on_resnet50(use):
 @pytest.mark.slow
 def test_programs_grow_linearly_and_with_a_selection_at_the_end_they_would_not():
     def instructions(use):
-        costs = tables.growth(use, tables.CONTROL_COUNTS)
-        return {n: cost.instructions for n, cost in costs.items()}
+        return {n: cost.instructions for n, cost in tables.growth(use, (20, 40, 80)).items()}
 
-    for use in (*GROWING.values(), WITH_ADAM[tables.METRIC], controls.DIVISION_LAST.then(sgd())):
+    for use, _ in tables.GROWING_ON_SMALL.values():
         assert not nonlinear("", instructions(use))
     assert nonlinear("", instructions(controls.SELECTION_LAST.then(sgd())))
+
+
+@pytest.mark.slow
+def test_the_counts_of_a_quick_compilation_are_those_of_the_ordinary_one():
+    for use in GROWING.values():
+        quick, full = (update_cost(use, TINY, options) for options in (NOT_RUN, None))
+        assert quick._replace(seconds=0) == full._replace(seconds=0)
 
 
 @pytest.mark.slow
@@ -92,13 +95,6 @@ def test_programs_grow_linearly_and_with_a_selection_at_the_end_they_would_not()
 def test_products_that_a_rule_does_not_use_are_not_computed(rule):
     for factory in ("dtnh", "add_l2_sp"):
         assert update_cost(WITH_SGD[f"{factory}, {rule}"], TINY).reductions == 4 * PRODUCTS[rule]
-
-
-@pytest.mark.slow
-def test_a_gradient_pair_prunes_what_the_regularizer_does_not_see():
-    found = tables.flops_table(NETWORKS)
-    assert found.failures == []
-    assert [row["zero array"] > row["at most"] for row in found.rows] == [False, True] * 2
 
 
 @pytest.mark.slow
@@ -142,14 +138,11 @@ def test_dtnh_is_free_with_l2_sp_and_half_as_much_again_with_a_teacher():
 
 
 @pytest.mark.slow
-def test_a_step_and_a_pair_are_cheaper_the_earlier_the_map_is():
-    early, late = (training_step.stage_ratio(narrow, maps) for maps in (("stage2",), LAST))
-    assert 1.2 < early < late - 0.1
-    assert late <= STAGES[LAST]
+def test_a_pair_is_cheaper_the_earlier_the_map_is():
     early, late = (feature_distance.ratios(narrow, maps) for maps in (("stage2",), LAST))
     assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
+    assert early["pair"] < late["pair"] - 0.1
     assert late["pair"] <= feature_distance.BARS[LAST]
-    assert early["teacher"] < 0.8 * late["teacher"]
 
 
 def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recorded():
@@ -178,13 +171,6 @@ def test_nothing_is_timed_where_compiled_and_eager_differ(monkeypatch):
     assert found.failures[0] == "wrong: jit from eager: 1.0e-04 apart, at most 1e-05"
     monkeypatch.setattr(equality, "table", lambda: found)
     assert list(accelerator.measured(small=True)) == [found]
-
-
-@pytest.mark.slow
-def test_training_with_the_anchor_in_the_hosts_memory_gives_the_same_bits(monkeypatch):
-    assert anchor_bytes.same_table().failures == []
-    monkeypatch.setattr(anchor_bytes, "trained", lambda on_host: {"w": np.ones(2) + on_host})
-    assert len(anchor_bytes.same_table().failures) == 1
 
 
 @pytest.mark.slow

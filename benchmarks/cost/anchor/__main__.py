@@ -3,15 +3,14 @@
     python -m benchmarks.cost.anchor [--tpu v5e:8x8] [--seeds 20]
 
 `add_l2_sp` keeps a copy of the parameters. Here it is kept in bfloat16, or in the host's memory and
-fetched in every step, see `benchmarks.cost.anchor.host` for how a user writes that. Claims:
+fetched in every step, as docs/scaling.md shows. Claims:
 
 - In bfloat16 the state holds half as much for the anchor. The pull's fixed point, the anchor,
   moves by 1.7e-3 of its norm (at most 2^-9), and `r` by as much in every step: at the start it is
   no longer 0. On the digits, over 20 seeds, no mean accuracy moves by more than half a point.
 - In host memory the device's arguments hold no anchor, and every step moves it over once. The
   update itself needs it whole: for TPU it is a temporary of the update, so that memory is gained
-  outside the update alone. The parameters trained are the same bit for bit, checked here on arrays
-  of this backend.
+  outside the update alone.
 
 Memory and bytes are those of one update with Adam, compiled for the 6.7 billion float32 parameters
 of `benchmarks.cost.many_devices` over 64 devices, virtual ones of this CPU and, with `--tpu` (and
@@ -54,7 +53,6 @@ def measured(options: Namespace) -> Iterator[Table]:
     yield anchor_bytes.table("CPU", jax.devices())
     if options.tpu:
         yield anchor_bytes.table(f"TPU {options.tpu}", topology(options.tpu))
-    yield anchor_bytes.same_table()
     yield from error.tables(options.seeds)
 
 

@@ -5,10 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from benchmarks.cost.anchor.host import HostAnchor, l2_sp_and_adam, with_anchor
 from benchmarks.cost.compiled import analysis_of, memory_of
 from benchmarks.cost.many_devices import meshes
 from benchmarks.cost.many_devices.decoder import LLAMA_7B, Sizes
@@ -16,18 +14,16 @@ from benchmarks.cost.many_devices.steps import params_on
 from benchmarks.cost.trees import size_in_bytes
 from benchmarks.cost.uses import WEIGHT
 from benchmarks.harness.tables import Table
+from optax_dtnh import add_l2_sp
 
-# The options of `add_l2_sp`, and whether its anchor is in the host's memory.
-ANCHORS: dict[str, tuple[dict[str, Any], bool]] = {
-    "on the device": ({}, False),
-    "bfloat16": ({"anchor_dtype": jnp.bfloat16}, False),
-    "host": ({}, True),
-    "bfloat16, host": ({"anchor_dtype": jnp.bfloat16}, True),
+BESIDES = 4  # N of parameters, gradients and Adam's moments
+# The dtype of the anchor, and its N on the device and in the host's memory.
+ANCHORS = {
+    "on the device": (None, 1, 0),
+    "bfloat16": (jnp.bfloat16, 0.5, 0),
+    "host": (None, 0, 1),
+    "bfloat16, host": (jnp.bfloat16, 0, 0.5),
 }
-# In N: parameters, gradients and Adam's moments, and the anchor.
-ON_DEVICE = {"Adam alone": 4, "on the device": 5, "bfloat16": 4.5, "host": 4, "bfloat16, host": 4}
-ON_HOST = {"host": 1, "bfloat16, host": 0.5}
-STEPS = 3
 
 
 def table(platform: str, devices: Sequence[Any], sizes: Sizes = LLAMA_7B) -> Table:
@@ -36,8 +32,8 @@ def table(platform: str, devices: Sequence[Any], sizes: Sizes = LLAMA_7B) -> Tab
     params = params_on(mesh, sizes)
     n = size_in_bytes(params) / len(devices)
     rows = [{"anchor": "Adam alone", **row_of(on_device(optax.adam(1e-4), params, mesh), 0.0, n)}]
-    for name, (options, on_host) in ANCHORS.items():
-        tx = l2_sp_and_adam(WEIGHT, **options)
+    for name, (dtype, _, on_host) in ANCHORS.items():
+        tx = optax.chain(add_l2_sp(WEIGHT, anchor_dtype=dtype), optax.adam(1e-4))
         made, moved = away(tx, params, mesh) if on_host else (on_device(tx, params, mesh), 0.0)
         rows.append({"anchor": name, **row_of(made, moved, n)})
     title = f"update with Adam, {platform}, {len(devices)} devices, N = {n / 2**30:.3f} GiB on each"
@@ -49,19 +45,24 @@ def missed(platform: str, rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"{platform}, {row['anchor']}: {row[name]:.4f} N of {name}, expected {n} N"
         for row in rows
-        for name, where in (("device arguments", ON_DEVICE), ("host arguments", ON_HOST))
-        for n in [where.get(row["anchor"], 0)]
+        for _, near, far in [ANCHORS.get(row["anchor"], (None, 0, 0))]
+        for name, n in (("device arguments", BESIDES + near), ("host arguments", far))
         if not abs(row[name] - n) <= 1e-3
     ]
 
 
 def on_device(tx: Any, params: Any, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
     """Return the compiled update, its whole state on the devices."""
-    return _compiled(stepping(tx.update), params, meshes.state_of(tx, params, mesh), params)
+    return _compiled(tx.update, params, meshes.state_of(tx, params, mesh))
 
 
 def away(tx: Any, params: Any, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Compiled, float]:
-    """Return the compiled update with its anchor in the host's memory, and the anchor's bytes."""
+    """Return the compiled update with its anchor in the host's memory, and the anchor's bytes.
+
+    As a user writes it: the anchor is an argument of its own, which the step reads and does not
+    return, so that parameters and state can be donated, and no version of jax has to keep the
+    memory kind of what a compiled program returns.
+    """
     state = meshes.state_of(tx, params, mesh)
     anchor = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(
@@ -69,49 +70,19 @@ def away(tx: Any, params: Any, mesh: jax.sharding.Mesh) -> tuple[jax.stages.Comp
         ),
         state[0].anchor,
     )
-    step = stepping(HostAnchor(tx).update)
-    made = _compiled(step, params, with_anchor(state, None), params, anchor)
+
+    def update(grads, state, params, anchor):
+        here = jax.device_put(anchor, jax.memory.Space.Device)
+        updates, state = tx.update(grads, with_anchor(state, here), params)
+        return updates, with_anchor(state, None)
+
+    made = _compiled(update, params, with_anchor(state, None), anchor)
     return made, size_in_bytes(anchor) / mesh.size
 
 
-def stepping(update: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the training step's last part, from gradients to new parameters and state.
-
-    An anchor apart comes before the parameters in `update`.
-    """
-
-    def step(params, state, grads, *anchor):
-        updates, state = update(grads, state, *anchor, params)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
-def same_table() -> Table:
-    """Train with the anchor on the device and in the host's memory: the parameters are the same."""
-    near, far = (trained(on_host) for on_host in (False, True))
-    same = all(map(np.array_equal, jax.tree.leaves(near), jax.tree.leaves(far)))
-    kinds = sorted(str(m.kind) for m in jax.devices()[0].addressable_memories())
-    row = {"memories": ", ".join(kinds), "steps": STEPS, "same bits": same}
-    failures = [] if same else ["host: other parameters than with the anchor on the device"]
-    return Table("anchor in the host's memory against on the device, trained here", [row], failures)
-
-
-def trained(on_host: bool) -> Any:
-    """Return the parameters after a few steps on the gradient of `sum(w^4)`, on this backend."""
-    params = {"w": jnp.linspace(-1.0, 1.0, 64).reshape(8, 8), "b": jnp.ones(8)}
-    chain: Any = l2_sp_and_adam(WEIGHT)
-    if on_host:
-        chain = HostAnchor(chain)
-        state, *anchor = chain.init(params)
-    else:
-        state, anchor = chain.init(params), []
-    gradient = lambda p: jax.tree.map(lambda x: 4 * x**3, p)  # noqa: E731
-    update = stepping(chain.update)
-    step = jax.jit(lambda p, s, *a: update(p, s, gradient(p), *a), donate_argnums=(0, 1))
-    for _ in range(STEPS):
-        params, state = step(params, state, *anchor)
-    return params
+def with_anchor(state: Any, anchor: Any) -> Any:
+    """Return the state of a chain that begins with `add_l2_sp`, with `anchor` as its anchor."""
+    return (state[0]._replace(anchor=anchor), *state[1:])
 
 
 def row_of(compiled: jax.stages.Compiled, on_host: float, n: float) -> dict[str, float]:
@@ -128,5 +99,14 @@ def row_of(compiled: jax.stages.Compiled, on_host: float, n: float) -> dict[str,
     }
 
 
-def _compiled(step: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
+def _compiled(
+    update: Callable[..., Any], params: Any, state: Any, *anchor: Any
+) -> jax.stages.Compiled:
+    """Return the training step's last part, from gradients to new parameters and state."""
+
+    def step(params, state, grads, *anchor):
+        updates, state = update(grads, state, params, *anchor)
+        return optax.apply_updates(params, updates), state
+
+    arguments = params, state, params, *anchor
     return jax.jit(step, donate_argnums=(0, 1)).lower(*arguments).compile()

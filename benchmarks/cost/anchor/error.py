@@ -9,10 +9,10 @@ import numpy as np
 import optax
 
 from benchmarks.digits import data, experiment, methods
-from benchmarks.digits.methods import SGD, loss_gradient, regularized
+from benchmarks.digits.methods import SGD, regularized
 from benchmarks.digits.network import BACKBONE
 from benchmarks.digits.tasks import CELLS
-from benchmarks.digits.training import with_new_head
+from benchmarks.digits.training import fine_tune
 from benchmarks.harness import record
 from benchmarks.harness.statistics import paired_difference
 from benchmarks.harness.tables import Table
@@ -89,21 +89,16 @@ def pull_table(seeds: int) -> Table:
 
 def pulls(seed: Any, source: Any, target: data.Images) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `|w_s - bfloat16(w_s)|`, `|w - w_s|` after each of `STEPS`, and `|w_s|`."""
-    params = start = with_new_head(seed, source)
-    tx = regularized("L2-SP", SGD, FORMS["before"]).optimizer(PAIR_WEIGHT)
-    pixels, labels = map(jnp.asarray, target)
 
-    def step(carry, _):
-        params, state = carry
-        updates, state = tx.update(loss_gradient(params, source, pixels, labels), state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state), distance(params, start)
+    def length(step):
+        return distance(step.params, source)
 
-    _, lengths = jax.lax.scan(step, (params, tx.init(params)), length=max(STEPS))
+    method, flags = regularized("L2-SP", SGD, FORMS["before"]), jnp.ones(max(STEPS))
+    params, lengths = fine_tune(method, PAIR_WEIGHT, seed, source, target, flags, None, length)
+    lengths = jnp.append(lengths, distance(params, source))[jnp.array(STEPS)]
     # Not a cast there and back, which XLA may simplify away.
-    rounded = jax.tree.map(lambda x: jax.lax.reduce_precision(x, 8, 7), start)
-    lengths = jnp.concatenate([jnp.zeros(1), lengths])[jnp.array(STEPS)]
-    return distance(rounded, start), lengths, distance(start, jax.tree.map(jnp.zeros_like, start))
+    rounded = jax.tree.map(lambda x: jax.lax.reduce_precision(x, 8, 7), source)
+    return distance(rounded, source), lengths, distance(source, optax.tree.zeros_like(source))
 
 
 def distance(x: Any, y: Any) -> jax.Array:

@@ -67,7 +67,6 @@ def on_cpu() -> Iterator[Table]:
         yield tables.update_table(mesh, LLAMA_7B, on_cpu=True)
     for mesh in meshes:
         yield tables.step_table(mesh, LLAMA_7B, STEPS, on_cpu=True)
-    yield growth.options_table()
     yield growth.leaves_table()
     yield growth.sizes_table()
 

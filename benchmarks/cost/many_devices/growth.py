@@ -1,7 +1,5 @@
 """How the update grows with the number of leaves and with the number of parameters."""
 
-from typing import Any
-
 from benchmarks.cost.bars import nonconstant, nonlinear, where_known
 from benchmarks.cost.compiled import NOT_RUN, Cost, update_cost
 from benchmarks.cost.controls import SELECTION_LAST
@@ -14,13 +12,12 @@ PARAMETERS = 16_000_000  # of every tree of so many leaves: none below 4,096 ele
 SIZES = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000, 7_000_000_000)
 LEAVES_OF_SIZES = 100
 CONTROL_LEAVES = (20, 40, 80)
-COMPARED = 200  # leaves, on which the quick compilation is compared with the ordinary one
 CONTROL = SELECTION_LAST.then(sgd())
 
 
-def cost(use: Use, leaves: int, parameters: int, options: dict[str, Any] | None = NOT_RUN) -> Cost:
+def cost(use: Use, leaves: int, parameters: int) -> Cost:
     """Return what one update costs of so many parameters in so many leaves."""
-    return update_cost(use, as_params(equal_leaves(leaves, parameters)), options)
+    return update_cost(use, as_params(equal_leaves(leaves, parameters)), NOT_RUN)
 
 
 def leaves_table() -> Table:
@@ -47,19 +44,3 @@ def sizes_table() -> Table:
             found = [getattr(c, quantity) for c in costs.values()]
             failures += nonconstant(f"{name}, parameters, {quantity}", found)
     return Table(f"update of {LEAVES_OF_SIZES} leaves by parameters", rows, where_known(failures))
-
-
-def options_table() -> Table:
-    """Compare the quick compilation with the ordinary one: what is counted must be the same."""
-    rows, failures = [], []
-    for name, use in GROWING.items():
-        quick, full = (cost(use, COMPARED, PARAMETERS, options) for options in (NOT_RUN, None))
-        rows.append({"form": name, "quick": quick.seconds, "ordinary": full.seconds})
-        failures += different(name, quick, full)
-    return Table(f"seconds to compile the update of {COMPARED} leaves", rows, failures)
-
-
-def different(name: str, quick: Cost, full: Cost) -> list[str]:
-    """Return a message if anything but the time differs."""
-    same = quick._replace(seconds=0) == full._replace(seconds=0)
-    return [] if same else [f"{name}: compiled quickly {quick}, ordinarily {full}"]

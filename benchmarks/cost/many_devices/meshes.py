@@ -1,6 +1,5 @@
 """Meshes of many devices, and trees of abstract arrays cut over them: nothing is allocated."""
 
-import itertools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -51,36 +50,4 @@ def state_of(tx: optax.GradientTransformation, params: Any, mesh: Mesh) -> Any:
         jax.eval_shape(tx.init, params),
         params,
         transform_non_params=lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
-    )
-
-
-def orders(params: Any) -> set[tuple[frozenset[str], ...]]:
-    """Return the axes that leaves are cut by, a set for every cut dimension, the last one first.
-
-    In this order XLA's partitioner reduces over them, one dimension after the other.
-    """
-    specs = {leaf.sharding.spec for leaf in jax.tree.leaves(params)}
-    return {
-        tuple(frozenset([axes] if isinstance(axes, str) else axes) for axes in cut)
-        for spec in specs
-        if (cut := [axes for axes in reversed(spec) if axes])
-    }
-
-
-def stages(found: set[tuple[frozenset[str], ...]]) -> int:
-    """Return how many all-reduces one sum over all leaves takes, those of leaves combined.
-
-    The length of the shortest sequence that every order is a subsequence of.
-    """
-
-    def within(order, sequence):
-        rest = iter(sequence)
-        return all(x in rest for x in order)
-
-    axes = {x for order in found for x in order}
-    return next(
-        n
-        for n in itertools.count()
-        for sequence in itertools.product(axes, repeat=n)
-        if all(within(order, sequence) for order in found)
     )

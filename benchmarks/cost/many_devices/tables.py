@@ -39,7 +39,7 @@ def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Compared], on_cpu:
 
 def update_table(mesh: Mesh, sizes: Sizes, on_cpu: bool) -> Table:
     """Compile every update alone on `mesh`, and the control on the CPU."""
-    rows, failures, stages = [], [], updates.stages_on(mesh, sizes)
+    rows, failures, stages = [], [], updates.STAGES[len(mesh.shape)]
     for name, use in {**updates.UPDATES, **(updates.CONTROLS if on_cpu else {})}.items():
         lower = lambda use=use: updates.program(use, sizes, mesh)  # noqa: E731
         row = compiled_row(lower, on_cpu, sizes.layers)

@@ -5,8 +5,7 @@
 No rule inside the training loop keeps test accuracy safe: DTNH protects the training loss, and a
 regularizer whose job is to hold that back loses by it. Here the choice among fine-tuning, the plain
 regularizer and its DTNH form is made from the target's own images before training: by
-cross-validation with short folds, all folds and candidates in one compiled call, or without any
-training, by the leave-one-out error of the network linearised at the source's weights.
+cross-validation with short folds, all folds and candidates in one compiled call.
 
 What each choice reaches comes from the record of `benchmarks.digits.variants`, seed by seed. Its
 regret is what it loses against the better of fine-tuning and the plain regularizer, by the means of

@@ -12,8 +12,6 @@ import numpy as np
 from benchmarks.digits.gate import candidates
 from benchmarks.harness.statistics import Interval, paired_difference
 
-Scores = dict[str, np.ndarray]  # by kind of score: [seeds, candidates], the lowest is chosen
-
 
 class Place(NamedTuple):
     """One case and regularizer: what every candidate reached, and what the tests said of it."""
@@ -21,7 +19,7 @@ class Place(NamedTuple):
     case: dict[str, Any]  # as in the record of `benchmarks.digits.variants`
     regularizer: str
     accuracy: np.ndarray  # in %, `[seeds, candidates]`: fine-tuning, then plain and DTNH by weight
-    scores: Scores  # by kind; NaN for a candidate that it does not know
+    scores: np.ndarray  # likewise; the lowest is chosen
 
 
 class Choice(NamedTuple):
@@ -85,12 +83,12 @@ def always(kind: str) -> Decision:
     return decide
 
 
-def lowest(kind: str, with_dtnh: bool = True) -> Decision:
-    """Return the choice of the candidate with the lowest score of a kind, seed by seed."""
+def lowest(with_dtnh: bool) -> Decision:
+    """Return the choice of the candidate with the lowest score, seed by seed."""
 
     def decide(choice: Choice) -> np.ndarray:
         allowed = [i for i, c in enumerate(choice.columns) if with_dtnh or not is_dtnh(c)]
-        scores = choice.place.scores[kind][:, choice.columns][:, allowed]
+        scores = choice.place.scores[:, choice.columns][:, allowed]
         chosen = np.array(allowed)[np.argmin(scores, axis=1)]
         return np.take_along_axis(choice.accuracy, chosen[:, None], axis=1)[:, 0]
 

@@ -80,22 +80,12 @@ def held_out_logits(
     return jax.lax.map(lambda of_seed: over_candidates(candidates, *of_seed), inputs)
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the mean cross-entropy of every candidate and seed, `[seeds, candidates]`.
-
-    `logits` are from `held_out_logits`, `labels` of shape `[seeds, folds, images]`.
-    """
-    top = logits.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(logits - top).sum(-1)) + top[..., 0]
-    of_label = np.take_along_axis(logits, labels[:, None, ..., None], -1)[..., 0]
-    return np.asarray(np.mean(log_sum - of_label, axis=(2, 3), dtype=np.float64))
-
-
 def brier_score(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the mean squared error of the probabilities, likewise.
+    """Return the mean squared error of the probabilities of every candidate and seed.
 
-    It is bounded: a few images with confidently wrong answers, which noisy labels bring with them,
-    do not decide alone.
+    `logits` are from `held_out_logits`, `labels` of shape `[seeds, folds, images]`. The score is
+    bounded: a few images with confidently wrong answers, which noisy labels bring with them, do not
+    decide alone.
     """
     odds = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = odds / odds.sum(-1, keepdims=True)

@@ -38,10 +38,8 @@ DECISIONS: dict[str, Decision] = {
     "always fine-tuning": choice.always("fine-tuning"),
     "always plain": choice.always("plain"),
     "always DTNH": choice.always("DTNH"),
-    MAIN: choice.lowest("brier"),
-    SAFER: choice.lowest("brier", with_dtnh=False),
-    "cross-validation, cross-entropy": choice.lowest("cross_entropy"),
-    "leave-one-out, linearised, without DTNH": choice.lowest("leave_one_out", with_dtnh=False),
+    MAIN: choice.lowest(with_dtnh=True),
+    SAFER: choice.lowest(with_dtnh=False),
 }
 
 
@@ -65,20 +63,10 @@ def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
         if record["case"] in cases:
             case, regularizer = cases[record["case"]], record["regularizer"]
             accuracy = choice.accuracy_of(variants, case["name"], regularizer, weights)[part.seeds]
-            place = Place(case, regularizer, accuracy, scores_of(record, part.seeds))
-            found += choice.choices(place, weights)
+            # A candidate that diverged on the folds is not chosen.
+            scores = np.nan_to_num(np.array(record["brier"], np.float64), nan=np.inf)[part.seeds]
+            found += choice.choices(Place(case, regularizer, accuracy, scores), weights)
     return found
-
-
-def scores_of(record: Results, seeds: slice) -> choice.Scores:
-    """Return the scores of a record, of every candidate; a DTNH form has none in closed form."""
-    closed = np.array(record["leave_one_out"], np.float64)
-    by_kind = {kind: np.array(record[kind], np.float64) for kind in ("brier", "cross_entropy")}
-    of_all = np.full_like(by_kind["brier"], np.nan)
-    of_all[:, 0], of_all[:, 1::2] = closed[:, 0], closed[:, 1:]
-    by_kind["leave_one_out"] = of_all
-    # A candidate that diverged on the folds is not chosen.
-    return {kind: np.nan_to_num(scores[seeds], nan=np.inf) for kind, scores in by_kind.items()}
 
 
 def summary(choices: Sequence[Choice], decision: Decision) -> dict[str, Any]:
@@ -130,7 +118,7 @@ def cost(record: dict[str, Any], weights: int) -> float:
 
 
 def markdown(variants: Results, results: Results) -> str:
-    """Return the regret of every decision, and where cross-validation fails."""
+    """Return the regret of every decision, by part and by task."""
     blocks = [note(results)]
     for part in PARTS:
         rows = [
@@ -140,7 +128,7 @@ def markdown(variants: Results, results: Results) -> str:
                 **figures(r),
             }
             for r in results["regrets"]
-            if r["part"] == part.name
+            if r["part"] == part.name and r["decision"] in DECISIONS
         ]
         seeds = "10 to 19" if part.seeds.start else "0 to 9"
         what = f"Seeds {seeds}; {', '.join(TITLES[source] for source in part.sources)}."
@@ -151,8 +139,6 @@ def markdown(variants: Results, results: Results) -> str:
             "## By label noise and images per class, new seeds",
             "The weight given, all sources; of the same run, but this table was chosen after it.",
             by_task(variants, results),
-            "## Where cross-validation fails",
-            where_it_fails(variants, results),
         ]
     )
 
@@ -179,17 +165,6 @@ def figures(record: dict[str, Any]) -> dict[str, str]:
         "cells beyond chance": f"{record['beyond_chance']} {of_all}",
         "worst cell": record["worst_cell"],
     }
-
-
-def where_it_fails(variants: Results, results: Results, most: int = 20) -> str:
-    """Return the cells of new seeds in which cross-validation loses beyond chance."""
-    choices = [one for part in PARTS[:2] for one in choices_of(variants, results, part)]
-    lost = [(choice.regret(one, DECISIONS[MAIN]), one) for one in choices]
-    found = [(x, one) for x, one in lost if x.excludes_zero() and x.mean > 0]
-    found.sort(key=lambda failure: -failure[0].mean)
-    rows = [{"cell": cell_name(one), "weight": one.kind, "regret": str(x)} for x, one in found]
-    count = f"By {MAIN}: beyond chance in {len(found)} cells of seeds 10 to 19"
-    return f"{count}; the worst:\n\n{tables.markdown(rows[:most])}" if rows else f"{count}."
 
 
 def note(results: Results) -> str:
