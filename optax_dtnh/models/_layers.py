@@ -80,10 +80,3 @@ def check_images(images: Any, size: int | None = None) -> None:
             f"`images` should be floating point, got {dtype}. Scale pixels to [0, 1] and normalize "
             "them as the checkpoint's authors do."
         )
-
-
-def result(
-    frozen: bool, logits: jax.Array, features: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return logits and features, without gradients if `frozen`."""
-    return jax.lax.stop_gradient((logits, features)) if frozen else (logits, features)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._layers import BatchNorm, check_images, convolution, result
+from optax_dtnh.models._layers import BatchNorm, check_images, convolution
 
 
 class Basic(nnx.Module):
@@ -133,7 +133,6 @@ class ResNet(nnx.Module):
         self.head = nnx.data(nnx.Linear(inputs, classes, **options) if classes else None)
         self.pooled_width = inputs
         self.dtype = dtype
-        self.frozen = False
 
     def __call__(
         self, images: jax.Array, gates: Mapping[str, jax.Array] | None = None
@@ -146,11 +145,7 @@ class ResNet(nnx.Module):
                 x = block(x)
             features[f"stage{i}"] = x = gated(x, gates, f"stage{i}")
         pooled = jnp.mean(x, axis=(1, 2))
-        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
-
-    def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients stop here. `nnx.view` calls it."""
-        self.frozen = self.frozen if frozen is None else frozen
+        return self.head(pooled) if self.head else pooled, features
 
 
 def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:

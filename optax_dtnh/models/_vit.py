@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from optax_dtnh.models._activations import ACTIVATIONS
-from optax_dtnh.models._layers import LayerNorm, check_images, result
+from optax_dtnh.models._layers import LayerNorm, check_images
 
 HEAD_WIDTH = 64  # of most published sizes
 MOST_PATCHES = 1024  # along a side: a million positions
@@ -138,7 +138,6 @@ class ViT(nnx.Module):
         self.image_size = image_size
         self.epsilon = epsilon
         self.dtype = dtype
-        self.frozen = False
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(images, self.image_size)
@@ -150,11 +149,7 @@ class ViT(nnx.Module):
         for i, block in enumerate(self.blocks):
             x = features[f"block{i + 1}"] = block(x)
         pooled = self.norm(x[:, 0])
-        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
-
-    def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients stop here. `nnx.view` calls it."""
-        self.frozen = self.frozen if frozen is None else frozen
+        return self.head(pooled) if self.head else pooled, features
 
 
 def _heads(heads: int | None, width: int, hidden: int) -> int:

@@ -26,7 +26,6 @@ MUTANTS = listed(
             ('"use_fast_variance": False', '"use_fast_variance": True'),
             ("super().__call__(x).astype(x.dtype)\n        n", "super().__call__(x)\n        n"),
         ],
-        ("_layers.py", TRANSFER): [("if frozen else", "if not frozen else")],
         ("_resnet.py", GOLDENS): [
             ("padding: Any = ((1, 1), (1, 1))", 'padding: Any = "SAME"'),
             ("y = nnx.relu(self.norm2(self.conv2(y)))", "y = self.norm2(self.conv2(y))"),
@@ -41,10 +40,11 @@ MUTANTS = listed(
             ("epsilon=1e-12", "epsilon=1e-6"),
         ],
         ("_transfer.py", TRANSFER): [
-            ("arrays=True)\n    copy", "arrays=False)\n    copy"),
-            ("    copy.frozen = False\n", ""),
-            ("not _of_head(path)", "not _of_head(path[1:])"),
-            ('{"use_running_average": True, "frozen": True}', '{"frozen": True}'),
+            ("nnx.clone(model, arrays=True), lambda", "nnx.clone(model), lambda"),
+            ('getattr(kind, "thawed", kind)', "kind"),
+            ("not _of_head(head, path, x)", "not _of_head(head, path[1:], x)"),
+            ('"use_running_average": True, ', ""),
+            ("jax.lax.stop_gradient(kind.get", "(kind.get"),
         ],
         ("_layout.py", PRETRAINED): [
             ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)")
