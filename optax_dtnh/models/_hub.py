@@ -127,6 +127,8 @@ def _client() -> Any:
     import huggingface_hub.errors
     import huggingface_hub.utils
 
+    # Else it asks its own hub, not the `endpoint` of a call, what to tell about this process.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
 
 

@@ -92,6 +92,7 @@ MUTANTS = listed(
             ("        _check_network(address)\n", ""),
             ('endpoint.rstrip("/")', "endpoint"),
             ('{"", ".", ".."}', '{"", "."}'),
+            ("TELEMETRY = True", "TELEMETRY = False"),
         ],
     },
 )
