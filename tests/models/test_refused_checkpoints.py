@@ -85,6 +85,11 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(resnet, tmp_path):
     )
 
 
+def test_a_stage_that_is_missing_as_a_whole_is_not_a_shallower_network(resnet, tmp_path):
+    bare = without(without(resnet, "fc."), "layer4.")
+    assert "missing: layer4.0.bn1.bias" in refused(bare, tmp_path)
+
+
 def test_a_long_list_is_cut_and_counted(resnet, tmp_path):
     message = refused(resnet | {f"x{i:02}": with_shape(1) for i in range(30)}, tmp_path)
     assert "30 unexpected: x00, x01, " in message
