@@ -6,25 +6,17 @@ from typing import Any
 
 from optax_dtnh.models import _fields as fields
 from optax_dtnh.models._facts_timm import with_resize
-from optax_dtnh.models._fields import Fact, Facts, Reader, read_field, read_fields
+from optax_dtnh.models._fields import Fact, Facts, read_field, read_fields
 
 DEFAULT = "default of Hugging Face"
-MODEL: dict[str, Reader] = {
-    "num_attention_heads": ("heads", fields.count),
-    "hidden_act": ("activation", fields.text),
-    "layer_norm_eps": ("epsilon", fields.positive),
-    "hidden_size": ("width", fields.plain),
-    "intermediate_size": ("hidden", fields.plain),
-    "num_hidden_layers": ("blocks", fields.plain),
-    "layer_type": ("block", fields.plain),
-    "num_labels": ("classes", fields.plain),
-    "id2label": ("classes", lambda value: len(fields.json_object(value))),
-    "patch_size": ("patch_size", fields.side),
-    "image_size": ("model_image_size", fields.side),
-    **{name: (name, fields.plain) for name in ("qkv_bias", "depths", "hidden_sizes")},
-    "downsample_in_first_stage": ("downsample_in_first_stage", fields.plain),
-    "downsample_in_bottleneck": ("downsample_in_bottleneck", fields.plain),
-}
+MODEL = fields.table(
+    {"num_attention_heads": "heads", "hidden_act": "activation", "layer_norm_eps": "epsilon"}
+    | {"hidden_size": "width", "intermediate_size": "hidden", "num_hidden_layers": "blocks"}
+    | {"layer_type": "block", "num_labels": "classes", "image_size": "model_image_size"}
+    | fields.same("patch_size qkv_bias depths hidden_sizes")
+    | fields.same("downsample_in_first_stage downsample_in_bottleneck")
+)
+MODEL["id2label"] = ("classes", lambda value: len(fields.json_object(value)))
 # Fields that only a configuration of Hugging Face has, whatever its `model_type`.
 SIGNS = ("num_attention_heads", "hidden_act", "layer_norm_eps", "hidden_sizes", "layer_type")
 # What a configuration of this `model_type` means where it is silent.
@@ -34,23 +26,17 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "vit_msn": VIT | {"epsilon": 1e-6},
     "resnet": {"activation": "relu", "block": "bottleneck"},
 }
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 # The same for an image processor, by the beginning of the name of its class.
 PROCESSOR_DEFAULTS: dict[str, dict[str, Any]] = {
-    "ViT": HALF | {"interpolation": "bilinear"},
-    "DeiT": HALF | {"interpolation": "bicubic"},
-    "ConvNext": HALF | {"interpolation": "bicubic"},
+    name: {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "interpolation": interpolation}
+    for name, interpolation in {"ViT": "bilinear", "DeiT": "bicubic", "ConvNext": "bicubic"}.items()
 }
-IMAGES: dict[str, Reader] = {
-    "image_mean": ("mean", fields.channels),
-    "image_std": ("std", fields.deviations),
-    "resample": ("interpolation", fields.interpolation),
-    "rescale_factor": ("rescale", fields.positive),
-    "do_resize": ("do_resize", fields.other_than(True)),
-    "do_center_crop": ("do_center_crop", fields.other_than(False)),
-    "do_pad": ("do_pad", fields.other_than(False)),
-    **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), ("", fields.never)),
-}
+IMAGES = fields.table(
+    {"image_mean": "mean", "image_std": "std", "rescale_factor": "rescale"}
+    | {"resample": "interpolation"}
+    | fields.same("do_resize do_center_crop do_pad")
+    | dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), "")
+)
 # What a flag means that is false.
 OFF = {
     "do_rescale": {"rescale": 1.0},
@@ -93,8 +79,7 @@ def _facts(values: Mapping[str, Any], origin: str) -> Facts:
 
 def _sizes(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the size after cropping, and that before it if it is larger."""
-    whole = read_field(file, content, "size", fields.side)
-    crop = read_field(file, content, "crop_size", fields.side)
+    whole, crop = (read_field(file, content, name, fields.side) for name in ("size", "crop_size"))
     cropped = read_field(file, content, "do_center_crop", fields.flag)
     if cropped and crop is None:
         return {}  # only the class knows its crop

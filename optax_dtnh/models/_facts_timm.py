@@ -6,38 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from optax_dtnh.models import _fields as fields
-from optax_dtnh.models._fields import Fact, Facts, Reader, read_field, read_fields
+from optax_dtnh.models._fields import Fact, Facts, read_field, read_fields
 
-
-def _input_size(value: Any) -> int | tuple[int, int] | None:
-    if not isinstance(value, list) or len(value) != 3:
-        raise ValueError("a list of channels, height and width")
-    return fields.side(value[1:])
-
-
-FIELDS: dict[str, Reader] = {
-    "architecture": ("architecture", fields.text),
-    "num_classes": ("classes", fields.plain),
-    "global_pool": ("pool", fields.plain),
-    "mean": ("mean", fields.channels),
-    "std": ("std", fields.deviations),
-    "interpolation": ("interpolation", fields.interpolation),
-    "input_size": ("image_size", _input_size),
-    "test_input_size": ("test_input_size", _input_size),
-    "crop_pct": ("crop_pct", fields.share),
-    "crop_mode": ("crop_mode", fields.other_than("squash")),  # as images are resized here
-}
-ARGUMENTS: dict[str, Reader] = {
-    "num_heads": ("heads", fields.count),
-    "act_layer": ("activation", fields.text),
-    "embed_dim": ("width", fields.plain),
-    "depth": ("blocks", fields.plain),
-    "layers": ("depths", fields.plain),
-    "qkv_bias": ("qkv_bias", fields.plain),
-    "global_pool": ("pool", fields.plain),
-    "patch_size": ("patch_size", fields.side),
-    "img_size": ("model_image_size", fields.side),
-}
+_input_size = fields.reader(
+    "a list of channels, height and width",
+    lambda value: isinstance(value, list) and len(value) == 3,
+    lambda value: fields.side(value[1:]),
+)
+SIZES = {"image_size": _input_size, "test_input_size": _input_size}
+NAMES = {"num_classes": "classes", "global_pool": "pool", "input_size": "image_size"}
+NAMES |= fields.same("architecture mean std interpolation test_input_size crop_pct crop_mode")
+FIELDS = fields.table(NAMES, **SIZES)
+ARGUMENTS = fields.table(
+    {"num_heads": "heads", "act_layer": "activation", "embed_dim": "width", "depth": "blocks"}
+    | {"layers": "depths", "global_pool": "pool", "img_size": "model_image_size"}
+    | fields.same("qkv_bias patch_size")
+)
 # Further arguments that change nothing of a trained network, or nothing that no tensor tells.
 NEUTRAL = (
     *("num_classes", "in_chans", "mlp_ratio", "channels", "pretrained", "weight_init", "fix_init"),
@@ -49,8 +33,8 @@ NEUTRAL = (
 
 def is_timm(content: Mapping[str, Any]) -> bool:
     """Return whether a `config.json` is timm's; others name a `model_type` instead."""
-    signs = isinstance(content.get("architecture"), str), "input_size" in content
-    flat = any(signs) or {"mean", "std"} <= content.keys()
+    flat = isinstance(content.get("architecture"), str) or "input_size" in content
+    flat |= {"mean", "std"} <= content.keys()
     return "pretrained_cfg" in content or ("model_type" not in content and flat)
 
 

@@ -16,12 +16,10 @@ from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._layout import dotted, our_layout
-from optax_dtnh.models._positions import resized
-from optax_dtnh.models._recognition import Recognized, recognized
+from optax_dtnh.models._names import Recognized, recognized
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import network, settled
 from optax_dtnh.models._sizes import SIZES
-from optax_dtnh.models._vit import ViT, check_image_size
+from optax_dtnh.models._vit import ViT, check_image_size, resized
 
 
 class Loaded(NamedTuple):
@@ -116,7 +114,7 @@ def load(
     said = facts_beside(file.path)
     agreement.check_facts(file, found, sizes, said)
     agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
-    taken = settled(file, found, sizes, said, heads)
+    taken = agreement.settled(file, found, sizes, said, heads)
     try:
         options = {name: fact.value for name, fact in taken.items()}
         model = _abstract(found, **sizes, **options, dtype=dtype)
@@ -126,7 +124,7 @@ def load(
         told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
         raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
     model = _filled(file, found, model)
-    told = {"network": network(file, found, model), **taken}
+    told = {"network": agreement.network(file, found, model), **taken}
     return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
 
 

@@ -10,12 +10,12 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from optax_dtnh.models._agreement import METADATA
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._files import atomically
 from optax_dtnh.models._layout import EXACT, dotted, their_layout
 from optax_dtnh.models._names import TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import METADATA
 from optax_dtnh.models._vit import ViT
 
 

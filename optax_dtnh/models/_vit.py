@@ -1,13 +1,14 @@
 """Vision transformers that equal torch's, with the tokens after every block."""
 
-import functools
+import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._activations import ACTIVATIONS
 from optax_dtnh.models._layers import LayerNorm, check_images
 
 HEAD_WIDTH = 64  # of most published sizes
@@ -18,6 +19,15 @@ PUBLISHED_HEADS = {
     **{(64 * n, 256 * n): n for n in (3, 4, 5, 6, 8, 10, 12, 16)},
     (896, 2304): 14,
     **{(1152, 4304): 16, (1280, 5120): 16, (1408, 6144): 16, (1664, 8192): 16},
+}
+EXACT_GELU = partial(nnx.gelu, approximate=False)
+TANH_GELU = partial(nnx.gelu, approximate=True)
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {  # as transformers and timm name them
+    **dict.fromkeys(("gelu", "gelu_python"), EXACT_GELU),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_tanh"), TANH_GELU),
+    "quick_gelu": lambda x: x * nnx.sigmoid(1.702 * x),  # in CLIP's networks
+    "relu": nnx.relu,
+    **dict.fromkeys(("silu", "swish"), nnx.silu),
 }
 
 
@@ -127,7 +137,7 @@ class ViT(nnx.Module):
         self.cls_token = nnx.Param(init(rngs.params(), (1, 1, width)))
         tokens = 1 + (image_size // patch_size) ** 2
         self.positions = nnx.Param(init(rngs.params(), (1, tokens, width)))
-        block = functools.partial(Block, width, heads, hidden, activation, epsilon, **options)
+        block = partial(Block, width, heads, hidden, activation, epsilon, **options)
         self.blocks = nnx.List(block() for _ in range(blocks))
         self.norm = LayerNorm(width, epsilon, rngs=rngs)
         self.head = nnx.data(nnx.Linear(width, classes, **options) if classes else None)
@@ -184,8 +194,21 @@ def _check_activation(activation: str) -> None:
         )
 
 
-vit_tiny = functools.partial(ViT, 192)
-vit_small = functools.partial(ViT, 384)
-vit_base = functools.partial(ViT, 768)
-vit_large = functools.partial(ViT, 1024, blocks=24)
-vit_huge = functools.partial(ViT, 1280, blocks=32, patch_size=14)
+def resized(positions: jax.Array, side: int) -> jax.Array:
+    """Return positions [1, 1 + side**2, width] for another resolution, as timm does, in float32.
+
+    A grid has one row of positions for every patch, row by row, behind that of the class token,
+    which stays as it is. The interpolation is Keys' cubic with a = -0.5, antialiased.
+    """
+    first, grid = positions[:, :1], positions[0, 1:]
+    old, width = math.isqrt(len(grid)), grid.shape[-1]
+    grid, shape = grid.reshape(old, old, width), (side, side, width)
+    grid = jax.image.resize(grid, shape, "cubic", antialias=True)
+    return jnp.concatenate([first, grid.reshape(1, -1, width)], axis=1)
+
+
+vit_tiny = partial(ViT, 192)
+vit_small = partial(ViT, 384)
+vit_base = partial(ViT, 768)
+vit_large = partial(ViT, 1024, blocks=24)
+vit_huge = partial(ViT, 1280, blocks=32, patch_size=14)

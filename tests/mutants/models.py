@@ -31,7 +31,7 @@ MUTANTS = listed(
             ("y = nnx.relu(self.norm2(self.conv2(y)))", "y = self.norm2(self.conv2(y))"),
             ("2 if i and not j else 1", "1 if i and not j else 1"),
         ],
-        ("_activations.py", GOLDENS): [("approximate=False", "approximate=True")],
+        ("_vit.py", GOLDENS): [("approximate=False", "approximate=True")],
         ("_vit.py", NETWORKS): [("epsilon: float = 1e-6", "epsilon: float = 1e-5")],
         ("_names.py", PRETRAINED): [
             ("epsilon: float = 1e-6", "epsilon: float = 1e-5"),
@@ -56,23 +56,23 @@ MUTANTS = listed(
             ("(x < 0).any()", "False"),
         ],
         ("_vit.py", TOLD): [("(1152, 4304): 16", "(1152, 4304): 18")],
-        ("_settled.py", TOLD): [
+        ("_agreement.py", TOLD): [
             (
                 "**said, **read_fields(file.path, own, METADATA)",
                 "**read_fields(file.path, own, METADATA), **said",
-            )
-        ],
-        ("_agreement.py", TOLD): [
+            ),
             ("        if told != ours[name]", "        if False"),
             ("kind_of(value) if name", "ours[name] if name"),
             ('"depths", "hidden_sizes", "block"', '"hidden_sizes", "block"'),
             ('n != "classes" and', ""),
         ],
-        ("_recognition.py", ODD): [("if len(found) == 1", "if found")],
-        ("_recognition.py", REFUSED): [("return matching | ", "return ")],
+        ("_names.py", REFUSED): [("return matching | ", "return ")],
         ("_names.py", GOLDENS): [('"query", "key", "value"', '"key", "query", "value"')],
-        ("_names.py", ODD): [('"mlp.linear_2."', '"mlp.linear_3."')],
-        ("_positions.py", ODD): [('"cubic", antialias', '"linear", antialias')],
+        ("_names.py", ODD): [
+            ('"mlp.linear_2."', '"mlp.linear_3."'),
+            ("if len(found) == 1", "if found"),
+        ],
+        ("_vit.py", ODD): [('"cubic", antialias', '"linear", antialias')],
         ("_saving.py", PRETRAINED): [("        metadata |= {", "        _ = {")],
         ("_checkpoint.py", FILES): [
             ("digest != str(sha256).lower()", "digest != sha256"),
