@@ -16,8 +16,7 @@ from benchmarks.peers.inputs import Arrays
 from benchmarks.peers.jax_compiled import training
 from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
 from optax_dtnh.models import ResNet, backbone_mask, load_pretrained, teacher_view
-from optax_dtnh.models._layout import dotted, their_layout
-from optax_dtnh.models._names import TORCHVISION_RESNET, names_of
+from optax_dtnh.models._names import TORCHVISION_RESNET, dotted, names_of, their_layout
 from optax_dtnh.regularizers import feature_distance
 
 MAP = "stage4"

@@ -7,26 +7,21 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from optax_dtnh.models._architectures import kind_of
 from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._fields import Fact, Facts, read_fields, table
-from optax_dtnh.models._layout import EXACT, dotted, their_shape
-from optax_dtnh.models._names import Recognized, ignored, listed
+from optax_dtnh.models._names import EXACT, Recognized, dotted, ignored, listed, their_shape
 from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._sizes import kind_of
 from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
 # What no size tells of our networks, by the names of facts. None is what only the other one has.
 OURS: dict[type[ResNet] | type[ViT], dict[str, Any]] = {
-    ViT: {
-        **{"architecture": "ViT", "pool": "token", "qkv_bias": True},
-        **dict.fromkeys(("depths", "hidden_sizes", "block")),
-    },
-    ResNet: {
-        **{"architecture": "ResNet", "pool": "avg", "activation": "relu"},
-        **dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False),
-        **dict.fromkeys(("heads", "hidden", "blocks", "patch_size")),
-    },
+    ViT: {"architecture": "ViT", "pool": "token", "qkv_bias": True}
+    | dict.fromkeys(("depths", "hidden_sizes", "block")),
+    ResNet: {"architecture": "ResNet", "pool": "avg", "activation": "relu"}
+    | dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False)
+    | dict.fromkeys(("heads", "hidden", "blocks", "patch_size")),
 }
 # What our own files store in their metadata, because no tensor tells it.
 METADATA = table(
@@ -56,11 +51,10 @@ def _told_by(network: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
     if network is ViT:
         same = ("width", "hidden", "blocks", "patch_size", "classes")
         return {"model_image_size": sizes["image_size"], **{name: sizes[name] for name in same}}
-    first = sizes["width"] * sizes["block"].expansion
-    widths = tuple(first * 2**i for i in range(len(sizes["blocks"])))
-    block = sizes["block"].__name__.lower()
-    facts = {"depths": tuple(sizes["blocks"]), "hidden_sizes": widths, "width": widths[-1]}
-    return {**facts, "block": block, "classes": sizes["classes"]}
+    block, depths = sizes["block"], tuple(sizes["blocks"])
+    widths = tuple(sizes["width"] * block.expansion * 2**i for i in range(len(depths)))
+    facts = {"depths": depths, "hidden_sizes": widths, "width": widths[-1]}
+    return {**facts, "block": block.__name__.lower(), "classes": sizes["classes"]}
 
 
 def check_tensors(
@@ -95,13 +89,11 @@ def check_tensors(
 
 def check_values(file: Checkpoint, used: Mapping[str, np.ndarray]) -> None:
     """Raise if a tensor that is used holds NaN or infinity, or a running variance below 0."""
-    wrong = {
+    variances = {name: x for name, x in used.items() if name.endswith("running_var")}
+    for what, names in {
         "NaN or infinity": [name for name, x in used.items() if not np.isfinite(x).all()],
-        "negative variances": [
-            n for n, x in used.items() if n.endswith("running_var") and (x < 0).any()
-        ],
-    }
-    for what, names in wrong.items():
+        "negative variances": [name for name, x in variances.items() if (x < 0).any()],
+    }.items():
         if names:
             raise CheckpointError(
                 f"`source` should hold finite weights, and variances of at least 0, got {what} in "
@@ -128,8 +120,7 @@ def settled(
 ) -> Facts:
     """Return the facts that are taken for a transformer of these sizes, none for a ResNet.
 
-    The argument `heads` precedes the metadata of our own files, which precede what is `said` beside
-    the file, which precedes the usual values.
+    `heads` precedes our own metadata, these what is `said` beside the file, that the usual values.
     """
     if found.scheme.network is ResNet:
         if heads is None:

@@ -17,7 +17,7 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
-SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again."
+SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again, in float32."
 # What is commonly saved in place of weights, by its first bytes.
 NO_WEIGHTS = {
     rb"\Z": "empty",
@@ -88,13 +88,10 @@ def _safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="numpy") as file:
             return Checkpoint(path, file.get_tensors(), file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError) as error:  # the last is of a dtype
         raise CheckpointError(
-            f"`source` should be a whole safetensors file, got {path} ({error}). {SAVE_AGAIN}"
-        ) from error
-    except AttributeError as error:  # safetensors looks for the dtype in numpy
-        raise CheckpointError(
-            f"`source` should hold dtypes that numpy has, got {path} ({error}). Save it as float32."
+            f"`source` should be a whole safetensors file of dtypes that numpy has, got {path} "
+            f"({error}). {SAVE_AGAIN}"
         ) from error
 
 

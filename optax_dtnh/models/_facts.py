@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from optax_dtnh.models import _fields as fields
-from optax_dtnh.models._architectures import implied, torchvision_facts
+from optax_dtnh.models._configurations import image_facts, is_timm, model_facts, timm_facts
 from optax_dtnh.models._errors import CheckpointError
-from optax_dtnh.models._facts_hugging_face import image_facts, model_facts
-from optax_dtnh.models._facts_timm import is_timm, timm_facts
 from optax_dtnh.models._fields import Fact, Facts, read_field, read_fields, read_object
+from optax_dtnh.models._sizes import implied, torchvision_facts
 
 SNAPSHOTS = "snapshots"  # in the cache of the hub: the folder of the revisions of a repository
-OUR_NAMES = fields.same("image_size resize mean std interpolation rescale")
-OUR_FIELDS = fields.table(OUR_NAMES, image_size=fields.count)
+OUR_NAMES = "image_size resize mean std interpolation rescale"
+OUR_FIELDS = fields.table({}, OUR_NAMES, image_size=fields.count)
 # Facts that are told but not used: test images are always resized whole, see `Preprocessing`.
 UNUSED = "do_resize do_center_crop do_pad crop_mode crop_pct test_input_size model_type".split()
 
@@ -22,9 +21,8 @@ def facts_beside(path: Path) -> dict[str, Fact]:
 
     Our own `preprocessing.json` counts most, then `preprocessor_config.json` (or that part of
     `processor_config.json`), the `config.json` of Hugging Face or timm, torchvision's names, and
-    the name of an architecture. The facts in `UNUSED` are of no effect.
-    A file that a repository of the hub lacks in the folder of the weights is read in its root. The
-    path is that of the weights or of their folder.
+    the name of an architecture. A file that a repository of the hub lacks in the folder of the
+    weights is read in its root. The path is that of the weights or of their folder.
 
     Raises:
       CheckpointError: A file is malformed, or a field has a wrong value.

@@ -103,10 +103,7 @@ def other_than(usual: Any) -> Read:
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
-    """Return the side of a square, or height and width of what is not square.
-
-    They are given as a number, a list, or an object of height and width or of an edge.
-    """
+    """Return a square's side, else height and width, of a number, a list or an object of them."""
     if isinstance(value, dict):
         given = {key: x for key, x in value.items() if x is not None}
         if not given:
@@ -153,11 +150,7 @@ READERS: dict[str, Read] = {  # by our names; `plain` reads what is not here
 }
 
 
-def table(names: Mapping[str, str], **other: Read) -> dict[str, Reader]:
-    """Return how to read the fields with their names on the left and ours on the right."""
+def table(names: Mapping[str, str], same: str = "", **other: Read) -> dict[str, Reader]:
+    """Return how to read fields, from their names to ours and those that are the `same`."""
+    names = {**names, **{name: name for name in same.split()}}
     return {theirs: (ours, (READERS | other).get(ours, plain)) for theirs, ours in names.items()}
-
-
-def same(names: str) -> dict[str, str]:
-    """Return a table of names that are the same on both sides."""
-    return {name: name for name in names.split()}

@@ -60,7 +60,7 @@ def hub_file(
             f"{file.revision}` on a machine with network and copy its cache here, or pass "
             "`download=True`."
         )
-    address = None if endpoint is None else endpoint.rstrip("/")
+    address = endpoint and endpoint.rstrip("/")
     unknown = [beside for beside in _beside(file) if _lookup(beside) is None]
     if download and (unknown or not isinstance(cached, str)):
         _check_network(address)
@@ -80,8 +80,7 @@ def unknown_beside(source: str, *, cache_dir: Folder = None) -> tuple[str, ...]:
     looked_up = [(Path(x.filename).name, _lookup(x)) for x in _beside(_parse(source, cache_dir))]
     cached = {name for name, found in looked_up if isinstance(found, str)}
     cached |= {BESIDE[2]} if BESIDE[1] in cached else set()
-    unknown = {name for name, found in looked_up if found is None}
-    return tuple(name for name in BESIDE if name in unknown - cached)
+    return tuple(name for name in BESIDE if (name, None) in looked_up and name not in cached)
 
 
 def _beside(file: HubFile) -> list[HubFile]:
@@ -95,23 +94,20 @@ def _parse(source: str, cache_dir: Folder) -> HubFile:
     hub = _client()
     cache = Path(hub.constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
     match = SOURCE.fullmatch(source)
-    filename = match[3] or DEFAULT_FILE if match else ""
-    try:
-        hub.utils.validate_repo_id(match[1] if match else "")
-        wrong = {"", ".", ".."} & {*filename.split("/")}
-    except hub.errors.HFValidationError:
-        wrong = True
-    if wrong or not match:
-        raise CheckpointError(
-            "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
-            f"{source!r}. Name the repository and the file as the hub does."
-        )
-    return HubFile(match[1], match[2] or "main", filename, str(cache.expanduser().absolute()))
+    name, revision, filename = match.groups() if match else ("", "", "")
+    filename = filename or DEFAULT_FILE
+    with suppress(hub.errors.HFValidationError):
+        hub.utils.validate_repo_id(name)
+        if not {"", ".", ".."} & {*filename.split("/")}:
+            return HubFile(name, revision or "main", filename, str(cache.expanduser().absolute()))
+    raise CheckpointError(
+        "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
+        f"{source!r}. Name the repository and the file as the hub does."
+    )
 
 
 def _client() -> Any:
-    # Not before it is needed, and by name: the package resolves its submodules only once something
-    # has imported them.
+    # Not before it is needed, and by name: the package does not import its submodules by itself.
     import huggingface_hub
     import huggingface_hub.constants
     import huggingface_hub.errors

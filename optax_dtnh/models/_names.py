@@ -1,4 +1,7 @@
-"""What checkpoints call the tensors of our models, and which network a file holds by its names.
+"""What torch's checkpoints call the tensors of our models, and how these lie in memory.
+
+A kernel is `[height, width,] in, out` here and `out, in [, height, width]` there; everything else
+lies alike.
 
 A row has the path of our module, and the prefix of the tensors in each library. `{s}`, `{b}` and
 `{i}` are numbers, `{s0}` and `{i0}` one less: some count from 0 where we count from 1. `{qkv}` are
@@ -8,7 +11,11 @@ three tensors, which are concatenated along the first axis.
 import fnmatch
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
@@ -16,6 +23,8 @@ from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
 Row = tuple[str, ...]
+Path = tuple[Any, ...]  # of one of our leaves
+EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
 WEIGHT, MEAN, VAR = "weight", "running_mean", "running_var"
 LEAVES = {"kernel": WEIGHT, "scale": WEIGHT, "bias": "bias", "mean": MEAN, "var": VAR}
 QKV = ("query", "key", "value")
@@ -68,16 +77,10 @@ TORCHVISION, HUGGING_FACE = _by_library(
         ("shortcut.norm", "downsample.1.", "shortcut.normalization."),
     ],
 )
-TORCHVISION_RESNET = Scheme(
-    "torchvision or timm ResNet", ResNet, "layer1.0.conv1.weight", TORCHVISION
-)
-HUGGING_FACE_RESNET = Scheme(
-    "Hugging Face ResNet",
-    ResNet,
-    "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
-    HUGGING_FACE,
-    stem="resnet.",
-)
+LAYER = "layer1.0.conv1.weight"
+STAGE = "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"
+TORCHVISION_RESNET = Scheme("torchvision or timm ResNet", ResNet, LAYER, TORCHVISION)
+HUGGING_FACE_RESNET = Scheme("Hugging Face ResNet", ResNet, STAGE, HUGGING_FACE, stem="resnet.")
 
 EMBEDDED = "vit.embeddings."
 TIMM, TORCHVISION, HUGGING_FACE = _by_library(
@@ -107,15 +110,8 @@ TIMM_VIT = Scheme("timm ViT", ViT, "patch_embed.proj.weight", TIMM)
 TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.0.weight", TORCHVISION)
 OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.linear_1.weight", OLDER)
 POOLER = frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"})
-HUGGING_FACE_VIT = Scheme(
-    "Hugging Face ViT",
-    ViT,
-    EMBEDDED + "cls_token",
-    HUGGING_FACE,
-    POOLER,
-    epsilon=1e-12,
-    stem="vit.",
-)
+TOKEN = EMBEDDED + "cls_token"
+HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HUGGING_FACE, POOLER, 1e-12, "vit.")
 
 SCHEMES = (TORCHVISION_RESNET, HUGGING_FACE_RESNET)
 SCHEMES += (TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT, OLDER_TORCHVISION_VIT)
@@ -180,3 +176,33 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     """Return the names, sorted, and how many more there are than `most`."""
     names = sorted(names)
     return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
+
+
+# --- how tensors lie
+
+
+def dotted(path: Path) -> str:
+    """Return the path as one string with dots."""
+    return ".".join(map(str, path))
+
+
+def their_shape(path: Path, shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    """Return the shape of each of the `parts` tensors that our leaf is made of."""
+    if path[-1] == "kernel":
+        shape = (*shape[:-3:-1], *shape[:-2])
+    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
+
+
+def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
+    """Return our leaf, in float32, from their tensors."""
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if path[-1] == "kernel":
+        array = array.transpose(*range(2, array.ndim), 1, 0)
+    return jnp.asarray(array, jnp.float32)
+
+
+def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return their tensor from our leaf."""
+    if path[-1] == "kernel":
+        array = array.transpose(-1, -2, *range(array.ndim - 2))
+    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

@@ -15,8 +15,7 @@ from optax_dtnh.models._checkpoint import Checkpoint, open_checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._layout import dotted, our_layout
-from optax_dtnh.models._names import Recognized, recognized
+from optax_dtnh.models._names import Recognized, dotted, our_layout, recognized
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._sizes import SIZES
 from optax_dtnh.models._vit import ViT, check_image_size, resized
@@ -117,8 +116,8 @@ def load(
         told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
         raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
     model = _filled(file, found, model)
-    told = {"network": agreement.network(file, found, model), **taken}
-    return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
+    taken["network"] = agreement.network(file, found, model)
+    return Loaded(model, file.path, taken | _resized(file, found, model, image_size))
 
 
 def _check_types(ignore: Any, **numbers: Any) -> None:

@@ -37,7 +37,8 @@ MUTANTS = listed(
             ("epsilon: float = 1e-6", "epsilon: float = 1e-5"),
             ('"layer.{i0}.normalization."', '"layer.{i}.normalization."'),
             ('"attn.proj.", "self_attention', '"attn.out.", "self_attention'),
-            ("epsilon=1e-12", "epsilon=1e-6"),
+            ("POOLER, 1e-12", "POOLER, 1e-6"),
+            ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)"),
         ],
         ("_transfer.py", TRANSFER): [
             ("nnx.clone(model, arrays=True), lambda", "nnx.clone(model), lambda"),
@@ -45,9 +46,6 @@ MUTANTS = listed(
             ("not _of_head(head, path, x)", "not _of_head(head, path[1:], x)"),
             ('"use_running_average": True, ', ""),
             ("jax.lax.stop_gradient(kind.get", "(kind.get"),
-        ],
-        ("_layout.py", PRETRAINED): [
-            ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)")
         ],
         ("_agreement.py", ODD): [(" - excused", "")],
         ("_agreement.py", REFUSED): [
@@ -82,8 +80,8 @@ MUTANTS = listed(
             ('facts.pop("resize", None)', "pass"),
             ("implied(facts) | facts", "facts"),
         ],
-        ("_facts_timm.py", FACTS): [("math.floor(", "round(")],
-        ("_facts_hugging_face.py", FACTS): [
+        ("_configurations.py", FACTS): [
+            ("math.floor(", "round("),
             ("whole > crop", "True"),
             ("cropped and crop is None", "False"),
         ],
