@@ -124,11 +124,8 @@ def channels(value: Any) -> tuple[float, ...]:
     return tuple(map(float, values * (3 // len(values))))
 
 
-def deviations(value: Any) -> tuple[float, ...]:
-    """Return one positive number for each of three channels, as `channels`."""
-    if min(found := channels(value)) <= 0:
-        raise ValueError("a positive number, or a list of three")
-    return found
+_wanted = "a positive number, or a list of three"
+deviations = reader(_wanted, lambda value: min(channels(value)) > 0, channels)
 
 
 def interpolation(value: Any) -> str:

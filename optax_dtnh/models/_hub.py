@@ -34,11 +34,7 @@ class HubFile(NamedTuple):
 
 
 def hub_file(
-    source: str,
-    *,
-    download: bool = False,
-    cache_dir: Folder = None,
-    endpoint: str | None = None,
+    source: str, *, download: bool = False, cache_dir: Folder = None, endpoint: str | None = None
 ) -> Path:
     """Return the path of the file in the hub's cache, and download it first if asked.
 

@@ -116,8 +116,8 @@ def load(
         told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
         raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
     model = _filled(file, found, model)
-    taken["network"] = agreement.network(file, found, model)
-    return Loaded(model, file.path, taken | _resized(file, found, model, image_size))
+    told = {"network": agreement.network(file, found, model), **taken}
+    return Loaded(model, file.path, told | _resized(file, found, model, image_size))
 
 
 def _check_types(ignore: Any, **numbers: Any) -> None:
