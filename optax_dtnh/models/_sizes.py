@@ -39,7 +39,7 @@ def vit_sizes(shape_of: ShapeOf) -> dict[str, Any]:
     linear1 = ("blocks.0.linear1.kernel", "blocks.0.linear1.bias")
     return {
         "width": width,
-        "blocks": _count(shape_of, "blocks.{}.", "norm1.scale", "linear1.kernel"),
+        "blocks": max(1, _count(shape_of, "blocks.{}.", "norm1.scale", "linear1.kernel")),
         "hidden": _first_axis(shape_of, *linear1, usual=4 * width),
         "image_size": math.isqrt(max(patches, 1)) * patch_size,
         "patch_size": patch_size,
@@ -58,7 +58,7 @@ def _count(shape_of: ShapeOf, block: str, *leaves: str) -> int:
     count = 0
     while any(shape_of(block.format(count) + leaf) is not None for leaf in leaves):
         count += 1
-    return max(1, count)
+    return count
 
 
 # --- names
