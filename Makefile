@@ -30,8 +30,8 @@ lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
-	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity
+parity: $(PARITY)/installed  ## the models and the network of benchmarks.real against torch's, with torch
+	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity tests/benchmarks/parity
 	$(PARITY)/bin/python -m benchmarks.parity
 
 clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
@@ -71,7 +71,7 @@ $(installed): pyproject.toml
 # torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
 $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@

@@ -40,7 +40,7 @@ from optax_dtnh.finetune.errors import usage_errors
 from optax_dtnh.models import CheckpointError, ViT, load_pretrained
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._recognition import recognized
+from optax_dtnh.models._names import recognized
 
 Row = dict[str, Any]
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "torchvision", "timm", "transformers")

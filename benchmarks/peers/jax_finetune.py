@@ -16,8 +16,7 @@ from benchmarks.peers.contender import FINETUNE_WEIGHTS, MOMENTUM, RATE, Contend
 from benchmarks.peers.inputs import Arrays
 from optax_dtnh import add_l2_sp, dtnh
 from optax_dtnh.models import ResNet, backbone_mask, load_pretrained
-from optax_dtnh.models._layout import dotted, their_layout
-from optax_dtnh.models._names import TORCHVISION_RESNET, names_of
+from optax_dtnh.models._names import TORCHVISION_RESNET, dotted, names_of, their_layout
 
 WEIGHT = FINETUNE_WEIGHTS["knowdist"]
 # What is differentiated, and what comes before the optimizer. The gradient of L2-SP is formed in

@@ -2,12 +2,7 @@
 
 `load_pretrained` reads the checkpoints that people have, `replace_head` fits the model to a new
 task, `backbone_mask` keeps the new head out of the regularizer, and `teacher_view` is the frozen
-pretrained network. Every model returns `(logits, features)`, `features` a dict of named maps::
-
-    source = load_pretrained("resnet50.safetensors")
-    model = replace_head(source, classes=67, rngs=nnx.Rngs(0))
-    tx = optax.chain(add_l2_sp(0.01, mask=backbone_mask(model)), optax.sgd(0.01, momentum=0.9))
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+pretrained network. Every model returns `(logits, features)`, `features` a dict of named maps.
 
 Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 """

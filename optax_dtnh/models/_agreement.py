@@ -1,32 +1,32 @@
-"""Whether tensors, and what is said beside them, are those of one network, and of one of ours."""
+"""Whether tensors, and what is said beside them, are those of one of our networks, and of which."""
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from optax_dtnh.models._architectures import kind_of
 from optax_dtnh.models._checkpoint import Checkpoint
 from optax_dtnh.models._errors import CheckpointError
-from optax_dtnh.models._fields import Facts
-from optax_dtnh.models._layout import EXACT, dotted, their_shape
-from optax_dtnh.models._recognition import Recognized, ignored, listed
+from optax_dtnh.models._fields import Fact, Facts, read_fields, table
+from optax_dtnh.models._names import EXACT, Recognized, dotted, ignored, listed, their_shape
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._vit import ViT
+from optax_dtnh.models._sizes import kind_of
+from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
 # What no size tells of our networks, by the names of facts. None is what only the other one has.
 OURS: dict[type[ResNet] | type[ViT], dict[str, Any]] = {
-    ViT: {
-        **{"architecture": "ViT", "pool": "token", "qkv_bias": True},
-        **dict.fromkeys(("depths", "hidden_sizes", "block")),
-    },
-    ResNet: {
-        **{"architecture": "ResNet", "pool": "avg", "activation": "relu"},
-        **dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False),
-        **dict.fromkeys(("heads", "hidden", "blocks", "patch_size")),
-    },
+    ViT: {"architecture": "ViT", "pool": "token", "qkv_bias": True}
+    | dict.fromkeys(("depths", "hidden_sizes", "block")),
+    ResNet: {"architecture": "ResNet", "pool": "avg", "activation": "relu"}
+    | dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False)
+    | dict.fromkeys(("heads", "hidden", "blocks", "patch_size")),
 }
+# What our own files store in their metadata, because no tensor tells it.
+METADATA = table(
+    {"attention_heads": "heads", "activation": "activation", "layer_norm_epsilon": "epsilon"}
+)
 
 
 def check_facts(file: Checkpoint, found: Recognized, sizes: Mapping[str, Any], said: Facts) -> None:
@@ -51,11 +51,10 @@ def _told_by(network: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
     if network is ViT:
         same = ("width", "hidden", "blocks", "patch_size", "classes")
         return {"model_image_size": sizes["image_size"], **{name: sizes[name] for name in same}}
-    first = sizes["width"] * sizes["block"].expansion
-    widths = tuple(first * 2**i for i in range(len(sizes["blocks"])))
-    block = sizes["block"].__name__.lower()
-    facts = {"depths": tuple(sizes["blocks"]), "hidden_sizes": widths, "width": widths[-1]}
-    return {**facts, "block": block, "classes": sizes["classes"]}
+    block, depths = sizes["block"], tuple(sizes["blocks"])
+    widths = tuple(sizes["width"] * block.expansion * 2**i for i in range(len(depths)))
+    facts = {"depths": depths, "hidden_sizes": widths, "width": widths[-1]}
+    return {**facts, "block": block.__name__.lower(), "classes": sizes["classes"]}
 
 
 def check_tensors(
@@ -90,16 +89,68 @@ def check_tensors(
 
 def check_values(file: Checkpoint, used: Mapping[str, np.ndarray]) -> None:
     """Raise if a tensor that is used holds NaN or infinity, or a running variance below 0."""
-    wrong = {
+    variances = {name: x for name, x in used.items() if name.endswith("running_var")}
+    for what, names in {
         "NaN or infinity": [name for name, x in used.items() if not np.isfinite(x).all()],
-        "negative variances": [
-            n for n, x in used.items() if n.endswith("running_var") and (x < 0).any()
-        ],
-    }
-    for what, names in wrong.items():
+        "negative variances": [name for name, x in variances.items() if (x < 0).any()],
+    }.items():
         if names:
             raise CheckpointError(
                 f"`source` should hold finite weights, and variances of at least 0, got {what} in "
                 f"{listed(names)} of {file.path}. Take a checkpoint from before the training "
                 "diverged, or fetch it again."
             )
+
+
+# --- what is taken
+
+
+def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
+    """Return in words what the tensors tell: naming scheme, depth, width and head."""
+    stages = ["blocks"] if isinstance(model, ViT) else [f"stage{i}" for i in (1, 2, 3, 4)]
+    blocks = "-".join(str(len(getattr(model, stage))) for stage in stages)
+    prefix = f", prefix {found.prefix}" if found.prefix else ""
+    size = f"{blocks} blocks, width {model.pooled_width}"
+    head = "no head" if model.head is None else f"{model.head.out_features} classes"
+    return Fact(f"{found.scheme.name}, {size}, {head}{prefix}", file.path.name)
+
+
+def settled(
+    file: Checkpoint, found: Recognized, sizes: dict[str, Any], said: Facts, heads: int | None
+) -> Facts:
+    """Return the facts that are taken for a transformer of these sizes, none for a ResNet.
+
+    `heads` precedes our own metadata, these what is `said` beside the file, that the usual values.
+    """
+    if found.scheme.network is ResNet:
+        if heads is None:
+            return {}
+        raise CheckpointError(
+            f"`heads` should be left out for a ResNet, got {heads} for {file.path}. Drop it."
+        )
+    own = {key: _number(value) for key, value in file.metadata.items()}
+    said = {**_usual(found, sizes), **said, **read_fields(file.path, own, METADATA)}
+    if heads is not None:
+        said["heads"] = Fact(heads, "--heads")
+    if "heads" not in said:
+        raise CheckpointError(
+            f"`heads` should be given for width {sizes['width']} with {sizes['hidden']} inside a "
+            f"block, which is no published size, got none for {file.path}. Pass the number of "
+            "attention heads that the network's authors state, or put its `config.json` beside it, "
+            "which `download=True` fetches from the hub."
+        )
+    return {name: said[name] for name, _ in METADATA.values()}
+
+
+def _usual(found: Recognized, sizes: dict[str, Any]) -> Facts:
+    origin = f"default of {found.scheme.name.removesuffix(' ViT')}"
+    usual = {"activation": Fact("gelu", origin), "epsilon": Fact(found.scheme.epsilon, origin)}
+    published = PUBLISHED_HEADS.get((sizes["width"], sizes["hidden"]))
+    return usual if published is None else {**usual, "heads": Fact(published, "published sizes")}
+
+
+def _number(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

@@ -17,7 +17,7 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
-SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again."
+SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again, in float32."
 # What is commonly saved in place of weights, by its first bytes.
 NO_WEIGHTS = {
     rb"\Z": "empty",
@@ -35,12 +35,10 @@ class Checkpoint(NamedTuple):
 
 
 def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> Checkpoint:
-    """Return what the file holds.
+    """Return what a `.safetensors` file holds, or with torch installed a `.pth`, `.pt` or `.bin`.
 
-    `path` is a `.safetensors` file, or with torch installed a `.pth`, `.pt` or `.bin` file. Of the
-    latter only tensors are loaded, never code; a `state_dict` or `model` entry is unwrapped, also
-    one inside the other. The digest `sha256` is compared before anything is parsed: the formats
-    themselves do not detect a flipped bit.
+    Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is unwrapped,
+    also one inside the other. The digest `sha256` is compared before anything is parsed.
 
     Raises:
       FileNotFoundError: There is no such file.
@@ -48,14 +46,15 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     """
     path = Path(path)
     _check_file(path)
-    if path.suffix.lower() not in READERS:
+    read = READERS.get(path.suffix.lower())
+    if read is None:
         raise CheckpointError(
             f"`source` should end in {', '.join(READERS)}, got {path}. "
             "Convert it to safetensors, or rename it if it is such a file."
         )
     if sha256 is not None:
         _check_digest(path, sha256)
-    return READERS[path.suffix.lower()](path)
+    return read(path)
 
 
 def _check_file(path: Path) -> None:
@@ -89,13 +88,10 @@ def _safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="numpy") as file:
             return Checkpoint(path, file.get_tensors(), file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError) as error:  # the last is of a dtype
         raise CheckpointError(
-            f"`source` should be a whole safetensors file, got {path} ({error}). {SAVE_AGAIN}"
-        ) from error
-    except AttributeError as error:  # safetensors looks for the dtype in numpy
-        raise CheckpointError(
-            f"`source` should hold dtypes that numpy has, got {path} ({error}). Save it as float32."
+            f"`source` should be a whole safetensors file of dtypes that numpy has, got {path} "
+            f"({error}). {SAVE_AGAIN}"
         ) from error
 
 

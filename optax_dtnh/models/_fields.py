@@ -9,7 +9,7 @@ from optax_dtnh.models._errors import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
-INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+INTERPOLATIONS = dict(enumerate("nearest lanczos bilinear bicubic box hamming".split()))
 
 
 class Fact(NamedTuple):
@@ -20,9 +20,10 @@ class Fact(NamedTuple):
 
 
 Facts = dict[str, Fact]
-# Our name of a field, and what makes our value of theirs. It returns None for a field that says
-# nothing, and raises ValueError with what is wanted.
-Reader = tuple[str, Callable[[Any], Any]]
+# What makes our value of theirs. It returns None for a field that says nothing, and raises
+# ValueError with what is wanted.
+Read = Callable[[Any], Any]
+Reader = tuple[str, Read]  # our name of a field, and how it is read
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -47,9 +48,7 @@ def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Re
     }
 
 
-def read_field(
-    file: Path, content: Mapping[str, Any], key: str, read: Callable[[Any], Any]
-) -> Any | None:
+def read_field(file: Path, content: Mapping[str, Any], key: str, read: Read) -> Any | None:
     """Return the value of one field, None if it is missing or null."""
     value = content.get(key)
     try:
@@ -60,20 +59,37 @@ def read_field(
         ) from error
 
 
-def of_type(kind: Any, wanted: str) -> Callable[[Any], Any]:
-    """Return what reads a value of a type as it is."""
+# --- what reads a field
+
+
+def reader(wanted: str, fits: Callable[[Any], bool], make: Read = lambda value: value) -> Read:
+    """Return what makes our value of one that `fits`, and refuses others with what is `wanted`."""
 
     def read(value: Any) -> Any:
-        if not isinstance(value, kind):
+        if not fits(value):
             raise ValueError(wanted)
-        return value
+        return make(value)
 
     return read
 
 
-text = of_type(str, "a text")
-flag = of_type(bool, "true or false")
-json_object = of_type(dict, "an object")
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_COUNT
+
+
+text = reader("a text", lambda value: isinstance(value, str))
+flag = reader("true or false", lambda value: isinstance(value, bool))
+json_object = reader("an object", lambda value: isinstance(value, dict))
+small = reader(f"a whole number up to {LARGEST_COUNT}", lambda value: value <= LARGEST_COUNT)
+count = reader("a positive whole number", lambda x: type(x) is int and x > 0, small)
+positive = reader("a positive number", lambda value: _is_number(value) and value > 0, float)
+# What a crop leaves of an image, not so small that no image is that large.
+share = reader("a positive number of at least 0.01", lambda x: _is_number(x) and x >= 0.01, float)
+never = reader("false, since images are prepared without it here", lambda x: not x, lambda _: None)
 
 
 def plain(value: Any) -> Any:
@@ -81,20 +97,13 @@ def plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def count(value: Any) -> int:
-    """Return a positive whole number."""
-    if type(value) is not int or value < 1:
-        raise ValueError("a positive whole number")
-    if value > LARGEST_COUNT:
-        raise ValueError(f"a whole number up to {LARGEST_COUNT}")
-    return value
+def other_than(usual: Any) -> Read:
+    """Return what reads a value that is told where it is not the usual one."""
+    return lambda value: None if value == usual else value
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
-    """Return the side of a square, or height and width of what is not square.
-
-    They are given as a number, a list, or an object of height and width or of an edge.
-    """
+    """Return a square's side, else height and width, of a number, a list or an object of them."""
     if isinstance(value, dict):
         given = {key: x for key, x in value.items() if x is not None}
         if not given:
@@ -102,53 +111,21 @@ def side(value: Any) -> int | tuple[int, int] | None:
         edge = given.get("shortest_edge", given.get("longest_edge"))
         value = [given["height"], given["width"]] if {"height", "width"} <= {*given} else edge
     sides = value if isinstance(value, list) else [value]
-    try:
-        height, width = map(count, sides * 2 if len(sides) == 1 else sides)
-    except ValueError:
-        raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width") from None
-    return height if height == width else (height, width)
+    if len(sides) not in (1, 2) or not all(map(_is_count, sides)):
+        raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width")
+    return sides[0] if sides[0] == sides[-1] else tuple(sides)
 
 
-def other_than(usual: Any) -> Callable[[Any], Any]:
-    """Return what reads a value that is told where it is not the usual one."""
-    return lambda value: None if value == usual else value
-
-
-def never(value: Any) -> None:
-    """Say nothing of a flag that is false."""
-    if value:
-        raise ValueError("false, since images are prepared without it here")
-
-
-def positive(value: Any) -> float:
-    """Return a positive finite number."""
-    if type(value) not in (int, float) or not 0 < value < LARGEST:
-        raise ValueError("a positive number")
-    return float(value)
-
-
-def share(value: Any) -> float:
-    """Return the share of an image that a crop leaves, not so small that no image is that large."""
-    if positive(value) < 0.01:
-        raise ValueError("a positive number of at least 0.01")
-    return float(value)
-
-
-def channels(value: Any) -> tuple[float, float, float]:
+def channels(value: Any) -> tuple[float, ...]:
     """Return one number for each of three channels, of one number or of a list of one or three."""
     values = value if isinstance(value, list) else [value]
-    values = values * 3 if len(values) == 1 else values
-    if len(values) != 3 or not all(type(v) in (int, float) and abs(v) < LARGEST for v in values):
+    if len(values) not in (1, 3) or not all(map(_is_number, values)):
         raise ValueError("a finite number, or a list of three")
-    red, green, blue = map(float, values)
-    return red, green, blue
+    return tuple(map(float, values * (3 // len(values))))
 
 
-def deviations(value: Any) -> tuple[float, float, float]:
-    """Return one positive number for each of three channels, as `channels`."""
-    if min(found := channels(value)) <= 0:
-        raise ValueError("a positive number, or a list of three")
-    return found
+_wanted = "a positive number, or a list of three"
+deviations = reader(_wanted, lambda value: min(channels(value)) > 0, channels)
 
 
 def interpolation(value: Any) -> str:
@@ -157,3 +134,20 @@ def interpolation(value: Any) -> str:
     if name is None or name not in INTERPOLATIONS.values():
         raise ValueError(f"one of {', '.join(INTERPOLATIONS.values())}")
     return name
+
+
+READERS: dict[str, Read] = {  # by our names; `plain` reads what is not here
+    **dict.fromkeys(("heads", "resize"), count),
+    **dict.fromkeys(("architecture", "activation"), text),
+    **dict.fromkeys(("epsilon", "rescale"), positive),
+    **dict.fromkeys(("image_size", "model_image_size", "patch_size"), side),
+    **{"mean": channels, "std": deviations, "interpolation": interpolation, "crop_pct": share},
+    **dict.fromkeys(("do_center_crop", "do_pad"), other_than(False)),
+    **{"do_resize": other_than(True), "crop_mode": other_than("squash"), "": never},
+}
+
+
+def table(names: Mapping[str, str], same: str = "", **other: Read) -> dict[str, Reader]:
+    """Return how to read fields, from their names to ours and those that are the `same`."""
+    names = {**names, **{name: name for name in same.split()}}
+    return {theirs: (ours, (READERS | other).get(ours, plain)) for theirs, ours in names.items()}

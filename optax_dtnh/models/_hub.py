@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from optax_dtnh.models._errors import CheckpointError
 
+Folder = str | os.PathLike[str] | None  # of the cache; None is the client's own choice
 DEFAULT_FILE = "model.safetensors"
 BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
-CONNECT_S, PATIENCE_S = 1.0, 10.0  # without a network, the user waits for the first
+TIMEOUT_S = (1.0, 10.0, 10.0, 10.0)  # without a network, the user waits for the first
 REFUSALS: dict[Any, type[OSError]] = {404: FileNotFoundError}
 REFUSALS |= {401: PermissionError, 403: PermissionError}
 
@@ -33,23 +34,12 @@ class HubFile(NamedTuple):
 
 
 def hub_file(
-    source: str,
-    *,
-    download: bool = False,
-    cache_dir: str | os.PathLike[str] | None = None,
-    endpoint: str | None = None,
+    source: str, *, download: bool = False, cache_dir: Folder = None, endpoint: str | None = None
 ) -> Path:
     """Return the path of the file in the hub's cache, and download it first if asked.
 
     The files in `BESIDE`, of the same folder and of the root, are downloaded with it, as far as the
     hub has them. What the cache has, or knows that the hub has not, is not asked for again.
-
-    Args:
-      source: `hf:owner/name[@revision][/file/in/repo]`. The default revision is `main`, the default
-        file `model.safetensors`.
-      download: Whether to fetch what is not in the cache.
-      cache_dir: Folder of the cache; None is the client's own choice.
-      endpoint: Address of the hub; None is the client's own choice.
 
     Raises:
       CheckpointError: `source` has another form.
@@ -66,7 +56,7 @@ def hub_file(
             f"{file.revision}` on a machine with network and copy its cache here, or pass "
             "`download=True`."
         )
-    address = None if endpoint is None else endpoint.rstrip("/")
+    address = endpoint and endpoint.rstrip("/")
     unknown = [beside for beside in _beside(file) if _lookup(beside) is None]
     if download and (unknown or not isinstance(cached, str)):
         _check_network(address)
@@ -78,20 +68,15 @@ def hub_file(
     return Path(cached)
 
 
-def unknown_beside(
-    source: str, *, cache_dir: str | os.PathLike[str] | None = None
-) -> tuple[str, ...]:
+def unknown_beside(source: str, *, cache_dir: Folder = None) -> tuple[str, ...]:
     """Return the names in `BESIDE` that the cache neither has nor knows to be missing on the hub.
 
-    `processor_config.json` is not among them where the cache has what precedes it. The arguments
-    and errors are those of `hub_file`.
+    `processor_config.json` is not among them where the cache has what precedes it.
     """
     looked_up = [(Path(x.filename).name, _lookup(x)) for x in _beside(_parse(source, cache_dir))]
     cached = {name for name, found in looked_up if isinstance(found, str)}
-    if BESIDE[1] in cached:
-        cached.add(BESIDE[2])
-    unknown = {name for name, found in looked_up if found is None}
-    return tuple(name for name in BESIDE if name in unknown - cached)
+    cached |= {BESIDE[2]} if BESIDE[1] in cached else set()
+    return tuple(name for name in BESIDE if (name, None) in looked_up and name not in cached)
 
 
 def _beside(file: HubFile) -> list[HubFile]:
@@ -101,32 +86,31 @@ def _beside(file: HubFile) -> list[HubFile]:
     return [file._replace(filename=name) for name in names]
 
 
-def _parse(source: str, cache_dir: str | os.PathLike[str] | None) -> HubFile:
+def _parse(source: str, cache_dir: Folder) -> HubFile:
     hub = _client()
     cache = Path(hub.constants.HF_HUB_CACHE if cache_dir is None else cache_dir)
     match = SOURCE.fullmatch(source)
-    filename = match[3] or DEFAULT_FILE if match else ""
-    try:
-        hub.utils.validate_repo_id(match[1] if match else "")
-        wrong = {"", ".", ".."} & {*filename.split("/")}
-    except hub.errors.HFValidationError:
-        wrong = True
-    if wrong or not match:
-        raise CheckpointError(
-            "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
-            f"{source!r}. Name the repository and the file as the hub does."
-        )
-    return HubFile(match[1], match[2] or "main", filename, str(cache.expanduser().absolute()))
+    name, revision, filename = match.groups() if match else ("", "", "")
+    filename = filename or DEFAULT_FILE
+    with suppress(hub.errors.HFValidationError):
+        hub.utils.validate_repo_id(name)
+        if not {"", ".", ".."} & {*filename.split("/")}:
+            return HubFile(name, revision or "main", filename, str(cache.expanduser().absolute()))
+    raise CheckpointError(
+        "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
+        f"{source!r}. Name the repository and the file as the hub does."
+    )
 
 
 def _client() -> Any:
-    # Not before it is needed, and by name: the package resolves its submodules only once something
-    # has imported them.
+    # Not before it is needed, and by name: the package does not import its submodules by itself.
     import huggingface_hub
     import huggingface_hub.constants
     import huggingface_hub.errors
     import huggingface_hub.utils
 
+    # Else it asks its own hub, not the `endpoint` of a call, what to tell about this process.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     return huggingface_hub
 
 
@@ -139,10 +123,9 @@ def _lookup(file: HubFile) -> Any:
 
 def _check_network(endpoint: str | None) -> None:
     """Ask once, because the client itself retries for 23 s if there is no network."""
-    hub = _client()
-    address = endpoint or hub.constants.ENDPOINT
+    address = endpoint or _client().constants.ENDPOINT
     try:
-        hub.get_session().head(address, timeout=(CONNECT_S, PATIENCE_S, PATIENCE_S, PATIENCE_S))
+        _client().get_session().head(address, timeout=TIMEOUT_S)
     except Exception as error:  # whatever the client's HTTP library raises; it is chained
         raise ConnectionError(
             f"The hub at {address} cannot be reached ({_text(error)}). Pass the path of a local "

@@ -12,26 +12,17 @@ def convolution(
     inputs: int, outputs: int, size: int, stride: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs
 ) -> nnx.Conv:
     """Return a convolution without bias, padded by `size // 2` on every side."""
-    return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        dtype=dtype,
-        rngs=rngs,
-    )
+    init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+    options = {"use_bias": False, "kernel_init": init, "dtype": dtype, "rngs": rngs}
+    return nnx.Conv(inputs, outputs, (size, size), strides=stride, padding=size // 2, **options)
 
 
 class BatchNorm(nnx.BatchNorm):
     """Batch normalization over the last axis with torch's running statistics.
 
     Torch normalizes with the variance of the batch, as Flax does, but keeps `n / (n - 1)` times it
-    for evaluation, `n` the number of values per channel. The variance takes a pass of its own over
-    the batch: as a difference of squares it would lose digits that torch's has. Computed in float32
-    at least, returned in the dtype of the input.
+    for evaluation, `n` the number of values per channel. The variance takes a pass of its own: as a
+    difference of squares it would lose digits. In float32 at least, returned in the input's dtype.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
@@ -80,10 +71,3 @@ def check_images(images: Any, size: int | None = None) -> None:
             f"`images` should be floating point, got {dtype}. Scale pixels to [0, 1] and normalize "
             "them as the checkpoint's authors do."
         )
-
-
-def result(
-    frozen: bool, logits: jax.Array, features: dict[str, jax.Array]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Return logits and features, without gradients if `frozen`."""
-    return jax.lax.stop_gradient((logits, features)) if frozen else (logits, features)

@@ -1,17 +1,30 @@
-"""What checkpoints call the tensors of our models: a table of names per network.
+"""What torch's checkpoints call the tensors of our models, and how these lie in memory.
+
+A kernel is `[height, width,] in, out` here and `out, in [, height, width]` there; everything else
+lies alike.
 
 A row has the path of our module, and the prefix of the tensors in each library. `{s}`, `{b}` and
 `{i}` are numbers, `{s0}` and `{i0}` one less: some count from 0 where we count from 1. `{qkv}` are
 three tensors, which are concatenated along the first axis.
 """
 
+import fnmatch
 import re
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optax_dtnh.models._checkpoint import Checkpoint
+from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
 Row = tuple[str, ...]
+Path = tuple[Any, ...]  # of one of our leaves
+EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
 WEIGHT, MEAN, VAR = "weight", "running_mean", "running_var"
 LEAVES = {"kernel": WEIGHT, "scale": WEIGHT, "bias": "bias", "mean": MEAN, "var": VAR}
 QKV = ("query", "key", "value")
@@ -64,27 +77,17 @@ TORCHVISION, HUGGING_FACE = _by_library(
         ("shortcut.norm", "downsample.1.", "shortcut.normalization."),
     ],
 )
-TORCHVISION_RESNET = Scheme(
-    "torchvision or timm ResNet", ResNet, "layer1.0.conv1.weight", TORCHVISION
-)
-HUGGING_FACE_RESNET = Scheme(
-    "Hugging Face ResNet",
-    ResNet,
-    "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
-    HUGGING_FACE,
-    stem="resnet.",
-)
+LAYER = "layer1.0.conv1.weight"
+STAGE = "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"
+TORCHVISION_RESNET = Scheme("torchvision or timm ResNet", ResNet, LAYER, TORCHVISION)
+HUGGING_FACE_RESNET = Scheme("Hugging Face ResNet", ResNet, STAGE, HUGGING_FACE, stem="resnet.")
 
+EMBEDDED = "vit.embeddings."
 TIMM, TORCHVISION, HUGGING_FACE = _by_library(
     [
-        (
-            "patches",
-            "patch_embed.proj.",
-            "conv_proj.",
-            "vit.embeddings.patch_embeddings.projection.",
-        ),
-        ("cls_token", "cls_token", "class_token", "vit.embeddings.cls_token"),
-        ("positions", "pos_embed", "encoder.pos_embedding", "vit.embeddings.position_embeddings"),
+        ("patches", "patch_embed.proj.", "conv_proj.", EMBEDDED + "patch_embeddings.projection."),
+        ("cls_token", "cls_token", "class_token", EMBEDDED + "cls_token"),
+        ("positions", "pos_embed", "encoder.pos_embedding", EMBEDDED + "position_embeddings"),
         ("norm", "norm.", "encoder.ln.", "vit.layernorm."),
         ("head", "head.", "heads.head.", "classifier."),
     ],
@@ -106,15 +109,100 @@ FIRST = "encoder.layers.encoder_layer_0."
 TIMM_VIT = Scheme("timm ViT", ViT, "patch_embed.proj.weight", TIMM)
 TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.0.weight", TORCHVISION)
 OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.linear_1.weight", OLDER)
-HUGGING_FACE_VIT = Scheme(
-    "Hugging Face ViT",
-    ViT,
-    "vit.embeddings.cls_token",
-    HUGGING_FACE,
-    excused=frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"}),
-    epsilon=1e-12,
-    stem="vit.",
-)
+POOLER = frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"})
+TOKEN = EMBEDDED + "cls_token"
+HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HUGGING_FACE, POOLER, 1e-12, "vit.")
 
 SCHEMES = (TORCHVISION_RESNET, HUGGING_FACE_RESNET)
 SCHEMES += (TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT, OLDER_TORCHVISION_VIT)
+
+
+# --- which network a file holds
+
+
+class Recognized(NamedTuple):
+    """A naming scheme as a file has it."""
+
+    scheme: Scheme
+    prefix: str  # what stands before every name, such as `module.` or nothing
+    stem: str  # the scheme's, or nothing where the file leaves it out
+
+    def names_of(self, path: str) -> tuple[str, ...]:
+        """Return the names in the file of the tensors that make up our leaf at the dotted path."""
+        return tuple(map(self.in_file, names_of(self.scheme, path)))
+
+    def in_file(self, name: str) -> str:
+        """Return the name in the file of what the scheme calls `name`."""
+        core = name.removeprefix(self.scheme.stem)
+        return self.prefix + (name if core == name else self.stem + core)
+
+
+def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
+    """Return the only network of the file, apart from the tensors in `ignore`."""
+    names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
+    found = {name: at for scheme in SCHEMES for name, at in _places(scheme, names)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise CheckpointError(
+            f"`source` should hold one network, got {file.path} with {len(found)}: "
+            f"{listed(found)}. Save the tensors of one prefix alone, or name those of the others "
+            "in `ignore`."
+        )
+    raise CheckpointError(
+        f"`source` should be a checkpoint of a {', '.join(s.name for s in SCHEMES[:-1])}, got "
+        f"{file.path} with {len(file.tensors)} tensors: {listed(file.tensors)}. Pass one "
+        f"that has one of {listed(s.known_by for s in SCHEMES)}, or convert the names."
+    )
+
+
+def _places(scheme: Scheme, names: Collection[str]) -> Iterator[tuple[str, Recognized]]:
+    core = scheme.known_by.removeprefix(scheme.stem)
+    for name in names:
+        if f".{name}".endswith(f".{core}"):
+            before = name.removesuffix(core)
+            stem = scheme.stem if f".{before}".endswith(f".{scheme.stem}") else ""
+            yield name, Recognized(scheme, before.removesuffix(stem), stem)
+
+
+def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:
+    """Return those of the names that are in `ignore`, or match a pattern in it such as `a.*`."""
+    patterns = [p for p in ignore if "*" in p]
+    matching = {n for p in patterns for n in names if fnmatch.fnmatchcase(n, p)}
+    return matching | (set(names) & set(ignore))
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Return the names, sorted, and how many more there are than `most`."""
+    names = sorted(names)
+    return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
+
+
+# --- how tensors lie
+
+
+def dotted(path: Path) -> str:
+    """Return the path as one string with dots."""
+    return ".".join(map(str, path))
+
+
+def their_shape(path: Path, shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    """Return the shape of each of the `parts` tensors that our leaf is made of."""
+    if path[-1] == "kernel":
+        shape = (*shape[:-3:-1], *shape[:-2])
+    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
+
+
+def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
+    """Return our leaf, in float32, from their tensors."""
+    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if path[-1] == "kernel":
+        array = array.transpose(*range(2, array.ndim), 1, 0)
+    return jnp.asarray(array, jnp.float32)
+
+
+def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return their tensor from our leaf."""
+    if path[-1] == "kernel":
+        array = array.transpose(-1, -2, *range(array.ndim - 2))
+    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

@@ -15,25 +15,18 @@ from optax_dtnh.models._checkpoint import Checkpoint, open_checkpoint
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._layout import dotted, our_layout
-from optax_dtnh.models._positions import resized
-from optax_dtnh.models._recognition import Recognized, recognized
+from optax_dtnh.models._names import Recognized, dotted, our_layout, recognized
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import network, settled
 from optax_dtnh.models._sizes import SIZES
-from optax_dtnh.models._vit import ViT, check_image_size
+from optax_dtnh.models._vit import ViT, check_image_size, resized
 
 
 class Loaded(NamedTuple):
-    """A model and where it comes from.
-
-    The facts are what no tensor tells and was taken nevertheless. Among them, `network` is what the
-    tensors tell, and `positions` how they were interpolated.
-    """
+    """A model and where it comes from."""
 
     model: ResNet | ViT
     path: Path  # the file of its weights
-    facts: dict[str, Fact]
+    facts: dict[str, Fact]  # what no tensor tells; `network` is what the tensors tell
 
 
 def load_pretrained(
@@ -52,11 +45,9 @@ def load_pretrained(
 
     The names and shapes of the tensors give the architecture, the size and the naming scheme. Every
     tensor must be used, and every parameter and statistic filled. Only a head may be left out as a
-    whole. The model is in training mode: call `model.eval()` or `teacher_view(model)` for the
-    pretrained network's own outputs.
-
-    What no tensor tells is read from the `config.json` beside the file, if there is one: see
-    [docs/models.md](models.md#what-no-tensor-tells).
+    whole. [What no tensor tells](models.md#what-no-tensor-tells) is read from the `config.json`
+    beside the file. The model is in training mode: call `model.eval()` or `teacher_view(model)` for
+    the pretrained network's own outputs.
 
     Examples:
       >>> import tempfile
@@ -74,8 +65,8 @@ def load_pretrained(
       sha256: Digest that the file must have. Without it, a damaged file can load without an error.
       ignore: Names of tensors in the file that may stay unused, or patterns such as `decoder.*`.
       download: Whether to fetch a file that is not in the hub's cache.
-      cache_dir: Folder of the hub's cache; None is the client's own choice.
-      endpoint: Address of the hub; None is the client's own choice.
+      cache_dir: Folder of the hub's cache; None, here and below, is the client's own choice.
+      endpoint: Address of the hub.
       heads: Number of attention heads, for a `ViT` of a size that is not published.
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
         `ViT` are interpolated; a `ResNet` takes images of any size.
@@ -86,9 +77,8 @@ def load_pretrained(
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
       TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.
-      CheckpointError: The file is damaged, is no checkpoint, does not hold exactly the tensors of
-        such a model (all differences are listed), holds values that are not finite, or contradicts
-        the files beside it.
+      CheckpointError: The file is damaged, does not hold exactly the tensors of such a model (all
+        differences are listed) with finite values, or contradicts the files beside it.
       OSError: The hub cannot be reached or refuses.
     """
     options = {"dtype": dtype, "sha256": sha256, "ignore": ignore, "heads": heads}
@@ -113,10 +103,10 @@ def load(
     file = open_checkpoint(source, sha256)
     found = recognized(file, ignore)
     sizes = SIZES[found.scheme.network](lambda path: _shape(file, found, path))
+    agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
     said = facts_beside(file.path)
     agreement.check_facts(file, found, sizes, said)
-    agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
-    taken = settled(file, found, sizes, said, heads)
+    taken = agreement.settled(file, found, sizes, said, heads)
     try:
         options = {name: fact.value for name, fact in taken.items()}
         model = _abstract(found, **sizes, **options, dtype=dtype)
@@ -126,8 +116,8 @@ def load(
         told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
         raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
     model = _filled(file, found, model)
-    told = {"network": network(file, found, model), **taken}
-    return Loaded(model, file.path, {**told, **_resized(file, found, model, image_size)})
+    told = {"network": agreement.network(file, found, model), **taken}
+    return Loaded(model, file.path, told | _resized(file, found, model, image_size))
 
 
 def _check_types(ignore: Any, **numbers: Any) -> None:
@@ -155,11 +145,7 @@ def _abstract(found: Recognized, **options: Any) -> ResNet | ViT:
 
 
 class OneKey(nnx.Rngs):
-    """One key for every parameter of a model that is built without values.
-
-    `nnx.Rngs` counts its keys, and under `nnx.eval_shape` each count looks at all before it: ten
-    times as long for a ResNet-152.
-    """
+    """One key for every parameter of an abstract model: counting them takes ten times as long."""
 
     def params(self) -> jax.Array:
         return jax.random.key(0)
@@ -184,12 +170,12 @@ def _resized(
     asked = {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
     if isinstance(model, ResNet):
         return asked
-    if image_size is None or image_size == model.image_size:
-        name = found.names_of("positions")[0]
-        return {"image_size": Fact(model.image_size, f"{name} of {file.path.name}"), **asked}
-    patch_size, before = model.patches.kernel_size[0], model.image_size
-    positions = resized(model.positions[...], image_size // patch_size)
-    model.positions.set_value(positions)
+    before = model.image_size
+    if image_size in (None, before):
+        origin = f"{found.names_of('positions')[0]} of {file.path.name}"
+        return {"image_size": Fact(before, origin), **asked}
+    side = image_size // model.patches.kernel_size[0]
+    model.positions.set_value(resized(model.positions[...], side))
     model.image_size = image_size
     rule = f"interpolated from {before} x {before} as timm does"
     return {**asked, "positions": Fact(rule, "--image-size")}

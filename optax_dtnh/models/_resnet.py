@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._layers import BatchNorm, check_images, convolution, result
+from optax_dtnh.models._layers import BatchNorm, check_images, convolution
 
 
 class Basic(nnx.Module):
@@ -75,14 +75,12 @@ def shortcut(inputs: int, outputs: int, stride: int, **options) -> Projection | 
 class ResNet(nnx.Module):
     """A residual network for images, in the form that torchvision trains (version 1.5).
 
-    `model(images) -> (logits, features)`. `features` is a dict of the maps after each part, after
-    the relu: `stem` (before the pooling), `stage1` to `stage4`. `model(images, gates)` multiplies
-    `gates[name]` into the map of that name, for `optax_dtnh.regularizers.channel_attention`.
+    `model(images) -> (logits, features)`. `features` is a dict of the maps after the relu: `stem`
+    (before the pooling), `stage1` to `stage4`. `model(images, gates)` multiplies `gates[name]` into
+    the map of that name, for `optax_dtnh.regularizers.channel_attention`.
 
-    A new model is in training mode: batch normalization uses the batch and updates the running
-    statistics as torch does, and needs at least two values per channel. `model.eval()` uses the
-    running statistics.
-
+    A new model is in training mode: batch normalization uses the batch, of at least two values per
+    channel, and updates the running statistics as torch does. `model.eval()` uses them.
     `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152` are this class with their blocks.
 
     Examples:
@@ -98,16 +96,15 @@ class ResNet(nnx.Module):
     Args:
       blocks: Number of blocks in each stage. Each stage after the first halves the resolution.
       block: `Basic` or `Bottleneck`.
-      width: Channels of the stem and of the first stage. Each stage has twice those of the one
-        before; the output of a bottleneck has four times as many.
+      width: Channels of the stem and of the first stage, doubled in each further one. The output of
+        a bottleneck has four times as many.
       classes: Number of logits. With 0 there is no head: the logits are the means of the last maps.
       dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
         Parameters and statistics are float32.
       rngs: Random keys for the initial parameters.
 
-    Source: He et al., [Deep Residual Learning for Image
-    Recognition](https://arxiv.org/abs/1512.03385), 2015; torchvision's models for padding and
-    stride.
+    Source: He et al., [Deep Residual Learning](https://arxiv.org/abs/1512.03385), 2015;
+    torchvision's models for padding and stride.
     """
 
     def __init__(
@@ -131,9 +128,7 @@ class ResNet(nnx.Module):
             setattr(self, f"stage{i + 1}", stage)
         self.stages = len(blocks)
         self.head = nnx.data(nnx.Linear(inputs, classes, **options) if classes else None)
-        self.pooled_width = inputs
-        self.dtype = dtype
-        self.frozen = False
+        self.pooled_width, self.dtype = inputs, dtype
 
     def __call__(
         self, images: jax.Array, gates: Mapping[str, jax.Array] | None = None
@@ -146,11 +141,7 @@ class ResNet(nnx.Module):
                 x = block(x)
             features[f"stage{i}"] = x = gated(x, gates, f"stage{i}")
         pooled = jnp.mean(x, axis=(1, 2))
-        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
-
-    def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients stop here. `nnx.view` calls it."""
-        self.frozen = self.frozen if frozen is None else frozen
+        return self.head(pooled) if self.head else pooled, features
 
 
 def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:

@@ -10,12 +10,11 @@ from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from optax_dtnh.models import _names as names
+from optax_dtnh.models._agreement import METADATA
 from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._files import atomically
-from optax_dtnh.models._layout import EXACT, dotted, their_layout
-from optax_dtnh.models._names import TIMM_VIT, TORCHVISION_RESNET, Scheme, names_of
 from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._settled import METADATA
 from optax_dtnh.models._vit import ViT
 
 
@@ -47,16 +46,17 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       OSError: The file cannot be written.
     """
     path = Path(path)
-    scheme = _scheme_to_save(model)
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"`path` should end in .safetensors, got {path.name}. Rename it: nothing else is "
-            "written."
+    if not isinstance(model, (ResNet, ViT)):
+        raise TypeError(
+            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
+            "`load_pretrained` or `resnet50` returns."
         )
-    leaves = nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    scheme = names.TORCHVISION_RESNET if isinstance(model, ResNet) else names.TIMM_VIT
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"`path` should end in .safetensors, got {path.name}. Rename it.")
     tensors = {
-        names_of(scheme, dotted(where))[0]: their_layout(where, _float32(where, leaf[...]))
-        for where, leaf in leaves
+        names.names_of(scheme, names.dotted(at))[0]: names.their_layout(at, _float32(at, x[...]))
+        for at, x in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     }
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
@@ -77,19 +77,10 @@ def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) 
     path.chmod(0o666 & ~mask)
 
 
-def _scheme_to_save(model: Any) -> Scheme:
-    if not isinstance(model, (ResNet, ViT)):
-        raise TypeError(
-            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
-            "`load_pretrained` or `resnet50` returns."
-        )
-    return TORCHVISION_RESNET if isinstance(model, ResNet) else TIMM_VIT
-
-
 def _float32(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
-    if str(array.dtype) not in EXACT:
+    if str(array.dtype) not in names.EXACT:
         raise TypeError(
             f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
-            f"{dotted(path)}. Round them yourself, as with `jax.tree.map`."
+            f"{names.dotted(path)}. Round them yourself, as with `jax.tree.map`."
         )
     return np.asarray(array, np.float32)

@@ -1,14 +1,17 @@
-"""The sizes of a model, as its constructor takes them, from the shapes in a checkpoint.
+"""The sizes of a model: from the shapes in a checkpoint, and from the names of networks.
 
 `shape_of(path)` is the shape, in torch's layout, of the tensor for our leaf at a dotted path, or
-None if there is none. Every size is read from two tensors, so that one that is missing, or of
-another shape, is all that the comparison of names and shapes finds.
+None. Every size is read from two tensors, so that one that is missing is all that differs.
 """
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from optax_dtnh.models import _resnet, _vit
+from optax_dtnh.models._fields import Fact, Facts
 from optax_dtnh.models._resnet import Basic, Bottleneck, ResNet
 from optax_dtnh.models._vit import ViT
 
@@ -56,3 +59,65 @@ def _count(shape_of: ShapeOf, block: str, *leaves: str) -> int:
     while any(shape_of(block.format(count) + leaf) is not None for leaf in leaves):
         count += 1
     return count
+
+
+# --- names
+
+RESNETS = {n: getattr(_resnet, f"resnet{n}") for n in ("18", "34", "50", "101", "152")}
+VITS = {n[0]: getattr(_vit, f"vit_{n}") for n in ("tiny", "small", "base", "large", "huge")}
+# Before a `.` is the network, behind it is how timm's weights were trained.
+RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
+VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
+# Not for timm's `plus` nor for sizes with another number of blocks, such as `36x1`.
+SIZED_VIT = re.compile(
+    r"(?:vit|deit)_(tiny|small|base|large|huge|b|l|h)_(?:patch)?(\d+)(?!.*_(?:plus|\d+x\d))"
+)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Image size, size before the crop and interpolation: files without suffix. From the metadata of the
+# weights in torchvision 0.28.
+IMAGES = {
+    (224, 256, "bilinear"): """resnet18-f37072fd resnet34-b627a593 resnet50-0676ba61
+        resnet101-63fe2227 resnet152-394f9c45 vit_b_16-c867db91 vit_b_32-d86f8d99
+        vit_l_32-c7638314""",
+    (224, 232, "bilinear"): "resnet50-11ad3fa6 resnet101-cd907fc2 resnet152-f82ba261",
+    (224, 242, "bilinear"): "vit_l_16-852ce7e3",
+    (224, 224, "bicubic"): """vit_b_16_lc_swag-4e70ced5 vit_l_16_lc_swag-4d563306
+        vit_h_14_lc_swag-c1eb923e""",
+    (384, 384, "bicubic"): "vit_b_16_swag-9ac1b537",
+    (512, 512, "bicubic"): "vit_l_16_swag-4f3808c9",
+    (518, 518, "bicubic"): "vit_h_14_swag-80465313",
+}
+FILES = {name: how for how, names in IMAGES.items() for name in names.split()}
+
+
+def kind_of(architecture: str) -> str | None:
+    """Return the class of our networks that an architecture is, None if it is another network."""
+    resnet = RESNET.fullmatch(architecture)
+    if resnet and resnet[1] in ("", *RESNETS):  # Hugging Face's name has no depth
+        return "ResNet"
+    return "ViT" if VIT.fullmatch(architecture) else None
+
+
+def implied(facts: Facts) -> Facts:
+    """Return the facts that the name of an architecture among these facts surely implies."""
+    name, origin = facts.get("architecture", ("", ""))
+    found: dict[str, Any] = {"activation": "quick_gelu"} if "quickgelu" in name else {}
+    if match := SIZED_VIT.match(name):
+        vit = VITS[match[1][0]]  # a constructor with arguments
+        found |= {"width": vit.args[0], "blocks": vit.keywords.get("blocks", 12)}
+        found["patch_size"] = int(match[2])
+    elif (match := RESNET.fullmatch(name)) and match[1] in RESNETS:
+        depths, block = RESNETS[match[1]].args
+        found |= {"depths": depths, "block": block.__name__.lower()}
+    return {n: Fact(value, f"architecture {name} of {origin}") for n, value in found.items()}
+
+
+def torchvision_facts(path: Path) -> Facts:
+    """Return the facts of a file with one of the published names, none for any other file."""
+    if path.stem not in FILES:
+        return {}
+    size, resize, interpolation = FILES[path.stem]
+    model = path.stem.partition("-")[0].removesuffix("_swag").removesuffix("_lc")
+    values = {"architecture": model, "image_size": size, "mean": MEAN, "std": STD}
+    values |= {"interpolation": interpolation} | ({"resize": resize} if resize > size else {})
+    return {name: Fact(value, f"torchvision's {path.stem}") for name, value in values.items()}

@@ -1,14 +1,15 @@
 """Vision transformers that equal torch's, with the tokens after every block."""
 
-import functools
+import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._activations import ACTIVATIONS
-from optax_dtnh.models._layers import LayerNorm, check_images, result
+from optax_dtnh.models._layers import LayerNorm, check_images
 
 HEAD_WIDTH = 64  # of most published sizes
 MOST_PATCHES = 1024  # along a side: a million positions
@@ -18,6 +19,15 @@ PUBLISHED_HEADS = {
     **{(64 * n, 256 * n): n for n in (3, 4, 5, 6, 8, 10, 12, 16)},
     (896, 2304): 14,
     **{(1152, 4304): 16, (1280, 5120): 16, (1408, 6144): 16, (1664, 8192): 16},
+}
+EXACT_GELU = partial(nnx.gelu, approximate=False)
+TANH_GELU = partial(nnx.gelu, approximate=True)
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {  # as transformers and timm name them
+    **dict.fromkeys(("gelu", "gelu_python"), EXACT_GELU),
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_tanh"), TANH_GELU),
+    "quick_gelu": lambda x: x * nnx.sigmoid(1.702 * x),  # in CLIP's networks
+    "relu": nnx.relu,
+    **dict.fromkeys(("silu", "swish"), nnx.silu),
 }
 
 
@@ -62,8 +72,8 @@ class ViT(nnx.Module):
     width] after each block, `block1` to `block12`, the class token first. It has no dropout and no
     running statistics, so training and evaluation mode are the same.
 
-    `vit_tiny`, `vit_small`, `vit_base`, `vit_large` and `vit_huge` are this class with widths of
-    192, 384, 768, 1024 and 1280, the last two with 24 and 32 blocks.
+    `vit_tiny`, `vit_small`, `vit_base`, `vit_large` and `vit_huge` have widths of 192, 384, 768,
+    1024 and 1280, the last two 24 and 32 blocks.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -81,14 +91,12 @@ class ViT(nnx.Module):
       heads: Number of attention heads, a divisor of `width`. None is that of the published size;
         for other sizes, heads are 64 wide.
       hidden: Width of the layer inside a block; None is `4 * width`.
-      activation: Activation inside a block, as transformers and timm name it: `gelu` (exact),
-        `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast` or `gelu_tanh` (by tanh), `quick_gelu`,
-        `relu`, `silu` or `swish`.
+      activation: [Activation](models.md#what-no-tensor-tells) inside a block, as transformers and
+        timm name it: `gelu` (exact), `gelu_new`, `quick_gelu`, `relu`, `silu` or alike.
       image_size: Height and width of the images, a multiple of `patch_size`.
       patch_size: Height and width of a patch.
       classes: Number of logits. With 0 there is no head: the logits are the normalized class token.
-      epsilon: Epsilon of the layer normalization: 1e-6 in torchvision and timm, 1e-12 in Hugging
-        Face.
+      epsilon: Epsilon of the layer normalization: 1e-6 in timm, 1e-12 in Hugging Face.
       dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
         Parameters are float32.
       rngs: Random keys for the initial parameters.
@@ -119,7 +127,11 @@ class ViT(nnx.Module):
         hidden = 4 * width if hidden is None else hidden
         heads = _heads(heads, width, hidden)
         check_image_size(image_size, patch_size)
-        _check_activation(activation)
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"`activation` should be one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}. "
+                "Take a network with one of these."
+            )
         options = {"dtype": dtype, "rngs": rngs}
         patch = (patch_size, patch_size)
         self.patches = nnx.Conv(3, width, patch, strides=patch, padding="VALID", **options)
@@ -127,18 +139,13 @@ class ViT(nnx.Module):
         self.cls_token = nnx.Param(init(rngs.params(), (1, 1, width)))
         tokens = 1 + (image_size // patch_size) ** 2
         self.positions = nnx.Param(init(rngs.params(), (1, tokens, width)))
-        block = functools.partial(Block, width, heads, hidden, activation, epsilon, **options)
+        block = partial(Block, width, heads, hidden, activation, epsilon, **options)
         self.blocks = nnx.List(block() for _ in range(blocks))
         self.norm = LayerNorm(width, epsilon, rngs=rngs)
         self.head = nnx.data(nnx.Linear(width, classes, **options) if classes else None)
-        self.pooled_width = width
-        self.heads = heads
-        self.hidden = hidden
-        self.activation = activation
-        self.image_size = image_size
-        self.epsilon = epsilon
-        self.dtype = dtype
-        self.frozen = False
+        self.pooled_width, self.heads, self.hidden = width, heads, hidden
+        self.activation, self.epsilon = activation, epsilon
+        self.image_size, self.dtype = image_size, dtype
 
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(images, self.image_size)
@@ -150,25 +157,19 @@ class ViT(nnx.Module):
         for i, block in enumerate(self.blocks):
             x = features[f"block{i + 1}"] = block(x)
         pooled = self.norm(x[:, 0])
-        return result(self.frozen, self.head(pooled) if self.head else pooled, features)
-
-    def set_view(self, frozen: bool | None = None) -> None:
-        """Set whether gradients stop here. `nnx.view` calls it."""
-        self.frozen = self.frozen if frozen is None else frozen
+        return self.head(pooled) if self.head else pooled, features
 
 
 def _heads(heads: int | None, width: int, hidden: int) -> int:
     """Return the number of heads; None is that of a published size, else of heads 64 wide."""
-    given = heads
-    if heads is None:
-        usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
-        heads = PUBLISHED_HEADS.get((width, hidden), usual)
-    if heads < 1 or width % heads:
+    usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
+    found = PUBLISHED_HEADS.get((width, hidden), usual) if heads is None else heads
+    if found < 1 or width % found:
         raise ValueError(
-            f"`heads` should be a divisor of the width {width}, got {given}. Pass the "
-            "number of attention heads that the network's authors state."
+            f"`heads` should be a divisor of the width {width}, got {heads}. Pass the number of "
+            "attention heads that the network's authors state."
         )
-    return heads
+    return found
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:
@@ -181,16 +182,20 @@ def check_image_size(image_size: int, patch_size: int) -> None:
         )
 
 
-def _check_activation(activation: str) -> None:
-    if activation not in ACTIVATIONS:
-        raise ValueError(
-            f"`activation` should be one of {', '.join(ACTIVATIONS)}, got {activation!r:.60}. "
-            "Take a network with one of these."
-        )
+def resized(positions: jax.Array, side: int) -> jax.Array:
+    """Return positions [1, 1 + side**2, width] for another resolution, in float32, as timm does.
+
+    That of the class token stays; the grid is interpolated by Keys' cubic, a = -0.5, antialiased.
+    """
+    first, grid = positions[:, :1], positions[0, 1:]
+    old, width = math.isqrt(len(grid)), grid.shape[-1]
+    grid, shape = grid.reshape(old, old, width), (side, side, width)
+    grid = jax.image.resize(grid, shape, "cubic", antialias=True)
+    return jnp.concatenate([first, grid.reshape(1, -1, width)], axis=1)
 
 
-vit_tiny = functools.partial(ViT, 192)
-vit_small = functools.partial(ViT, 384)
-vit_base = functools.partial(ViT, 768)
-vit_large = functools.partial(ViT, 1024, blocks=24)
-vit_huge = functools.partial(ViT, 1280, blocks=32, patch_size=14)
+vit_tiny = partial(ViT, 192)
+vit_small = partial(ViT, 384)
+vit_base = partial(ViT, 768)
+vit_large = partial(ViT, 1024, blocks=24)
+vit_huge = partial(ViT, 1280, blocks=32, patch_size=14)

@@ -1,8 +1,11 @@
 """Files of the hub: the real client and real caches against a small server on this machine."""
 
 import hashlib
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -33,6 +36,7 @@ FILES = [
     ("refs%2Fpr%2F1", PULL_REQUEST, "in/model.safetensors", WEIGHTS["d"]),
     ("refs%2Fpr%2F1", PULL_REQUEST, "processor_config.json", b'{"image_processor": {"size": 8}}'),
 ]
+OPT_OUT = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 COMMITS = {revision: commit for revision, commit, *_ in FILES}
 
 
@@ -179,6 +183,25 @@ def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
     server.requests.clear()
     assert facts_beside(fetch("hf:owner/name@v1.0"))["heads"].value == 2
     assert server.requests == []
+
+
+@pytest.mark.parametrize("other", ["", "huggingface_hub.hf_hub_download('a/b', 'c', **where)"])
+def test_no_host_but_the_endpoint_is_asked(other, server, tmp_path):
+    code = f"""
+import huggingface_hub
+from optax_dtnh.models._hub import hub_file
+where = {{"cache_dir": "cache", "endpoint": "{server.endpoint}"}}
+try:
+    {other or "pass"}
+except OSError:
+    pass
+hub_file("hf:owner/name", download=True, **where)
+"""
+    with serving() as elsewhere:
+        env = {k: v for k, v in os.environ.items() if k not in OPT_OUT} | {"HF_HOME": str(tmp_path)}
+        env["HF_ENDPOINT"] = elsewhere.endpoint
+        subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=tmp_path)
+    assert bool(elsewhere.requests) == bool(other)  # the client by itself asks another
 
 
 # --- what does not arrive

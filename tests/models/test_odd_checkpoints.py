@@ -9,8 +9,8 @@ from flax import nnx
 from optax_dtnh import models
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._errors import CheckpointError
-from optax_dtnh.models._positions import resized
 from optax_dtnh.models._pretrained import load
+from optax_dtnh.models._vit import resized
 from tests.core.helpers import assert_equal
 from tests.models.named_weights import headless, refused, saved, small, tensors_of
 from tests.models.networks import build, images, run

@@ -85,6 +85,12 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(resnet, tmp_path):
     )
 
 
+def test_a_head_tells_that_the_stage_before_it_is_missing(resnet, tmp_path):
+    assert "fc.weight [3, 32] float32 instead of [3, 16]" in refused(
+        without(resnet, "layer4."), tmp_path
+    )
+
+
 def test_a_long_list_is_cut_and_counted(resnet, tmp_path):
     message = refused(resnet | {f"x{i:02}": with_shape(1) for i in range(30)}, tmp_path)
     assert "30 unexpected: x00, x01, " in message

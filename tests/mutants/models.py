@@ -26,28 +26,26 @@ MUTANTS = listed(
             ('"use_fast_variance": False', '"use_fast_variance": True'),
             ("super().__call__(x).astype(x.dtype)\n        n", "super().__call__(x)\n        n"),
         ],
-        ("_layers.py", TRANSFER): [("if frozen else", "if not frozen else")],
         ("_resnet.py", GOLDENS): [
             ("padding: Any = ((1, 1), (1, 1))", 'padding: Any = "SAME"'),
             ("y = nnx.relu(self.norm2(self.conv2(y)))", "y = self.norm2(self.conv2(y))"),
             ("2 if i and not j else 1", "1 if i and not j else 1"),
         ],
-        ("_activations.py", GOLDENS): [("approximate=False", "approximate=True")],
+        ("_vit.py", GOLDENS): [("approximate=False", "approximate=True")],
         ("_vit.py", NETWORKS): [("epsilon: float = 1e-6", "epsilon: float = 1e-5")],
         ("_names.py", PRETRAINED): [
             ("epsilon: float = 1e-6", "epsilon: float = 1e-5"),
             ('"layer.{i0}.normalization."', '"layer.{i}.normalization."'),
             ('"attn.proj.", "self_attention', '"attn.out.", "self_attention'),
-            ("epsilon=1e-12", "epsilon=1e-6"),
+            ("POOLER, 1e-12", "POOLER, 1e-6"),
+            ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)"),
         ],
         ("_transfer.py", TRANSFER): [
-            ("arrays=True)\n    copy", "arrays=False)\n    copy"),
-            ("    copy.frozen = False\n", ""),
-            ("not _of_head(path)", "not _of_head(path[1:])"),
-            ('{"use_running_average": True, "frozen": True}', '{"frozen": True}'),
-        ],
-        ("_layout.py", PRETRAINED): [
-            ("transpose(*range(2, array.ndim), 1, 0)", "transpose(*range(2, array.ndim), 0, 1)")
+            ("nnx.clone(model, arrays=True), lambda", "nnx.clone(model), lambda"),
+            ('getattr(kind, "thawed", kind)', "kind"),
+            ("not _of_head(head, path, x)", "not _of_head(head, path[1:], x)"),
+            ('"use_running_average": True, ', ""),
+            ("jax.lax.stop_gradient(kind.get", "(kind.get"),
         ],
         ("_agreement.py", ODD): [(" - excused", "")],
         ("_agreement.py", REFUSED): [
@@ -56,23 +54,23 @@ MUTANTS = listed(
             ("(x < 0).any()", "False"),
         ],
         ("_vit.py", TOLD): [("(1152, 4304): 16", "(1152, 4304): 18")],
-        ("_settled.py", TOLD): [
+        ("_agreement.py", TOLD): [
             (
                 "**said, **read_fields(file.path, own, METADATA)",
                 "**read_fields(file.path, own, METADATA), **said",
-            )
-        ],
-        ("_agreement.py", TOLD): [
+            ),
             ("        if told != ours[name]", "        if False"),
             ("kind_of(value) if name", "ours[name] if name"),
             ('"depths", "hidden_sizes", "block"', '"hidden_sizes", "block"'),
             ('n != "classes" and', ""),
         ],
-        ("_recognition.py", ODD): [("if len(found) == 1", "if found")],
-        ("_recognition.py", REFUSED): [("return matching | ", "return ")],
+        ("_names.py", REFUSED): [("return matching | ", "return ")],
         ("_names.py", GOLDENS): [('"query", "key", "value"', '"key", "query", "value"')],
-        ("_names.py", ODD): [('"mlp.linear_2."', '"mlp.linear_3."')],
-        ("_positions.py", ODD): [('"cubic", antialias', '"linear", antialias')],
+        ("_names.py", ODD): [
+            ('"mlp.linear_2."', '"mlp.linear_3."'),
+            ("if len(found) == 1", "if found"),
+        ],
+        ("_vit.py", ODD): [('"cubic", antialias', '"linear", antialias')],
         ("_saving.py", PRETRAINED): [("        metadata |= {", "        _ = {")],
         ("_checkpoint.py", FILES): [
             ("digest != str(sha256).lower()", "digest != sha256"),
@@ -82,8 +80,8 @@ MUTANTS = listed(
             ('facts.pop("resize", None)', "pass"),
             ("implied(facts) | facts", "facts"),
         ],
-        ("_facts_timm.py", FACTS): [("math.floor(", "round(")],
-        ("_facts_hugging_face.py", FACTS): [
+        ("_configurations.py", FACTS): [
+            ("math.floor(", "round("),
             ("whole > crop", "True"),
             ("cropped and crop is None", "False"),
         ],
@@ -92,6 +90,7 @@ MUTANTS = listed(
             ("        _check_network(address)\n", ""),
             ('endpoint.rstrip("/")', "endpoint"),
             ('{"", ".", ".."}', '{"", "."}'),
+            ("TELEMETRY = True", "TELEMETRY = False"),
         ],
     },
 )

@@ -16,7 +16,7 @@ from tests.pages.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # To find versions for torch, pip may have to fetch all of it: `.ci/packages dist --extras`.
-TORCH = {"peers", "test-torch"}
+TORCH = {"peers", "real", "test-torch"}
 
 
 def script(name):
@@ -74,7 +74,7 @@ def test_a_wheel_with_more_or_less_than_the_package_is_refused(tmp_path, change,
     assert problems == ([f"a.whl {problem}"] if problem else [])
 
 
-@pytest.mark.parametrize("absent", ["flax", "safetensors"])
+@pytest.mark.parametrize("absent", ["flax", "safetensors", "huggingface_hub"])
 def test_without_its_extra_the_models_say_what_to_install(absent, tmp_path):
     code = f"""
 import sys

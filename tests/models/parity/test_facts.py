@@ -7,10 +7,9 @@ import pytest
 import transformers
 from torchvision import models
 
-from optax_dtnh.models._architectures import implied
+from optax_dtnh.models._configurations import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS
 from optax_dtnh.models._facts import Fact, facts_beside
-from optax_dtnh.models._facts_hugging_face import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS
-from optax_dtnh.models._facts_torchvision import FILES
+from optax_dtnh.models._sizes import FILES, implied
 
 NETWORKS = "resnet18 resnet34 resnet50 resnet101 resnet152".split()
 NETWORKS += "vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14".split()

@@ -15,10 +15,9 @@ from transformers.activations import ACT2FN
 
 from benchmarks.parity.compare import relative
 from optax_dtnh.models import load_pretrained, teacher_view
-from optax_dtnh.models._activations import ACTIVATIONS
 from optax_dtnh.models._checkpoint import CONVERSION
 from optax_dtnh.models._names import TORCHVISION_RESNET
-from optax_dtnh.models._positions import resized
+from optax_dtnh.models._vit import ACTIVATIONS, resized
 from tests.models.named_weights import as_checkpoint, small
 
 SMALL = {"num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 768}
