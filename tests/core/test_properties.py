@@ -186,7 +186,7 @@ COMBINATORS = {
     "add_l2_sp": through_l2_sp(),
     "add_l2_sp, mask": through_l2_sp(cosine, mask=by_index(is_even), label=only_even),
     "add_l2_sp around dtnh": through_l2_sp(inner=dtnh),
-    "transform_pair": through_transform_pair(drop),
+    "transform_pair": through_transform_pair(truncate),
 }
 METRIC = {
     "scale_by_adam_dtnh": through_the_metric(),
