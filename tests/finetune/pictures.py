@@ -84,10 +84,10 @@ def halve(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-def flip(path):
-    """Change the byte in the middle of a file."""
+def flip(path, at=None):
+    """Change one byte of a file, in its middle if not told."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
+    content[len(content) // 2 if at is None else at] ^= 255
     path.write_bytes(content)
 
 
