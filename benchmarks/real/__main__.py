@@ -25,7 +25,7 @@ import jax
 
 from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
-from benchmarks.real import figure, material, report, runs, selection
+from benchmarks.real import figure, material, report, runs
 from benchmarks.real.material import Scale
 
 TITLE = "What does DTNH change on a pretrained network?"
@@ -42,7 +42,7 @@ def measure(options: Namespace) -> Results:
     file = options.out / f"{name}.jsonl"
     lines = runs.experiment(material.real, scale, file, options.budget, smoke=options.smoke)
     environments = [line["environment"] for line in lines if "environment" in line]
-    found = selection.grouped(line for line in lines if "cell" in line)
+    found = report.grouped(line for line in lines if "cell" in line)
     # A copy without .git knows no commit; `measured` checks that here nothing has changed since.
     commit = {"commit": options.commit, "dirty": False} if options.commit else {}
     where = {"environment": environments[-1] | commit} if environments else {}

@@ -55,14 +55,13 @@ class Choice(NamedTuple):
     """What the tuning has chosen."""
 
     rates: Mapping[tuple[str, str, float], float]  # by regularizer, source and weight
-    best: Mapping[str, float]  # weights on the good source
-    strong: Mapping[str, float]  # ten times as much
+    weights: Mapping[str, tuple[float, ...]]  # the best one on the good source, and ten times that
 
 
 def spoiling(seeds: Iterable[int]) -> list[Run]:
     """Return the runs that make the bad source of each seed: memorize shuffled labels."""
-    options: dict[str, Any] = {"source": GOOD, "labels": "shuffled"}
-    return [Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, s, **options) for s in seeds]
+    run = Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, 0, GOOD, labels="shuffled")
+    return [run._replace(seed=seed) for seed in seeds]
 
 
 def tuning(seeds: Iterable[int], smoke: bool = False) -> list[Run]:
@@ -85,28 +84,25 @@ def choose(tuned: Iterable[Results]) -> Choice:
         key = r["regularizer"], r["source"], r["weight"]
         found.setdefault(key, {}).setdefault(r["rate"], []).append(r["accuracy"])
     best = {k: max((np.mean(v), -rate) for rate, v in x.items()) for k, x in found.items()}
-    ranked = {n: max((best[n, GOOD, w][0], -w) for w in WEIGHTS[n][:-1]) for n in WEIGHTS}
-    chosen = {name: -weight for name, (_, weight) in ranked.items()}
-    strong = {name: WEIGHTS[name][WEIGHTS[name].index(w) + 1] for name, w in chosen.items()}
-    return Choice({k: -rate for k, (_, rate) in best.items()}, chosen, strong)
+    chosen = {}
+    for name, tried in WEIGHTS.items():
+        i = max(range(len(tried) - 1), key=lambda i: (best[name, GOOD, tried[i]][0], -i))  # noqa: B023
+        chosen[name] = tried[i : i + 2]
+    return Choice({k: -rate for k, (_, rate) in best.items()}, chosen)
 
 
-def headline(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return the 26 cells: two sources, two weights of two regularizers, three methods."""
-    weights = {name: (choice.best[name], choice.strong[name]) for name in WEIGHTS}
-    by_source = (compared(choice, "headline", seeds, weights, source=s) for s in SOURCES)
-    return list(itertools.chain(*by_source))
+def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
+    """Return all that follows the tuning, the most important first.
 
-
-def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return what is varied one at a time around the strong weights on the bad source."""
-    strong = {name: (weight,) for name, weight in choice.strong.items()}
-    apart = (0.9, 0.9, 0.0)
-    options: list[tuple[str, Mapping[str, Any]]] = [
+    In the headline two sources, two weights of two regularizers and three methods; then what is
+    varied one at a time around the strong weights on the bad source. A smoke test needs no other
+    program than these, and has one run of 5.
+    """
+    varied: list[tuple[str, Mapping[str, Any]]] = [
         *(("weight", {"weights": WEIGHTS, "source": source}) for source in SOURCES),
         ("granularity", {"methods": ("per leaf", "per channel")}),
         *(("smoothed", {"methods": BASIC[1:], "smoothing": decay}) for decay in (0.9, 0.99)),
-        ("momenta apart", {"methods": BASIC[1:], "momenta": apart}),
+        ("momenta apart", {"methods": BASIC[1:], "momenta": (0.9, 0.9, 0.0)}),
         ("DOT", {"methods": BASIC[:1], "momenta": (0.825, 0.975, 0.0)}),
         *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
         ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
@@ -117,18 +113,13 @@ def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
         ("random start", {"source": "random"}),
         ("batch 64", {"batch": 64}),
     ]
-    found = (compared(choice, cell, seeds, **{"weights": strong, **o}) for cell, o in options)
-    return list(itertools.chain(*found))
-
-
-def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
-    """Return all that follows the tuning, the most important first.
-
-    A smoke test needs no other program, and has one run of 5.
-    """
-    first, others = headline(choice, range(seeds)), axes(choice, range(few))
+    strong = {name: weights[1:] for name, weights in choice.weights.items()}
+    first = [compared(choice, "headline", range(seeds), choice.weights, source=s) for s in SOURCES]
+    first = list(itertools.chain(*first))
     # With its backbone put back, fine-tuning is a ridge regression on the source's features.
     first += [run._replace(cell="probe", mix=0.0) for run in first if not run.weight]
+    axes = [compared(choice, n, range(few), **{"weights": strong, **o}) for n, o in varied]
+    others = list(itertools.chain(*axes))
     alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
     return first + (alike[::5] if smoke else others)
 
@@ -142,17 +133,15 @@ def compared(
     **options: Any,
 ) -> list[Run]:
     """Return fine-tuning and both regularizers, at the rates that were tuned for the source."""
-    source = options.get("source", BAD)
-    tuned = source if source in SOURCES else GOOD
+    tuned = BAD if options.get("source", BAD) == BAD else GOOD
 
-    def run(seed: int, method: str, name: str, weight: float) -> Run:
+    def run(method: str, name: str, weight: float, seed: int) -> Run:
         rate = choice.rates[name, tuned, weight]
         made = Run(cell, method, name, weight, rate, seed, **options)
-        # Behind Adam, a pull is not multiplied by 1 / (1 - momentum): the same way at its rate.
-        scaled = made._replace(weight=10 * weight * rate / ADAM_RATE, rate=ADAM_RATE)
-        if made.adam or weight:
-            return scaled if made.adam else made
-        return made._replace(smoothing=0.0, momenta=MOMENTUM)  # which act on the regularizer
+        if made.adam:  # where a pull is not multiplied by 1 / (1 - momentum): as much, at its rate
+            return made._replace(weight=10 * weight * rate / ADAM_RATE, rate=ADAM_RATE)
+        # These act on the regularizer alone.
+        return made if weight else made._replace(smoothing=0.0, momenta=MOMENTUM)
 
     grid = [(m, name, w) for m in methods for name in WEIGHTS for w in weights[name]]
-    return [run(seed, *at) for at in [("plain", "L2-SP", 0.0), *grid] for seed in seeds]
+    return [run(*at, seed) for at in [("plain", "L2-SP", 0.0), *grid] for seed in seeds]

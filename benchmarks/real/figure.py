@@ -9,7 +9,7 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import mean_interval
 from benchmarks.real.cells import BASIC, SOURCES, WEIGHTS
 from benchmarks.real.measures import TRAINED, UNITS
-from benchmarks.real.selection import fine_tuning, headline, mean, select
+from benchmarks.real.report import fine_tuning, headline, mean, select
 
 FINE_TUNING = {"color": "0.2", "marker": "x", "linestyle": "", "label": "fine-tuning"}
 
@@ -41,8 +41,7 @@ def frontier(axes: Axes, results: Results, source: str, name: str) -> None:
     lines = [(fine_tuning(results, source), FINE_TUNING)]
     for method, style in zip(BASIC, STYLES, strict=False):
         found = select(results, source=source, regularizer=name, method=method)
-        cells = sorted((c for c in found if c["weight"]), key=lambda c: c["weight"])
-        lines.append((cells, {"label": method, **style}))
+        lines.append(([c for c in found if c["weight"]], {"label": method, **style}))
     for cells, style in lines:
         x = [mean(c["forgetting"]) or np.nan for c in cells]
         points = [mean_interval(c["accuracy"]) for c in cells]

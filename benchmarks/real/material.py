@@ -9,7 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.digits import mini_batches
-from benchmarks.real import data, weights
+from benchmarks.real import data
 from benchmarks.real.cells import Run
 from benchmarks.real.efficientnet import PARTS, efficientnet, preprocess
 from benchmarks.real.training import Apply, Lane, Params, Unravel
@@ -50,7 +50,7 @@ class Scale(NamedTuple):
 
 def real() -> Material:
     """Return EfficientNet-Lite0 and the solar cells."""
-    tree, fixed = weights.pretrained()
+    tree, fixed = data.pretrained()
     head = tree.pop("head")
     backbone, unravel = ravel_pytree(tree)
 

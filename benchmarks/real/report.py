@@ -1,23 +1,97 @@
-"""The record's text: what each decision changes against the plain regularizer, seed by seed."""
+"""The record: cells of runs by seed, compared with plain regularizers, in tables and words."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
 
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
-from benchmarks.harness.statistics import mean_interval
-from benchmarks.real import cells, pages
-from benchmarks.real.cells import ASIDE, BAD, GOOD, SOURCES, TUNING_SEEDS, WEIGHTS, Run
+from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
+from benchmarks.real import cells
+from benchmarks.real.cells import ASIDE, BAD, GOOD, MOMENTUM, SOURCES, TUNING_SEEDS, WEIGHTS, Run
 from benchmarks.real.measures import UNITS
-from benchmarks.real.selection import USUAL, against_plain, difference, fine_tuning, headline, mean
 
+USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
+SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
 MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
 PARTS = ("whole network", "last stage")  # the figure has the others
+
+
+def grouped(lines: Iterable[Results]) -> list[Results]:
+    """Return one entry for each cell, lists by seed; at the end, means by number of images."""
+    found: dict[str, list[Results]] = {}
+    for line in lines:
+        aside = line["cell"] if line["cell"] in ASIDE else ""
+        found.setdefault(aside + str([line[k] for k in SETTINGS]), []).append(line)
+    return [_together(sorted(cell, key=lambda line: line["seed"])) for cell in found.values()]
+
+
+def _together(cell: Sequence[Results]) -> Results:
+    common = ("cell", *SETTINGS, "images", "session")
+    found = {k: cell[0][k] for k in common} | {"seeds": [line["seed"] for line in cell]}
+    for key in [k for k in cell[0] if k not in (*common, "seed")]:
+        values = [line[key] for line in cell]
+        of_sizes = isinstance(values[0], list)
+        found[key] = [mean(x) for x in zip(*values, strict=True)] if of_sizes else values
+    return found
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known."""
+    known = [x for x in values if x is not None]
+    return float(f"{np.mean(known):.4g}") if known else None
+
+
+def select(results: Results, **settings: Any) -> list[Results]:
+    """Return the cells with these settings, and the usual ones where none are given, by weight."""
+    wanted = {**USUAL, **settings}
+    found = [c for c in results["runs"] if c["cell"] not in ASIDE and wanted.items() <= c.items()]
+    return sorted(found, key=lambda cell: cell["weight"])
+
+
+def headline(results: Results, **settings: Any) -> list[Results]:
+    """Return those of them that all seeds have run, with a regularizer."""
+    whole = results["settings"]["seeds"]
+    return [c for c in select(results, **settings) if c["weight"] and len(c["seeds"]) == whole]
+
+
+def fine_tuning(results: Results, source: str) -> list[Results]:
+    """Return the cell without a regularizer, if it was run."""
+    return select(results, source=source, method="plain", weight=0.0)
+
+
+def difference(cell: Results, baseline: Results) -> Interval:
+    """Return how much more accurate a cell is, paired by seed."""
+    a, b = (dict(zip(c["seeds"], c["accuracy"], strict=True)) for c in (cell, baseline))
+    both = [seed for seed in a if seed in b]
+    return paired_difference([a[seed] for seed in both], [b[seed] for seed in both])
+
+
+def against_plain(results: Results, cell: Results) -> Interval | None:
+    """Return the difference to the plain regularizer, or to fine-tuning if it is that."""
+    settings = {key: cell[key] for key in SETTINGS} | {"method": "plain", "smoothing": 0.0}
+    if not cell["adam"]:
+        settings["momenta"] = list(MOMENTUM)
+    if cell["method"] == "plain":
+        settings |= {"weight": 0.0, "regularizer": "L2-SP"}
+        del settings["rate"]
+    found = select(results, **settings) if cell["weight"] else []
+    return difference(cell, found[0]) if found else None
+
+
+def removed(results: Results, unit: str) -> str:
+    """Return the share of L2-SP removed at batch 16, from ImageNet, over the weights, in %."""
+    found = headline(results, source=GOOD, regularizer="L2-SP", method="plain")
+    shares = [100 * (cell[f"whole network, {unit}"][0] or 0) for cell in found]
+    return f"{min(shares):.2g} to {max(shares):.2g}"
 
 
 def row(results: Results, cell: Results) -> dict[str, str]:
     """Return one line of the table of all cells."""
     other = [f"{k} {cell[k]}" for k in USUAL if k != "source" and cell[k] != USUAL[k]]
     name = f"{cell['regularizer']} {cell['weight']:.3g}" if cell["weight"] else "fine-tuning"
-    compared = against_plain(results, cell) if cell["weight"] else None
-    known = {k.replace("_", " "): mean(cell[k]) for k in MEANS}
+    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS}
     return {
         "source": cell["source"],
         "regularizer": ", ".join([name, *other]),
@@ -26,25 +100,22 @@ def row(results: Results, cell: Results) -> dict[str, str]:
         "seeds": str(len(cell["seeds"])),
         "accuracy": str(mean_interval(cell["accuracy"])),
         "difference": compared.marked() if compared else "",
-        **{k: "" if x is None else f"{round(x, 6):.3g}" for k, x in known.items()},
+        **{
+            k.replace("_", " "): "" if x is None else f"{round(x, 6):.3g}" for k, x in known.items()
+        },
     }
 
 
 def shares(results: Results) -> list[dict[str, str]]:
     """Return the shares that decisions would remove at the end of the plain runs."""
-    found = [(s, n) for s in SOURCES for n in WEIGHTS]
     return [
-        {"source": s, "regularizer": f"{n} {c['weight']:g}", "trained": part}
-        | {u: " / ".join(percent(x) for x in c[f"{part}, {u}"]) for u in UNITS}
-        for s, n in found
-        for c in headline(results, source=s, regularizer=n, method="plain")
+        {"source": source, "regularizer": f"{name} {cell['weight']:g}", "trained": part}
+        | {u: " / ".join(f"{100 * (x or 0):.1f}" for x in cell[f"{part}, {u}"]) for u in UNITS}
+        for source in SOURCES
+        for name in WEIGHTS
+        for cell in headline(results, source=source, regularizer=name, method="plain")
         for part in PARTS
     ]
-
-
-def percent(share: float | None) -> str:
-    """Return a share in %."""
-    return "?" if share is None else f"{100 * share:.1f}"
 
 
 def missing(results: Results) -> str:
@@ -56,32 +127,33 @@ def missing(results: Results) -> str:
     if done.issuperset(planned):
         choice = cells.choose(cell for cell in runs if cell["cell"] == "tuning")
         planned = cells.chosen(choice, scale["seeds"], scale["few"])
-    names = dict.fromkeys(run.cell for run in planned)
-    left = {run._replace(seed=0) for run in planned if cells.known_by(run) not in done}
     every = {run._replace(seed=0) for run in planned}
-    counts = {n: [sum(run.cell == n for run in x) for x in (left, every)] for n in names}
-    return ", ".join(f"{name} ({n} of {of})" for name, (n, of) in counts.items() if n)
+    left = {run._replace(seed=0) for run in planned if cells.known_by(run) not in done}
+    names = dict.fromkeys(run.cell for run in planned if run._replace(seed=0) in left)
+    counts = ([sum(run.cell == name for run in x) for x in (left, every)] for name in names)
+    return ", ".join(f"{name} ({n} of {of})" for name, (n, of) in zip(names, counts, strict=True))
 
 
 def findings(results: Results) -> list[str]:
     """Return in words what the tables say about the source, noise and what was not run."""
     found, source = [], [cell for s in SOURCES for cell in fine_tuning(results, s)]
     if len(source) == len(SOURCES):
-        changed = difference(source[1], source[0])
+        good, bad = (mean_interval(cell["accuracy"]) for cell in source)
+        change = difference(source[1], source[0])
         spoiled = [
             x for c in results["runs"] if c["cell"] == "spoiling" for x in c["training_loss"]
         ]
         found.append(
-            f"Fine-tuning reaches {pages.fine_tuning(results)} % from `{GOOD}` and "
-            f"{pages.shuffled(results)} % from `{BAD}`, a difference of {changed.signed()} points: "
-            f"this source {'hurts' if changed.excludes_zero() else 'hardly hurts'}. The training "
-            f"loss of its shuffled labels was {mean(spoiled):.2f} in the mean."
+            f"Fine-tuning reaches {good} % from `{GOOD}` and {bad} % from `{BAD}`, a difference of "
+            f"{change.signed()} points: the source `{BAD}` "
+            f"{'hurts' if change.excludes_zero() else 'hardly hurts'}. Its training loss on the "
+            f"shuffled labels is {mean(spoiled):.2f} in the mean."
         )
     if headline(results, source=GOOD, regularizer="L2-SP", method="plain"):
         found.append(
             "If the signs of `g` and `r` were independent, a decision per element would remove "
             "half of `|r|^2`, so that half is what noise alone removes. At the end of training "
-            f"with L2-SP from `{GOOD}`, {pages.removed_element(results)} % go on batches of 16."
+            f"with L2-SP from `{GOOD}`, batches of 16 remove {removed(results, UNITS[-1])} %."
         )
     left = missing(results)
     return [*found, f"Not run yet, of the planned cells: {left}."] if left else found
