@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,23 +25,17 @@ from benchmarks.real.training import COARSE, FINE, Params
 started = jax.jit(jax.vmap(with_new_head, (0, 0, None)), static_argnums=2)
 
 
-class Program(NamedTuple):
-    """What is compiled together."""
-
-    regularizer: str
-    batch: int
-    adam: bool
-    fine: bool
-
-
-KINDS = ((16, False, False), (16, False, True), (16, True, False))
-KINDS += ((160, False, False), (64, False, False))
-PROGRAMS = [Program(name, *kind) for kind in KINDS for name in training.PAIRS]
+Program = tuple[str, int, bool, bool]  # what is compiled together
 
 
 def program_of(run: Run) -> Program:
-    """Return the program that a run is a lane of."""
-    return Program(run.regularizer, run.batch, run.adam, run.method in FINE)
+    """Return the program that a run is a lane of: regularizer, batch, Adam, fine decisions."""
+    return run.regularizer, run.batch, run.adam, run.method in FINE
+
+
+def kind_of(run: Run) -> tuple[Program, str, int]:
+    """Return what is equal for all runs of one call."""
+    return program_of(run), run.method, run.rounds
 
 
 def read(file: Path) -> list[Results]:
@@ -66,7 +60,7 @@ class Bench:
         self.longest = 0.0  # seconds of a round so far
         original = material.original
         sizes = [x.size for x in jax.tree.leaves(material.unravel(original["backbone"]))]
-        given = material.pixels, np.repeat(material.parts, sizes), original, material.photos
+        given = material.pixels, np.repeat(material.parts, sizes), original, material.photos[:: scale.shrink]
         # Arguments of the programs: XLA would compute what follows from constants as it compiles.
         self.common = jax.tree.map(jnp.asarray, given)
 
@@ -75,21 +69,14 @@ class Bench:
         waiting = list({known_by(r): r for r in runs if known_by(r) not in self.done}.values())
         while waiting:
             ready = [r for r in waiting if self.program(program_of(r)).done()]
-            group = self.beside((ready or waiting)[0], waiting)
+            kind = kind_of((ready or waiting)[0])
+            group = [r for r in waiting if kind_of(r) == kind][: self.lanes(kind[0][1])]
             self.spoil([r.seed for r in group if r.source == BAD])
             if not self.fits(group[0]):
                 return False
             self.finish(group, self.call(group)[1])
             waiting = [r for r in waiting if r not in group]
         return True
-
-    def beside(self, first: Run, runs: Sequence[Run]) -> list[Run]:
-        """Return the first runs that one call can run together with `first`, itself included."""
-
-        def kind(run: Run) -> tuple:
-            return program_of(run), run.method, run.rounds
-
-        return [r for r in runs if kind(r) == kind(first)][: self.lanes(first.batch)]
 
     def lanes(self, batch: int) -> int:
         """Return the number of runs of one call."""
@@ -189,21 +176,22 @@ class Bench:
 
     def build(self, program: Program) -> Any:
         """Compile what trains and evaluates."""
-        apply, unravel = self.material.apply, self.material.unravel
-        inner = optax.scale_by_adam() if program.adam else optax.identity()
+        (regularizer, batch, adam, fine), unravel = program, self.material.unravel
         keeps = [training.coarse(options) for options in COARSE.values()]
-        if program.fine:
+        if fine:
             keeps = [training.fine(unravel, options) for options in FINE.values()]
+        inner = optax.scale_by_adam() if adam else optax.identity()
         measure = partial(measures.measure, unravel, self.material.parts)
-        given = keeps, inner, self.plan(program.batch), measure
-        train = training.train(apply, program.regularizer, *given)
+        given = keeps, inner, self.plan(batch), measure
+        train = training.train(self.material.apply, regularizer, *given)
 
-        def run(method, lane, params, source, pixels, parts, *measured_on):
+        def run(method, lane, params, source, pixels, parts, *others):
             params, found = train(method, lane, params, source, pixels, parts)
-            return params, evaluate(apply, lane, params, source, pixels, *measured_on), found
+            outcome = evaluate(self.material.apply, lane, params, source, pixels, *others)
+            return params, outcome, found
 
         mapped = jax.jit(jax.vmap(run, (None, 0, 0, 0, None, None, None, None)))
-        example = Run("", "plain", program.regularizer, 0, 0, 0, GOOD, batch=program.batch)
+        example = Run("", "plain", regularizer, 0, 0, 0, GOOD, batch=batch)
         with self.tracing:  # one after the other, in the order of their use
             lowered = mapped.lower(np.int32(0), *self.arguments([example]))
         return lowered.compile()
@@ -215,8 +203,6 @@ def experiment(
     """Run what is left as far as time suffices, and return the lines of the file."""
     if minutes:
         bench = Bench(material(), scale, file, minutes)
-        for program in PROGRAMS[: 2 if smoke else None]:
-            bench.program(program)
         if bench.run(cells.tuning(cells.TUNING_SEEDS[: scale.tuning], smoke)):
             tuned = (line for line in bench.done.values() if line["cell"] == "tuning")
             bench.run(cells.chosen(cells.choose(tuned), scale.seeds, scale.few, smoke))

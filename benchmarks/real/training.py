@@ -17,28 +17,22 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+import optax_dtnh
 from benchmarks.real.measures import Measured
-from optax_dtnh import (
-    GradientPair,
-    dtnh,
-    per_channel,
-    per_element,
-    per_leaf,
-    plain,
-    regularizers,
-    transform_pair,
-    value_and_grad_pair,
-)
+from optax_dtnh import GradientPair, dtnh, regularizers, transform_pair, value_and_grad_pair
 
 Params = dict[str, Any]  # "backbone", all of it as a vector, and "head"
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]  # to the logits and the last map
 Unravel = Callable[[jax.Array], Any]  # from the vector to the arrays of the backbone
 COARSE: dict[str, dict[str, Any]] = {
-    "plain": {"rule": plain},
+    "plain": {"rule": optax_dtnh.plain},
     "whole tree": {},
-    "per element": {"labels": per_element},
+    "per element": {"labels": optax_dtnh.per_element},
 }
-FINE = {"per leaf": {"labels": per_leaf}, "per channel": {"labels": per_channel}}
+FINE = {
+    "per leaf": {"labels": optax_dtnh.per_leaf},
+    "per channel": {"labels": optax_dtnh.per_channel},
+}
 
 
 class Lane(NamedTuple):
@@ -89,13 +83,14 @@ def train(
     flags = np.isin(np.arange(len(common.rate)), common.measured)
 
     def run(method, lane: Lane, start: Params, source: jax.Array, pixels, parts):
+        inside = parts >= lane.first  # what is trained
         init, update = optimizer(lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r))
 
         def step(carry, now):
             (params, state, means), (rate, count, flag, batch) = carry, now
             images, labels = pixels[lane.images[batch]], lane.labels[batch]
             pair = PAIRS[regularizer](apply, params, source, images, labels)
-            pair = GradientPair(*(trained(x, parts >= lane.first) for x in pair))
+            pair = GradientPair(*({**x, "backbone": x["backbone"] * inside} for x in pair))
             means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
             updates, decided, state = update(pair, state)
             moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
@@ -129,11 +124,6 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
         return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
 
     return lambda params: tuple(tx.init(params) for tx in members), update
-
-
-def trained(grads: Params, inside: jax.Array) -> Params:
-    """Return the gradient with 0 in the part of the backbone that is not trained."""
-    return {**grads, "backbone": jnp.where(inside, grads["backbone"], 0)}
 
 
 def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
