@@ -17,8 +17,7 @@ SPOILING_RATE, SPOILING_ROUNDS = 5e-4, 8  # of all steps, fewer if every loss is
 MEMORIZED = 0.1
 ADAM_RATE = 1e-4
 MOMENTUM = (0.0, 0.0, 0.9)  # of the sum, as in SGD with momentum
-
-ADAM: Mapping[str, Any] = {"adam": True, "momenta": (0.0, 0.0, 0.0)}
+ASIDE = ("tuning", "spoiling")  # cells with images of their own
 
 
 class Run(NamedTuple):
@@ -42,18 +41,27 @@ class Run(NamedTuple):
     rounds: int = 1  # times all steps, each with the whole schedule
 
 
+def run_of(line: Results) -> Run:
+    """Return the run of a line of the file."""
+    return Run(**{**{name: line[name] for name in Run._fields}, "momenta": tuple(line["momenta"])})
+
+
+def known_by(run: Run) -> Run:
+    """Return the run without the name of its cell, where that does not decide about the images."""
+    return run if run.cell in ASIDE else run._replace(cell="")
+
+
 class Choice(NamedTuple):
     """What the tuning has chosen."""
 
     rates: Mapping[tuple[str, str, float], float]  # by regularizer, source and weight
-    best: Mapping[str, float]  # weights on the good source
-    strong: Mapping[str, float]  # ten times as much
+    weights: Mapping[str, tuple[float, ...]]  # the best one on the good source, and ten times that
 
 
 def spoiling(seeds: Iterable[int]) -> list[Run]:
     """Return the runs that make the bad source of each seed: memorize shuffled labels."""
-    options: dict[str, Any] = {"source": GOOD, "labels": "shuffled"}
-    return [Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, s, **options) for s in seeds]
+    run = Run("spoiling", "plain", "L2-SP", 0, SPOILING_RATE, 0, GOOD, labels="shuffled")
+    return [run._replace(seed=seed) for seed in seeds]
 
 
 def tuning(seeds: Iterable[int], smoke: bool = False) -> list[Run]:
@@ -76,58 +84,42 @@ def choose(tuned: Iterable[Results]) -> Choice:
         key = r["regularizer"], r["source"], r["weight"]
         found.setdefault(key, {}).setdefault(r["rate"], []).append(r["accuracy"])
     best = {k: max((np.mean(v), -rate) for rate, v in x.items()) for k, x in found.items()}
-    ranked = {n: max((best[n, GOOD, w][0], -w) for w in WEIGHTS[n][:-1]) for n in WEIGHTS}
-    chosen = {name: -weight for name, (_, weight) in ranked.items()}
-    strong = {name: WEIGHTS[name][WEIGHTS[name].index(w) + 1] for name, w in chosen.items()}
-    return Choice({k: -rate for k, (_, rate) in best.items()}, chosen, strong)
-
-
-def headline(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return the 26 cells: two sources, two weights of two regularizers, three methods."""
-    weights = {name: (choice.best[name], choice.strong[name]) for name in WEIGHTS}
-    by_source = (compared(choice, "headline", seeds, weights, source=s) for s in SOURCES)
-    return list(itertools.chain(*by_source))
-
-
-def probes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return fine-tuning whose backbone is put back, for its ridge regression."""
-    runs = headline(choice, seeds)
-    return [run._replace(cell="probe", mix=0.0) for run in runs if not run.weight]
-
-
-def axes(choice: Choice, seeds: Iterable[int]) -> list[Run]:
-    """Return what is varied one at a time around the strong weights on the bad source."""
-    strong = {name: (weight,) for name, weight in choice.strong.items()}
-    apart = (0.9, 0.9, 0.0)
-    options: list[tuple[str, Mapping[str, Any]]] = [
-        *(("weight", {"weights": WEIGHTS, "source": source}) for source in SOURCES),
-        ("granularity", {"methods": ("per leaf", "per channel")}),
-        *(("smoothed", {"methods": BASIC[1:], "smoothing": decay}) for decay in (0.9, 0.99)),
-        ("momenta apart", {"methods": BASIC[1:], "momenta": apart}),
-        ("DOT", {"methods": BASIC[:1], "momenta": (0.825, 0.975, 0.0)}),
-        *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
-        ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
-        ("last stages", {"first": "stage7"}),
-        ("AdamW", ADAM),
-        ("batch 160", {"batch": 160}),
-        ("10 images", {"shots": 10}),
-        ("random start", {"source": "random"}),
-        ("batch 64", {"batch": 64}),
-    ]
-    return [
-        run
-        for cell, o in options
-        for run in compared(choice, cell, seeds, **{"weights": strong, **o})
-    ]
+    chosen = {}
+    for name, tried in WEIGHTS.items():
+        i = max(range(len(tried) - 1), key=lambda i: (best[name, GOOD, tried[i]][0], -i))  # noqa: B023
+        chosen[name] = tried[i : i + 2]
+    return Choice({k: -rate for k, (_, rate) in best.items()}, chosen)
 
 
 def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Run]:
     """Return all that follows the tuning, the most important first.
 
-    A smoke test needs no other program, and has one run of 5.
+    In the headline two sources, two weights of two regularizers and three methods; then what is
+    varied one at a time around the strong weights on the bad source. A smoke test needs no other
+    program than these, and has one run of 5.
     """
-    first = headline(choice, range(seeds)) + probes(choice, range(seeds))
-    others = axes(choice, range(few))
+    varied: list[tuple[str, Mapping[str, Any]]] = [
+        *(("weight", {"weights": WEIGHTS, "source": source}) for source in SOURCES),
+        ("granularity", {"methods": ("per leaf", "per channel")}),
+        *(("smoothed", {"methods": BASIC[1:], "smoothing": decay}) for decay in (0.9, 0.99)),
+        ("momenta apart", {"methods": BASIC[1:], "momenta": (0.9, 0.9, 0.0)}),
+        ("DOT", {"methods": BASIC[:1], "momenta": (0.825, 0.975, 0.0)}),
+        *(("interpolation", {"methods": (), "mix": 0.5, "source": source}) for source in SOURCES),
+        ("redrawn labels", {"labels": "redrawn", "source": GOOD, "rounds": 3}),
+        ("last stages", {"first": "stage7"}),
+        ("AdamW", {"adam": True, "momenta": (0.0, 0.0, 0.0)}),
+        ("batch 160", {"batch": 160}),
+        ("10 images", {"shots": 10}),
+        ("random start", {"source": "random"}),
+        ("batch 64", {"batch": 64}),
+    ]
+    strong = {name: weights[1:] for name, weights in choice.weights.items()}
+    first = [compared(choice, "headline", range(seeds), choice.weights, source=s) for s in SOURCES]
+    first = list(itertools.chain(*first))
+    # With its backbone put back, fine-tuning is a ridge regression on the source's features.
+    first += [run._replace(cell="probe", mix=0.0) for run in first if not run.weight]
+    axes = [compared(choice, n, range(few), **{"weights": strong, **o}) for n, o in varied]
+    others = list(itertools.chain(*axes))
     alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
     return first + (alike[::5] if smoke else others)
 
@@ -141,17 +133,15 @@ def compared(
     **options: Any,
 ) -> list[Run]:
     """Return fine-tuning and both regularizers, at the rates that were tuned for the source."""
-    source = options.get("source", BAD)
-    tuned = source if source in SOURCES else GOOD
+    tuned = BAD if options.get("source", BAD) == BAD else GOOD
 
-    def run(seed: int, method: str, name: str, weight: float) -> Run:
+    def run(method: str, name: str, weight: float, seed: int) -> Run:
         rate = choice.rates[name, tuned, weight]
         made = Run(cell, method, name, weight, rate, seed, **options)
-        # Behind Adam, a pull is not multiplied by 1 / (1 - momentum): the same way at its rate.
-        scaled = made._replace(weight=10 * weight * rate / ADAM_RATE, rate=ADAM_RATE)
-        if made.adam or weight:
-            return scaled if made.adam else made
-        return made._replace(smoothing=0.0, momenta=MOMENTUM)  # which act on the regularizer
+        if made.adam:  # where a pull is not multiplied by 1 / (1 - momentum): as much, at its rate
+            return made._replace(weight=10 * weight * rate / ADAM_RATE, rate=ADAM_RATE)
+        # These act on the regularizer alone.
+        return made if weight else made._replace(smoothing=0.0, momenta=MOMENTUM)
 
     grid = [(m, name, w) for m in methods for name in WEIGHTS for w in weights[name]]
-    return [run(seed, *at) for at in [("plain", "L2-SP", 0.0), *grid] for seed in seeds]
+    return [run(*at, seed) for at in [("plain", "L2-SP", 0.0), *grid] for seed in seeds]

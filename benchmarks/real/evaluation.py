@@ -1,14 +1,13 @@
 """What a fine-tuned network is judged by."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.real.training import MAP, Apply, Lane, Params, cross_entropy
+from benchmarks.real.training import Apply, Lane, Params, cross_entropy
 
-CHUNK = 40  # images of one forward pass
+CHUNK = 40  # images of one forward pass, of which there are a whole number
 RIDGE = 0.01  # of the probe, as a share of the mean squared norm of the features
 
 
@@ -21,38 +20,31 @@ class Outcome(NamedTuple):
     probe: jax.Array  # test accuracy of a ridge regression on the pooled features, in %
 
 
-def evaluate(apply: Apply) -> Callable[..., Outcome]:
-    """Return a function from a lane, its parameters and its source to the outcome."""
-
-    def outcome(
-        lane: Lane, params: Params, source: jax.Array, pixels, original: Params, photos
-    ) -> Outcome:
-        mixed = source + lane.mix * (params["backbone"] - source)
-        params = {**params, "backbone": mixed}
-        (logits, features), (test_logits, test_features) = (
-            by_chunks(apply, params, pixels, images) for images in (lane.images, lane.test)
-        )
-        probed = ridge(features, lane.labels, test_features, logits.shape[-1])
-        now = apply({**params, "head": original["head"]}, photos)[0]
-        return Outcome(
-            percent(test_logits, lane.test_labels),
-            cross_entropy(logits, lane.labels),
-            divergence(apply(original, photos)[0], now),
-            percent(probed, lane.test_labels),
-        )
-
-    return outcome
+def evaluate(
+    apply: Apply, lane: Lane, params: Params, source: jax.Array, pixels, original: Params, photos
+) -> Outcome:
+    """Return the outcome of a lane, whose parameters are mixed with its source first."""
+    params = {**params, "backbone": source + lane.mix * (params["backbone"] - source)}
+    logits, features = by_chunks(apply, params, pixels, lane.images)
+    test_logits, test_features = by_chunks(apply, params, pixels, lane.test)
+    probed = ridge(features, lane.labels, test_features, logits.shape[-1])
+    now = apply({**params, "head": original["head"]}, photos)[0]
+    return Outcome(
+        percent(test_logits, lane.test_labels),
+        cross_entropy(logits, lane.labels),
+        divergence(apply(original, photos)[0], now),
+        percent(probed, lane.test_labels),
+    )
 
 
 def by_chunks(apply: Apply, params: Params, pixels: jax.Array, images: Any) -> Any:
-    """Return logits and pooled features of the images, all but an incomplete chunk."""
+    """Return logits and pooled features of the images."""
 
     def chunk(batch):
         logits, features = apply(params, pixels[batch])
-        return logits, jnp.mean(features[MAP], axis=(1, 2))
+        return logits, jnp.mean(features, axis=(1, 2))
 
-    size = min(CHUNK, len(images))
-    found = jax.lax.map(chunk, images[: len(images) // size * size].reshape(-1, size))
+    found = jax.lax.map(chunk, images.reshape(-1, min(CHUNK, len(images))))
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
 
 
@@ -68,7 +60,7 @@ def ridge(f: jax.Array, labels: jax.Array, f_test: jax.Array, classes: int) -> j
 
 def percent(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the share of the images whose best score is that of their label, in %."""
-    return 100 * jnp.mean(jnp.argmax(scores, axis=-1) == labels[: len(scores)])
+    return 100 * jnp.mean(jnp.argmax(scores, axis=-1) == labels)
 
 
 def divergence(logits: jax.Array, other: jax.Array) -> jax.Array:

@@ -1,6 +1,4 @@
-"""Accuracy against forgetting over the weight, and what a decision removes, by batch size."""
-
-from typing import Any
+"""Accuracy against forgetting by weight, and what decisions remove by number of images."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,59 +6,69 @@ from matplotlib.figure import Figure
 
 from benchmarks.digits.figure import STYLES
 from benchmarks.harness.record import Results
+from benchmarks.harness.statistics import mean_interval
 from benchmarks.real.cells import BASIC, SOURCES, WEIGHTS
 from benchmarks.real.measures import TRAINED, UNITS
-from benchmarks.real.report import accuracy, select, theory
+from benchmarks.real.report import fine_tuning, headline, mean, select
 
-TINT = dict(zip(BASIC, STYLES, strict=False))
+FINE_TUNING = {"color": "0.2", "marker": "x", "linestyle": "", "label": "fine-tuning"}
 
 
 def draw(results: Results) -> Figure:
-    """Return the figure: a row for each source, two panels for each regularizer."""
+    """Return the figure: a row for each source; on each side a column for each regularizer."""
     figure = Figure(figsize=(13, 7), layout="constrained")
-    grid = figure.subplots(len(SOURCES), 2 * len(WEIGHTS), squeeze=False)
-    for source, panels in zip(SOURCES, grid, strict=True):
-        for i, name in enumerate(WEIGHTS):
-            frontier(panels[i], results, {"source": source, "regularizer": name})
-            removed(panels[i + 2], results, {"source": source, "regularizer": name})
-    figure.suptitle(results["question"], fontsize=11)
-    for axes in (grid[0, 0], grid[0, -1]):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7)
+    figure.suptitle(f"{results['question']} Means and 95 % intervals over seeds.", fontsize=11)
+    labels = {frontier: "test accuracy, %", removed: "share of |r|² removed"}
+    for side, (panel, label) in zip(figure.subfigures(1, 2), labels.items(), strict=True):
+        grid = side.subplots(len(SOURCES), len(WEIGHTS), sharey=True, squeeze=False)
+        for row, source in zip(grid, SOURCES, strict=True):
+            row[0].set_ylabel(label)
+            for axes, name in zip(row, WEIGHTS, strict=True):
+                panel(axes, results, source, name)
+                axes.grid(axis="y", color="0.92")
+                axes.spines[["top", "right"]].set_visible(False)
+        labelled = {}
+        for axes in grid.flat:
+            labelled |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        side.legend(
+            labelled.values(), labelled.keys(), loc="outside lower center", ncols=3, frameon=False
+        )
     return figure
 
 
-def frontier(axes: Axes, results: Results, settings: dict[str, Any]) -> None:
+def frontier(axes: Axes, results: Results, source: str, name: str) -> None:
     """Draw accuracy against forgetting, a point for each weight."""
-    seeds = range(results["settings"]["few"])
-    for method, style in TINT.items():
-        cells = [c for c in select(results, method=method, **settings) if c["weight"]]
-        cells.sort(key=lambda c: c["weight"])
-        x = [np.mean([v or np.nan for v in c["forgetting"][: len(seeds)]]) for c in cells]
-        y = [np.mean(accuracy(c, seeds)) for c in cells]
-        axes.plot(x, y, label=method, **style)
-    for cell in select(results, method="plain", weight=0.0, source=settings["source"]):
-        axes.axhline(
-            float(np.mean(accuracy(cell, seeds))), color="0.4", ls=":", label="fine-tuning"
-        )
-    axes.set_title(f"{settings['regularizer']}, source {settings['source']}", fontsize=9)
-    axes.set(xlabel="forgetting", ylabel="test accuracy, %")
+    lines = [(fine_tuning(results, source), FINE_TUNING)]
+    for method, style in zip(BASIC, STYLES, strict=False):
+        found = select(results, source=source, regularizer=name, method=method)
+        lines.append(([c for c in found if c["weight"]], {"label": method, **style}))
+    for cells, style in lines:
+        x = [mean(c["forgetting"]) or np.nan for c in cells]
+        points = [mean_interval(c["accuracy"]) for c in cells]
+        y, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
+        axes.errorbar(x, y, widths, capsize=2, markersize=5, linewidth=1, **style)
+    axes.set_title(f"{name}, source {source}", fontsize=10)
+    axes.set_xlabel("forgetting")
 
 
-def removed(axes: Axes, results: Results, settings: dict[str, Any]) -> None:
-    """Draw the shares removed at the end of plain training with the largest weight, by images."""
-    cells = [c for c in select(results, method="plain", **settings) if c["weight"]]
-    cell = max(cells, key=lambda c: c["weight"], default=None)
-    if cell is None:
-        return
-    for part, line in zip(TRAINED, ("-", "--", ":"), strict=True):
-        for unit, style in zip(UNITS, STYLES, strict=True):
-            label = f"{unit}, {part}" if line == "-" or unit == UNITS[0] else None
-            y = cell[f"{part}, {unit}"]
-            axes.plot(cell["images"], y, label=label, **{**style, "linestyle": line})
-    y = [theory(cell, i) or np.nan for i in range(len(cell["images"]))]
-    axes.plot(cell["images"], y, "k+", markersize=12, label="theory, whole tree")
-    axes.set_title(f"{settings['regularizer']} {cell['weight']:g}", fontsize=9)
-    axes.set(xlabel="images", ylabel="share of |r|² removed", xscale="log", ylim=(0, 1))
-    axes.set_xticks(cell["images"], cell["images"])
-    axes.set_xticks([], minor=True)
+def removed(axes: Axes, results: Results, source: str, name: str) -> None:
+    """Draw the shares removed at the end of plain training with the strong weight."""
+    axes.axhline(0.5, color="0.5", linewidth=1, label="independent signs")
+    for cell in headline(results, source=source, regularizer=name, method="plain")[-1:]:
+        for part, line in zip(TRAINED, ("-", "--", ":"), strict=True):
+            for unit, style in zip(UNITS, STYLES, strict=True):
+                label = unit if line == "-" else f"{unit}, {part}" if unit == UNITS[0] else None
+                drawn = {**style, "linestyle": line, "label": label}
+                axes.plot(cell["images"], cell[f"{part}, {unit}"], markersize=4, **drawn)
+        axes.plot(cell["images"], theory(cell), "k+", markersize=11, label="whole tree, predicted")
+        axes.set_title(f"{name} {cell['weight']:g}, source {source}", fontsize=10)
+        axes.set_xscale("log")
+        axes.set_xticks(cell["images"], cell["images"])
+        axes.set_xticks([], minor=True)
+    axes.set(xlabel="images", ylim=(0, 1))
+
+
+def theory(cell: Results) -> list[float]:
+    """Return `cos^2` on all images times the part of `|g|^2` that is no noise, by size."""
+    cosine, loss_sq = (np.array(cell[k], float) for k in ("end_cosine", "loss_sq"))
+    return min(cosine[-1], 0) ** 2 * loss_sq[-1] / loss_sq

@@ -1,26 +1,21 @@
 """What the runs are made of: the pretrained network, its sources, and the images of a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.digits import mini_batches
-from benchmarks.real import data, weights
+from benchmarks.real import data
 from benchmarks.real.cells import Run
-from benchmarks.real.efficientnet import preprocess
+from benchmarks.real.efficientnet import PARTS, efficientnet, preprocess
 from benchmarks.real.training import Apply, Lane, Params, Unravel
 
-PARTS = ("stem", *(f"stage{i}" for i in range(1, 8)), "last")  # in the network's order
 CLASSES = len(data.CLASSES)
 REDRAWN = 0.4
-Parts = Mapping[
-    str, np.ndarray
-]  # indices to "train", "spoil" a source, choose ("validation"), "test"
 
 
 class Material(NamedTuple):
@@ -32,7 +27,6 @@ class Material(NamedTuple):
     original: Params  # with the head it was pretrained with
     pixels: np.ndarray  # as the network takes them
     labels: np.ndarray
-    divide: Callable[[int, int], Parts]  # by seed and images of each class
     photos: np.ndarray  # those that forgetting is measured on
 
 
@@ -56,23 +50,18 @@ class Scale(NamedTuple):
 
 def real() -> Material:
     """Return EfficientNet-Lite0 and the solar cells."""
-    graph, params, rest = nnx.split(weights.pretrained(), nnx.Param, ...)
-
-    tree = nnx.to_pure_dict(params)
+    tree, fixed = data.pretrained()
     head = tree.pop("head")
     backbone, unravel = ravel_pytree(tree)
 
     @jax.jit  # traced once for all programs
     def apply(params, images):
-        whole = {**unravel(params["backbone"]), "head": params["head"]}
-        return nnx.merge(graph, nnx.State(whole), rest)(images)
+        return efficientnet({**unravel(params["backbone"]), "head": params["head"]}, fixed, images)
 
-    images = data.solar_cells()
-    pixels, photos = (
-        np.asarray(preprocess(jnp.asarray(x))) for x in (images.pixels, data.photographs())
-    )
-    parts, original = parts_of(tree), {"backbone": backbone, "head": head}
-    return Material(apply, unravel, parts, original, pixels, images.labels, divide, photos)
+    cells, labels = data.solar_cells()
+    pixels, photos = (np.asarray(preprocess(jnp.asarray(x))) for x in (cells, data.photographs()))
+    original = {"backbone": backbone, "head": head}
+    return Material(apply, unravel, parts_of(tree), original, pixels, labels, photos)
 
 
 def parts_of(tree: Mapping[str, Any]) -> np.ndarray:
@@ -80,26 +69,14 @@ def parts_of(tree: Mapping[str, Any]) -> np.ndarray:
     return np.array([PARTS.index(path[0].key) for path, _ in jax.tree.leaves_with_path(tree)])
 
 
-def divide(seed: int, shots: int) -> Parts:
-    """Return the images of a seed: the test is the same with 10 and with 40 images of a class."""
-    whole, smaller = data.split(seed, 80), data.split(seed, 40).train
-    test = np.random.default_rng(seed).permutation(whole.test)
-    found = {"train": data.split(seed, shots).train, "validation": whole.validation, "test": test}
-    return {**found, "spoil": np.setdiff1d(whole.train, smaller)}
-
-
 def lane_of(run: Run, material: Material, scale: Scale) -> Lane:
     """Return what a run trains with; batches depend on seed, size and images alone."""
-    parts = material.divide(run.seed, run.shots // scale.shrink)
-    train = parts["spoil" if run.cell == "spoiling" else "train"]
+    images = data.divide(material.labels, run.seed, run.shots // scale.shrink)
+    train = images["spoil" if run.cell == "spoiling" else "train"]
     n, size = CLASSES * scale.shots, run.batch // scale.shrink
-    test = np.resize(parts["validation" if run.cell == "tuning" else "test"], scale.test)
-    ends = scale.per_pass(size) * scale.passes
-    batches = [
-        mini_batches.draw(run.seed, len(train), scale.steps, size),
-        mini_batches.draw(run.seed + 1, n, ends, size),
-    ]
-    images, labels = (np.resize(x, n) for x in (train, labels_of(run, material.labels[train])))
+    test = np.resize(images["validation" if run.cell == "tuning" else "test"], scale.test)
+    ends = mini_batches.draw(run.seed + 1, n, scale.per_pass(size) * scale.passes, size)
+    batches = mini_batches.draw(run.seed, len(train), scale.steps, size)
     return Lane(
         weight=np.float32(run.weight),
         rate=np.float32(run.rate),
@@ -107,11 +84,11 @@ def lane_of(run: Run, material: Material, scale: Scale) -> Lane:
         momenta=np.array(run.momenta, np.float32),
         first=np.int32(PARTS.index(run.first)),
         mix=np.float32(run.mix),
-        images=images,
-        labels=labels,
+        images=np.resize(train, n),
+        labels=np.resize(labels_of(run, material.labels[train]), n),
         test=test,
         test_labels=material.labels[test],
-        batches=np.concatenate(batches),
+        batches=np.concatenate([batches, ends]),
     )
 
 
@@ -124,11 +101,11 @@ def labels_of(run: Run, labels: np.ndarray) -> np.ndarray:
     return np.where(redrawn, rng.integers(CLASSES, size=len(labels)), labels).astype(labels.dtype)
 
 
-def random_start(material: Material, seed: int) -> jax.Array:
+def random_start(material: Material, seed: int) -> np.ndarray:
     """Return a backbone with the entries of each array in random order."""
     rng = np.random.default_rng([seed, 4])
     arrays = jax.tree.leaves(material.unravel(material.original["backbone"]))
-    return jnp.asarray(np.concatenate([rng.permutation(np.ravel(x)) for x in arrays]))
+    return np.concatenate([rng.permutation(np.ravel(x)) for x in arrays])
 
 
 def with_new_head(backbone: jax.Array, seed: jax.Array, width: int) -> Params:

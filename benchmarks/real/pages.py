@@ -1,16 +1,28 @@
-"""What the pages quote from the record of the experiment."""
+"""What the pages quote from the record, each a short string."""
 
-from benchmarks.harness import tables
+from functools import partial
+
 from benchmarks.harness.record import Results
-from benchmarks.real.report import regret, row
+from benchmarks.harness.statistics import mean_interval
+from benchmarks.real import report
+from benchmarks.real.cells import BAD, GOOD
 
 
-def headline(results: Results) -> str:
-    """Return the table of two sources, two weights and three decisions."""
-    cells = [cell for cell in results["runs"] if cell["cell"] == "headline"]
-    return tables.markdown([row(results, cell) for cell in cells])
+def accuracy(results: Results, source: str) -> str:
+    """Return the accuracy of fine-tuning, with its interval."""
+    (cell,) = report.fine_tuning(results, source)
+    return str(mean_interval(cell["accuracy"]))
 
 
-def weights(results: Results) -> str:
-    """Return what the best and the worst weight lack."""
-    return tables.markdown(regret(results))
+def knowdist(results: Results, method: str) -> str:
+    """Return what a decision changes about KnowDist at the strong weight, from ImageNet."""
+    cell = report.headline(results, source=GOOD, regularizer="KnowDist", method=method)[-1]
+    difference = report.against_plain(results, cell)
+    return difference.signed() if difference else "n/a"
+
+
+fine_tuning, shuffled = partial(accuracy, source=GOOD), partial(accuracy, source=BAD)
+knowdist_whole = partial(knowdist, method="whole tree")
+knowdist_element = partial(knowdist, method="per element")
+removed_whole = partial(report.removed, unit="whole tree")
+removed_element = partial(report.removed, unit="per element")

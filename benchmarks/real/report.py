@@ -1,4 +1,4 @@
-"""The record's text: what each decision changes against the plain regularizer, seed by seed."""
+"""The record: cells of runs by seed, compared with plain regularizers, in tables and words."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,32 +7,34 @@ import numpy as np
 
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
-from benchmarks.harness.statistics import mean_interval, paired_difference
-from benchmarks.real.cells import BAD, BASIC, GOOD, MOMENTUM, SOURCES, WEIGHTS, Run
-from benchmarks.real.measures import TRAINED, UNITS
+from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
+from benchmarks.real import cells
+from benchmarks.real.cells import ASIDE, BAD, GOOD, MOMENTUM, SOURCES, TUNING_SEEDS, WEIGHTS, Run
+from benchmarks.real.measures import UNITS
 
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
 SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
-ORDER = ("source", *(k for k in Run._field_defaults if k != "source"), "regularizer")
-ASIDE = ("tuning", "spoiling")
 MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
+PARTS = ("whole network", "last stage")  # the figure has the others
 
 
 def grouped(lines: Iterable[Results]) -> list[Results]:
     """Return one entry for each cell, lists by seed; at the end, means by number of images."""
-    cells: dict[str, list[Results]] = {}
+    found: dict[str, list[Results]] = {}
     for line in lines:
         aside = line["cell"] if line["cell"] in ASIDE else ""
-        cells.setdefault(aside + str([line[k] for k in SETTINGS]), []).append(line)
-    return [_together(sorted(cell, key=lambda line: line["seed"])) for cell in cells.values()]
+        found.setdefault(aside + str([line[k] for k in SETTINGS]), []).append(line)
+    return [_together(sorted(cell, key=lambda line: line["seed"])) for cell in found.values()]
 
 
 def _together(cell: Sequence[Results]) -> Results:
-    first, found = cell[0], {"seeds": [line["seed"] for line in cell]}
-    for key in [k for k in first if k not in (*SETTINGS, "cell", "seed", "images", "session")]:
+    common = ("cell", *SETTINGS, "images", "session")
+    found = {k: cell[0][k] for k in common} | {"seeds": [line["seed"] for line in cell]}
+    for key in [k for k in cell[0] if k not in (*common, "seed")]:
         values = [line[key] for line in cell]
-        found[key] = [mean(x) for x in zip(*values)] if isinstance(first[key], list) else values  # noqa: B905
-    return {**{k: first[k] for k in ("cell", *SETTINGS, "images", "session")}, **found}
+        of_sizes = isinstance(values[0], list)
+        found[key] = [mean(x) for x in zip(*values, strict=True)] if of_sizes else values
+    return found
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -42,34 +44,54 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def select(results: Results, **settings: Any) -> list[Results]:
-    """Return the cells with these settings, and the usual ones where none are given."""
+    """Return the cells with these settings, and the usual ones where none are given, by weight."""
     wanted = {**USUAL, **settings}
-    return [c for c in results["runs"] if c["cell"] not in ASIDE and wanted.items() <= c.items()]
+    found = [c for c in results["runs"] if c["cell"] not in ASIDE and wanted.items() <= c.items()]
+    return sorted(found, key=lambda cell: cell["weight"])
 
 
-def accuracy(cell: Results, seeds: Sequence[int]) -> np.ndarray:
-    """Return the accuracies of some seeds."""
-    return np.array([cell["accuracy"][cell["seeds"].index(seed)] for seed in seeds])
+def headline(results: Results, **settings: Any) -> list[Results]:
+    """Return those of them that all seeds have run, with a regularizer."""
+    whole = results["settings"]["seeds"]
+    return [c for c in select(results, **settings) if c["weight"] and len(c["seeds"]) == whole]
 
 
-def against_plain(results: Results, cell: Results) -> str:
-    """Return the paired difference to the plain regularizer, or to fine-tuning if it is that."""
+def fine_tuning(results: Results, source: str) -> list[Results]:
+    """Return the cell without a regularizer, if it was run."""
+    return select(results, source=source, method="plain", weight=0.0)
+
+
+def difference(cell: Results, baseline: Results) -> Interval:
+    """Return how much more accurate a cell is, paired by seed."""
+    a, b = (dict(zip(c["seeds"], c["accuracy"], strict=True)) for c in (cell, baseline))
+    both = [seed for seed in a if seed in b]
+    return paired_difference([a[seed] for seed in both], [b[seed] for seed in both])
+
+
+def against_plain(results: Results, cell: Results) -> Interval | None:
+    """Return the difference to the plain regularizer, or to fine-tuning if it is that."""
     settings = {key: cell[key] for key in SETTINGS} | {"method": "plain", "smoothing": 0.0}
-    settings["momenta"] = cell["momenta"] if cell["adam"] else list(MOMENTUM)
+    if not cell["adam"]:
+        settings["momenta"] = list(MOMENTUM)
     if cell["method"] == "plain":
-        settings |= {"weight": 0.0, "regularizer": "L2-SP", "rate": None}
-    settings = {k: v for k, v in settings.items() if v is not None}
-    for baseline in select(results, **settings):
-        seeds = [seed for seed in cell["seeds"] if seed in baseline["seeds"]]
-        return paired_difference(accuracy(cell, seeds), accuracy(baseline, seeds)).marked()
-    return ""
+        settings |= {"weight": 0.0, "regularizer": "L2-SP"}
+        del settings["rate"]
+    found = select(results, **settings) if cell["weight"] else []
+    return difference(cell, found[0]) if found else None
+
+
+def removed(results: Results, unit: str) -> str:
+    """Return the share of L2-SP removed at batch 16, from ImageNet, over the weights, in %."""
+    found = headline(results, source=GOOD, regularizer="L2-SP", method="plain")
+    shares = [100 * (cell[f"whole network, {unit}"][0] or 0) for cell in found]
+    return f"{min(shares):.2g} to {max(shares):.2g}"
 
 
 def row(results: Results, cell: Results) -> dict[str, str]:
     """Return one line of the table of all cells."""
     other = [f"{k} {cell[k]}" for k in USUAL if k != "source" and cell[k] != USUAL[k]]
     name = f"{cell['regularizer']} {cell['weight']:.3g}" if cell["weight"] else "fine-tuning"
-    known = {k: mean(cell[k]) for k in MEANS}
+    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS}
     return {
         "source": cell["source"],
         "regularizer": ", ".join([name, *other]),
@@ -77,85 +99,88 @@ def row(results: Results, cell: Results) -> dict[str, str]:
         "rate": f"{cell['rate']:g}",
         "seeds": str(len(cell["seeds"])),
         "accuracy": str(mean_interval(cell["accuracy"])),
-        "difference": against_plain(results, cell) if cell["weight"] else "",
-        **{k.replace("_", " "): "" if x is None else f"{x:.3g}" for k, x in known.items()},
+        "difference": compared.marked() if compared else "",
+        **{
+            k.replace("_", " "): "" if x is None else f"{round(x, 6):.3g}" for k, x in known.items()
+        },
     }
-
-
-def regret(results: Results) -> list[dict[str, str]]:
-    """Return what the best and the worst weight of a decision lack to the best of everything."""
-    seeds, rows = range(results["settings"]["few"]), []
-    for source in SOURCES:
-        found = {
-            (name, method): [
-                float(np.mean(accuracy(c, seeds)))
-                for c in select(results, source=source, regularizer=name, method=method)
-                if c["weight"]
-            ]
-            for name in WEIGHTS
-            for method in BASIC
-        }
-        best = max((x for means in found.values() for x in means), default=0.0)
-        rows += [
-            {"source": source, "regularizer": name, "decision": method, "weights": len(x)}
-            | {"best": f"{best - max(x):.1f}", "worst": f"{best - min(x):.1f}"}
-            for (name, method), x in found.items()
-            if x
-        ]
-    return rows
 
 
 def shares(results: Results) -> list[dict[str, str]]:
     """Return the shares that decisions would remove at the end of the plain runs."""
-    found = (c for s in SOURCES for c in select(results, source=s, method="plain") if c["weight"])
     return [
-        {
-            "source": c["source"],
-            "regularizer": f"{c['regularizer']} {c['weight']:g}",
-            "trained": part,
-            "images": str(size),
-            **{m: percent(c[f"{part}, {m}"][i]) for m in UNITS},
-            "theory": percent(theory(c, i)) if part == "whole network" else "",
-        }
-        for c in found
-        for part in TRAINED
-        for i, size in enumerate(c["images"])
+        {"source": source, "regularizer": f"{name} {cell['weight']:g}", "trained": part}
+        | {u: " / ".join(f"{100 * (x or 0):.1f}" for x in cell[f"{part}, {u}"]) for u in UNITS}
+        for source in SOURCES
+        for name in WEIGHTS
+        for cell in headline(results, source=source, regularizer=name, method="plain")
+        for part in PARTS
     ]
 
 
-def theory(cell: Results, i: int) -> float | None:
-    """Return `cos^2` on all images times `s / (1 + s)`, the part of `|g|^2` that is no noise."""
-    cosine, loss_sq = cell["end_cosine"], cell["loss_sq"]
-    known = None not in (cosine[-1], loss_sq[-1], loss_sq[i])
-    return min(cosine[-1], 0) ** 2 * loss_sq[-1] / loss_sq[i] if known else None
+def missing(results: Results) -> str:
+    """Return how many cells are planned and not in the results, by name."""
+    scale, runs = results["settings"], results["runs"]
+    lines = ({**cell, "seed": seed} for cell in runs for seed in cell["seeds"])
+    done = {cells.known_by(cells.run_of(line)) for line in lines}
+    planned = cells.tuning(TUNING_SEEDS[: scale["tuning"]])
+    if done.issuperset(planned):
+        choice = cells.choose(cell for cell in runs if cell["cell"] == "tuning")
+        planned = cells.chosen(choice, scale["seeds"], scale["few"])
+    every = {run._replace(seed=0) for run in planned}
+    left = {run._replace(seed=0) for run in planned if cells.known_by(run) not in done}
+    names = dict.fromkeys(run.cell for run in planned if run._replace(seed=0) in left)
+    counts = ([sum(run.cell == name for run in x) for x in (left, every)] for name in names)
+    return ", ".join(f"{name} ({n} of {of})" for name, (n, of) in zip(names, counts, strict=True))
 
 
-def percent(share: float | None) -> str:
-    """Return a share for a table."""
-    return "" if share is None else f"{100 * share:.1f} %"
+def findings(results: Results) -> list[str]:
+    """Return in words what the tables say about the source, noise and what was not run."""
+    found, source = [], [cell for s in SOURCES for cell in fine_tuning(results, s)]
+    if len(source) == len(SOURCES):
+        good, bad = (mean_interval(cell["accuracy"]) for cell in source)
+        change = difference(source[1], source[0])
+        spoiled = [
+            x for c in results["runs"] if c["cell"] == "spoiling" for x in c["training_loss"]
+        ]
+        found.append(
+            f"Fine-tuning reaches {good} % from `{GOOD}` and {bad} % from `{BAD}`, a difference of "
+            f"{change.signed()} points: the source `{BAD}` "
+            f"{'hurts' if change.excludes_zero() else 'hardly hurts'}. Its training loss on the "
+            f"shuffled labels is {mean(spoiled):.2f} in the mean."
+        )
+    if headline(results, source=GOOD, regularizer="L2-SP", method="plain"):
+        found.append(
+            "If the signs of `g` and `r` were independent, a decision per element would remove "
+            "half of `|r|^2`, so that half is what noise alone removes. At the end of training "
+            f"with L2-SP from `{GOOD}`, batches of 16 remove {removed(results, UNITS[-1])} %."
+        )
+    left = missing(results)
+    return [*found, f"Not run yet, of the planned cells: {left}."] if left else found
 
 
 def text(results: Results) -> str:
-    """Return all tables in Markdown, and how to read them."""
-    kept = (c for c in results["runs"] if c["cell"] not in ASIDE)
-    cells = sorted(kept, key=lambda c: [str(c[k]) for k in ORDER] + [c["weight"]])
-    spoiled = [c for c in results["runs"] if c["cell"] == "spoiling"]
-    sections = {
-        "What each decision changes": [row(results, cell) for cell in cells],
-        "What the best and the worst weight lack, in points": regret(results),
-        "What decisions remove at the end of plain training": shares(results),
-    }
+    """Return what was found and all tables, in Markdown."""
+
+    def order(cell: Results) -> list[str]:
+        settings = [str(cell[k]) for k in Run._field_defaults]
+        return [*settings, cell["regularizer"] if cell["weight"] else "", f"{cell['weight']:9.3f}"]
+
+    kept = sorted((c for c in results["runs"] if c["cell"] not in ASIDE), key=order)
+    sections = {CHANGES: [row(results, cell) for cell in kept], REMOVED: shares(results)}
     written = [f"## {name}\n\n{tables.markdown(rows)}" for name, rows in sections.items() if rows]
-    losses = ", ".join(f"{mean(c['training_loss'])}" for c in spoiled)
-    return "\n\n".join(
-        [f"# {results['question']}", NOTE, f"Their training loss: {losses}.", *written]
-    )
+    return "\n\n".join([f"# {results['question']}", NOTE, *findings(results), *written])
 
 
+CHANGES = "What each decision changes"
+REMOVED = (
+    "Share of `|r|^2` that decisions remove after plain training, on 16 / 64 / 160 images, in %"
+)
 NOTE = f"""\
-EfficientNet-Lite0 on solar cells of 64 pixels, 4 classes. Source `{GOOD}`: its weights. Source
-`{BAD}`: these weights after tuning on other solar cells until their shuffled labels are memorized.
-`accuracy` is in % with 95 % t intervals over seeds. `difference` is in points, paired by seed, to
-the plain regularizer, of that itself to fine-tuning; bold where 0 is outside. `forgetting` is the
-divergence of the 1,000 original outputs on photographs. `conflict`, `cosine`, the share `removed`
-of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the steps of training."""
+EfficientNet-Lite0 is fine-tuned on solar cells of 64 pixels in 4 classes. The source `{GOOD}` is
+its pretrained weights. The source `{BAD}` is these weights, trained on other solar cells with
+shuffled labels. `accuracy` is in % with 95 % t intervals over seeds. `difference` is in points,
+paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0 is
+outside. `forgetting` is the divergence of the 1,000 original outputs on photographs. `conflict`,
+`cosine`, the share `removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the
+steps of training."""

@@ -8,7 +8,7 @@ The step is spelled in its parts, so that what remains of `r` can be measured::
     step = momentum of inner(G) + weight * r'
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,28 +17,22 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from optax_dtnh import (
-    GradientPair,
-    dtnh,
-    per_channel,
-    per_element,
-    per_leaf,
-    plain,
-    regularizers,
-    transform_pair,
-    value_and_grad_pair,
-)
+import optax_dtnh
+from benchmarks.real.measures import Measured
+from optax_dtnh import GradientPair, dtnh, regularizers, transform_pair, value_and_grad_pair
 
 Params = dict[str, Any]  # "backbone", all of it as a vector, and "head"
-Apply = Callable[[Params, jax.Array], tuple[jax.Array, Mapping[str, jax.Array]]]
+Apply = Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]  # to the logits and the last map
 Unravel = Callable[[jax.Array], Any]  # from the vector to the arrays of the backbone
-MAP = "last"  # the features whose distance KnowDist is
 COARSE: dict[str, dict[str, Any]] = {
-    "plain": {"rule": plain},
+    "plain": {"rule": optax_dtnh.plain},
     "whole tree": {},
-    "per element": {"labels": per_element},
+    "per element": {"labels": optax_dtnh.per_element},
 }
-FINE = {"per leaf": {"labels": per_leaf}, "per channel": {"labels": per_channel}}
+FINE = {
+    "per leaf": {"labels": optax_dtnh.per_leaf},
+    "per channel": {"labels": optax_dtnh.per_channel},
+}
 
 
 class Lane(NamedTuple):
@@ -65,17 +59,6 @@ class Plan(NamedTuple):
     measured: np.ndarray  # the steps that are measured
 
 
-class Measured(NamedTuple):
-    """Of the mean gradients, by array of the backbone; and of the run's own step."""
-
-    dot: jax.Array  # <g, r>
-    loss_sq: jax.Array
-    reg_sq: jax.Array
-    by_channel: jax.Array  # |r - r'|^2 if every channel decided for itself
-    by_element: jax.Array
-    own: jax.Array  # |r - r'|^2, |r|^2, |r'|^2 and |g|^2 of what this run decides about
-
-
 def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
     """Return a cosine schedule, and passes over all images at the end."""
     cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
@@ -87,11 +70,11 @@ def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
 
 def train(
     apply: Apply,
-    unravel: Unravel,
     regularizer: str,
     keeps: Sequence[Callable[[Params, Params], Params]],
     inner: optax.GradientTransformation,
     common: Plan,
+    measure: Callable[..., Measured],
 ) -> Callable[..., tuple[Params, Measured]]:
     """Return a function from one lane to its parameters at the end and what was measured.
 
@@ -100,18 +83,22 @@ def train(
     flags = np.isin(np.arange(len(common.rate)), common.measured)
 
     def run(method, lane: Lane, start: Params, source: jax.Array, pixels, parts):
+        inside = parts >= lane.first  # what is trained
         init, update = optimizer(lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r))
 
         def step(carry, now):
             (params, state, means), (rate, count, flag, batch) = carry, now
             images, labels = pixels[lane.images[batch]], lane.labels[batch]
             pair = PAIRS[regularizer](apply, params, source, images, labels)
-            pair = GradientPair(*(trained(x, parts >= lane.first) for x in pair))
+            pair = GradientPair(*({**x, "backbone": x["backbone"] * inside} for x in pair))
             means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
             updates, decided, state = update(pair, state)
             moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
-            found = jax.lax.cond(flag, *measuring(unravel), *backbones((*means, *decided)))
-            return (moved, state, means), found
+            backbones = [tree["backbone"] for tree in (*means, *decided)]
+            return (moved, state, means), jax.lax.cond(flag, measure, blank, *backbones)
+
+        def blank(*backbones) -> Measured:
+            return jax.tree.map(jnp.zeros_like, jax.eval_shape(measure, *backbones))
 
         means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
         steps = (common.rate, common.averaged, flags, lane.batches)
@@ -137,42 +124,6 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
         return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
 
     return lambda params: tuple(tx.init(params) for tx in members), update
-
-
-def backbones(trees: Iterable[Any]) -> list[jax.Array]:
-    """Return the backbone of each tree."""
-    return [tree["backbone"] for tree in trees]
-
-
-def trained(grads: Params, inside: jax.Array) -> Params:
-    """Return the gradient with 0 in the part of the backbone that is not trained."""
-    return {**grads, "backbone": jnp.where(inside, grads["backbone"], 0)}
-
-
-def measuring(unravel: Unravel) -> tuple[Callable[..., Measured], Callable[..., Measured]]:
-    """Return the function of the mean gradients, `G`, `R` and `r'` that measures, and a blank."""
-
-    def measure(mean_g, mean_r, g, r, kept) -> Measured:
-        arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
-        numbers = zip(*(products(*pair) for pair in arrays), strict=True)
-        dot, g_sq, r_sq, by_channel, by_element = (jnp.stack(x) for x in numbers)
-        own = jnp.stack([jnp.sum(x * x) for x in (r - kept, r, kept, g)])
-        return Measured(dot, g_sq, r_sq, by_channel, by_element, own)
-
-    def blank(*given) -> Measured:
-        shapes = jax.eval_shape(measure, *given)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-    return measure, blank
-
-
-def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
-    """Return the numbers of `Measured` of one array."""
-    axes = tuple(range(g.ndim - 1))  # of all but the channels
-    dot, g_sq = jnp.sum(g * r, axis=axes), jnp.sum(g * g, axis=axes)
-    against = jnp.sum(jnp.where(g * r < 0, r * r, 0))
-    by_channel = jnp.sum(jnp.minimum(dot, 0) ** 2 / jnp.where(g_sq > 0, g_sq, 1))
-    return jnp.sum(dot), jnp.sum(g_sq), jnp.sum(r * r), by_channel, against
 
 
 def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
@@ -201,11 +152,11 @@ def l2_sp_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Pa
 
 def feature_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
     """Return the gradients of the loss and of the distance of the last map, KnowDist."""
-    teacher = apply({**params, "backbone": source}, images)[1][MAP]
+    teacher = apply({**params, "backbone": source}, images)[1]
 
     def losses(p):
         logits, features = apply(p, images)
-        return cross_entropy(logits, labels), regularizers.feature_distance(features[MAP], teacher)
+        return cross_entropy(logits, labels), regularizers.feature_distance(features, teacher)
 
     return value_and_grad_pair(losses)(params)[1]
 
