@@ -6,11 +6,12 @@ PARITY := .venv-parity
 CLIENTS := .venv-clients
 PEERS := .venv-peers
 DOCS := .venv-docs
+REAL := .venv-real
 RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity clients peers pages docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity clients peers real-smoke pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -42,6 +43,9 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
+
+real-smoke: $(REAL)/installed  ## a few steps of a few runs on the pretrained network
+	$(REAL)/bin/python -m benchmarks.real --smoke
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.paper.on_digits
@@ -86,6 +90,11 @@ $(PEERS)/installed: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
 	touch $@
 
+$(REAL)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(REAL)
+	$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[real]'
+	touch $@
+
 $(DOCS)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
@@ -97,4 +106,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(PEERS) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(PEERS) $(REAL) $(DOCS) $(RELEASE) site dist

@@ -8,7 +8,7 @@ EfficientNet-Lite0 with its ImageNet weights, or these spoiled by shuffled label
 40 images of each of 4 classes of solar cells: 250 steps of SGD with momentum, 15 seeds. L2-SP and
 KnowDist act at the weight that is best on ImageNet's weights and at ten times that, at rates that
 plain training on other seeds has chosen; DTNH decides about the whole tree or about each element.
-Around that, one setting at a time is changed, on 5 seeds: see `cells.axes`.
+Around that, one setting at a time is changed, on 5 seeds: see `cells.chosen`.
 
 Runs are appended to real.jsonl in `--out`. Meant for one GPU; on CPU it takes days.
 """
@@ -29,7 +29,7 @@ from benchmarks.real import figure, material, report, runs
 from benchmarks.real.material import Scale
 
 TITLE = "What does DTNH change on a pretrained network?"
-SMALL = Scale(steps=3, passes=1, shots=4, test=80, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
+SMALL = Scale(steps=2, passes=1, shots=2, test=40, seeds=1, few=1, tuning=1, lanes=2, shrink=8)
 # Of a search over kernels for every product, which takes longer than all runs.
 XLA_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 

@@ -60,9 +60,9 @@ class Bench:
         self.longest = 0.0  # seconds of a round so far
         original = material.original
         sizes = [x.size for x in jax.tree.leaves(material.unravel(original["backbone"]))]
-        given = material.pixels, np.repeat(material.parts, sizes), original, material.photos[:: scale.shrink]
+        photos, parts = material.photos[:: scale.shrink], np.repeat(material.parts, sizes)
         # Arguments of the programs: XLA would compute what follows from constants as it compiles.
-        self.common = jax.tree.map(jnp.asarray, given)
+        self.common = jax.tree.map(jnp.asarray, (material.pixels, parts, original, photos))
 
     def run(self, runs: Iterable[Run]) -> bool:
         """Run what is not finished; return whether all is finished now."""

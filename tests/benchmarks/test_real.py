@@ -1,16 +1,13 @@
 """The pretrained network's convolutions, and the division of the solar cells."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
-from benchmarks.real import cache, data, efficientnet
-from benchmarks.real.efficientnet import EfficientNetLite0, convolution, depthwise, preprocess
+from benchmarks.real import data
+from benchmarks.real.efficientnet import convolution, depthwise, efficientnet, normalized
 from optax_dtnh import value_and_grad_pair
 
 # Even and odd sides, more of the kernel than of the image, and strides that leave a rest.
@@ -25,14 +22,13 @@ def draw():
         yield lambda *shape: jnp.asarray(rng.normal(size=shape))
 
 
-def reference(groups):
+def xla(groups):
     """The convolution of XLA, `groups` of channels apart."""
-    numbers = ("NHWC", "HWIO", "NHWC")
 
     def convolve(x, kernel, stride):
-        strides = (stride, stride)
-        options = {"dimension_numbers": numbers, "feature_group_count": groups}
-        return lax.conv_general_dilated(x, kernel, strides, "SAME", **options)
+        kernel = kernel[:, :, None] if groups > 1 else kernel
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+        return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", **options)
 
     return convolve
 
@@ -50,91 +46,86 @@ def with_derivatives(convolve, x, kernel, stride):
 
 @pytest.mark.parametrize(("side", "size", "stride"), CASES)
 def test_a_depthwise_convolution_and_its_derivatives_are_those_of_xla(side, size, stride, draw):
-    x, kernel = draw(2, side, side + 1, 4), draw(size, size, 4)
-    ours = with_derivatives(depthwise, x, kernel, stride)
-    theirs = with_derivatives(reference(4), x, kernel[:, :, None], stride)
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b.reshape(a.shape), rtol=1e-12, atol=1e-12)
+    given = draw(2, side, side + 1, 4), draw(size, size, 4), stride
+    both = zip(*(with_derivatives(f, *given) for f in (depthwise, xla(4))), strict=True)
+    for a, b in both:
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("side", "size", "stride"), [(6, 3, 1), (7, 3, 2), (4, 1, 1)])
 def test_a_convolution_of_patches_is_that_of_xla(side, size, stride, draw):
-    x, kernel = draw(2, side, side + 1, 3), draw(size, size, 3, 5)
-    ours = with_derivatives(convolution, x, kernel, stride)
-    theirs = with_derivatives(reference(1), x, kernel, stride)
-    for a, b in zip(ours, theirs, strict=True):
+    given = draw(2, side, side + 1, 3), draw(size, size, 3, 5), stride
+    both = zip(*(with_derivatives(f, *given) for f in (convolution, xla(1))), strict=True)
+    for a, b in both:
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-
-
-def test_sums_by_row_are_the_sums_at_once(draw):
-    x, cotangent = draw(2, 9, 11, 4), draw(2, 4, 5, 4)
-    both = efficientnet.sums_by_row, efficientnet.sums_at_once
-    sums = [jax.jit(partial(f, size=3, stride=2))(x, cotangent) for f in both]
-    np.testing.assert_allclose(*sums, rtol=1e-12)
-    assert sums[0].shape == (9, 4)
 
 
 def test_kernels_may_be_mapped(draw):
     x, kernels = draw(3, 2, 6, 6, 4), draw(3, 3, 3, 4)
     run = jax.grad(lambda x, kernel: jnp.sum(depthwise(x, kernel, 2) ** 2), argnums=(0, 1))
-    mapped, looped = (
-        jax.jit(jax.vmap(run))(x, kernels),
-        jax.lax.map(lambda v: run(*v), (x, kernels)),
-    )
+    mapped = jax.jit(jax.vmap(run))(x, kernels)
+    looped = jax.lax.map(lambda v: run(*v), (x, kernels))
     for a, b in zip(mapped, looped, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-# --- the network
+def test_the_factors_in_the_kernel_normalize_the_channels(draw):
+    x, params = draw(2, 4, 4, 3), {"kernel": draw(1, 1, 3, 5), "scale": draw(5), "bias": draw(5)}
+    fixed = {"mean": draw(5), "var": draw(5) ** 2}
+    kernel, scale, bias, mean, var = map(np.asarray, (params | fixed).values())
+    expected = (np.asarray(x) @ kernel[0, 0] - mean) / np.sqrt(var + 1e-3) * scale + bias
+    np.testing.assert_allclose(normalized(convolution, x, params, fixed), expected, rtol=1e-9)
 
 
 @pytest.mark.slow
-def test_the_network_has_named_maps_and_a_pair_of_gradients(quickly_compiled):
-    model = EfficientNetLite0(classes=4, rngs=nnx.Rngs(0))
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    pixels = preprocess(np.random.default_rng(0).integers(256, size=(2, 64, 64, 3)))
+def test_every_weight_of_the_network_has_a_gradient_and_the_head_none_of_the_map(quickly_compiled):
+    rng = np.random.default_rng(0)
+    shapes = {"stem": (3, 3, 3, 8), "expand": (1, 1, 8, 8), "depthwise": (3, 3, 8)}
+
+    def weights(conv, _):
+        shape = next((s for name, s in shapes.items() if name in conv), (1, 1, 8, 8))
+        kernel = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+        return {"kernel": kernel, "scale": np.ones(8), "bias": np.ones(8)}
+
+    fixed = data.tree_of(lambda *_: {"mean": np.zeros(8), "var": np.ones(8)})
+    head = {"kernel": rng.normal(size=(8, 4)), "bias": np.zeros(4)}
+    params = jax.tree.map(jnp.float32, {**data.tree_of(weights), "head": head})
 
     def fun(params):
-        logits, features = nnx.merge(graphdef, params, rest)(pixels)
-        return (jnp.mean(logits**2), jnp.mean(features["last"])), features
+        logits, last = efficientnet(params, fixed, jnp.asarray(rng.random((2, 64, 64, 3)), "f4"))
+        assert (logits.shape, last.shape) == ((2, 4), (2, 2, 2, 8))
+        return jnp.mean(logits**2), jnp.mean(last)
 
-    (_, maps), pair = jax.jit(value_and_grad_pair(fun, has_aux=True))(params)
-    assert maps["stem"].shape == (2, 32, 32, 32)
-    assert maps["last"].shape == (2, 2, 2, 1280)
-    assert sorted(maps) == sorted(["stem", *(f"stage{i}" for i in range(1, 8)), "last"])
-    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(pair.loss_grads))
-    assert not jnp.any(pair.reg_grads["head"]["kernel"][...])
+    _, (of_loss, of_map) = jax.jit(value_and_grad_pair(fun))(params)
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(of_loss))
+    assert jnp.any(of_map["last"]["kernel"] != 0)
+    assert not jnp.any(of_map["head"]["kernel"])
 
 
 # --- the images
 
 
 def test_parts_are_disjoint_balanced_and_of_the_seed():
-    labels = np.repeat(np.arange(3), (70, 90, 60))
+    labels = np.repeat(np.arange(3), (130, 150, 125))
     parts = data.divide(labels, seed=0, shots=10)
-    everything = np.concatenate(parts)
-    np.testing.assert_array_equal(np.sort(everything), np.arange(220))
-    for part, expected in zip(parts, ([10] * 3, [40] * 3, [20, 40, 10]), strict=True):
-        np.testing.assert_array_equal(np.bincount(labels[part]), expected)
+    everything = np.concatenate(list(parts.values()))
+    assert len(set(everything)) == len(everything) == 3 * (10 + 40 + 40) + 10 + 30 + 5
+    sizes = {"train": [10] * 3, "validation": [40] * 3, "spoil": [40] * 3, "test": [10, 30, 5]}
+    for name, expected in sizes.items():
+        np.testing.assert_array_equal(np.bincount(labels[parts[name]]), expected)
     few, other = data.divide(labels, 0, 5), data.divide(labels, 1, 10)
-    assert set(few.train) < set(parts.train)
-    assert set(few.validation) == set(parts.validation) != set(other.validation)
-
-
-@pytest.mark.parametrize("shots", [0, 20])
-def test_too_few_images_of_a_class_are_refused(shots):
-    with pytest.raises(ValueError, match=f"`shots` should be from 1 to 19, got {shots}. Each"):
-        data.divide(np.repeat([0, 1], 60), 0, shots)
+    assert set(few["train"]) < set(parts["train"])
+    assert set(few["test"]) == set(parts["test"]) != set(other["test"])
 
 
 def test_what_is_missing_is_said_with_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "real")
+    monkeypatch.setattr(data, "FOLDER", tmp_path / "real")
 
     def write(path):
         import no_such_package  # noqa: F401
 
     with pytest.raises(ModuleNotFoundError, match=r"`no_such_package` is not .*'.\[real\]'"):
-        cache.cached("a.npz", write)
-    path = cache.cached("a.txt", lambda path: path.write_text("made"))
-    assert cache.cached("a.txt", write) == path
+        data.cached("a.npz", write)
+    path = data.cached("a.txt", lambda path: path.write_text("made"))
+    assert data.cached("a.txt", write) == path
     assert path.read_text() == "made"

@@ -13,8 +13,8 @@ from optax_dtnh import add_l2_sp
 
 SCALE = material.Scale(8, 1, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
 RNG = np.random.default_rng(0)
-LABELS = (np.arange(200) % 4).astype(np.int32)
-PIXELS = (RNG.normal(size=(200, 2, 2, 3)) + LABELS[:, None, None, None]).astype(np.float32)
+LABELS = (np.arange(500) % 4).astype(np.int32)
+PIXELS = (RNG.normal(size=(500, 2, 2, 3)) + LABELS[:, None, None, None]).astype(np.float32)
 TREE = {"last": {"kernel": RNG.normal(size=(12, 6)).astype(np.float32) / 3}}
 BACKBONE, UNRAVEL = ravel_pytree(TREE)
 HEAD = {"kernel": RNG.normal(size=(6, 9)).astype(np.float32), "bias": np.zeros(9, np.float32)}
@@ -22,31 +22,23 @@ HEAD = {"kernel": RNG.normal(size=(6, 9)).astype(np.float32), "bias": np.zeros(9
 
 def apply(params, images):
     kernel = UNRAVEL(params["backbone"])["last"]["kernel"]
-    last = jnp.tanh(images.reshape(len(images), -1) @ kernel)
-    head = params["head"]
-    return last @ head["kernel"] + head["bias"][None], {"last": last[:, None, None]}
-
-
-def divide(seed, shots):
-    order = np.random.default_rng(seed).permutation(50) * 4 + np.arange(4)[:, None]
-    spans = {"train": (0, shots), "validation": (4, 8), "spoil": (8, 12), "test": (12, 20)}
-    return {name: order[:, a:b].ravel() for name, (a, b) in spans.items()}
+    last, head = jnp.tanh(images.reshape(len(images), -1) @ kernel), params["head"]
+    return last @ head["kernel"] + head["bias"][None], last[:, None, None]
 
 
 def network():
     original, parts = {"backbone": BACKBONE, "head": HEAD}, material.parts_of(TREE)
-    return material.Material(apply, UNRAVEL, parts, original, PIXELS, LABELS, divide, PIXELS[:8])
+    return material.Material(apply, UNRAVEL, parts, original, PIXELS, LABELS, PIXELS[:80])
 
 
 @pytest.mark.parametrize("method", COARSE)
 def test_a_lane_takes_the_steps_of_add_l2_sp_before_sgd_with_momentum(method):
-    run = cells.Run("", method, "L2-SP", 3.0, 0.1, 0)
-    lane = material.lane_of(run, network(), SCALE)
+    lane = material.lane_of(cells.Run("", method, "L2-SP", 3.0, 0.1, 0), network(), SCALE)
     start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
-    keeps = [training.coarse(COARSE[method])]
-    train = training.train(apply, UNRAVEL, "L2-SP", keeps, optax.identity(), plan)
+    given = "L2-SP", [training.coarse(COARSE[method])], optax.identity(), plan, lambda *_: 0.0
     everywhere = jnp.zeros(BACKBONE.size, jnp.int32)
-    found, _ = jax.jit(train)(0, lane, start, BACKBONE, jnp.asarray(PIXELS), everywhere)
+    train = jax.jit(training.train(apply, *given))
+    found, _ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS), everywhere)
     mask = {"backbone": True, "head": False}
     anchored = add_l2_sp(3.0, mask=mask, **COARSE[method])
     tx = optax.chain(anchored, optax.trace(0.9), optax.scale(-0.1))
@@ -59,11 +51,20 @@ def test_a_lane_takes_the_steps_of_add_l2_sp_before_sgd_with_momentum(method):
     np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
 
 
-def test_a_finished_experiment_runs_nothing_again_and_all_of_it_is_in_the_text(tmp_path):
+@pytest.mark.slow
+def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(tmp_path):
     given = network, SCALE, tmp_path / "real.jsonl"
     lines = runs.experiment(*given, 60, smoke=True)
     assert runs.experiment(*given, 60, smoke=True) == lines
-    found = [line for line in lines if "cell" in line]
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
+    whole = given[2].read_text().splitlines(keepends=True)
+    given[2].write_text("".join(whole[:-4]) + whole[-4][:99])  # stopped while it wrote a line
+    again = runs.experiment(*given, 60, smoke=True)
+    found, repeated = ([x for x in some if "cell" in x] for some in (lines, again))
+    key = lambda line: cells.run_of(line)  # noqa: E731
+    for a, b in zip(sorted(found, key=key), sorted(repeated, key=key), strict=True):
+        assert a | {"session": 0} == b | {"session": 0}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == made != {}
     assert np.all(np.isfinite([line["training_loss"] for line in found]))
     results = {"question": "?", "settings": SCALE._asdict(), "runs": report.grouped(found)}
     assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))

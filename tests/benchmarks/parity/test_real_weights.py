@@ -5,19 +5,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks.real import data, weights
-from benchmarks.real.cache import cached
-from benchmarks.real.efficientnet import STAGES, preprocess
-from benchmarks.real.weights import load_file, pretrained
+from benchmarks.real import data
+from benchmarks.real.efficientnet import STAGES, efficientnet, preprocess
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tensors(tmp_path_factory):
     """The package's tensors, from a cache that starts empty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.real.cache.FOLDER", tmp_path_factory.mktemp("cache"))
-        file = cached("efficientnet-lite0.safetensors", weights._convert)
-        yield {name: torch.from_numpy(t) for name, t in load_file(file).items()}
+        patch.setattr(data, "FOLDER", tmp_path_factory.mktemp("cache"))
+        file = data.cached("efficientnet-lite0.safetensors", data.write_weights)
+        yield {name: torch.from_numpy(t) for name, t in data.load_file(file).items()}
 
 
 def torch_logits(tensors, pixels):
@@ -36,11 +34,10 @@ def torch_logits(tensors, pixels):
 
     x = torch.from_numpy((pixels.astype(np.float32) - 127) / 128).permute(0, 3, 1, 2)
     x = functional.relu6(layer(x, "_conv_stem", "_bn0", 2))
-    strides = [s if j == 0 else 1 for _, s, _, _, count in STAGES for j in range(count)]
+    strides = [s if j == 0 else 1 for s, count in STAGES.values() for j in range(count)]
     for i, stride in enumerate(strides):
-        names = [
-            f"_blocks.{i}._{part}" for part in ("expand_conv", "depthwise_conv", "project_conv")
-        ]
+        parts = ("expand", "depthwise", "project")
+        names = [f"_blocks.{i}._{part}_conv" for part in parts]
         norms = [f"_blocks.{i}._bn{k}" for k in range(3)]
         y = functional.relu6(layer(x, names[0], norms[0])) if i else x
         y = functional.relu6(layer(y, names[1], norms[1], stride))
@@ -55,7 +52,7 @@ def test_the_logits_are_torchs_and_every_tensor_is_used(size, tensors):
     pixels = np.random.default_rng(0).permutation(data.photographs(size))[:4]
     left = dict(tensors)
     expected = torch_logits(left, pixels).numpy()
-    logits, _ = pretrained()(preprocess(pixels))
+    logits, _ = efficientnet(*data.pretrained(), preprocess(pixels))
     assert not left
     assert np.max(np.abs(logits - expected)) <= 1e-5 * np.max(np.abs(expected))
 
@@ -63,19 +60,17 @@ def test_the_logits_are_torchs_and_every_tensor_is_used(size, tensors):
 def test_a_cat_is_a_cat_and_a_coffee_an_espresso():
     from skimage.data import chelsea, coffee
 
-    pixels = np.stack(
-        [data._resized(data.crops(picture)[1], 224) for picture in (chelsea(), coffee())]
-    )
-    logits, _ = pretrained()(preprocess(pixels))
+    pixels = np.stack([data.resized(data.crops(x)[1], 224) for x in (chelsea(), coffee())])
+    logits, _ = efficientnet(*data.pretrained(), preprocess(pixels))
     cat, cup = np.argmax(logits, axis=-1)
     assert 281 <= cat <= 285
     assert cup == 967
 
 
 def test_the_images_are_those_of_the_packages():
-    cells, pictures = data.solar_cells(), data.photographs()
-    assert cells.pixels.shape == (2223, 64, 64, 3)
-    assert cells.pixels.dtype == pictures.dtype == np.uint8
-    np.testing.assert_array_equal(np.bincount(cells.labels), [588, 313, 920, 402])
+    (cells, labels), pictures = data.solar_cells(), data.photographs()
+    assert cells.shape == (2223, 64, 64, 3)
+    assert cells.dtype == pictures.dtype == np.uint8
+    np.testing.assert_array_equal(np.bincount(labels), [588, 313, 920, 402])
     assert pictures.shape[1:] == (64, 64, 3)
-    assert [len(part) for part in data.split(0, 40)] == [160, 160, 1903]
+    assert [len(part) for part in data.divide(labels, 0, 40).values()] == [160, 160, 160, 1743]
