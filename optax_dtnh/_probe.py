@@ -30,7 +30,7 @@ NO_EFFECT = (
 )
 NOT_CHECKED = (
     "swapped gradients, or those of another loss; clipping or averaging before `dtnh`; schedules "
-    f"after update {COUNTS[-1]}"
+    f"after update {COUNTS[-1]}; a learning rate in `reference` where the step size is unknown"
 )
 SPELLINGS: dict[str, Callable[[Any, Any], tuple[Any, dict[str, Any]]]] = {
     "pair": lambda g, r: (GradientPair(g, r), {}),
