@@ -25,9 +25,9 @@ def check_variables(params: Any) -> None:
         if is_variable(node) and not is_variable(node, "Param"):
             raise TypeError(
                 f"`params` should hold variables of type `nnx.Param` alone, got "
-                f"{type(node).__name__} at {'/'.join(path)}. Pass `nnx.state(model, nnx.Param)`; "
-                "to train, split and merge as in docs/training_loops.md. Derive a type of your own "
-                "that is trained from `nnx.Param`."
+                f"{type(node).__name__} at {'/'.join(path)}. Pass those of `nnx.split(model, "
+                "nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. Derive a "
+                "type of your own that is trained from `nnx.Param`."
             )
 
 

@@ -284,8 +284,8 @@ IN_A_TREE = (
     "`optax.flatten` around the optimizer that follows."
 )
 VARIABLE = (
-    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass "
-    "`nnx.state(model, nnx.Param)`; to train, split and merge as in docs/training_loops.md. "
+    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass those of "
+    "`nnx.split(model, nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. "
     "Derive a type of your own that is trained from `nnx.Param`."
 )
 FUNCTION = "`fun` should be a function, got {}. Do not call it first."
