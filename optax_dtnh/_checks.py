@@ -32,7 +32,7 @@ def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraAr
     if isinstance(tx, type) or not hasattr(tx, "init"):
         raise TypeError(
             f"`{name}` should be an optax transformation, got {tx!r:.60}. Pass what its factory "
-            f"returns, as in `{name}=optax.trace(0.9)`, or leave it out."
+            "returns, such as `optax.trace(0.9)`."
         )
     return optax.with_extra_args_support(tx)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from optax_dtnh._checks import check_floating, described
 from optax_dtnh._micro_batches import over_micro_batches
 from optax_dtnh._pair import GradientPair
-from optax_dtnh._paths import is_variable, named_leaves
+from optax_dtnh._paths import check_variables
 
 
 def value_and_grad_pair(
@@ -46,7 +46,7 @@ def value_and_grad_pair(
 
     Raises:
       TypeError: A leaf of `params` is not real floating point, or in an `nnx.Variable` other than
-        `nnx.Param`; or `fun` returns something else.
+        `nnx.Param`; `fun` is no function, or returns something else.
       ValueError: `micro_batches` is not a whole number >= 1, or does not divide the batch.
     """
 
@@ -66,28 +66,18 @@ def value_and_grad_pair(
         ]
         return ((values, aux) if has_aux else values), GradientPair(*grads)
 
+    if not callable(fun):
+        raise TypeError(f"`fun` should be a function, got {described(fun)}. Do not call it first.")
     if micro_batches is not None:
         evaluate = over_micro_batches(evaluate, has_aux, micro_batches)
 
     @functools.wraps(fun)
     def value_and_grads(params, *args, **kwargs):
-        _check_variables(params)
+        check_variables(params)
         check_floating("params", params)
         return evaluate(params, *args, **kwargs)
 
     return value_and_grads
-
-
-def _check_variables(params: Any) -> None:
-    # JAX would take batch statistics for parameters, and what moves them would be lost.
-    for path, node in named_leaves(params):
-        if is_variable(node) and not is_variable(node, "Param"):
-            raise TypeError(
-                f"`params` should hold variables of type `nnx.Param` alone, got "
-                f"{type(node).__name__} at {'/'.join(path)}. Use `nnx.split(model, nnx.Param, ...)`"
-                " and merge inside `fun`, as in docs/training_loops.md; derive a type of your own "
-                "that is trained from `nnx.Param`."
-            )
 
 
 def _two(form: str, out: Any) -> tuple[Any, Any]:

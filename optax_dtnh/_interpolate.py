@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_number
-from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
+from optax_dtnh._select import TreeOrFn, filled, floating_part, mask_out, resolve_mask
 from optax_dtnh._sums import widen_all
 
 
@@ -35,7 +35,8 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
       anchor: Tree of the pretrained parameters, or `optax.tree.get(state, "anchor")` for
         `add_l2_sp`: what that leaves out stays.
       alpha: A finite number, possibly traced. `jax.vmap` takes many.
-      mask: As in `dtnh`. Leaves outside, such as a new head, stay those of `params`.
+      mask: As in `dtnh`. Leaves outside, such as a new head, stay those of `params`, and may have
+        other shapes in `anchor`.
 
     Returns:
       A tree like `params`, in its dtypes.
@@ -48,8 +49,11 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
     models](https://arxiv.org/abs/2109.01903), CVPR 2022.
     """
     check_number("alpha", alpha, "Pass one from 0, the anchor, to 1, the parameters.")
+    in_mask = resolve_mask(mask)(params)
+    if jax.tree.structure(anchor) == jax.tree.structure(params):
+        anchor = mask_out(in_mask, anchor)  # the head of another task may have another shape
     anchor, held = filled("anchor", anchor, "params", params)
-    inside = jax.tree.map(operator.and_, resolve_mask(mask)(params), held)
+    inside = jax.tree.map(operator.and_, in_mask, held)
     floating_part("params", inside, params)
     floating_part("anchor", inside, anchor)
 

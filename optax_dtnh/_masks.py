@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import all_leaves
 
 from optax_dtnh._checks import described
-from optax_dtnh._paths import is_named, named_leaves, parts
+from optax_dtnh._paths import check_variables, is_named, named_leaves, parts
 from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
 
 LINES = 38
@@ -81,8 +81,9 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
 
     Raises:
       ValueError: As `dtnh`.
-      TypeError: As `dtnh`.
+      TypeError: As `dtnh`; or `params` hold an `nnx.Variable` other than `nnx.Param`.
     """
+    check_variables(params)
     groups, sizes = defaultdict(list), {"out": 0, "in": 0}
     pairs = zip(*map(named_leaves, (params, resolve_mask(mask)(params))), strict=True)
     for (path, node), (_, kept) in pairs:

@@ -19,6 +19,18 @@ def is_variable(node: Any, kind: str = "Variable") -> bool:
     return nnx is not None and isinstance(node, getattr(nnx, kind))
 
 
+def check_variables(params: Any) -> None:
+    """Raise if `params` hold variables of Flax NNX, as batch statistics, that are no parameters."""
+    for path, node in named_leaves(params):
+        if is_variable(node) and not is_variable(node, "Param"):
+            raise TypeError(
+                f"`params` should hold variables of type `nnx.Param` alone, got "
+                f"{type(node).__name__} at {'/'.join(path)}. Pass those of `nnx.split(model, "
+                "nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. Derive a "
+                "type of your own that is trained from `nnx.Param`."
+            )
+
+
 def is_named(node: Any) -> bool:
     """Return whether a path should end at `node`, a leaf, a variable or what was put for one.
 

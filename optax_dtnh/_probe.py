@@ -14,21 +14,23 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import as_transformation, check_floating, check_like
 from optax_dtnh._pair import GradientPair
-from optax_dtnh._paths import parts
+from optax_dtnh._paths import check_variables, parts
 from optax_dtnh._sums import wide_dtype
 
 NORM = 0.1  # of the direction that is tried: below what chains clip at
 COUNTS = [2**i for i in range(17)]  # past a warm-up from 0
 WAIT = 128  # steps for an update that is not 0, as of `optax.MultiSteps`
 PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
+ONE_RATE = "End the chain with one learning rate above 0, and put none into `inner`."
+FLIPPED = "gives way where it agrees with the loss. Put no learning rate into `reference`."
 NO_EFFECT = (
     "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight above 0."
 )
 NOT_CHECKED = (
     "swapped gradients, or those of another loss; clipping or averaging before `dtnh`; schedules "
-    f"after update {COUNTS[-1]}"
+    f"after update {COUNTS[-1]}; a learning rate in `reference` where the step size is unknown"
 )
 SPELLINGS: dict[str, Callable[[Any, Any], tuple[Any, dict[str, Any]]]] = {
     "pair": lambda g, r: (GradientPair(g, r), {}),
@@ -80,8 +82,10 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
       The report, to be printed.
 
     Raises:
-      TypeError: A leaf of `params` is not real floating point.
+      TypeError: `tx` is no transformation; `params` are refused as in `value_and_grad_pair`.
     """
+    as_transformation("tx", tx)
+    check_variables(params)
     check_floating("params", params)
     start, d = _made_up(params)
     tried = {name: _updates(tx, spell, extra_args) for name, spell in SPELLINGS.items()}
@@ -186,7 +190,7 @@ def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
 def _findings(effect: Callable, spelling: str, has_anchor: bool) -> dict[str, str]:
     lowered = (effect(LOSS, 1.0, count) for count in COUNTS[::4])
     if not next((shares.sum() for shares, squares, _ in lowered if squares.any()), 0.0) > 0:
-        return {"loss": "WARNING: not lowered. End the chain with a learning rate."}
+        return {"loss": f"WARNING: not lowered. {ONE_RATE}"}
     rows = {"loss": "lowered"}
     found = "" if spelling == "one gradient" else _row(effect, BATCH, "lowered", "raised")
     if spelling == "reg_grads=" and not found:
@@ -212,6 +216,9 @@ def _row(effect: Callable, cause: tuple[Trial, Trial], good: str, bad: str) -> s
     text = f"{good}: {sizes[squares != 0].sum():,.0f} of {sizes.sum():,.0f} parameters, "
     if not 3.6 < effect(cause, 2.0, count, agree)[1].sum() / squares.sum() < 4.4:
         return f"{text}step size unknown, because what follows rescales it"
+    against, along = (effect(cause, 1.0, count, sign)[0].sum() for sign in (-1.0, 1.0))
+    if against - along > 0.5 * shares.sum():
+        return f"WARNING: {FLIPPED}"
     share, count = max((effect(cause, 1.0, n, agree)[0].max(), -n) for n in COUNTS)
     text += f"`lr * weight` up to {share:.2g} (update {-count})"
     warning = f"WARNING: {text}. Keep it well below 1: from 2 on, the run diverges."

@@ -68,9 +68,11 @@ def conflict_report(
 
     Raises:
       ValueError: Trees of different structure or shape; and as `dtnh`.
-      TypeError: As `dtnh`.
+      TypeError: `depth` is no whole number; and as `dtnh`.
     """
     check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
+    if not (depth is None or hasattr(depth, "__index__")):
+        raise TypeError(f"`depth` should be a whole number, got {depth!r:.60}. Pass 1, or None.")
     (g, r, m), groups = _regularized(g, r, anchor, reference, mask, labels)
     keep, c, _ = decide(as_rule(rule), (r, m), r, m, groups)
     kept = combine(direction, keep, c, r, m)

@@ -70,9 +70,9 @@ def one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
     prefix = cast(Callable, tree_or_fn)(tree) if _is_function(tree_or_fn) else tree_or_fn
     if prefix is tree_or_fn and all_leaves([prefix]) and not all_leaves([tree]):
         raise TypeError(
-            f"`{name}` should be a tree or a function, got {prefix!r:.60} for every leaf. Leave it "
-            "out, or name it in the `static_args` of `optax.inject_hyperparams`, which calls any "
-            "other function with the step count."
+            f"`{name}` should be a tree or a function, got {prefix!r:.60} for every leaf. Give one "
+            "entry per leaf or a function that does, or leave it out. Name a function in the "
+            "`static_args` of `optax.inject_hyperparams`, which calls others with the step count."
         )
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)

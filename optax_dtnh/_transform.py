@@ -78,7 +78,7 @@ def dtnh(
       mask: Tree of booleans, a prefix of one, or a function that returns one; True = regularized.
         Other leaves get exactly `inner(g)` and enter no inner product.
       rule: `rule(dot, ref_sq, reg_sq) -> (keep, along)`; None means `truncate`.
-      reference: Transformation of `g` whose output `m` is protected, for example
+      reference: Transformation of `g` whose output `m` is protected, without a learning rate, as
         `optax.ema(0.99, accumulator_dtype=jnp.float32)`. Then `<r', m> >= 0` holds.
       labels: Tree of labels, a prefix of one, or a function that returns one, such as `per_leaf`,
         `per_channel` and `per_element`: one decision for each label.

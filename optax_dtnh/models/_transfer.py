@@ -35,10 +35,13 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
       A model of the same class and mode, trainable even if `model` is a `teacher_view`.
 
     Raises:
-      ValueError: `classes` is not positive, or there is no `nnx.Linear` at `head`.
+      ValueError: `classes` is no positive whole number, or there is no `nnx.Linear` at `head`.
+      TypeError: `rngs` is no `nnx.Rngs`.
     """
-    if classes < 1:
-        raise ValueError(f"`classes` should be at least 1, got {classes}. Pass the new task's.")
+    if not hasattr(classes, "__index__") or classes < 1:
+        raise ValueError(f"`classes` should be a whole number >= 1, got {classes!r:.60}. Pass one.")
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"`rngs` should be an nnx.Rngs, got {rngs!r:.60}. Pass `nnx.Rngs(0)`.")
     inputs, options = _old_head(model, head)
     new = nnx.Linear(inputs, classes, **options, rngs=rngs)
     copy = _with_kinds(nnx.clone(model, arrays=True), lambda kind: getattr(kind, "thawed", kind))
@@ -156,7 +159,7 @@ def _with_kinds(model: Model, kind: Callable[[Any], Any]) -> Model:
 def _old_head(model: Any, head: str) -> tuple[int, dict[str, Any]]:
     """Return the width of the head's inputs, and the options that a new head keeps."""
     nodes = {".".join(map(str, path)): node for path, node in nnx.iter_graph(model)}
-    old = nodes.get(head, getattr(model, head, ...))
+    old = nodes.get(head, getattr(model, head, ...)) if isinstance(head, str) else ...
     if type(old) is nnx.Linear:
         return old.in_features, {name: getattr(old, name) for name in KEPT.split()}
     if old is None and hasattr(model, "pooled_width"):

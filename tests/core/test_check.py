@@ -14,6 +14,7 @@ from optax_dtnh import (
     dtnh,
     orthogonal,
     per_element,
+    plain,
     scale_by_adam_dtnh,
     transform_pair,
 )
@@ -28,6 +29,7 @@ DECAY, SGD = optax.add_decayed_weights(9.0), optax.sgd(0.5, momentum=0.9)
 REFUSED, UNKNOWN = "WARNING: refused", "36 of 44 parameters, step size unknown"
 AT_512, PUSHES = "36 of 44 parameters, `lr * weight` up to 0.04 (update 512)", "WARNING: pushes"
 DROPPED, NO_EFFECT, RAISED = "no effect: nothing", "WARNING: no effect", "WARNING: raised"
+FLIPPED = "WARNING: gives way where it agrees"
 NO_RATE, NO_VALUE = "WARNING: not lowered", "refused: TypeError: scale_by_polyak"
 ALL, TENTH = "44 of 44 parameters", "`lr * weight` up to 0.05 (update 1)"
 
@@ -73,6 +75,12 @@ def pair(weight, **options):
         (optax.chain(ADAMW, dtnh(0.1)), {"regularizer": RAISED, "pair": "refused"}),
         (dtnh(0.1, inner=optax.adam(0.1)), {"regularizer": RAISED, "pair": "taken"}),
         (dtnh(0.1), {"loss": NO_RATE}),
+        (optax.chain(dtnh(0.1, reference=optax.sgd(0.1)), SGD), {"regularizer": FLIPPED}),
+        (
+            optax.chain(l2_sp(0.1, reference=optax.adam(0.1), inner=ADAM), RATE),
+            {"add_l2_sp": FLIPPED},
+        ),
+        (optax.chain(l2_sp(0.1, reference=ADAM, rule=plain), SGD), {"add_l2_sp": TENTH}),
         (ADAMW, {"regularizer": NO_EFFECT, "reg_grads=": DROPPED, "pair": "refused"}),
         (optax.trace(-0.9), {"pair": "refused", "reg_grads=": "refused", "loss": NO_RATE}),
         (optax.chain(dtnh(0.0), SGD), {"regularizer": NO_EFFECT}),

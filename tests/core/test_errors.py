@@ -24,6 +24,7 @@ from optax_dtnh import (
     check,
     conflict_report,
     cosine_similarity,
+    describe_mask,
     dtnh,
     first_order_change,
     interpolate,
@@ -219,17 +220,17 @@ WEIGHT = (
 NUMBER = "`{}` should be a finite number{}, got {}. Pass {}"
 SIZE = "`{}` should be a finite number > 0, got {}. Pass one such as {}"
 TRANSFORMATION = (
-    "`{0}` should be an optax transformation, got {1}. Pass what its factory returns, as in "
-    "`{0}=optax.trace(0.9)`, or leave it out."
+    "`{}` should be an optax transformation, got {}. Pass what its factory returns, such as "
+    "`optax.trace(0.9)`."
 )
 RULE = (
     "`rule` should be a function such as `optax_dtnh.truncate`, got {}. Import the rule and pass "
     "it without calling it."
 )
 EVERY_LEAF = (
-    "`mask` should be a tree or a function, got True for every leaf. Leave it out, or name it in "
-    "the `static_args` of `optax.inject_hyperparams`, which calls any other function with the "
-    "step count."
+    "`{}` should be a tree or a function, got {} for every leaf. Give one entry per leaf or a "
+    "function that does, or leave it out. Name a function in the `static_args` of "
+    "`optax.inject_hyperparams`, which calls others with the step count."
 )
 BOOLEANS = (
     "`mask` should hold booleans, got {}. Give True for what is regularized, False for what is "
@@ -283,10 +284,12 @@ IN_A_TREE = (
     "`optax.flatten` around the optimizer that follows."
 )
 VARIABLE = (
-    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Use "
-    "`nnx.split(model, nnx.Param, ...)` and merge inside `fun`, as in docs/training_loops.md; "
-    "derive a type of your own that is trained from `nnx.Param`."
+    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass those of "
+    "`nnx.split(model, nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. "
+    "Derive a type of your own that is trained from `nnx.Param`."
 )
+FUNCTION = "`fun` should be a function, got {}. Do not call it first."
+WHOLE_NUMBER = "`depth` should be a whole number, got {}. Pass 1, or None."
 RETURN = (
     "`fun` should return {}, got {}. Return the two values apart, without summing them, and set "
     "`has_aux` if there is more."
@@ -339,7 +342,7 @@ EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batc
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
 TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, STEP, ANCHOR_DTYPE]
-TYPE_ERRORS += [RETURN, VALUE, REAL]
+TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER]
 
 
 def exception(answer):
@@ -403,7 +406,8 @@ MISTAKES = {
         (TRANSFORMATION, "reference | None", lambda: dtnh(0.1, reference=None)),
         (RULE, "'drop'", lambda: dtnh(0.1, rule="drop")),
         (RULE, "(1.0, ...)", lambda: dtnh(0.1, rule=truncate(LOSS, LOSS, LOSS))),
-        (EVERY_LEAF, "", lambda: both(mask=True)),
+        (EVERY_LEAF, "mask | True", lambda: both(mask=True)),
+        (EVERY_LEAF, "labels | Along(axes=(0,))", lambda: both(labels=Along((0,)))),
         (BOOLEANS, "'yes'", lambda: both(mask={"body": "yes", "head": "no"})),
         (BOOLEANS, "<function ones_like at ...", lambda: dtnh(0.1, mask={"body": jnp.ones_like})),
         (BOOLEANS, "Array([False, False], dtype=bool)", lambda: both(mask=lambda _: HEAD[0] > 1)),
@@ -463,6 +467,7 @@ MISTAKES = {
         (VALUE, "loss | tuple", lambda: of(lambda w: ((w[0], w[1]), {}))),
         (VALUE, "reg | NoneType", lambda: of(lambda w: (w[0], None))),
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
+        (FUNCTION, "a tuple of 2", lambda: value_and_grad_pair(losses())),
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
         (COUNT, "0", lambda: of(losses, micro_batches=0)),
@@ -476,7 +481,12 @@ MISTAKES = {
         (NAMED, "'haed' | 'head'", lambda: all_but("haed")(PARAMS)),
         (IN_A_TREE, "", lambda: optax.inject_hyperparams(dtnh)(0.1, mask=all_but("b")).init(G)),
     ],
-    check: [(SPLIT, "params['n'] | int32", lambda: check(dtnh(0.1), MIXED))],
+    check: [
+        (SPLIT, "params['n'] | int32", lambda: check(dtnh(0.1), MIXED)),
+        (VARIABLE, "BatchStat", lambda: check(dtnh(0.1), nnx.BatchNorm(2, rngs=nnx.Rngs(0)))),
+        (TRANSFORMATION, "tx | <function sgd at ...", lambda: check(optax.sgd, PARAMS)),
+    ],
+    describe_mask: [(VARIABLE, "RngCount", lambda: describe_mask(Net(), None))],
     apply_rule: [
         (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))
     ],
@@ -497,6 +507,7 @@ MISTAKES = {
         ),
         (LEAVE_OUT, "r['head'] | int32", lambda: conflict_report(G, WHOLE)),
         (NUMBER, "weight |  >= 0 | -0.1 | ...", lambda: conflict_report(G, R, weight=-0.1)),
+        (WHOLE_NUMBER, "'1'", lambda: conflict_report(G, R, depth="1")),
     ],
     interpolate: [
         (LIKE, f"anchor | params | {NO_HEAD}", lambda: interpolate(PARAMS, BODY, 0.5)),

@@ -1,6 +1,7 @@
 """A transfer of networks that are not ours: heads by path, masks, and teachers of any class."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +68,12 @@ def test_a_head_inside_a_network_is_replaced_by_one_like_it():
     assert (head.kernel.shape, head.bias, head.dtype) == ((8, 7), None, jnp.bfloat16)
 
 
-@pytest.mark.parametrize("head", ["head", "classifier", "norm"])
+@pytest.mark.parametrize("head", ["head", "classifier", "norm", ["norm"]])
 def test_a_head_that_is_no_linear_layer_is_refused_with_those_that_are(head):
     known = r"\['classifier.layers.0', 'classifier.layers.2'\]"
-    with pytest.raises(ValueError, match=rf"`head` should be .* {known}, got '{head}'. Pass"):
+    with pytest.raises(
+        ValueError, match=rf"`head` should be .* {known}, got {re.escape(repr(head))}. Pass"
+    ):
         replace_head(Net(), 7, rngs=nnx.Rngs(0), head=head)
 
 

@@ -90,10 +90,15 @@ def test_the_copy_with_a_new_head_can_be_donated_while_the_original_lives(copied
     assert any(deleted) is not copied
 
 
-@pytest.mark.parametrize("classes", [0, -3])
+@pytest.mark.parametrize("classes", [0, -3, 5.0, "5"])
 def test_a_head_needs_a_class(classes):
-    with pytest.raises(ValueError, match=f"`classes` should be at least 1, got {classes}. Pass"):
+    with pytest.raises(ValueError, match=f"`classes` should be .* >= 1, got {classes!r}. Pass"):
         replace_head(build("basic"), classes, rngs=nnx.Rngs(0))
+
+
+def test_a_head_needs_random_keys_of_the_library():
+    with pytest.raises(TypeError, match=r"`rngs` should be an nnx.Rngs, got 0. Pass"):
+        replace_head(build("basic"), 2, rngs=0)
 
 
 # --- the mask
