@@ -60,15 +60,8 @@ def removed(axes: Axes, results: Results, source: str, name: str) -> None:
                 label = unit if line == "-" else f"{unit}, {part}" if unit == UNITS[0] else None
                 drawn = {**style, "linestyle": line, "label": label}
                 axes.plot(cell["images"], cell[f"{part}, {unit}"], markersize=4, **drawn)
-        axes.plot(cell["images"], theory(cell), "k+", markersize=11, label="whole tree, predicted")
         axes.set_title(f"{name} {cell['weight']:g}, source {source}", fontsize=10)
         axes.set_xscale("log")
         axes.set_xticks(cell["images"], cell["images"])
         axes.set_xticks([], minor=True)
     axes.set(xlabel="images", ylim=(0, 1))
-
-
-def theory(cell: Results) -> list[float]:
-    """Return `cos^2` on all images times the part of `|g|^2` that is no noise, by size."""
-    cosine, loss_sq = (np.array(cell[k], float) for k in ("end_cosine", "loss_sq"))
-    return min(cosine[-1], 0) ** 2 * loss_sq[-1] / loss_sq
