@@ -123,7 +123,7 @@ class Bench:
         first, program = group[0], self.program(program_of(group[0])).result()
         method = np.int32(list(FINE if first.method in FINE else COARSE).index(first.method))
         lanes, start, *others = self.arguments(group)
-        params, began = params or start, time.monotonic()
+        params, found, began = params or start, [], time.monotonic()
         for _ in range(first.rounds):
             params, *found = program(method, lanes, params, *others)
         found = jax.device_get(found)
