@@ -41,22 +41,22 @@ def measure(options: Namespace) -> Results:
     name, scale = ("real.smoke", SMALL) if options.smoke else ("real", Scale())
     file = options.out / f"{name}.jsonl"
     lines = runs.experiment(material.real, scale, file, options.budget, smoke=options.smoke)
-    environments = [line["environment"] for line in lines if "environment" in line]
+    where = [line["environment"] for line in lines if "environment" in line][-1:]
+    if where and options.commit:
+        where[0] |= {"commit": options.commit, "dirty": False}
     found = report.grouped(line for line in lines if "cell" in line)
-    # A copy without .git knows no commit; `measured` checks that here nothing has changed since.
-    commit = {"commit": options.commit, "dirty": False} if options.commit else {}
-    where = {"environment": environments[-1] | commit} if environments else {}
-    return {"question": TITLE, "settings": scale._asdict(), **where, "runs": found}
+    results = {"question": TITLE, "settings": scale._asdict(), "runs": found}
+    return {"environment": where[0], **results} if where else results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add how much is run."""
+    """Add how much is run, and of which commit a copy without .git is."""
     add: Callable[..., Any] = parser.add_argument
     add("--smoke", action="store_true", help="Run a few steps of a few cells.")
     budget = "Start no run that would end later; 0 writes what was run (default: no limit)."
+    add("--budget", type=float, default=math.inf, metavar="MINUTES", help=budget)
     commit = "Commit of the runs, where they were made from a copy without .git."
     add("--commit", metavar="HASH", help=commit)
-    add("--budget", type=float, default=math.inf, metavar="MINUTES", help=budget)
 
 
 QUESTION = Question("real", __doc__, measure, report.text, draw=figure.draw, options=add_options)

@@ -1,6 +1,6 @@
 """What a fine-tuned network is judged by."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +11,28 @@ CHUNK = 40  # images of one forward pass, of which there are a whole number
 RIDGE = 0.01  # of the probe, as a share of the mean squared norm of the features
 
 
-class Outcome(NamedTuple):
-    """The values of one network."""
-
-    accuracy: jax.Array  # on the test images, in %
-    training_loss: jax.Array  # on all training images and the labels trained on
-    forgetting: jax.Array  # KL(original || fine-tuned) of the original head, on photographs
-    probe: jax.Array  # test accuracy of a ridge regression on the pooled features, in %
-
-
 def evaluate(
     apply: Apply, lane: Lane, params: Params, source: jax.Array, pixels, original: Params, photos
-) -> Outcome:
-    """Return the outcome of a lane, whose parameters are mixed with its source first."""
+) -> dict[str, jax.Array]:
+    """Return the numbers of a lane, whose parameters are mixed with its source first.
+
+    `forgetting` is `KL(original || fine-tuned)` of the original head on photographs, `probe` the
+    test accuracy of a ridge regression on the pooled features.
+    """
     params = {**params, "backbone": source + lane.mix * (params["backbone"] - source)}
     logits, features = by_chunks(apply, params, pixels, lane.images)
     test_logits, test_features = by_chunks(apply, params, pixels, lane.test)
-    probed = ridge(features, lane.labels, test_features, logits.shape[-1])
-    now = apply({**params, "head": original["head"]}, photos)[0]
-    return Outcome(
-        percent(test_logits, lane.test_labels),
-        cross_entropy(logits, lane.labels),
-        divergence(apply(original, photos)[0], now),
-        percent(probed, lane.test_labels),
+    p, q = (
+        jax.nn.log_softmax(apply({**x, "head": original["head"]}, photos)[0])
+        for x in (original, params)
     )
+    probed = ridge(features, lane.labels, test_features, logits.shape[-1])
+    return {
+        "accuracy": percent(test_logits, lane.test_labels),
+        "training_loss": cross_entropy(logits, lane.labels),
+        "forgetting": jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1)),
+        "probe": percent(probed, lane.test_labels),
+    }
 
 
 def by_chunks(apply: Apply, params: Params, pixels: jax.Array, images: Any) -> Any:
@@ -61,9 +59,3 @@ def ridge(f: jax.Array, labels: jax.Array, f_test: jax.Array, classes: int) -> j
 def percent(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """Return the share of the images whose best score is that of their label, in %."""
     return 100 * jnp.mean(jnp.argmax(scores, axis=-1) == labels)
-
-
-def divergence(logits: jax.Array, other: jax.Array) -> jax.Array:
-    """Return `KL(softmax(logits) || softmax(other))`, the mean over images."""
-    p, q = jax.nn.log_softmax(logits), jax.nn.log_softmax(other)
-    return jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1))

@@ -1,5 +1,7 @@
 """Accuracy against forgetting by weight, and what decisions remove by number of images."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +13,12 @@ from benchmarks.real.cells import BASIC, SOURCES, WEIGHTS
 from benchmarks.real.measures import TRAINED, UNITS
 from benchmarks.real.report import fine_tuning, headline, mean, select
 
-FINE_TUNING = {"color": "0.2", "marker": "x", "linestyle": "", "label": "fine-tuning"}
+FINE_TUNING: dict[str, Any] = {
+    "color": "0.2",
+    "marker": "x",
+    "linestyle": "",
+    "label": "fine-tuning",
+}
 
 
 def draw(results: Results) -> Figure:
@@ -19,7 +26,8 @@ def draw(results: Results) -> Figure:
     figure = Figure(figsize=(13, 7), layout="constrained")
     figure.suptitle(f"{results['question']} Means and 95 % intervals over seeds.", fontsize=11)
     labels = {frontier: "test accuracy, %", removed: "share of |r|² removed"}
-    for side, (panel, label) in zip(figure.subfigures(1, 2), labels.items(), strict=True):
+    sides: Any = figure.subfigures(1, 2)
+    for side, (panel, label) in zip(sides, labels.items(), strict=True):
         grid = side.subplots(len(SOURCES), len(WEIGHTS), sharey=True, squeeze=False)
         for row, source in zip(grid, SOURCES, strict=True):
             row[0].set_ylabel(label)
@@ -30,9 +38,8 @@ def draw(results: Results) -> Figure:
         labelled = {}
         for axes in grid.flat:
             labelled |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        side.legend(
-            labelled.values(), labelled.keys(), loc="outside lower center", ncols=3, frameon=False
-        )
+        options = {"loc": "outside lower center", "ncols": 3, "frameon": False}
+        side.legend(labelled.values(), labelled.keys(), **options)
     return figure
 
 
@@ -60,15 +67,8 @@ def removed(axes: Axes, results: Results, source: str, name: str) -> None:
                 label = unit if line == "-" else f"{unit}, {part}" if unit == UNITS[0] else None
                 drawn = {**style, "linestyle": line, "label": label}
                 axes.plot(cell["images"], cell[f"{part}, {unit}"], markersize=4, **drawn)
-        axes.plot(cell["images"], theory(cell), "k+", markersize=11, label="whole tree, predicted")
         axes.set_title(f"{name} {cell['weight']:g}, source {source}", fontsize=10)
         axes.set_xscale("log")
         axes.set_xticks(cell["images"], cell["images"])
         axes.set_xticks([], minor=True)
     axes.set(xlabel="images", ylim=(0, 1))
-
-
-def theory(cell: Results) -> list[float]:
-    """Return `cos^2` on all images times the part of `|g|^2` that is no noise, by size."""
-    cosine, loss_sq = (np.array(cell[k], float) for k in ("end_cosine", "loss_sq"))
-    return min(cosine[-1], 0) ** 2 * loss_sq[-1] / loss_sq

@@ -123,15 +123,20 @@ class Bench:
         first, program = group[0], self.program(program_of(group[0])).result()
         method = np.int32(list(FINE if first.method in FINE else COARSE).index(first.method))
         lanes, start, *others = self.arguments(group)
-        params, began = params or start, time.monotonic()
+        params, found, began = params or start, [], time.monotonic()
         for _ in range(first.rounds):
             params, *found = program(method, lanes, params, *others)
         found = jax.device_get(found)
         seconds = time.monotonic() - began
         self.longest = max(self.longest, seconds / first.rounds)
         print(f"{seconds:6.1f} s: {len(group)} x {', '.join(map(str, first[:6]))}", flush=True)
-        of_lanes = (jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(group)))
-        return params, [self.numbers(r, *x) for r, x in zip(group, of_lanes, strict=True)]
+        steps, size = self.plan(first.batch), first.batch // self.scale.shrink
+        when, values = (steps.rate[steps.measured], steps.averaged[steps.measured]), []
+        for i, run in enumerate(group):
+            outcome, measured = jax.tree.map(lambda x, i=i: x[i], found)
+            judged = {k: record.numbers([x])[0] for k, x in outcome.items()}
+            values.append({**judged, **measures.summary(measured, *when, run.weight, size)})
+        return params, values
 
     def arguments(self, runs: Sequence[Run]) -> tuple:
         """Return lanes, parameters and sources, stacked, and what is common to all lanes."""
@@ -142,13 +147,6 @@ class Bench:
         seeds, width = np.array([run.seed for run in runs]), len(self.common[2]["head"]["kernel"])
         stacked = jax.tree.map(lambda *x: np.stack(x), *lanes)
         return stacked, started(sources, seeds, width), sources, *self.common
-
-    def numbers(self, run: Run, outcome: Any, found: measures.Measured) -> Results:
-        """Return the values of one lane."""
-        values = dict(zip(outcome._fields, record.numbers(outcome), strict=True))
-        steps, size = self.plan(run.batch), run.batch // self.scale.shrink
-        when = steps.rate[steps.measured], steps.averaged[steps.measured]
-        return {**values, **measures.summary(found, *when, run.weight, size)}
 
     def finish(self, group: Sequence[Run], values: Sequence[Results]) -> None:
         """Append the runs to the file, before the first one where they were run."""

@@ -61,9 +61,8 @@ def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(t
     given[2].write_text("".join(whole[:-4]) + whole[-4][:99])  # stopped while it wrote a line
     again = runs.experiment(*given, 60, smoke=True)
     found, repeated = ([x for x in some if "cell" in x] for some in (lines, again))
-    key = lambda line: cells.run_of(line)  # noqa: E731
-    for a, b in zip(sorted(found, key=key), sorted(repeated, key=key), strict=True):
-        assert a | {"session": 0} == b | {"session": 0}
+    both = (sorted(some, key=cells.run_of) for some in (found, repeated))
+    assert all(a | {"session": b["session"]} == b for a, b in zip(*both, strict=True))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == made != {}
     assert np.all(np.isfinite([line["training_loss"] for line in found]))
     results = {"question": "?", "settings": SCALE._asdict(), "runs": report.grouped(found)}

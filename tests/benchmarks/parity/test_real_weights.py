@@ -1,5 +1,7 @@
 """The pretrained network against torch, in an environment with the extra `real`."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,12 @@ def test_a_cat_is_a_cat_and_a_coffee_an_espresso():
     cat, cup = np.argmax(logits, axis=-1)
     assert 281 <= cat <= 285
     assert cup == 967
+
+
+def test_every_weight_has_a_gradient():
+    (params, fixed), pixels = data.pretrained(), preprocess(data.photographs()[:2])
+    loss = lambda p: jnp.sum(efficientnet(p, fixed, pixels)[0] ** 2)  # noqa: E731
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(params)))
 
 
 def test_the_images_are_those_of_the_packages():
