@@ -5,8 +5,6 @@ from functools import partial
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import markdown, only
 
-TREE, STEPS = "transformer, 1.0B", "ResNet-50"
-
 
 def device(results: Results) -> str:
     """Return the name of the device."""
@@ -47,17 +45,9 @@ def steps(results: Results) -> str:
     )
 
 
-def share(results: Results, update: str) -> str:
-    """Return the share of a copy's bandwidth that an update of a large tree reaches."""
-    return f"{only(results['tables'][1]['rows'], tree=TREE, update=update)['of a copy']:.0%}"
-
-
-whole, element = partial(share, update="dtnh"), partial(share, update="dtnh, per element")
-
-
 def ratio(results: Results, method: str) -> str:
     """Return the time of a step of a ResNet-50 relative to the same without DTNH."""
-    return f"{only(results['tables'][2]['rows'], network=STEPS, method=method)['ratio']:.2f}"
+    return f"{only(results['tables'][2]['rows'], network='ResNet-50', method=method)['ratio']:.2f}"
 
 
 l2_sp, knowdist = partial(ratio, method="L2-SP + DTNH"), partial(ratio, method="KnowDist + DTNH")
