@@ -29,7 +29,7 @@ from benchmarks.real import figure, material, report, runs
 from benchmarks.real.material import Scale
 
 TITLE = "What does DTNH change on a pretrained network?"
-SMALL = Scale(steps=2, passes=1, shots=2, test=40, seeds=1, few=1, tuning=1, lanes=2, shrink=8)
+SMALL = Scale(steps=2, passes=1, shots=2, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=8)
 # Of a search over kernels for every product, which takes longer than all runs.
 XLA_FLAGS = "--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"
 

@@ -96,7 +96,7 @@ def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Ru
 
     In the headline two sources, two weights of two regularizers and three methods; then what is
     varied one at a time around the strong weights on the bad source. A smoke test needs no other
-    program than these, and has one run of 5.
+    program than these, and has one run of 15.
     """
     varied: list[tuple[str, Mapping[str, Any]]] = [
         *(("weight", {"weights": WEIGHTS, "source": source}) for source in SOURCES),
@@ -121,7 +121,7 @@ def chosen(choice: Choice, seeds: int, few: int, smoke: bool = False) -> list[Ru
     axes = [compared(choice, n, range(few), **{"weights": strong, **o}) for n, o in varied]
     others = list(itertools.chain(*axes))
     alike = [r for r in others if r.batch == 16 and not r.adam and r.method in BASIC]
-    return first + (alike[::5] if smoke else others)
+    return first + (alike[::15] if smoke else others)
 
 
 def compared(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from jax.lax import padtype_to_pads
 from torch.nn import functional
 
 from benchmarks.real import data
@@ -25,10 +26,8 @@ def torch_logits(tensors, pixels):
 
     def layer(x, conv, norm, stride=1):
         kernel = tensors.pop(f"{conv}.weight")
-        excess = [
-            max((-(-n // stride) - 1) * stride + kernel.shape[-1] - n, 0) for n in x.shape[2:]
-        ]
-        (top, bottom), (left, right) = ((e // 2, e - e // 2) for e in excess)
+        steps = (stride, stride)
+        (top, bottom), (left, right) = padtype_to_pads(x.shape[2:], kernel.shape[2:], steps, "SAME")
         x = functional.pad(x, (left, right, top, bottom))
         x = functional.conv2d(x, kernel, stride=stride, groups=x.shape[1] // kernel.shape[1])
         kinds = ("running_mean", "running_var", "weight", "bias")
