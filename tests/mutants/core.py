@@ -71,7 +71,8 @@ MUTANTS = listed(
         ],
         ("_combine.py", GRANULARITY): [
             ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
-            ("| (rule is plain)", ""),
+            (" & (rule is not plain)", ""),
+            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(x.dtype)"),
         ],
         ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
         ("_select.py", ERRORS): [
