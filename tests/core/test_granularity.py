@@ -86,6 +86,7 @@ def test_channels_may_be_along_other_axes_and_smaller_leaves_decide_by_element()
     assert_close(pairs[1, :, 2], one)
     every = added(g["kernel"], r["kernel"], labels=Along((2, 0, 1)))[0]
     assert_equal(every, agreeing(g["kernel"], r["kernel"]))
+    assert added(g["scale"], r["scale"], orthogonal, labels=Along(()))[0] == 0
 
 
 @pytest.mark.parametrize("labels", [per_element, per_channel])

@@ -62,6 +62,8 @@ def test_a_teacher_is_printed_names_its_shardings_and_may_hold_trees():
     model.pair = nnx.Param({"a": jnp.ones(2), "b": jnp.ones(2)})
     teacher = teacher_view(model)
     assert "Array(shape=(3, 8)" in repr(teacher)
+    assert teacher.dropout.rngs.count.tag == "default"
+    assert type(teacher_view(model).mix) is type(teacher.mix)  # one program for all views
     specs = (nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(m))) for m in (model, teacher))
     assert next(specs) == next(specs)
     assert norm(nnx.grad(lambda model: jnp.sum(model.pair.get_value()["a"]))(teacher)) == 0
