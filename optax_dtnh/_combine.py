@@ -78,7 +78,9 @@ def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> ja
         )
     x, y = widen_all(r[0], m[0])
     opposed = jnp.sign(x) * jnp.sign(y) < 0
-    return jnp.asarray(~opposed | (rule is plain), x.dtype)  # no float64 with x64 enabled
+    # Not a boolean as a number: XLA makes a select of its product with `r`, which hides infinity.
+    zero, one = jnp.zeros([], x.dtype), jnp.ones([], x.dtype)
+    return jnp.where(opposed & (rule is not plain), zero, one)
 
 
 def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees: Any) -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.tree_util import all_leaves
 
 from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
+from optax_dtnh._sums import parts_of
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
     leaves = zip(found, jax.tree.leaves(tree), strict=True)
     for i, (label, x) in enumerate(itertools.compress(leaves, jax.tree.leaves(in_mask))):
         if isinstance(label, Along):
-            alone.append(_apart(i, label, jnp.shape(x)))
+            alone.append(_apart(i, label, x))
         else:
             shared[label].append(i)
     return [*map(Group, shared.values()), *alone]
@@ -160,8 +161,8 @@ def _refuse_count(tree: Tree) -> None:
         )
 
 
-def _apart(index: int, label: Along, shape: tuple[int, ...]) -> Group:
-    ndim = len(shape)
+def _apart(index: int, label: Along, leaf: jax.Array) -> Group:
+    ndim = jnp.ndim(leaf)
     axes = range(ndim) if label.axes is None else label.axes
     along = tuple(sorted({axis + ndim * (axis < 0) for axis in axes}))
     if not set(along) <= set(range(ndim)):
@@ -169,5 +170,7 @@ def _apart(index: int, label: Along, shape: tuple[int, ...]) -> Group:
             f"`labels` should name axes that the leaf has, got {label} for a leaf of {ndim} axes. "
             "Give axes below that, or None for all."
         )
-    alone = bool(along) and all(n == 1 for axis, n in enumerate(shape) if axis not in along)
-    return Group([index], along, elements=label.axes is None or alone)
+    others = [n for axis, n in enumerate(jnp.shape(leaf)) if axis not in along]
+    # A size of 1 says nothing where the leaf lies in parts: this one has a single index of many.
+    alone = not others or (set(others) == {1} and not any(parts_of(leaf)))
+    return Group([index], along, elements=label.axes is None or bool(along) and alone)

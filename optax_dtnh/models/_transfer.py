@@ -132,7 +132,7 @@ def _frozen(kind: Any) -> Any:
         return kind
 
     def get_value(self, **index):
-        return jax.lax.stop_gradient(kind.get_value(self, **index))
+        return jax.tree.map(_without_gradient, kind.get_value(self, **index))
 
     def attribute(self, name):  # of the array, such as `kernel.T`
         held = self.get_metadata()
@@ -147,6 +147,11 @@ def _frozen(kind: Any) -> Any:
 
     methods = {"get_value": get_value, "set_value": set_value, "__getattr__": attribute}
     return type(kind)(kind.__name__, (kind,), methods | {"thawed": kind})
+
+
+def _without_gradient(x: Any) -> Any:
+    # `repr` and `nnx.get_partition_spec` put something else in place of an array.
+    return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
 
 
 def _with_kinds(model: Model, kind: Callable[[Any], Any]) -> Model:

@@ -70,8 +70,8 @@ def along(axis):
     return lambda tree: jax.tree.map(lambda _: Along((axis,)), tree)
 
 
-def in_parts(**options):
-    x, spec = jnp.ones((2, 2)), jax.P("x")
+def in_parts(rows=2, **options):
+    x, spec = jnp.ones((rows, 2)), jax.P("x")
     step = lambda g, r: update(dtnh(0.1, **options), (g, r), g, g)[0]  # noqa: E731
     mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     return jax.shard_map(step, mesh=mesh, in_specs=(spec, spec), out_specs=spec)(x, x)
@@ -426,6 +426,7 @@ MISTAKES = {
         (AXES, "Along(axes=(9,)) | 1", lambda: both(labels=along(9))),
         (ELEMENTS, "orthogonal", lambda: both(labels=per_element, rule=orthogonal)),
         (PARTS, "(1,) | ('x',)", lambda: in_parts(labels=along(1))),
+        (PARTS, "(1,) | ('x',)", lambda: in_parts(rows=1, labels=along(1))),
     ],
     Along: [(TUPLE, "0", lambda: Along(0))],
     per_element: [(STEP, "Array(0, dtype=int32)", lambda: per_element(jnp.int32(0)))],

@@ -59,9 +59,10 @@ def test_elements_decide_apart_at_0_and_leave_nan_and_infinity_visible(rule):
     values = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 3.0, jnp.inf, jnp.nan])
     g, r = (x.ravel() for x in jnp.meshgrid(values, values))
     expected = r if rule is plain else jnp.where(jnp.sign(g) * jnp.sign(r) < 0, 0.0 * r, r)
-    update, state = added(g, r, rule, labels=per_element)
-    assert_equal(update, expected)
-    assert np.isnan(state.conflict)
+    for step in (added, jax.jit(added, static_argnames=("rule", "labels"))):
+        update, state = step(g, r, rule=rule, labels=per_element)
+        assert_equal(update, expected)
+        assert np.isnan(state.conflict)
 
 
 @pytest.mark.parametrize("rule", [*RULES, orthogonal, plain])
@@ -85,6 +86,7 @@ def test_channels_may_be_along_other_axes_and_smaller_leaves_decide_by_element()
     assert_close(pairs[1, :, 2], one)
     every = added(g["kernel"], r["kernel"], labels=Along((2, 0, 1)))[0]
     assert_equal(every, agreeing(g["kernel"], r["kernel"]))
+    assert added(g["scale"], r["scale"], orthogonal, labels=Along(()))[0] == 0
 
 
 @pytest.mark.parametrize("labels", [per_element, per_channel])

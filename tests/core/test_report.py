@@ -141,6 +141,12 @@ def test_the_report_agrees_with_the_state_of_an_anchor_behind_an_averaged_refere
         assert ("cosine/head" in report) == (mask is None)
 
 
+def test_what_the_reference_leaves_out_is_in_no_entry():
+    g, r, m = gradients()
+    left_out = conflict_report(g, r, reference=m | {"head": optax.MaskedNode()})
+    assert_equal(left_out, conflict_report(g, r, reference=m, mask=BODY))
+
+
 def test_each_channel_and_each_element_counts_as_a_decision():
     g, r = ({"kernel": jnp.ones((2, 4)), "bias": s * jnp.ones(4)} for s in (1.0, -1.0))
     report = conflict_report(g, r, labels=per_channel)

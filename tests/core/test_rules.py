@@ -161,5 +161,7 @@ def test_behind_a_cap_nan_stays_visible_and_the_derivative_at_0_is_that_of_the_r
     g, rule = jnp.array([1.0, 1.0]), capped(truncate, 1.0)
     for r, m in ((jnp.array([jnp.nan, 1.0]), g), (g, jnp.array([1e25, 0.0])), (1e25 * g, g)):
         assert jnp.isnan(apply_rule(rule, r, m)).all()
+    longer = capped(lambda dot, ref_sq, reg_sq: (9.0, 0.0), 1.0)  # |r'|^2 alone overflows
+    assert jnp.isnan(apply_rule(longer, 1e19 * g, g)).all()
     slope = jax.grad(lambda r: apply_rule(rule, r, g).sum())
     assert_equal(slope(jnp.zeros(2)), jnp.full(2, 0.5))

@@ -58,6 +58,18 @@ def test_no_gradient_passes_to_a_foreign_teacher_but_to_a_copy_with_a_new_head()
     assert norm(gradient(replace_head(teacher, 5, rngs=nnx.Rngs(1), head=HEAD))["mix"]) > 0
 
 
+def test_a_teacher_is_printed_names_its_shardings_and_may_hold_trees():
+    model = Net()
+    model.pair = nnx.Param({"a": jnp.ones(2), "b": jnp.ones(2)})
+    teacher = teacher_view(model)
+    assert "Array(shape=(3, 8)" in repr(teacher)
+    assert teacher.dropout.rngs.count.tag == "default"
+    assert type(teacher_view(model).mix) is type(teacher.mix)  # one program for all views
+    specs = (nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(m))) for m in (model, teacher))
+    assert next(specs) == next(specs)
+    assert norm(nnx.grad(lambda model: jnp.sum(model.pair.get_value()["a"]))(teacher)) == 0
+
+
 def test_a_teacher_is_a_module():
     with pytest.raises(TypeError, match="`model` should be an nnx.Module, got dict. For"):
         teacher_view({"kernel": jnp.ones(2)})

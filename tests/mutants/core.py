@@ -67,17 +67,19 @@ MUTANTS = listed(
         ],
         ("_labels.py", GRANULARITY): [
             ("else None), tree)", "else (axis,)), tree)"),
-            ("elements=label.axes is None or alone", "elements=False"),
+            ("label.axes is None or bool(along) and alone", "False"),
         ],
         ("_combine.py", GRANULARITY): [
             ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
-            ("| (rule is plain)", ""),
+            (" & (rule is not plain)", ""),
+            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(x.dtype)"),
         ],
         ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
         ("_select.py", ERRORS): [
             ("if not any(leaves):", "if False:"),
             ("check_floating(name, part, LEAVE_OUT)", "pass"),
         ],
+        ("_labels.py", ERRORS): [(" and not any(parts_of(leaf))", "")],
         ("_transform.py", TRANSFORM): [
             ("u + weighted(lam, direction(keep, c, r, m))", "u + direction(keep, c, r, m)"),
             ("safe_increment(state.step)", "safe_increment(0)"),

@@ -45,7 +45,7 @@ MUTANTS = listed(
             ('getattr(kind, "thawed", kind)', "kind"),
             ("not _of_head(head, path, x)", "not _of_head(head, path[1:], x)"),
             ('"use_running_average": True, ', ""),
-            ("jax.lax.stop_gradient(kind.get", "(kind.get"),
+            ("jax.lax.stop_gradient(x)", "x"),
         ],
         ("_agreement.py", ODD): [(" - excused", "")],
         ("_agreement.py", REFUSED): [
