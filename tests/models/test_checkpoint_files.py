@@ -28,7 +28,7 @@ LFS_POINTER = b"version https://git-lfs\noid sha256:4d7a2146\nsize 46830571\n"
 
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / "weights.safetensors"
+    path = tmp_path / "model-00001-of-00001.safetensors"  # all of one part
     save_file(ARRAYS, path, {"format": "pt"})
     return path
 
@@ -93,20 +93,11 @@ def test_a_folder_or_a_pipe_is_named_and_never_opened(tmp_path):
         assert "which is a folder, pipe or device" in str(refused(tmp_path / name))
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        *((x, "end in .safetensors, .pth, .pt, .bin, got") for x in ("model.msgpack", "model")),
-        ("model.safetensors.index.json", "end in .safetensors, .pth, .pt, .bin, got"),
-        (
-            "model-00001-of-00001.safetensors",
-            "be a whole safetensors file of dtypes that numpy has, got",
-        ),
-    ],
-)
-def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, text, tmp_path):
-    (tmp_path / name).write_bytes(raw({})[:-1])
-    assert f"`source` should {text}" in str(refused(tmp_path / name))
+@pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
+def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, tmp_path):
+    (tmp_path / name).write_bytes(raw({}))
+    message = str(refused(tmp_path / name))
+    assert "`source` should end in .safetensors, .pth, .pt, .bin, got" in message
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -155,7 +146,7 @@ def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what,
 def test_a_dtype_that_numpy_lacks_is_refused(dtype, path):
     header = {"fc.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
     path.write_bytes(raw(header, b"\0\0"))
-    with pytest.raises(ValueError, match=r"numpy has, got .*weights.safetensors \(.*float8"):
+    with pytest.raises(ValueError, match=r"numpy has, got .*00001.safetensors \(.*float8"):
         open_checkpoint(path)
 
 

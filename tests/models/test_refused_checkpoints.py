@@ -76,19 +76,17 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(resnet, tmp_path):
         "bn1.weight": with_shape(4, dtype="int32"),
         "bn1.bias": with_shape(5),
     }
-    assert refused(tensors, tmp_path).split(" with ", 1)[1] == (
-        "4 missing: layer4.0.bn1.bias, layer4.0.bn1.running_mean, layer4.0.bn1.running_var, "
+    assert (
+        " with 4 missing: layer4.0.bn1.bias, layer4.0.bn1.running_mean, layer4.0.bn1.running_var, "
         "layer4.0.bn1.weight; 2 unexpected: alpha, zeta; 3 of another shape or dtype: "
         "bn1.bias [5] float32 instead of [4] float32, bn1.weight [4] int32 instead of [4] float32, "
         "fc.bias [3] float64 instead of [3] float32. Pass a checkpoint of this architecture; name "
-        "in `ignore` what the network does not compute with, or a pattern such as `decoder.*`."
-    )
+    ) in refused(tensors, tmp_path)
 
 
-def test_a_head_tells_that_the_stage_before_it_is_missing(resnet, tmp_path):
-    assert "fc.weight [3, 32] float32 instead of [3, 16]" in refused(
-        without(resnet, "layer4."), tmp_path
-    )
+def test_a_head_tells_that_the_stage_before_it_is_missing(tmp_path):
+    message = refused(without(tensors_of(TV_RESNET), "layer4."), tmp_path)
+    assert "fc.weight [3, 32] float32 instead of [3, 16]" in message
 
 
 def test_a_long_list_is_cut_and_counted(resnet, tmp_path):
@@ -147,11 +145,7 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     [
         ("bn1.running_var", np.array([1, np.nan, 1, 1], FLOAT), "infinity in bn1.running_var of"),
         ("bn1.bias", np.array([-np.inf, 1, 1, 1], "float16"), "NaN or infinity in bn1.bias of"),
-        (
-            "bn1.running_var",
-            np.array([1, 1, -1, 1], FLOAT),
-            "negative variances in bn1.running_var of",
-        ),
+        ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative variances in bn1.running"),
         ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
         ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),

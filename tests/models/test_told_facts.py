@@ -46,11 +46,8 @@ def loaded(folder, width=384, hidden=None, config=None, metadata=None, **options
     return load(path, **options).facts
 
 
-@pytest.mark.parametrize(
-    ("size", "heads"), [*(((w, 4 * w), h) for w, h in PUBLISHED.items()), *OTHERS.items()]
-)
-def test_a_published_size_has_its_heads(size, heads):
-    assert PUBLISHED_HEADS[size] == heads
+def test_a_published_size_has_its_heads():
+    assert PUBLISHED_HEADS == {(w, 4 * w): heads for w, heads in PUBLISHED.items()} | OTHERS
 
 
 @pytest.mark.parametrize("size", [(64, 256), (768, 3000)])
@@ -76,27 +73,15 @@ def test_an_argument_precedes_our_metadata_which_precede_files_beside_and_usual_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"heads": 5},
-            r"`heads` should be a divisor of the width 384, got 5\. .* heads 5 \(--heads",
-        ),
+        ({"heads": 5}, r"`heads` should .* of the width 384, got 5\. .* heads 5 \(--heads"),
         ({"heads": 0}, "divisor of the width 384, got 0"),
-        (
-            {"config": CONFIG | {"num_attention_heads": 7}},
-            r"got 7\. .* heads 7 \(config.json\), act",
-        ),
+        ({"config": CONFIG | {"num_attention_heads": 7}}, r"got 7\. .* heads 7 \(config.json"),
         ({"config": CONFIG | {"hidden_act": "mish"}}, r"of gelu, .*got 'mish'.* mish \(config.js"),
-        (
-            {"metadata": {"attention_heads": "six"}},
-            "`attention_heads` in .* whole number, got 'six'",
-        ),
+        ({"metadata": {"attention_heads": "six"}}, "`attention_heads` in .* number, got 'six'"),
         ({"metadata": {"attention_heads": "1.5"}}, "a positive whole number, got 1.5"),
         ({"metadata": {"layer_norm_epsilon": ""}}, "a positive number, got ''"),
         ({"metadata": {"layer_norm_epsilon": "NaN"}}, "a positive number, got nan"),
-        (
-            {"metadata": {"activation": "{0}"}},
-            r"got '\{0\}'.* activation \{0\} \(weights.safetensors",
-        ),
+        ({"metadata": {"activation": "{0}"}}, r"got '\{0\}'.* activation \{0\} \(weights.saf"),
     ],
 )
 def test_values_that_no_network_has_are_refused_with_their_origin(options, message, tmp_path):
@@ -172,12 +157,7 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (TV_RESNET, "architecture", "resnetaa50", "'resnetaa50' by config.json, got 'ResNet' in"),
         (HF_VIT, "qkv_bias", False, "False by config.json, got True in"),
         (HF_VIT, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by config.json, got None in"),
-        (
-            HF_RESNET,
-            "depths",
-            (3, 4, 6, 3),
-            r"\(3, 4, 6, 3\) by config.json, got \(1, 2, 1, 1\) in",
-        ),
+        (HF_RESNET, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by .* got \(1, 2, 1, 1\) in"),
         (HF_RESNET, "hidden_sizes", (256, 512), r"\(256, 512\) by .*\(4, 8, 16, 32\) in"),
         (HF_RESNET, "block", "bottleneck", "'bottleneck' by config.json, got 'basic' in"),
         (HF_RESNET, "activation", "gelu", "'gelu' by config.json, got 'relu' in"),

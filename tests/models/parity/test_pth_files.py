@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from optax_dtnh.models._checkpoint import open_checkpoint
-from tests.models.test_checkpoint_files import refused
+from tests.models.test_checkpoint_files import DTYPES, refused
 
-DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
 formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
 
