@@ -82,9 +82,10 @@ def headless(tensors):
 
 
 def refused(message, call):
-    """The call is refused by an error of ours, which says what to do."""
+    """The text with which the call is refused: an error of ours, which says what to do."""
     with pytest.raises(CheckpointError, match=message) as raised:
         call()
-    assert re.fullmatch(
-        r"`\w+`( in '.+')? should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL
-    )
+    assert type(raised.value) is CheckpointError
+    form = r"`\w+`( in '.+')? should .+, got .+\. [A-Z].+\."
+    assert re.fullmatch(form, str(raised.value), re.DOTALL)
+    return str(raised.value)

@@ -30,11 +30,6 @@ PUBLISHED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def resnet():
-    return tensors_of(TV_RESNET)
-
-
 # --- names
 
 
@@ -77,8 +72,9 @@ def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, bloc
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_narrow_weights_are_widened_exactly(dtype, resnet, tmp_path):
-    narrow = {n: x if x.dtype == "int64" else x.astype(dtype) for n, x in resnet.items()}
+def test_narrow_weights_are_widened_exactly(dtype, tmp_path):
+    wide = tensors_of(TV_RESNET).items()
+    narrow = {n: x if x.dtype == "int64" else x.astype(dtype) for n, x in wide}
     found = load_pretrained(saved(narrow, tmp_path))
     expected = {n: np.asarray(x, "float32") for n, x in narrow.items() if x.dtype == dtype}
     written = as_checkpoint(TV_RESNET, found)
@@ -93,8 +89,8 @@ def test_the_model_is_in_training_mode_and_computes_in_the_dtype_that_is_asked_f
     assert {x.dtype for x in jax.tree.leaves(outputs)} == {jnp.dtype("bfloat16")}
 
 
-def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, resnet, tmp_path):
-    path, asked = saved(resnet, tmp_path), []
+def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, tmp_path):
+    path, asked = saved(tensors_of(TV_RESNET), tmp_path), []
     monkeypatch.setattr(module, "hub_file", lambda *args, **how: asked.append((args, how)) or path)
     options = {"download": True, "cache_dir": tmp_path, "endpoint": "http://localhost"}
     load_pretrained("hf:owner/name", **options)
