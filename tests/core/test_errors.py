@@ -423,9 +423,7 @@ NAMES = {"updates", "state", "params", *GradientPair._fields, "loss", "reg", "ar
 
 
 @pytest.mark.parametrize(("function", "answer", "said", "mistake"), ROWS)
-def test_a_mistake_is_answered_with_its_argument_its_value_and_what_to_do(
-    function, answer, said, mistake
-):
+def test_a_mistake_is_answered_with_what_to_do(function, answer, said, mistake):
     with pytest.raises(exception(answer)) as raised:
         mistake()
     text, answer = str(raised.value), answer.format(*said.split(" | "))

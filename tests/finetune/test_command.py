@@ -163,9 +163,7 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=slow)])
-def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
-    finished, arguments, digits, tmp_path, dtype
-):
+def test_evaluation_gives_the_accuracy_again(finished, arguments, digits, tmp_path, dtype):
     out = finished() if dtype == "float32" else tmp_path / "run"
     run(*arguments, "--dtype", dtype, out=out)
     accuracy = summary_of(out)["test_accuracy"]
@@ -285,9 +283,7 @@ def test_a_missing_package_is_named_with_its_extra(arguments, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("module", [train, evaluate])
-def test_a_signal_ends_what_has_nothing_to_save_at_once(
-    arguments, tmp_path, monkeypatch, capfd, module
-):
+def test_a_signal_ends_other_commands_at_once(arguments, tmp_path, monkeypatch, capfd, module):
     command = module.__name__.rpartition(".")[2]
     monkeypatch.setattr(module, command, lambda *_: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr(os, "_exit", sys.exit)

@@ -145,9 +145,7 @@ def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, star
         (["--seed", "1"], "where seed was 0 and is 1"),
     ],
 )
-def test_a_process_that_fails_by_itself_or_differs_ends_with_its_own_words(
-    arguments, tmp_path, start, differing, message
-):
+def test_a_process_that_differs_says_why(arguments, tmp_path, start, differing, message):
     out = tmp_path / "run"
     group = start(arguments, out, 2, differing=differing)
     assert group[1].wait(timeout=120) == 2

@@ -171,9 +171,7 @@ def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_without_torch_a_file_of_torch_is_answered_with_how_to_convert_it(
-    suffix, tmp_path, monkeypatch
-):
+def test_without_torch_its_files_are_to_be_converted(suffix, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = (tmp_path / "model").with_suffix(suffix)
     path.write_bytes(b"PK\3\4 and so on")

@@ -225,9 +225,7 @@ SLOW = pytest.mark.slow  # the client tries again for 23 s
         pytest.param("name", 500, OSError, ("500", *REFUSED), marks=SLOW),
     ],
 )
-def test_what_the_hub_does_not_have_or_give_is_named(
-    end, status, error, parts, server, fetch, tmp_path
-):
+def test_what_the_hub_does_not_give(end, status, error, parts, server, fetch, tmp_path):
     server.status = status
     with answered_with(error, *parts) as raised:
         fetch(f"hf:owner/{end}")

@@ -81,10 +81,10 @@ def test_positions_that_are_no_square_and_a_class_token_are_refused(count, token
 
 
 def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
-    names = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
-    older = tensors_of(TV_VIT)
-    for new, old in names.items():
-        older = {name.replace(new, old): x for name, x in older.items()}
+    older = {
+        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): x
+        for name, x in tensors_of(TV_VIT).items()
+    }
     found = load_pretrained(saved(older, tmp_path))
     assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
 

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 PUBLISHED = {192: 3, 256: 4, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1280: 16}
 OTHERS = {(896, 2304): 14, (1152, 4304): 16, (1408, 6144): 16, (1664, 8192): 16}
 CONFIG = {"model_type": "w", "num_attention_heads": 3, "hidden_act": "relu", "layer_norm_eps": 1e-9}
+WIDER = {"model_type": "vit", "hidden_size": 768, "image_size": 16}
 OWN = {"attention_heads": "6", "activation": "quick_gelu", "layer_norm_epsilon": "1e-05"}
 
 
@@ -77,6 +78,7 @@ def test_an_argument_precedes_our_metadata_which_precede_files_beside_and_usual_
         ({"heads": 0}, "divisor of the width 384, got 0"),
         ({"config": CONFIG | {"num_attention_heads": 7}}, r"got 7\. .* heads 7 \(config.json"),
         ({"config": CONFIG | {"hidden_act": "mish"}}, r"of gelu, .*got 'mish'.* mish \(config.js"),
+        ({"config": WIDER}, "should have width 768 by config.json, got 384 in"),
         ({"metadata": {"attention_heads": "six"}}, "`attention_heads` in .* number, got 'six'"),
         ({"metadata": {"attention_heads": "1.5"}}, "a positive whole number, got 1.5"),
         ({"metadata": {"layer_norm_epsilon": ""}}, "a positive number, got ''"),
@@ -127,17 +129,6 @@ def test_facts_that_agree_with_the_tensors_are_no_error(checked):
         checked(headless(vit), ONE_HEAD, classes=classes)
 
 
-def test_a_configuration_beside_the_file_is_read(tmp_path):
-    path = saved(tensors_of(HF_VIT), tmp_path, None)
-    config = {"model_type": "vit", "num_attention_heads": 2, "hidden_act": "relu", "image_size": 32}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    model, _, facts = load(path)
-    assert (model.heads, model.activation, model.epsilon) == (2, "relu", 1e-12)
-    assert facts["heads"] == (2, "config.json")
-    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 768}))
-    refused("should have width 768 by config.json, got 64 in", lambda: load(path))
-
-
 @pytest.mark.parametrize(
     ("scheme", "name", "value", "message"),
     [
@@ -168,8 +159,6 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (TV_RESNET, "heads", 12, "12 by config.json, got None in"),
     ],
 )
-def test_a_fact_that_contradicts_the_tensors_or_our_networks_is_refused(
-    scheme, name, value, message, checked
-):
+def test_a_fact_that_contradicts_the_tensors(scheme, name, value, message, checked):
     message = f"`source` should have {name} {message}"
     refused(message, lambda: checked(tensors_of(scheme), ONE_HEAD, **{name: value}))
