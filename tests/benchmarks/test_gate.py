@@ -50,9 +50,6 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer)
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-# Choices
-
-
 def place(accuracy, brier):
     case = {"name": "c", "source": "permlab"}
     return Place(case, "L2-SP", np.array(accuracy, float), np.array(brier, float))

@@ -51,9 +51,6 @@ def refused(path, **options):
     return raised.value
 
 
-# --- sound files
-
-
 def test_arrays_and_metadata_are_read_bit_for_bit(path):
     file = open_checkpoint(path)
     assert (file.path, file.metadata) == (path, {"format": "pt"})
@@ -73,9 +70,6 @@ def test_every_dtype_is_read_as_stored(dtype, tmp_path):
     found = open_checkpoint(tmp_path / "x.safetensors").tensors["x"]
     assert found.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(found, array)
-
-
-# --- files that are none
 
 
 @pytest.mark.parametrize("name", ["no/file.safetensors", "owner/name", "owner/name.with_a_dot"])
@@ -150,9 +144,6 @@ def test_a_dtype_that_numpy_lacks_is_refused(dtype, path):
         open_checkpoint(path)
 
 
-# --- the digest
-
-
 def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
     sound = path.read_bytes()
     digest = hashlib.sha256(sound).hexdigest()
@@ -165,9 +156,6 @@ def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
     assert str(refused(path, sha256=digest)).startswith("`sha256` should be the digest of")
     path.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got '{digest}'." in text
-
-
-# --- torch's files, without torch
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])

@@ -122,9 +122,6 @@ def answered_with(error, *parts):
 COMMAND = "`hf download owner/name model.safetensors --revision main`"
 
 
-# --- what arrives
-
-
 ASKED = [(end, "a", MAIN) for end in ("", "@main", "/model.safetensors")]
 ASKED += [("/in/a folder/model.safetensors", "b", MAIN)]
 ASKED += [(f"@v1.0{end}", "c", OTHER) for end in ("", "/model.safetensors")]
@@ -198,9 +195,6 @@ hub_file("hf:owner/name", download=True, **where)
     assert bool(elsewhere.requests) == bool(other)  # the client by itself asks another
 
 
-# --- what does not arrive
-
-
 def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, tmp_path):
     what = "model.safetensors of owner/name at revision main is not in"
     cache = str(tmp_path / "cache")
@@ -247,9 +241,6 @@ def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch):
     huggingface_hub.close_session()
     assert raised.value.__cause__ is not None
     assert list(tmp_path.iterdir()) == []
-
-
-# --- what is not asked for
 
 
 MALFORMED = """hf: hf:name hf:/name hf:owner/name/ hf:owner/name@ hf:owner/name//model.safetensors

@@ -42,9 +42,6 @@ def test_two_networks_are_refused_unless_one_is_ignored(one, two, tmp_path):
     load_pretrained(path, ignore=both[1])
 
 
-# --- backbones
-
-
 @every_scheme
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme, prefix, tmp_path):
@@ -64,9 +61,6 @@ def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme
     again = load_pretrained(path)
     assert again.head is None
     assert_equal(nnx.state(again), nnx.state(found))
-
-
-# --- positions and resolution
 
 
 @pytest.mark.parametrize(
@@ -136,9 +130,6 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         "image_size": (40, "--image-size"),
     }
     refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
-
-
-# --- where nothing can be written
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,6 @@ PUBLISHED = [
 ]
 
 
-# --- names
-
-
 @pytest.mark.parametrize(
     ("scheme", "factory", "listed"), PUBLISHED, ids=lambda x: getattr(x, "name", "")
 )
@@ -50,9 +47,6 @@ def test_names_and_shapes_are_those_that_the_libraries_write(scheme, factory, li
 def test_a_path_that_no_row_names_is_an_error_of_its_own():
     with pytest.raises(LookupError, match="no row of timm ViT names blocks.0.mixer.kernel"):
         names_of(TIMM_VIT, "blocks.0.mixer.kernel")
-
-
-# --- loading
 
 
 BLOCKS = [*((s, models.Basic) for s in SCHEMES), *((s, models.Bottleneck) for s in RESNETS)]
@@ -97,9 +91,6 @@ def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, tmp
     assert asked == [(("hf:owner/name",), options)]
     with pytest.raises(ValueError, match="`sha256` should be the digest of"):
         load_pretrained(path, sha256="0" * 64)
-
-
-# --- saving
 
 
 @pytest.mark.parametrize(("scheme", "written"), [(TV_RESNET, TV_RESNET), (HF_VIT, TIMM_VIT)])

@@ -27,9 +27,6 @@ def with_shape(*shape, dtype=FLOAT):
     return np.ones(shape, dtype)
 
 
-# --- other networks with similar names
-
-
 @pytest.mark.parametrize(("width", "groups"), [(8, 1), (8, 2)], ids=["wide", "ResNeXt"])
 def test_wide_and_grouped_bottlenecks_are_refused_for_their_shapes(width, groups, tmp_path):
     first, second = "layer1.0.conv1.weight", "layer1.0.conv2.weight"
@@ -55,9 +52,6 @@ OTHERS += ["blocks.0.attn.qkv.lora_A.weight", "blocks.0.attn.qkv.weight_scale", 
 def test_a_tensor_of_another_network_is_not_left_out_by_itself(name, tmp_path):
     message = refused(tensors_of(TIMM_VIT) | {name: with_shape(2)}, tmp_path)
     assert f"1 unexpected: {name}. Pass a checkpoint of this architecture; name in" in message
-
-
-# --- incomplete files
 
 
 def test_everything_that_differs_is_listed_at_once_and_sorted(tmp_path):
@@ -132,9 +126,6 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     load_pretrained(saved(without(tensors, "num_batches"), tmp_path))
     name = "layer9.0.bn1.num_batches_tracked"
     assert f"1 unexpected: {name}." in refused(tensors | {name: with_shape(1)}, tmp_path)
-
-
-# --- bad values
 
 
 @pytest.mark.parametrize(

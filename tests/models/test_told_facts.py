@@ -27,8 +27,6 @@ from tests.models.schemes import HF_RESNET, HF_VIT, TIMM_VIT, TV_RESNET, TV_VIT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# --- heads, activation and epsilon
-
 PUBLISHED = {192: 3, 256: 4, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1280: 16}
 OTHERS = {(896, 2304): 14, (1152, 4304): 16, (1408, 6144): 16, (1664, 8192): 16}
 CONFIG = {"model_type": "w", "num_attention_heads": 3, "hidden_act": "relu", "layer_norm_eps": 1e-9}
@@ -98,8 +96,6 @@ def test_heads_hidden_width_and_activation_are_kept_in_the_file(tmp_path):
     assert {name: getattr(found, name) for name in options} == options
     assert_equal(run(found, images()), run(model, images()))
 
-
-# --- what files beside the weights say
 
 VIT = {"width": 64, "hidden": 256, "blocks": 2, "patch_size": 16, "model_image_size": 32}
 VIT |= {"pool": "token", "qkv_bias": True, "heads": 1, "epsilon": 1e-3, "classes": 3}

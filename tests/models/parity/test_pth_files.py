@@ -22,9 +22,6 @@ def network():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
 
 
-# --- sound files
-
-
 @formats
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
 def test_a_state_dict_is_read_bit_for_bit(zipped, suffix, tmp_path):
@@ -83,8 +80,6 @@ def test_a_tensor_named_model_is_no_wrapping(tmp_path):
     content = {"model": torch.ones(2), "state_dict": torch.ones(3)}
     assert open_checkpoint(saved(content, tmp_path)).tensors.keys() == content.keys()
 
-
-# --- files that hold something else
 
 OTHER = {
     "a list": [torch.ones(2)],
