@@ -43,8 +43,7 @@ def gradients(t, params, curvature=0.1):
     return slope(LOSS, curvature), slope(REG, 0.1)
 
 
-def steep(t, params):
-    return gradients(t, params, curvature=4.0)
+steep = functools.partial(gradients, curvature=4.0)
 
 
 def poisoned(t, params):
@@ -233,10 +232,9 @@ def skipping(updates, states):
     def make(use):
         def step(inside, t, g, r, state, params):
             d, new_state = inside.step(t, g, r, state, params)
-            skipped = t in updates[use.update is alone]
-            return (optax.tree.zeros_like(g) if skipped else d), (
-                state if t in states else new_state
-            )
+            if t in updates[use.update is alone]:
+                d = optax.tree.zeros_like(g)
+            return d, state if t in states else new_state
 
         return made(step)(use)
 

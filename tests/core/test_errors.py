@@ -48,7 +48,7 @@ PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((
 G = jax.tree.map(lambda x: x + 1.0, PARAMS)
 R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
-MISSPELLED = {"body": True, "tail": False}
+MISSPELLED, PARTLY = {"body": True, "tail": False}, {"body": True}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
 ZERO = jnp.bfloat16(0)
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
@@ -97,10 +97,6 @@ class Net(nnx.Module):
     def __init__(self):
         self.body = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         self.drop = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
-
-
-def twice(g):
-    return [(g, g)]
 
 
 def nnx_update(pair, **options):
@@ -277,9 +273,9 @@ MISTAKES = {
         (BOOLEANS, "Array([False, False], dtype=bool)", lambda: both(mask=lambda _: HEAD[0] > 1)),
         (NOTHING, "{0: False, ...", lambda: dtnh(0.1, mask=dict.fromkeys(range(99), False))),
         (PREFIX, f"mask | {TAIL}", lambda: both(mask=MISSPELLED)),
-        (PREFIX, f"mask | {NO_HEAD}", lambda: both(mask={"body": True})),
+        (PREFIX, f"mask | {NO_HEAD}", lambda: both(mask=PARTLY)),
         (PREFIX, "mask | None for a dict", lambda: both(mask=lambda tree: None)),
-        (PREFIX, "mask | a dict for a State", lambda: nnx_update(twice, mask={"body": True})),
+        (PREFIX, "mask | a dict for a State", lambda: nnx_update(lambda g: [(g, g)], mask=PARTLY)),
         (PREFIX, f"labels | {TAIL}", lambda: both(labels={"body": "a", "tail": "b"})),
         (HASHABLE, "Array(0.5, dtype=float32...", lambda: both(labels={"body": LOSS, "head": 0})),
         (HASHABLE, "<function per_e...", lambda: both(labels={"body": per_element, "head": 0})),

@@ -221,18 +221,18 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
 
 
 UNFIT = {
-    "devices": (["--devices", "9"], "`--devices` should be at most"),
-    "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
-    "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
-    "no data": (["--data", "missing"], "`--data` should"),
-    "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
+    "--devices 9": "`--devices` should be at most",
+    "--source missing.safetensors": "`--source` should be an existing file",
+    "--source hf:nobody/nothing": "or pass `--download`.",
+    "--data missing": "`--data` should",
+    "--stepps 3": "unrecognized arguments: --stepps 3. Did you mean --steps?",
 }
 
 
-@pytest.mark.parametrize("name", UNFIT)
-def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, name):
-    extra, message = UNFIT[name]
-    assert message in printed_error(*arguments, "--out", tmp_path / "run", *extra)
+@pytest.mark.parametrize("extra", UNFIT)
+def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, extra):
+    line = printed_error(*arguments, "--out", tmp_path / "run", *extra.split())
+    assert UNFIT[extra] in line
     assert not list(tmp_path.iterdir())
 
 

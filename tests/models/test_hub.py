@@ -67,19 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests, self.status = [], 200
-
-    @property
-    def endpoint(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
 @contextmanager
 def serving():
-    with Server() as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.status = [], 200
+        server.endpoint = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
