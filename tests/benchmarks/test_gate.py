@@ -39,18 +39,12 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer)
     methods = {m.name: m for m in forms.methods_of(optimizer, ("plain", "before"))}
     for i, (name, weight) in enumerate(candidates.names(regularizer, weights)):
         candidate = jax.tree.map(lambda leaf, i=i: leaf[i], all_candidates)
-        updates = [
-            tx.update(gradients[method.gradients], tx.init(start), params)[0]
-            for method, tx in (
-                (one, one.optimizer(candidate)),
-                (methods[name], methods[name].optimizer(weight or 0.0)),
-            )
-        ]
+        updates = []
+        for method, value in ((one, candidate), (methods[name], weight or 0.0)):
+            tx = method.optimizer(value)
+            updates += tx.update(gradients[method.gradients], tx.init(start), params)[:1]
         for a, b in zip(*map(jax.tree.leaves, updates), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
-
-
-# Choices
 
 
 def place(accuracy, brier):

@@ -37,9 +37,6 @@ def test_the_combination_in_jax_is_the_formula(contender):
     assert agreement.relative({k: g[k] + 0.5 * r[k] for k in g}, agreement.formula(g, r)) > 0.01
 
 
-# --- the processes
-
-
 @pytest.mark.slow
 def test_a_process_of_its_own_computes_the_same_and_its_end_is_an_error(tmp_path, capfd):
     spec = {"task": "combine", "contender": "ours", "shapes": SHAPES}

@@ -43,8 +43,7 @@ def gradients(t, params, curvature=0.1):
     return slope(LOSS, curvature), slope(REG, 0.1)
 
 
-def steep(t, params):
-    return gradients(t, params, curvature=4.0)
+steep = functools.partial(gradients, curvature=4.0)
 
 
 def poisoned(t, params):
@@ -173,17 +172,37 @@ def each(before, reg=is_pair):
     return make
 
 
-def on(keys, otherwise):
-    """The factory on some of the leaves; `otherwise` makes the updates of the others."""
-
-    def part(tree):
-        return {key: tree[key] for key in keys}
+def on_form(there, back):
+    """The factory on the trees in another form; `back(d, g)` gives the updates of all leaves."""
 
     def step(inside, t, g, r, state, params):
-        d, state = inside.step(t, part(g), part(r), state, part(params))
-        return jax.tree.map(otherwise, g) | d, state
+        d, state = inside.step(t, there(g), there(r), state, there(params))
+        return back(d, g), state
 
-    return made(step, part=part)
+    return made(step, part=there)
+
+
+def on(keys, otherwise):
+    """The factory on some of the leaves; `otherwise` makes the updates of the others."""
+    return on_form(
+        lambda tree: {key: tree[key] for key in keys}, lambda d, g: jax.tree.map(otherwise, g) | d
+    )
+
+
+def ravel(tree):
+    return ravel_pytree(tree)[0]
+
+
+def parts(tree):
+    return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
+
+
+def whole(d, g):
+    return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}
+
+
+flat = on_form(ravel, lambda d, g: ravel_pytree(g)[1](d))  # one vector instead of the tree
+split = on_form(parts, whole)
 
 
 def mean(x, y):
@@ -213,10 +232,9 @@ def skipping(updates, states):
     def make(use):
         def step(inside, t, g, r, state, params):
             d, new_state = inside.step(t, g, r, state, params)
-            skipped = t in updates[use.update is alone]
-            return (optax.tree.zeros_like(g) if skipped else d), (
-                state if t in states else new_state
-            )
+            if t in updates[use.update is alone]:
+                d = optax.tree.zeros_like(g)
+            return d, state if t in states else new_state
 
         return made(step)(use)
 
@@ -228,18 +246,6 @@ def on_even_steps(otherwise):
         return (otherwise(g), state) if t % 2 else inside.step(t, g, r, state, params)
 
     return made(step)
-
-
-def ravel(tree):
-    return ravel_pytree(tree)[0]
-
-
-def flat_step(inside, t, g, r, state, params):
-    d, state = inside.step(t, ravel(g), ravel(r), state, ravel(params))
-    return ravel_pytree(g)[1](d), state
-
-
-flat = made(flat_step, part=ravel)  # the factory on one vector instead of the tree
 
 
 def sharpness_aware(opaque):
@@ -274,18 +280,6 @@ def looking_ahead(reset=None):
         return jax.tree.map(lambda a, b: a - b, new, params), state
 
     return made(step, part=lambda params: params.fast)
-
-
-def parts(tree):
-    return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
-
-
-def split_step(inside, t, g, r, state, params):
-    d, state = inside.step(t, parts(g), parts(r), state, parts(params))
-    return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}, state
-
-
-split = made(split_step, part=parts)
 
 
 def without_any(use):

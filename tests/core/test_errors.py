@@ -49,7 +49,7 @@ PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((
 G = jax.tree.map(lambda x: x + 1.0, PARAMS)
 R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
-MISSPELLED = {"body": True, "tail": False}
+MISSPELLED, PARTLY = {"body": True, "tail": False}, {"body": True}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
 ZERO = jnp.bfloat16(0)
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
@@ -98,10 +98,6 @@ class Net(nnx.Module):
     def __init__(self):
         self.body = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
         self.drop = nnx.Dropout(0.1, rngs=nnx.Rngs(0))
-
-
-def twice(g):
-    return [(g, g)]
 
 
 def nnx_update(pair, **options):
@@ -154,190 +150,57 @@ def soft(logits, logits_s=None, temperature=2.0):
 
 
 # Answers, with places for what differs; `...` is anything.
-MISSING = (
-    "`reg_grads` is missing, got {}. Call `tx.update(GradientPair(loss_grads, reg_grads), state, "
-    "params)` or `tx.update(loss_grads, state, params, reg_grads=reg_grads)`. A second `dtnh` "
-    "finds none: sum what depends on the batch into one regularizer."
-)
-NO_PAIR = (
-    "`reg_grads` is missing, got {}. Call `tx.update(GradientPair(loss_grads, reg_grads), state, "
-    "params)`."
-)
-ALONE = (
-    "`updates` should be the pair of gradients alone, got a tuple of 2 that ends in it. Unpack "
-    "`values, pair = value_and_grad_pair(losses)(params)`, pass `pair`."
-)
-TWICE = (
-    "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. Pass the "
-    "pair alone, or the loss gradient as updates with `reg_grads=`."
-)
-EXTRA = (
-    "`reg_grads` should not be given to `transform_pair`, got some. It cannot change an extra "
-    "argument: pass `GradientPair(loss_grads, reg_grads)` as the updates."
-)
-OWN = (
-    "`updates` should be the gradient of the loss, got a pair. `add_l2_sp` forms its own "
-    "regularizer's; for an `inner` that takes one, pass `reg_grads=`."
-)
-NO_PARAMS = (
-    "`params` should be the current parameters, got None. `add_l2_sp` needs them: call "
-    "`tx.update(grads, state, params)`."
-)
-LIKE_LOSS = (
-    "`reg_grads` should have the tree structure of `loss_grads`, got {}. Take both with "
-    "`value_and_grad_pair`: zeros fill a head, `mask` keeps it out."
-)
-COMPATIBLE = (
-    "`reg_grads` should have the tree structure of `loss_grads`, got {}. `optax.masked` and "
-    "`partition` need `mask_compatible_extra_args=True`."
-)
-MEMBER = (
-    "`{}` should have the tree structure of `{}`, got a {} of 2 with such a tree inside. Pass "
-    "that member alone."
-)
-LIKE_PARAMS = (
-    "`{}` should have the tree structure of `params`, got {}. Give the gradient with respect to "
-    "these very `params`."
-)
-LIKE_ANCHOR = (
-    "`params` should have the tree structure of `anchor`, got {}. Call `init` with these "
-    "parameters and this `mask`, or restore the state saved then."
-)
-LIKE = (
-    "`{}` should have the tree structure of `{}`, got {}. Give both the same keys and containers "
-    "(`flax.core.unfreeze`, `nnx.to_pure_dict`)."
-)
+MISSING = "`reg_grads` is missing, got {}. Call `tx.update(... A second `dtnh` finds none: sum ..."
+NO_PAIR = "`reg_grads` is missing, got {}. Call `tx.update(GradientPair(...), state, params)`."
+ALONE = "`updates` should be the pair ... alone, got a tuple of 2 that ends in it. Unpack ..."
+TWICE = "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. Pass ..."
+EXTRA = "`reg_grads` should not be given to `transform_pair`, got some. ...: pass `GradientPair(..."
+OWN = "`updates` should be the gradient of the loss, got a pair. ...; for an `inner` that ..."
+NO_PARAMS = "`params` should be the current parameters, got None. `add_l2_sp` needs them: call ..."
+LIKE_LOSS = "`reg_grads` should have ... of `loss_grads`, got {}. Take both with ..."
+COMPATIBLE = "`reg_grads` should have ... of `loss_grads`, got {}. ...`mask_compatible_extra..."
+MEMBER = "`{}` should have the tree structure of `{}`, got a {} of 2 with such ... inside. Pass ..."
+LIKE_PARAMS = "`{}` should have the tree structure of `params`, got {}. Give the gradient with ..."
+LIKE_ANCHOR = "`params` should have the tree structure of `anchor`, got {}. Call `init` with ..."
+LIKE = "`{}` should have the tree structure of `{}`, got {}. Give both the same keys and ..."
 SHAPE = "`{}` should have shape {} as in `{}`, got {}. Nothing is broadcast: pass equal shapes."
 LEAVE_OUT = "`{}` should be real floating point, got {}. Leave this leaf out ...."
-SPLIT = (
-    "`{}` should be real floating point, got {}. Split other leaves off first, as with "
-    "`nnx.split` or `eqx.partition`."
-)
-WEIGHT = (
-    "`weight` should be a finite number >= 0, got {}. Pass one such as 0.1, or an optax schedule: "
-    "a function from the step count to one."
-)
+SPLIT = "`{}` should be real floating point, got {}. Split other leaves off first, as with ..."
+WEIGHT = "`weight` should be a finite number >= 0, got {}. Pass one such as 0.1, or an ..."
 NUMBER = "`{}` should be a finite number{}, got {}. Pass {}"
 SIZE = "`{}` should be a finite number > 0, got {}. Pass one such as {}"
-TRANSFORMATION = (
-    "`{}` should be an optax transformation, got {}. Pass what its factory returns, such as "
-    "`optax.trace(0.9)`."
-)
-RULE = (
-    "`rule` should be a function such as `optax_dtnh.truncate`, got {}. Import the rule and pass "
-    "it without calling it."
-)
-EVERY_LEAF = (
-    "`{}` should be a tree or a function, got {} for every leaf. Give one entry per leaf or a "
-    "function that does, or leave it out. Name a function in the `static_args` of "
-    "`optax.inject_hyperparams`, which calls others with the step count."
-)
-BOOLEANS = (
-    "`mask` should hold booleans, got {}. Give True for what is regularized, False for what is "
-    "left out."
-)
-NOTHING = (
-    "`mask` should be True for at least one leaf, got {}. Give True for what is regularized, "
-    "False for what is left out."
-)
-PREFIX = (
-    "`{}` should have the structure of the updates or a prefix of it, got {}. Give one entry per "
-    "leaf or subtree, or a function that does, as with `jax.tree.map_with_path`."
-)
-HASHABLE = (
-    "`labels` should hold strings, integers or other hashable values, got {}. Give equal labels "
-    "to the leaves that share one decision."
-)
-AXES = (
-    "`labels` should name axes that the leaf has, got {} for a leaf of {} axes. Give axes below "
-    "that, or None for all."
-)
-ELEMENTS = (
-    "`rule` should be truncate, drop, cosine, plain where each element decides for itself, got "
-    "{}. Use another rule with coarser `labels`, such as `per_leaf`."
-)
+TRANSFORMATION = "`{0}` should be an optax transformation, got {1}. Pass what its factory ..."
+RULE = "`rule` should be a function such as `optax_dtnh.truncate`, got {}. ... without calling it."
+EVERY_LEAF = "`{}` should be a tree or a function, got {} for every leaf. ...`static_args` ..."
+BOOLEANS = "`mask` should hold booleans, got {}. Give True for what is regularized, False for ..."
+NOTHING = "`mask` should be True for at least one leaf, got {}. Give True for what is ..."
+PREFIX = "`{}` should have the structure of the updates or a prefix of it, got {}. Give one ..."
+HASHABLE = "`labels` should hold strings, integers or other hashable values, got {}. Give equal ..."
+AXES = "`labels` should name axes that the leaf has, got {} for a leaf of {} axes. Give axes ..."
+ELEMENTS = "`rule` should be truncate, drop, cosine, plain where ..., got {}. Use another rule ..."
 TUPLE = "`axes` should be a tuple of whole numbers or None, got {}. Pass one such as `(-1,)`."
-STEP = (
-    "`tree` should hold gradients, got {}. Name `labels` in the `static_args` of "
-    "`optax.inject_hyperparams`, which calls other functions with the step count."
-)
-PARTS = (
-    "`labels` should not decide along axes {} inside `jax.shard_map`, got a leaf in parts over {}. "
-    "Use `jax.jit` with sharded arrays, or `per_element`."
-)
-ANCHOR_DTYPE = (
-    "`anchor_dtype` should be a floating-point dtype, got {}. Pass one that holds the "
-    "parameters' range, such as `jnp.bfloat16`, and name it in the `static_args` of "
-    "`optax.inject_hyperparams`."
-)
-STRINGS = (
-    "`names` should be one or more strings, got {}. Pass each name by itself, as in "
-    '`all_but("head", "bias")`.'
-)
-NAMED = (
-    "`names` should each match a part of some path, got {}, which matches none. Pass parts of the "
-    "paths, such as {}."
-)
-IN_A_TREE = (
-    "`names` should be looked for in a tree, got one array. Name `mask` in the `static_args` of "
-    "`optax.inject_hyperparams`, which calls other functions with the step count; put "
-    "`optax.flatten` around the optimizer that follows."
-)
-VARIABLE = (
-    "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass those of "
-    "`nnx.split(model, nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. "
-    "Derive a type of your own that is trained from `nnx.Param`."
-)
+STEP = "`tree` should hold gradients, got {}. Name `labels` in the `static_args` of ..."
+PARTS = "`labels` should not decide along axes {} inside ..., got a leaf in parts over {}. Use ..."
+ANCHOR_DTYPE = "`anchor_dtype` should be a floating-point dtype, got {}. Pass one that holds ..."
+STRINGS = "`names` should be one or more strings, got {}. Pass each name by itself, as in ..."
+NAMED = "`names` should each match a part of some path, got {}, which matches none. Pass ... as {}."
+IN_A_TREE = "`names` should be looked for in a tree, got one array. Name `mask` in ..."
+VARIABLE = "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass those ..."
 FUNCTION = "`fun` should be a function, got {}. Do not call it first."
 WHOLE_NUMBER = "`depth` should be a whole number, got {}. Pass 1, or None."
-RETURN = (
-    "`fun` should return {}, got {}. Return the two values apart, without summing them, and set "
-    "`has_aux` if there is more."
-)
-VALUE = (
-    "`{}` should be a scalar, got {}. Return `(loss, reg)`, or `((loss, reg), aux)` with "
-    "`has_aux=True`."
-)
-REAL = (
-    "`{}` should be a real floating-point scalar, got {}. Make it one, for example with `jnp.mean`."
-)
-COUNT = (
-    "`micro_batches` should be a whole number >= 1 or None, got {}. Pass the number of parts to "
-    "cut the batch into."
-)
-NO_BATCH = (
-    "`args` should hold the batch to cut into micro_batches=2, got none. Pass it to `fun` after "
-    "`params`, by position, instead of closing over it."
-)
-CUT = (
-    "`args` should share a leading axis, the batch, divisible by micro_batches=2, got {}. Pass "
-    "by keyword what all micro-batches share."
-)
-REDUCTION = (
-    "`reduction` should return a scalar, got shape {}. Pass `jnp.mean`, `jnp.sum` or a function "
-    "that reduces every axis."
-)
+RETURN = "`fun` should return {}, got {}. Return the two values apart, without summing them, ..."
+VALUE = "`{}` should be a scalar, got {}. Return `(loss, reg)`, or `((loss, reg), aux)` with ..."
+REAL = "`{}` should be a real floating-point scalar, got {}. Make it one, for example with ..."
+COUNT = "`micro_batches` should be a whole number >= 1 or None, got {}. Pass the number of ..."
+NO_BATCH = "`args` should hold the batch to cut into micro_batches=2, got none. Pass it to ..."
+CUT = "`args` should share ..., the batch, divisible by micro_batches=2, got {}. Pass by ..."
+REDUCTION = "`reduction` should return a scalar, got shape {}. Pass `jnp.mean`, `jnp.sum` or ..."
 REDUCE = "`loss` should return a scalar, got shape {}. Reduce it, for example with `jnp.mean`."
-LAST_AXIS = (
-    "`{0}` should have {1} as its last axis, got shape (). Pass an array of shape (..., {1})."
-)
-MATRIX = (
-    "`f` should be one matrix [batch, features], got {}. Pool or flatten the other axes first, "
-    "as in `f.mean((1, 2))`."
-)
-K = (
-    "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a "
-    "larger batch."
-)
-
-STATE = (
-    "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into "
-    "`jax.eval_shape(tx.init, params)`, which keeps the types."
-)
-NO_LEAF = (
-    "`{}` should hold at least one array, got {}. Pass what is compared: the names of the layers "
-    "may have changed."
-)
+LAST_AXIS = "`{0}` should have {1} as its last axis, got shape (). Pass an array of shape (..."
+MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten the other axes ..."
+K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
+STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into ..."
+NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
@@ -353,10 +216,11 @@ A_DICT, NO_PAIR_DICT = "a dict as updates, shaped like `params`", "a dict as upd
 NO_HEAD, A_HEAD = "no entry for ['head']", "an entry for ['head']"
 TAIL = f"{NO_HEAD} and an entry for ['tail']"
 NO_BODY = "no entry for ['body']['b'], ['body']['w'], more"
+ALPHA, TURNS = "alpha |  | ", "['head'] | (4, 2) | g | (2, 4)"
 CHANNELS = "channel_weights | channels of f"
 NO_SIZES = 0, -1.0, float("nan"), float("inf"), "10", None, True, (1.0, 2.0)
 NO_CAPS, NO_ALPHAS = (*NO_SIZES[1:], truncate), NO_SIZES[2:]
-CAP = "the largest |r'| / |m|, such as 1.0, after the rule."
+KAPPA, CAP = "kappa |  >= 0 | ", " | the largest |r'| / |m|, such as 1.0, after the rule."
 BOUND, HOT = "10.0: the larger, the less is capped.", "2.0: the larger, the more ..."
 
 # What is called -> its mistakes: the answer, what it says in its places, the mistake.
@@ -413,16 +277,12 @@ MISTAKES = {
         (BOOLEANS, "Array([False, False], dtype=bool)", lambda: both(mask=lambda _: HEAD[0] > 1)),
         (NOTHING, "{0: False, ...", lambda: dtnh(0.1, mask=dict.fromkeys(range(99), False))),
         (PREFIX, f"mask | {TAIL}", lambda: both(mask=MISSPELLED)),
-        (PREFIX, f"mask | {NO_HEAD}", lambda: both(mask={"body": True})),
+        (PREFIX, f"mask | {NO_HEAD}", lambda: both(mask=PARTLY)),
         (PREFIX, "mask | None for a dict", lambda: both(mask=lambda tree: None)),
-        (PREFIX, "mask | a dict for a State", lambda: nnx_update(twice, mask={"body": True})),
+        (PREFIX, "mask | a dict for a State", lambda: nnx_update(lambda g: [(g, g)], mask=PARTLY)),
         (PREFIX, f"labels | {TAIL}", lambda: both(labels={"body": "a", "tail": "b"})),
         (HASHABLE, "Array(0.5, dtype=float32...", lambda: both(labels={"body": LOSS, "head": 0})),
-        (
-            HASHABLE,
-            "<function per_element at ...",
-            lambda: both(labels={"body": per_element, "head": 0}),
-        ),
+        (HASHABLE, "<function per_e...", lambda: both(labels={"body": per_element, "head": 0})),
         (AXES, "Along(axes=(9,)) | 1", lambda: both(labels=along(9))),
         (ELEMENTS, "orthogonal", lambda: both(labels=per_element, rule=orthogonal)),
         (PARTS, "(1,) | ('x',)", lambda: in_parts(labels=along(1))),
@@ -488,24 +348,15 @@ MISTAKES = {
         (TRANSFORMATION, "tx | <function sgd at ...", lambda: check(optax.sgd, PARAMS)),
     ],
     describe_mask: [(VARIABLE, "RngCount", lambda: describe_mask(Net(), None))],
-    apply_rule: [
-        (LIKE, "r | m | a dict in place of a function", lambda: apply_rule(R, G, truncate))
-    ],
+    apply_rule: [(LIKE, "r | m | a dict in ... a function", lambda: apply_rule(R, G, truncate))],
     capped: [
         (RULE, "'drop'", lambda: capped("drop", 1.0)),
-        *[
-            (NUMBER, f"kappa |  >= 0 | {k!r:.60} | {CAP}", lambda k=k: capped(truncate, k))
-            for k in NO_CAPS
-        ],
+        *[(NUMBER, f"{KAPPA}{k!r:.60}{CAP}", lambda k=k: capped(truncate, k)) for k in NO_CAPS],
         (ELEMENTS, "capped_rule", lambda: both(labels=per_element, rule=capped(truncate, 1.0))),
     ],
     conflict_report: [
         (LIKE, f"anchor | g | {NO_HEAD}", lambda: conflict_report(G, R, anchor=BODY)),
-        (
-            SHAPE,
-            "reference['head'] | (4, 2) | g | (2, 4)",
-            lambda: conflict_report(G, R, reference=TURNED),
-        ),
+        (SHAPE, f"reference{TURNS}", lambda: conflict_report(G, R, reference=TURNED)),
         (LEAVE_OUT, "r['head'] | int32", lambda: conflict_report(G, WHOLE)),
         (NUMBER, "weight |  >= 0 | -0.1 | ...", lambda: conflict_report(G, R, weight=-0.1)),
         (WHOLE_NUMBER, "'1'", lambda: conflict_report(G, R, depth="1")),
@@ -515,13 +366,10 @@ MISTAKES = {
         (SHAPE, "anchor['head'] | (4, 2) | params | (2, 4)", lambda: interpolate(G, TURNED, 0.5)),
         (LEAVE_OUT, "params['n'] | int32", lambda: interpolate(MIXED, MIXED, 0.5)),
         (LEAVE_OUT, "anchor['head'] | int32", lambda: interpolate(G, WHOLE, 0.5)),
-        *[
-            (NUMBER, f"alpha |  | {a!r:.60} | one ...", lambda a=a: interpolate(G, R, a))
-            for a in NO_ALPHAS
-        ],
+        *[(NUMBER, f"{ALPHA}{a!r:.60} | ...", lambda a=a: interpolate(G, R, a)) for a in NO_ALPHAS],
     ],
     cosine_similarity: [
-        (LIKE, "r | g | a FrozenDict in place of a dict", lambda: cosine_similarity(G, freeze(R)))
+        (LIKE, "r | g | a FrozenDict ...", lambda: cosine_similarity(G, freeze(R)))
     ],
     first_order_change: [
         (LIKE, f"loss_grads | updates | {A_HEAD}", lambda: first_order_change(BODY, G)),
@@ -583,9 +431,7 @@ NAMES = {"updates", "state", "params", *GradientPair._fields, "loss", "reg", "ar
 
 
 @pytest.mark.parametrize(("function", "answer", "said", "mistake"), ROWS)
-def test_a_mistake_is_answered_with_its_argument_its_value_and_what_to_do(
-    function, answer, said, mistake
-):
+def test_a_mistake_is_answered_with_what_to_do(function, answer, said, mistake):
     with pytest.raises(exception(answer)) as raised:
         mistake()
     text, answer = str(raised.value), answer.format(*said.split(" | "))

@@ -123,14 +123,10 @@ def if_finite(tx):
     return optax.apply_if_finite(tx, 9)
 
 
-def without_bias(tree):
-    return jax.tree.map_with_path(lambda path, _: "bias" not in jax.tree_util.keystr(path), tree)
-
-
 def injected(static=()):
     def wrap(use):
         factory = optax.inject_hyperparams(use.factory, static_args=static)
-        return factory(0.5, mask=without_bias)
+        return factory(0.5, mask=all_but_bias)
 
     return wrap
 

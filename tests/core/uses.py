@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from optax_dtnh import (
     GradientPair,
     add_l2_sp,
-    all_but,
     capped,
     dtnh,
     per_channel,
@@ -40,7 +40,9 @@ def alone(tx, g, r, state, params, **extra):
     return tx.update(g, state, params, **extra)
 
 
-all_but_bias = all_but("bias")
+def all_but_bias(tree):
+    """A mask that, unlike `all_but`, also takes trees without a bias."""
+    return jax.tree.map_with_path(lambda path, _: "bias" not in jax.tree_util.keystr(path), tree)
 
 
 def full(factory):

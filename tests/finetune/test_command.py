@@ -163,9 +163,7 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=slow)])
-def test_evaluation_and_predictions_reproduce_the_accuracy_of_the_run(
-    finished, arguments, digits, tmp_path, dtype
-):
+def test_evaluation_gives_the_accuracy_again(finished, arguments, digits, tmp_path, dtype):
     out = finished() if dtype == "float32" else tmp_path / "run"
     run(*arguments, "--dtype", dtype, out=out)
     accuracy = summary_of(out)["test_accuracy"]
@@ -223,18 +221,18 @@ def test_an_image_that_cannot_be_predicted_is_named(finished, tmp_path):
 
 
 UNFIT = {
-    "devices": (["--devices", "9"], "`--devices` should be at most"),
-    "no source": (["--source", "missing.safetensors"], "`--source` should be an existing file"),
-    "no download": (["--source", "hf:nobody/nothing"], "or pass `--download`."),
-    "no data": (["--data", "missing"], "`--data` should"),
-    "misspelled": (["--stepps", "3"], "unrecognized arguments: --stepps 3. Did you mean --steps?"),
+    "--devices 9": "`--devices` should be at most",
+    "--source missing.safetensors": "`--source` should be an existing file",
+    "--source hf:nobody/nothing": "or pass `--download`.",
+    "--data missing": "`--data` should",
+    "--stepps 3": "unrecognized arguments: --stepps 3. Did you mean --steps?",
 }
 
 
-@pytest.mark.parametrize("name", UNFIT)
-def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, name):
-    extra, message = UNFIT[name]
-    assert message in printed_error(*arguments, "--out", tmp_path / "run", *extra)
+@pytest.mark.parametrize("extra", UNFIT)
+def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, extra):
+    line = printed_error(*arguments, "--out", tmp_path / "run", *extra.split())
+    assert UNFIT[extra] in line
     assert not list(tmp_path.iterdir())
 
 
@@ -285,9 +283,7 @@ def test_a_missing_package_is_named_with_its_extra(arguments, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("module", [train, evaluate])
-def test_a_signal_ends_what_has_nothing_to_save_at_once(
-    arguments, tmp_path, monkeypatch, capfd, module
-):
+def test_a_signal_ends_other_commands_at_once(arguments, tmp_path, monkeypatch, capfd, module):
     command = module.__name__.rpartition(".")[2]
     monkeypatch.setattr(module, command, lambda *_: signal.raise_signal(signal.SIGTERM))
     monkeypatch.setattr(os, "_exit", sys.exit)

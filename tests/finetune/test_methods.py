@@ -27,7 +27,6 @@ SHAPES = {"stem": {"kernel": (4, 3), "bias": (3,)}, "head": {"kernel": (3, 2)}}
 RATE, WEIGHT, DECAY = 0.01, 7.0, 0.5
 EXIST = [(form, name) for form, optimizers in FORMS.items() for name in optimizers]
 every_form = pytest.mark.parametrize(("form", "optimizer"), EXIST)
-of_both_kinds = pytest.mark.parametrize("method", ["l2_sp+dtnh", "bss+dtnh"])
 
 
 @functools.cache
@@ -75,7 +74,7 @@ def alone(optimizer):
     return last(tx.init, quickly(tx.update))
 
 
-@of_both_kinds
+@pytest.mark.parametrize("method", ["l2_sp+dtnh", "bss+dtnh"])
 @every_form
 def test_at_weight_zero_it_is_the_optimizer_and_the_head_never_notices(form, optimizer, method):
     assert_close(of_form(form, optimizer, method, 0.0), alone(optimizer))

@@ -16,7 +16,7 @@ from optax_dtnh.finetune.errors import UsageError
 from tests.finetune import runs
 from tests.finetune.runs import ROOT, log_of, wait_until, weights
 
-slow = pytest.mark.slow
+slow, long = pytest.mark.slow, pytest.mark.long
 FIRST = 8 * float(np.finfo(np.float32).eps)  # sums in another order, 9.5e-7
 MOST = 1e-3  # training carries the first difference on, and a gradient may jump
 ENDED_S = processes.HEARTBEAT_S + 15  # as docs/scaling.md says
@@ -121,13 +121,8 @@ def test_a_signal_to_one_stops_all_and_another_number_resumes_the_run(arguments,
 
 
 @slow
-@pytest.mark.parametrize(
-    ("victim", "number"),
-    [
-        *((index, signal.SIGKILL) for index in (1, 0)),
-        *(pytest.param(index, signal.SIGSTOP, marks=pytest.mark.long) for index in (1, 0)),
-    ],
-)
+@pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=long)])
 def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, start, victim, number):
     out = tmp_path / "run"
     group = start([*arguments, "--fsdp", "--steps", "100000"], out, 2)
@@ -137,21 +132,19 @@ def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, star
     assert re.search("another (process|task)", printed(out, 1 - victim).lower())
 
 
+DIFFERING = {
+    "--batch-size 9": "error: `--batch-size` should be a multiple of the number of",
+    "--seed 1": "where seed was 0 and is 1",
+}
+
+
 @slow
-@pytest.mark.parametrize(
-    ("differing", "message"),
-    [
-        (["--batch-size", "9"], "error: `--batch-size` should be a multiple of the number of"),
-        (["--seed", "1"], "where seed was 0 and is 1"),
-    ],
-)
-def test_a_process_that_fails_by_itself_or_differs_ends_with_its_own_words(
-    arguments, tmp_path, start, differing, message
-):
+@pytest.mark.parametrize("differing", DIFFERING)
+def test_a_process_that_differs_says_why(arguments, tmp_path, start, differing):
     out = tmp_path / "run"
-    group = start(arguments, out, 2, differing=differing)
+    group = start(arguments, out, 2, differing=differing.split())
     assert group[1].wait(timeout=120) == 2
-    assert message in printed(out, 1)
+    assert DIFFERING[differing] in printed(out, 1)
     assert group[0].wait(timeout=ENDED_S) in (1, -signal.SIGABRT)
 
 

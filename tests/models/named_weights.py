@@ -10,24 +10,21 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from optax_dtnh.models import Basic, CheckpointError, ResNet, ViT
+from optax_dtnh.models import Basic, Bottleneck, CheckpointError, ResNet
 from optax_dtnh.models._names import names_of
+from tests.models.networks import MODELS, abstract
 from tests.models.schemes import HF_RESNET, TV_RESNET
 
-
-@functools.cache
-def abstract(is_resnet, block):
-    def build():
-        if is_resnet:
-            return ResNet((1, 2, 1, 1), block, width=4, classes=3, rngs=nnx.Rngs(0))
-        return ViT(64, blocks=2, image_size=32, classes=3, rngs=nnx.Rngs(0))
-
-    return nnx.split(nnx.eval_shape(build))
+RESNETS = {
+    block: functools.partial(ResNet, (1, 2, 1, 1), block, width=4, classes=3)
+    for block in (Basic, Bottleneck)
+}
 
 
 def small(scheme, block=Basic):
     """A model with two blocks in a row, statistics included, with distinct values everywhere."""
-    graph, state = abstract(scheme in (TV_RESNET, HF_RESNET), block)
+    is_resnet = scheme in (TV_RESNET, HF_RESNET)
+    graph, state = abstract(RESNETS[block] if is_resnet else MODELS["transformer"])
     rng = np.random.default_rng(0)
 
     def drawn(path, x):
@@ -82,9 +79,10 @@ def headless(tensors):
 
 
 def refused(message, call):
-    """The call is refused by an error of ours, which says what to do."""
+    """The text with which the call is refused: an error of ours, which says what to do."""
     with pytest.raises(CheckpointError, match=message) as raised:
         call()
-    assert re.fullmatch(
-        r"`\w+`( in '.+')? should .+, got .+\. [A-Z].+\.", str(raised.value), re.DOTALL
-    )
+    assert type(raised.value) is CheckpointError
+    form = r"`\w+`( in '.+')? should .+, got .+\. [A-Z].+\."
+    assert re.fullmatch(form, str(raised.value), re.DOTALL)
+    return str(raised.value)

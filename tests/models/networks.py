@@ -26,13 +26,13 @@ run = nnx.jit(lambda model, images: model(images))
 
 
 @functools.cache
-def abstract(kind, **options):
-    return nnx.split(nnx.eval_shape(lambda: MODELS[kind](rngs=nnx.Rngs(0), **options)))
+def abstract(make, **options):
+    return nnx.split(nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0), **options)))
 
 
 def build(kind, **options):
     """A model with random kernels; the rest, statistics included, as an initializer leaves it."""
-    graph, state = abstract(kind, **options)
+    graph, state = abstract(MODELS[kind], **options)
     rng, leaves = np.random.default_rng(0), nnx.to_flat_state(state)
     filled = [(path, x.replace(initial(path[-1], x.shape, rng))) for path, x in leaves]
     return nnx.merge(graph, nnx.from_flat_state(filled))

@@ -28,7 +28,7 @@ LFS_POINTER = b"version https://git-lfs\noid sha256:4d7a2146\nsize 46830571\n"
 
 @pytest.fixture
 def path(tmp_path):
-    path = tmp_path / "weights.safetensors"
+    path = tmp_path / "model-00001-of-00001.safetensors"  # all of one part
     save_file(ARRAYS, path, {"format": "pt"})
     return path
 
@@ -49,9 +49,6 @@ def refused(path, **options):
     ours = str(raised.value).startswith("torch is not")  # torch's own text: set it to False
     assert ("weights_only" in str(raised.value)) == ours
     return raised.value
-
-
-# --- sound files
 
 
 def test_arrays_and_metadata_are_read_bit_for_bit(path):
@@ -75,9 +72,6 @@ def test_every_dtype_is_read_as_stored(dtype, tmp_path):
     np.testing.assert_array_equal(found, array)
 
 
-# --- files that are none
-
-
 @pytest.mark.parametrize("name", ["no/file.safetensors", "owner/name", "owner/name.with_a_dot"])
 def test_a_missing_file_is_named_and_that_of_a_repository_answered_with_the_form(name):
     then = r"\." if name.endswith(".safetensors") else r"\. .* as in `hf:owner/name`\."
@@ -93,20 +87,11 @@ def test_a_folder_or_a_pipe_is_named_and_never_opened(tmp_path):
         assert "which is a folder, pipe or device" in str(refused(tmp_path / name))
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        *((x, "end in .safetensors, .pth, .pt, .bin, got") for x in ("model.msgpack", "model")),
-        ("model.safetensors.index.json", "end in .safetensors, .pth, .pt, .bin, got"),
-        (
-            "model-00001-of-00001.safetensors",
-            "be a whole safetensors file of dtypes that numpy has, got",
-        ),
-    ],
-)
-def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, text, tmp_path):
-    (tmp_path / name).write_bytes(raw({})[:-1])
-    assert f"`source` should {text}" in str(refused(tmp_path / name))
+@pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
+def test_the_name_of_another_kind_of_file_is_answered_with_what_is_read(name, tmp_path):
+    (tmp_path / name).write_bytes(raw({}))
+    message = str(refused(tmp_path / name))
+    assert "`source` should end in .safetensors, .pth, .pt, .bin, got" in message
 
 
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -155,11 +140,8 @@ def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what,
 def test_a_dtype_that_numpy_lacks_is_refused(dtype, path):
     header = {"fc.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2]}}
     path.write_bytes(raw(header, b"\0\0"))
-    with pytest.raises(ValueError, match=r"numpy has, got .*weights.safetensors \(.*float8"):
+    with pytest.raises(ValueError, match=r"numpy has, got .*00001.safetensors \(.*float8"):
         open_checkpoint(path)
-
-
-# --- the digest
 
 
 def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
@@ -176,13 +158,8 @@ def test_a_flipped_bit_is_found_by_the_digest_alone_in_either_case(path):
     assert f"which is {hashlib.sha256(path.read_bytes()).hexdigest()}, got '{digest}'." in text
 
 
-# --- torch's files, without torch
-
-
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_without_torch_a_file_of_torch_is_answered_with_how_to_convert_it(
-    suffix, tmp_path, monkeypatch
-):
+def test_without_torch_its_files_are_to_be_converted(suffix, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     path = (tmp_path / "model").with_suffix(suffix)
     path.write_bytes(b"PK\3\4 and so on")

@@ -28,9 +28,6 @@ def values_beside(folder, name, content):
     return {name: fact.value for name, fact in facts_beside(path).items()}
 
 
-# --- sizes: what a preprocessor_config.json holds, the image size and the size before the crop
-
-
 EDGE, SQUARE = {"shortest_edge": 256}, {"height": 32, "width": 32}
 NULLS = {"height": None, "width": None, "longest_edge": None}
 SIZES = {
@@ -70,8 +67,6 @@ def test_a_size_of_hugging_face_is_that_after_the_crop(tmp_path, sizes, content)
         found = values_beside(tmp_path, file, whole)
         assert (found.get("image_size"), found.get("resize")) == sizes
 
-
-# --- every other field, in our names
 
 INPUT = {"input_size": [3, 224, 224]}
 FIELDS = [
@@ -132,9 +127,6 @@ def test_a_field_is_read_under_our_name(tmp_path, file, content, facts):
     assert {name: found.get(name) for name in facts} == facts
 
 
-# --- where a fact comes from
-
-
 def test_the_nearest_file_counts_and_every_fact_tells_its_own(tmp_path):
     path = written(tmp_path, config__json=VIT | {"image_size": 48, "layer_norm_eps": 1e-6})
     assert facts_beside(path)["image_size"] == (48, CONFIG)
@@ -160,9 +152,6 @@ def test_the_names_of_torchvision_tell_what_their_metadata_do(tmp_path):
     assert facts_beside(tmp_path / "resnet50.pth") == {}
 
 
-# --- what is wrong
-
-
 # File, other fields, field, its wrong values, and what it should be.
 WRONG = [
     (PREPROCESSOR, {}, "size", [{"max_height": 9}, "big", 0, 1.5, True, []], ".* height"),
@@ -182,13 +171,7 @@ WRONG = [
     (CONFIG, VIT, "layer_norm_eps", [-1, "a"], "a positive number"),
     (CONFIG, VIT, "id2label", ["a", 3, []], "an object"),
     (CONFIG, {}, "pretrained_cfg", ["a", []], "an object"),
-    (
-        CONFIG,
-        TIMM,
-        "input_size",
-        [224, [3, 0, 0], [3, 9]],
-        "a list of channels, height and width|.* height and width",
-    ),
+    (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], ".* height and width"),
     (CONFIG, VIT, "num_attention_heads", [10**7], "a whole number up to 1000000"),
     (CONFIG, TIMM, "model_args", [{"aa_layer": "avg"}], "of a network without aa_layer"),
     (CONFIG, TIMM, "interpolation", ["cubic"], "one of nearest, .*"),

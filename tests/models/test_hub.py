@@ -67,19 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-class Server(ThreadingHTTPServer):
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests, self.status = [], 200
-
-    @property
-    def endpoint(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
 @contextmanager
 def serving():
-    with Server() as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.requests, server.status = [], 200
+        server.endpoint = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -108,12 +100,6 @@ def fetch(server, tmp_path):
     return fetch
 
 
-def files_in(folder):
-    """Return the files of a cache that could be taken for content."""
-    notes = {"refs", ".no_exist"}
-    return [p for p in folder.rglob("*") if p.is_file() and not notes & {*p.parts}]
-
-
 @contextmanager
 def answered_with(error, *parts):
     """Expect exactly this error: the cause, then what to do, with all parts in its text."""
@@ -126,9 +112,6 @@ def answered_with(error, *parts):
 
 
 COMMAND = "`hf download owner/name model.safetensors --revision main`"
-
-
-# --- what arrives
 
 
 ASKED = [(end, "a", MAIN) for end in ("", "@main", "/model.safetensors")]
@@ -204,9 +187,6 @@ hub_file("hf:owner/name", download=True, **where)
     assert bool(elsewhere.requests) == bool(other)  # the client by itself asks another
 
 
-# --- what does not arrive
-
-
 def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, tmp_path):
     what = "model.safetensors of owner/name at revision main is not in"
     cache = str(tmp_path / "cache")
@@ -218,29 +198,26 @@ def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, t
         fetch(download=False)
 
 
-@pytest.mark.parametrize(
-    "source", ["hf:owner/nobody", "hf:owner/name@v2", "hf:owner/name/none.safetensors"]
-)
-def test_what_the_hub_does_not_have_is_named(source, fetch, tmp_path):
-    with answered_with(FileNotFoundError, "404", "Check the three names") as raised:
-        fetch(source)
-    assert isinstance(raised.value.__cause__, huggingface_hub.errors.HfHubHTTPError)
-    assert files_in(tmp_path) == []
+GONE = "404", "Check the three names"
+REFUSED = "could not be downloaded", "hf auth login", "HF_TOKEN"
+SLOW = pytest.mark.slow  # the client tries again for 23 s
 
 
 @pytest.mark.parametrize(
-    ("status", "error"),
+    ("end", "status", "error", "parts"),
     [
-        (401, PermissionError),
-        (403, PermissionError),
-        pytest.param(500, OSError, marks=pytest.mark.slow),  # the client tries again for 23 s
+        *((end, 200, FileNotFoundError, GONE) for end in ("nobody", "name@v2", "name/none.pth")),
+        *(("name", status, PermissionError, (str(status), *REFUSED)) for status in (401, 403)),
+        pytest.param("name", 500, OSError, ("500", *REFUSED), marks=SLOW),
     ],
 )
-def test_a_refusal_is_named(status, error, server, fetch, tmp_path):
+def test_what_the_hub_does_not_give(end, status, error, parts, server, fetch, tmp_path):
     server.status = status
-    with answered_with(error, str(status), "could not be downloaded", "hf auth login", "HF_TOKEN"):
-        fetch()
-    assert files_in(tmp_path) == []
+    with answered_with(error, *parts) as raised:
+        fetch(f"hf:owner/{end}")
+    assert type(raised.value.__cause__).__module__ == "huggingface_hub.errors"  # the client's own
+    notes = {"refs", ".no_exist"}
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and not notes & {*p.parts}]
 
 
 def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch):
@@ -256,9 +233,6 @@ def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch):
     huggingface_hub.close_session()
     assert raised.value.__cause__ is not None
     assert list(tmp_path.iterdir()) == []
-
-
-# --- what is not asked for
 
 
 MALFORMED = """hf: hf:name hf:/name hf:owner/name/ hf:owner/name@ hf:owner/name//model.safetensors

@@ -22,9 +22,6 @@ SIZES |= {"vit_tiny": 5_717_416, "vit_small": 22_050_664, "vit_base": 86_567_656
 SIZES |= {"vit_large": 304_326_632, "vit_huge": 632_045_800}
 
 
-# --- sizes, names and modes
-
-
 @pytest.mark.parametrize("name", SIZES)
 def test_every_size_has_its_published_number_of_parameters(name):
     model = nnx.eval_shape(lambda: getattr(models, name)(rngs=OneKey()))
@@ -129,9 +126,6 @@ def test_images_that_do_not_fit_are_refused(kind, shape, dtype, message):
 def test_sizes_that_no_transformer_has_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ViT(**options, rngs=nnx.Rngs(0))
-
-
-# --- bfloat16
 
 
 @each_network

@@ -42,9 +42,6 @@ def test_two_networks_are_refused_unless_one_is_ignored(one, two, tmp_path):
     load_pretrained(path, ignore=both[1])
 
 
-# --- backbones
-
-
 @every_scheme
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme, prefix, tmp_path):
@@ -66,9 +63,6 @@ def test_a_backbone_without_a_head_gives_pooled_features_and_takes_a_head(scheme
     assert_equal(nnx.state(again), nnx.state(found))
 
 
-# --- positions and resolution
-
-
 @pytest.mark.parametrize(
     ("count", "token"),
     [*((n, "cls_token") for n in (0, 1, 7, 9)), (4, "cls"), (6, "dist_token"), (9, "reg_token")],
@@ -81,10 +75,10 @@ def test_positions_that_are_no_square_and_a_class_token_are_refused(count, token
 
 
 def test_older_files_of_torchvision_have_other_names_inside_a_block(tmp_path):
-    names = {".mlp.0.": ".mlp.linear_1.", ".mlp.3.": ".mlp.linear_2."}
-    older = tensors_of(TV_VIT)
-    for new, old in names.items():
-        older = {name.replace(new, old): x for name, x in older.items()}
+    older = {
+        name.replace(".mlp.0.", ".mlp.linear_1.").replace(".mlp.3.", ".mlp.linear_2."): x
+        for name, x in tensors_of(TV_VIT).items()
+    }
     found = load_pretrained(saved(older, tmp_path))
     assert_equal(nnx.state(found), nnx.state(small(TV_VIT)))
 
@@ -136,9 +130,6 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         "image_size": (40, "--image-size"),
     }
     refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
-
-
-# --- where nothing can be written
 
 
 @pytest.mark.parametrize(

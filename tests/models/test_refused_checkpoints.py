@@ -5,26 +5,18 @@ import re
 import numpy as np
 import pytest
 
-from optax_dtnh.models import Bottleneck, CheckpointError, load_pretrained
+from optax_dtnh.models import Bottleneck, load_pretrained
+from tests.models import named_weights
 from tests.models.named_weights import saved, tensors_of
 from tests.models.schemes import HF_RESNET, SCHEMES, TIMM_VIT, TV_RESNET
 
 FLOAT = "float32"
 
 
-@pytest.fixture(scope="module")
-def resnet():
-    return tensors_of(TV_RESNET)
-
-
 def refused(tensors, folder, **options):
     """The one error that loading ends in; it names the file."""
     path = saved(tensors, folder)
-    with pytest.raises(ValueError, match=re.escape(str(path))) as raised:
-        load_pretrained(path, **options)
-    assert type(raised.value) is CheckpointError
-    assert re.fullmatch(r"`source` should (be|hold) .+, got .+\. .+\.", str(raised.value))
-    return str(raised.value)
+    return named_weights.refused(re.escape(str(path)), lambda: load_pretrained(path, **options))
 
 
 def without(tensors, part):
@@ -33,9 +25,6 @@ def without(tensors, part):
 
 def with_shape(*shape, dtype=FLOAT):
     return np.ones(shape, dtype)
-
-
-# --- other networks with similar names
 
 
 @pytest.mark.parametrize(("width", "groups"), [(8, 1), (8, 2)], ids=["wide", "ResNeXt"])
@@ -65,34 +54,31 @@ def test_a_tensor_of_another_network_is_not_left_out_by_itself(name, tmp_path):
     assert f"1 unexpected: {name}. Pass a checkpoint of this architecture; name in" in message
 
 
-# --- incomplete files
-
-
-def test_everything_that_differs_is_listed_at_once_and_sorted(resnet, tmp_path):
-    tensors = without(resnet, "layer4.0.bn1") | {
+def test_everything_that_differs_is_listed_at_once_and_sorted(tmp_path):
+    tensors = without(tensors_of(TV_RESNET), "layer4.0.bn1") | {
         "zeta": with_shape(2),
         "alpha": with_shape(2),
         "fc.bias": with_shape(3, dtype="float64"),
         "bn1.weight": with_shape(4, dtype="int32"),
         "bn1.bias": with_shape(5),
     }
-    assert refused(tensors, tmp_path).split(" with ", 1)[1] == (
-        "4 missing: layer4.0.bn1.bias, layer4.0.bn1.running_mean, layer4.0.bn1.running_var, "
+    assert (
+        " with 4 missing: layer4.0.bn1.bias, layer4.0.bn1.running_mean, layer4.0.bn1.running_var, "
         "layer4.0.bn1.weight; 2 unexpected: alpha, zeta; 3 of another shape or dtype: "
         "bn1.bias [5] float32 instead of [4] float32, bn1.weight [4] int32 instead of [4] float32, "
         "fc.bias [3] float64 instead of [3] float32. Pass a checkpoint of this architecture; name "
-        "in `ignore` what the network does not compute with, or a pattern such as `decoder.*`."
+    ) in refused(tensors, tmp_path)
+
+
+def test_a_head_tells_that_the_stage_before_it_is_missing(tmp_path):
+    message = refused(without(tensors_of(TV_RESNET), "layer4."), tmp_path)
+    assert "fc.weight [3, 32] float32 instead of [3, 16]" in message
+
+
+def test_a_long_list_is_cut_and_counted(tmp_path):
+    message = refused(
+        tensors_of(TV_RESNET) | {f"x{i:02}": with_shape(1) for i in range(30)}, tmp_path
     )
-
-
-def test_a_head_tells_that_the_stage_before_it_is_missing(resnet, tmp_path):
-    assert "fc.weight [3, 32] float32 instead of [3, 16]" in refused(
-        without(resnet, "layer4."), tmp_path
-    )
-
-
-def test_a_long_list_is_cut_and_counted(resnet, tmp_path):
-    message = refused(resnet | {f"x{i:02}": with_shape(1) for i in range(30)}, tmp_path)
     assert "30 unexpected: x00, x01, " in message
     assert "x19, and 10 more. Pass" in message
 
@@ -106,12 +92,15 @@ def test_every_tensor_is_needed(scheme, tmp_path):
         assert f"missing: {name}" in message
 
 
-def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(resnet, tmp_path):
-    tensors = resnet | {"ema.decay": with_shape(1), "ema.step": with_shape(1, dtype="int64")}
+def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(tmp_path):
+    tensors = tensors_of(TV_RESNET) | {
+        "ema.decay": with_shape(1),
+        "ema.step": with_shape(1, dtype="int64"),
+    }
     assert "2 unexpected: ema.decay, ema.step." in refused(tensors, tmp_path)
     assert "1 unexpected: ema.step." in refused(tensors, tmp_path, ignore=["ema.decay"])
     load_pretrained(saved(tensors, tmp_path), ignore={"ema.*"})
-    message = refused(without(resnet, "fc.bias"), tmp_path, ignore=["fc.bias"])
+    message = refused(without(tensors_of(TV_RESNET), "fc.bias"), tmp_path, ignore=["fc.bias"])
     assert "1 missing: fc.bias." in message
 
 
@@ -139,19 +128,12 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     assert f"1 unexpected: {name}." in refused(tensors | {name: with_shape(1)}, tmp_path)
 
 
-# --- bad values
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("bn1.running_var", np.array([1, np.nan, 1, 1], FLOAT), "infinity in bn1.running_var of"),
         ("bn1.bias", np.array([-np.inf, 1, 1, 1], "float16"), "NaN or infinity in bn1.bias of"),
-        (
-            "bn1.running_var",
-            np.array([1, 1, -1, 1], FLOAT),
-            "negative variances in bn1.running_var of",
-        ),
+        ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative variances in bn1.running"),
         ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
         ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),
@@ -168,7 +150,7 @@ def test_tensors_that_no_network_has_are_refused_by_name(name, value, message, t
     assert message in refused(tensors_of(scheme) | {name: value}, tmp_path)
 
 
-def test_what_is_ignored_may_be_infinite_and_no_tensor_at_all_is_no_network(resnet, tmp_path):
+def test_what_is_ignored_may_be_infinite_and_no_tensor_at_all_is_no_network(tmp_path):
     unused = {"unused": np.array([np.inf], FLOAT)}
-    load_pretrained(saved(resnet | unused, tmp_path), ignore=["unused"])
+    load_pretrained(saved(tensors_of(TV_RESNET) | unused, tmp_path), ignore=["unused"])
     assert "with 0 tensors" in refused({}, tmp_path)

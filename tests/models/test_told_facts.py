@@ -27,11 +27,10 @@ from tests.models.schemes import HF_RESNET, HF_VIT, TIMM_VIT, TV_RESNET, TV_VIT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-# --- heads, activation and epsilon
-
 PUBLISHED = {192: 3, 256: 4, 320: 5, 384: 6, 512: 8, 640: 10, 768: 12, 1024: 16, 1280: 16}
 OTHERS = {(896, 2304): 14, (1152, 4304): 16, (1408, 6144): 16, (1664, 8192): 16}
 CONFIG = {"model_type": "w", "num_attention_heads": 3, "hidden_act": "relu", "layer_norm_eps": 1e-9}
+WIDER = {"model_type": "vit", "hidden_size": 768, "image_size": 16}
 OWN = {"attention_heads": "6", "activation": "quick_gelu", "layer_norm_epsilon": "1e-05"}
 
 
@@ -46,11 +45,8 @@ def loaded(folder, width=384, hidden=None, config=None, metadata=None, **options
     return load(path, **options).facts
 
 
-@pytest.mark.parametrize(
-    ("size", "heads"), [*(((w, 4 * w), h) for w, h in PUBLISHED.items()), *OTHERS.items()]
-)
-def test_a_published_size_has_its_heads(size, heads):
-    assert PUBLISHED_HEADS[size] == heads
+def test_a_published_size_has_its_heads():
+    assert PUBLISHED_HEADS == {(w, 4 * w): heads for w, heads in PUBLISHED.items()} | OTHERS
 
 
 @pytest.mark.parametrize("size", [(64, 256), (768, 3000)])
@@ -76,27 +72,16 @@ def test_an_argument_precedes_our_metadata_which_precede_files_beside_and_usual_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"heads": 5},
-            r"`heads` should be a divisor of the width 384, got 5\. .* heads 5 \(--heads",
-        ),
+        ({"heads": 5}, r"`heads` should .* of the width 384, got 5\. .* heads 5 \(--heads"),
         ({"heads": 0}, "divisor of the width 384, got 0"),
-        (
-            {"config": CONFIG | {"num_attention_heads": 7}},
-            r"got 7\. .* heads 7 \(config.json\), act",
-        ),
+        ({"config": CONFIG | {"num_attention_heads": 7}}, r"got 7\. .* heads 7 \(config.json"),
         ({"config": CONFIG | {"hidden_act": "mish"}}, r"of gelu, .*got 'mish'.* mish \(config.js"),
-        (
-            {"metadata": {"attention_heads": "six"}},
-            "`attention_heads` in .* whole number, got 'six'",
-        ),
+        ({"config": WIDER}, "should have width 768 by config.json, got 384 in"),
+        ({"metadata": {"attention_heads": "six"}}, "`attention_heads` in .* number, got 'six'"),
         ({"metadata": {"attention_heads": "1.5"}}, "a positive whole number, got 1.5"),
         ({"metadata": {"layer_norm_epsilon": ""}}, "a positive number, got ''"),
         ({"metadata": {"layer_norm_epsilon": "NaN"}}, "a positive number, got nan"),
-        (
-            {"metadata": {"activation": "{0}"}},
-            r"got '\{0\}'.* activation \{0\} \(weights.safetensors",
-        ),
+        ({"metadata": {"activation": "{0}"}}, r"got '\{0\}'.* activation \{0\} \(weights.saf"),
     ],
 )
 def test_values_that_no_network_has_are_refused_with_their_origin(options, message, tmp_path):
@@ -111,8 +96,6 @@ def test_heads_hidden_width_and_activation_are_kept_in_the_file(tmp_path):
     assert {name: getattr(found, name) for name in options} == options
     assert_equal(run(found, images()), run(model, images()))
 
-
-# --- what files beside the weights say
 
 VIT = {"width": 64, "hidden": 256, "blocks": 2, "patch_size": 16, "model_image_size": 32}
 VIT |= {"pool": "token", "qkv_bias": True, "heads": 1, "epsilon": 1e-3, "classes": 3}
@@ -142,17 +125,6 @@ def test_facts_that_agree_with_the_tensors_are_no_error(checked):
         checked(headless(vit), ONE_HEAD, classes=classes)
 
 
-def test_a_configuration_beside_the_file_is_read(tmp_path):
-    path = saved(tensors_of(HF_VIT), tmp_path, None)
-    config = {"model_type": "vit", "num_attention_heads": 2, "hidden_act": "relu", "image_size": 32}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    model, _, facts = load(path)
-    assert (model.heads, model.activation, model.epsilon) == (2, "relu", 1e-12)
-    assert facts["heads"] == (2, "config.json")
-    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 768}))
-    refused("should have width 768 by config.json, got 64 in", lambda: load(path))
-
-
 @pytest.mark.parametrize(
     ("scheme", "name", "value", "message"),
     [
@@ -172,12 +144,7 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (TV_RESNET, "architecture", "resnetaa50", "'resnetaa50' by config.json, got 'ResNet' in"),
         (HF_VIT, "qkv_bias", False, "False by config.json, got True in"),
         (HF_VIT, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by config.json, got None in"),
-        (
-            HF_RESNET,
-            "depths",
-            (3, 4, 6, 3),
-            r"\(3, 4, 6, 3\) by config.json, got \(1, 2, 1, 1\) in",
-        ),
+        (HF_RESNET, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by .* got \(1, 2, 1, 1\) in"),
         (HF_RESNET, "hidden_sizes", (256, 512), r"\(256, 512\) by .*\(4, 8, 16, 32\) in"),
         (HF_RESNET, "block", "bottleneck", "'bottleneck' by config.json, got 'basic' in"),
         (HF_RESNET, "activation", "gelu", "'gelu' by config.json, got 'relu' in"),
@@ -188,8 +155,6 @@ def test_a_configuration_beside_the_file_is_read(tmp_path):
         (TV_RESNET, "heads", 12, "12 by config.json, got None in"),
     ],
 )
-def test_a_fact_that_contradicts_the_tensors_or_our_networks_is_refused(
-    scheme, name, value, message, checked
-):
+def test_a_fact_that_contradicts_the_tensors(scheme, name, value, message, checked):
     message = f"`source` should have {name} {message}"
     refused(message, lambda: checked(tensors_of(scheme), ONE_HEAD, **{name: value}))

@@ -12,10 +12,15 @@ class Mutant(NamedTuple):
     tests: str
 
 
-def listed(folder: str, table: dict[tuple[str, str], list[tuple[str, str]]]) -> list[Mutant]:
-    """Return mutants from file and tests to pairs of old and new text."""
+Table = dict[tuple[str, str], list[tuple[str, str]]]
+
+
+def listed(folder: str, tests: str, table: Table) -> list[Mutant]:
+    """Return mutants from file and tests, without `test_`, to pairs of old and new text."""
     return [
-        Mutant(f"{folder}/{file}", old, new, tests)
-        for (file, tests), pairs in table.items()
+        Mutant(
+            f"{folder}/{file}", old, new, " ".join(f"{tests}/test_{x}.py" for x in names.split())
+        )
+        for (file, names), pairs in table.items()
         for old, new in pairs
     ]

@@ -2,20 +2,13 @@
 
 from tests.mutants import listed
 
-PROPERTIES = "tests/core/test_properties.py"
-RULES = f"tests/core/test_rules.py {PROPERTIES}"
-TRANSFORM = f"tests/core/test_transform.py tests/core/test_optax_contract.py {PROPERTIES}"
-ANCHOR = "tests/core/test_anchor.py tests/core/test_optax_contract.py"
-METRIC = "tests/core/test_metric.py tests/core/test_optax_contract.py"
-SUMS = f"tests/core/test_transform.py {RULES} tests/core/test_sharding.py"
-ERRORS = "tests/core/test_errors.py"
-GRANULARITY = "tests/core/test_granularity.py"
-GRADIENTS = "tests/core/test_gradients.py"
-PARTS = "tests/core/test_micro_batches.py"
-REGULARIZERS = "tests/regularizers/test_regularizers.py"
+RULES = "rules properties"
+TRANSFORM = "transform optax_contract properties"
+SUMS = "transform rules properties sharding"
 
 MUTANTS = listed(
     "optax_dtnh",
+    "tests/core",
     {
         ("_rules.py", RULES): [
             ("jnp.minimum(dot, 0.0)", "jnp.maximum(dot, 0.0)"),
@@ -50,10 +43,7 @@ MUTANTS = listed(
             ("jax.lax.psum(s, axes) if axes else s", "s"),
             ("dx / y - result * (dy / y)", "dx / y - result * y * dy / (y * y)"),
             (" + terms[len(terms) - len(terms) % 2 :]", ""),
-            (
-                "while len(terms) > 1:",
-                "while len(terms) > 1:\n        terms = [sum(terms[1:], terms[0])]\n        break",
-            ),
+            ("while len(terms) > 1:", "terms = [sum(terms[1:], terms[0])]\n    while False:"),
             ("(ref_sq != 0) & (reg_sq != 0)", "(ref_sq != 0)"),
         ],
         ("_select.py", TRANSFORM): [
@@ -65,40 +55,37 @@ MUTANTS = listed(
             ("shared[label].append(i)", "shared[0].append(i)"),
             ("range(len(leaves))", "[0] * len(leaves)"),
         ],
-        ("_labels.py", GRANULARITY): [
+        ("_labels.py", "granularity"): [
             ("else None), tree)", "else (axis,)), tree)"),
             ("label.axes is None or bool(along) and alone", "False"),
         ],
-        ("_combine.py", GRANULARITY): [
+        ("_combine.py", "granularity"): [
             ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
             (" & (rule is not plain)", ""),
             ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(x.dtype)"),
         ],
-        ("_sums.py", GRANULARITY): [("if axis not in along", "if axis in along")],
-        ("_select.py", ERRORS): [
+        ("_sums.py", "granularity"): [("if axis not in along", "if axis in along")],
+        ("_select.py", "errors"): [
             ("if not any(leaves):", "if False:"),
             ("check_floating(name, part, LEAVE_OUT)", "pass"),
         ],
-        ("_labels.py", ERRORS): [(" and not any(parts_of(leaf))", "")],
+        ("_labels.py", "errors"): [(" and not any(parts_of(leaf))", "")],
         ("_transform.py", TRANSFORM): [
             ("u + weighted(lam, direction(keep, c, r, m))", "u + direction(keep, c, r, m)"),
             ("safe_increment(state.step)", "safe_increment(0)"),
             ("weight(state.step) if", "weight(state.step + 1) if"),
             ("reference.update(g, state.reference", "reference.update(u, state.reference"),
-            (
-                "inner.update(g, state.inner, params, **extra_args)",
-                "inner.update(g, state.inner, params)",
-            ),
+            ("state.inner, params, **extra_args", "state.inner, params"),
             ("_replace(conflict=conflict)", "_replace()"),
         ],
-        ("_anchor.py", ANCHOR): [
+        ("_anchor.py", "anchor optax_contract"): [
             ("-(w_s - w)", "w_s - w"),
             ("jnp.subtract(*widen_all(*pair))", "jnp.subtract(*pair)"),
             ("copy=True", "copy=False"),
             ("L2SPState(w_s, after", "L2SPState(w, after"),
             ("jnp.array(x, dtype, copy", "jnp.array(x, copy"),
         ],
-        ("_metric.py", METRIC): [
+        ("_metric.py", "metric optax_contract"): [
             ("u + p * weighted", "u + weighted"),
             ("for tree in (r, m))", "for tree in (r, r))"),
             ("/ max(size(nu), 1.0) * correct", "* correct"),
@@ -111,52 +98,56 @@ MUTANTS = listed(
             ("GradientPair(updates, reg_grads)", "GradientPair(reg_grads, updates)"),
             ("reg.update(r, state.reg,", "loss.update(r, state.reg,"),
         ],
-        ("_pair.py", ERRORS): [
+        ("_pair.py", "errors"): [
             ("len(updates) == 2:", "len(updates) >= 2:"),
             ("MASK_BOTH if masked", "MASK_BOTH if not masked"),
             ("members is None or like_params", "members is None"),
         ],
-        ("_checks.py", ERRORS): [
+        ("_checks.py", "errors"): [
             ("0 <= x < np.inf", "0 <= x"),
             ("0 < x < np.inf", "0 <= x < np.inf"),
             ("real and not value.ndim", "real"),
             ("if jnp.shape(leaf) != jnp.shape(like):", "if False:"),
             ("if structure != other_structure:", "if False:"),
         ],
-        ("_probe.py", "tests/core/test_check.py"): [
+        ("_probe.py", "check"): [
             ("anchor=1.0)", "anchor=0.0)"),
             ("for agree in (0.0, 1.0)", "for agree in (0.0,)"),
             ('other if "anchor" in names', 'x if "anchor" in names'),
         ],
-        ("_report.py", "tests/core/test_report.py"): [("if members & indices", "")],
-        ("_masks.py", "tests/core/test_masks.py"): [
-            ("fnmatchcase, window", "str.startswith, window")
-        ],
-        ("_interpolate.py", "tests/core/test_interpolate.py"): [("t < 0.5, a, x", "t < 2.0, a, x")],
-        ("_gradients.py", GRADIENTS): [("tangents(t)[i]", "tangents(t)[0]")],
-        ("_micro_batches.py", PARTS): [
+        ("_report.py", "report"): [("if members & indices", "")],
+        ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
+        ("_interpolate.py", "interpolate"): [("t < 0.5, a, x", "t < 2.0, a, x")],
+        ("_gradients.py", "gradients"): [("tangents(t)[i]", "tangents(t)[0]")],
+        ("_micro_batches.py", "micro_batches"): [
             ("(t / count)", "t"),
             ("t + widen(x), total", "x, total"),
             ("jnp.zeros_like(widen(w))", "jnp.zeros_like(w)"),
         ],
-        ("_report.py", "tests/core/test_first_order.py"): [
+        ("_report.py", "first_order"): [
             ("inner_product(updates, loss_grads)", "abs(inner_product(updates, loss_grads))")
         ],
-        ("regularizers/_distances.py", REGULARIZERS): [
+    },
+)
+MUTANTS += listed(
+    "optax_dtnh/regularizers",
+    "tests/regularizers",
+    {
+        ("_distances.py", "regularizers"): [
             ("0.5 * total", "total"),
             ("jnp.subtract(*widen_all(x, y))", "widen_all(x - y)[0]"),
             ("jax.lax.stop_gradient(f_s)", "f_s"),
         ],
-        ("regularizers/_distillation.py", REGULARIZERS): [
+        ("_distillation.py", "regularizers"): [
             ("t**2 * jnp.mean", "t * jnp.mean"),
             ("jnp.where(p_s > 0, log_p_s - log_p, 0.0)", "log_p_s - log_p"),
         ],
-        ("regularizers/_attention.py", REGULARIZERS): [
+        ("_attention.py", "regularizers"): [
             ("weights.size * widen", "widen"),
             ("losses - losses[-1]", "losses"),
             ("spread) / 5)", "spread))"),
         ],
-        ("regularizers/_spectral.py", REGULARIZERS): [
+        ("_spectral.py", "regularizers"): [
             ("v[-k:]", "v[:k]"),
             ("tall = widen(f if", "tall = widen(f.T if"),
         ],

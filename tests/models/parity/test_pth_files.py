@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from optax_dtnh.models._checkpoint import open_checkpoint
-from tests.models.test_checkpoint_files import refused
+from tests.models.test_checkpoint_files import DTYPES, refused
 
-DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "uint8", "bool", "complex64"]
 formats = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
 
@@ -21,9 +20,6 @@ def saved(content, tmp_path, zipped=True, name="model.pth"):
 
 def network():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-
-
-# --- sound files
 
 
 @formats
@@ -84,8 +80,6 @@ def test_a_tensor_named_model_is_no_wrapping(tmp_path):
     content = {"model": torch.ones(2), "state_dict": torch.ones(3)}
     assert open_checkpoint(saved(content, tmp_path)).tensors.keys() == content.keys()
 
-
-# --- files that hold something else
 
 OTHER = {
     "a list": [torch.ones(2)],

@@ -69,15 +69,12 @@ def test_an_activation_is_that_of_its_name(name):
     np.testing.assert_allclose(found, theirs(torch.from_numpy(x)), atol=2e-6)
 
 
-SIDES = pytest.mark.parametrize(("old", "new"), [(2, 4), (14, 24), (14, 13), (24, 7), (5, 1)])
-
-
 def positions(side):
     values = np.random.default_rng(side).standard_normal((1, 1 + side**2, 5))
     return values.astype("float32")
 
 
-@SIDES
+@pytest.mark.parametrize(("old", "new"), [(2, 4), (14, 24), (14, 13), (24, 7), (5, 1)])
 def test_positions_of_timm_are_interpolated_as_timm_does(old, new):
     expected = resample_abs_pos_embed(torch.from_numpy(positions(old)), [new, new])
     found = resized(jnp.asarray(positions(old)), new)

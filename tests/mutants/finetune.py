@@ -1,0 +1,107 @@
+"""Mutants of the fine-tuning command: options, data, methods, training, checkpoints."""
+
+from tests.mutants import listed
+
+MUTANTS = listed(
+    "optax_dtnh/finetune",
+    "tests/finetune",
+    {
+        ("settings.py", "settings"): [
+            ('rule=rule if settings.method.endswith(DTNH) else "plain"', "rule=rule"),
+            ("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)"),
+            ('"sgd", choices=OPTIMIZERS', '"adam", choices=OPTIMIZERS'),
+            ("500, free=True, type=count", "500, free=False, type=count"),
+        ],
+        ("__main__.py", "command"): [
+            ('error.name.startswith("optax_dtnh")', "False"),
+            ("import interrupts\n", "import interrupts, train\n"),
+        ],
+        ("errors.py", "command"): [("raise UsageError(text)", "raise OSError(text)")],
+        ("dataset.py", "dataset"): [
+            ("[1] if same else", "[1] if False else"),
+            ("default_rng(request.seed)", "default_rng(0)"),
+            ("image.label, image.digest)", "image.label, 0)"),
+            (" if image.position not in drawn", ""),
+            ("train_per_class + 1,", "train_per_class,"),
+        ],
+        ("checking.py", "dataset"): [("digest + names[image.label]", "digest")],
+        ("class_names.py", "dataset"): [("position[names[label]]", "label")],
+        ("folder.py", "batches"): [("with usage_errors(OSError):", "if True:")],
+        ("listing.py", "dataset"): [
+            ('name.startswith(".")', "False"),
+            ("if real in outside:", "if False:"),
+        ],
+        ("folder.py", "layouts"): [("splits.get(TEST, splits", "(splits")],
+        ("table.py", "table"): [
+            ('encoding="utf-8-sig"', 'encoding="utf-8"'),
+            ('== ".." or not path', '== "..." or not path'),
+        ],
+        ("tfds.py", "tfds"): [('source[index]["label"] >= 0', 'source[index]["label"] >= -1')],
+        ("images.py", "image_files"): [
+            ("get(ORIENTATION, 1)", "get(0, 1)"),
+            ("values.view(np.uint32)", "values"),
+            ("255 - gray if", "gray if"),
+            ("(8, 12, 16, 32)", "(8, 16, 32)"),
+            ("if wide_color and", "if False and"),
+        ],
+        ("metadata.py", "image_files"): [
+            (" or _is_sound_exif(chunk)", ""),
+            (" and len(content) >= length", ""),
+        ],
+        ("images.py", "preprocessing"): [("resize - size + 1", "resize - size")],
+        ("preprocessing.py", "preprocessing"): [('beside.pop("resize", None)', "pass")],
+        ("batches.py", "batches"): [
+            ("[process::processes][start:]", "[start:][process::processes]"),
+            ("[process::processes][start:]", "[process::processes]"),
+            (".shuffle().repeat()", ".repeat()"),
+            ('"valid": np.True_', '"valid": np.False_'),
+        ],
+        ("methods.py", "methods"): [
+            ('"mask": backbone_mask,', '"mask": None,'),
+            ("mask=head_mask)", "mask=None)"),
+            ("teacher.maps, weights\n", "teacher.maps, weights, reduction=jnp.sum\n"),
+            ("round(DROP_AT * steps)", "round(0.5 * steps)"),
+            ("return names[1:]", "return names"),
+        ],
+        ("forms.py", "methods"): [
+            ("jax.tree.map(jnp.copy, params)", "params"),
+            ("(optax.chain(decay, direction), direction)", "(optax.chain(decay, direction))"),
+        ],
+        ("delta.py", "methods"): [("jnp.stack(losses))", "jnp.stack(losses[:1]))")],
+        ("checkpoints.py", "checkpoints"): [
+            ("KEPT = 2", "KEPT = 3"),
+            ("sorted(manager.all_steps(), reverse=True)", "sorted(manager.all_steps())"),
+            ('changed = _differences(content["files"], found)', "changed = []"),
+            ("for step in problems:\n        m", "for step in ():\n        m"),
+            ("list(saved.items()) == list(asked.items())", "saved == asked"),
+            ("_reserve(path.parent, leaves)", "pass"),
+            ("cleanup_tmp_directories=True", "cleanup_tmp_directories=False"),
+        ],
+        ("run_folder.py", "run_folder"): [
+            (" - set(FREE)", ""),
+            ("if not check(out, settings, facts):\n        record", "if True:\n        record"),
+            (" | fcntl.LOCK_NB", " | fcntl.LOCK_SH"),
+        ],
+        ("log.py", "run_folder"): [
+            ('entry["step"] <= step', 'entry["step"] < step'),
+            ("in lines[:-1]]", "in lines]"),
+            ("if log[-1][name] is not None", ""),
+        ],
+        ("../models/_files.py", "run_folder"): [("write(partial)", "write(path)")],
+        ("train.py", "command"): [("jax.tree.map(jnp.copy, zeros))", "state.sums)")],
+        ("train.py", "interrupts"): [
+            ("start=int(state.step)", "start=0"),
+            ("log.LOG, int(state.step) if state else 0)", "log.LOG, 0)"),
+            ("or last or stopping:", "or last:"),
+        ],
+        ("step.py", "interrupts"): [('jnp.any(batch["stop"])', 'jnp.all(batch["stop"]) & False')],
+        ("interrupts.py", "command"): [("os._exit(128 + number)", "pass")],
+        ("interrupts.py", "interrupts"): [
+            ("is not signal.SIG_IGN", "is not None"),
+            ("signal.signal(number, signal.SIG_DFL)\n        os.write", "pass\n        os.write"),
+            ("signal.signal(number, signal.SIG_DFL if old is None else old)", "pass"),
+        ],
+        ("processes.py", "processes"): [("return flag", "return False")],
+        ("evaluate.py", "command"): [(' & batch["valid"]', "")],
+    },
+)
