@@ -334,7 +334,9 @@ EXCEPTIONS = {
     "chain(scale_by_learning_rate, dtnh)": dict.fromkeys(
         ["dtnh, every option, pair", "scale_by_adam_dtnh, pair"], "[trap][rate]"
     ),
-    "chain(dtnh, apply_if_finite(...))": dict.fromkeys(OTHER_USES, "[trap][finite]"),
+    "chain(dtnh, apply_if_finite(...))": dict.fromkeys(
+        [use for use in OTHER_USES if use != "dtnh, capped"], "[trap][finite]"
+    ),
 }
 
 
