@@ -20,7 +20,7 @@ test: $(installed)  ## the tests that everybody runs
 	$(BIN)/python -m pytest
 
 slow: $(installed)  ## what CI runs on top: the benchmarks' own tests, whole matrices, several processes
-	$(BIN)/python -m pytest -m "slow and not long"
+	$(BIN)/python -m pytest -m "slow and not long" --dist worksteal
 
 long: $(installed)  ## before a release: what takes minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
@@ -31,8 +31,8 @@ lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-parity: $(PARITY)/installed  ## the models and the network of benchmarks.real against torch's, with torch
-	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity tests/benchmarks/parity
+parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
+	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity
 	$(PARITY)/bin/python -m benchmarks.parity
 
 clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
@@ -44,7 +44,8 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
-real-smoke: $(REAL)/installed  ## a few steps of a few runs on the pretrained network
+real-smoke: $(REAL)/installed  ## the pretrained network against torch's, and a few steps of a few runs
+	$(REAL)/bin/python -m pytest -n 0 tests/benchmarks/parity
 	$(REAL)/bin/python -m benchmarks.real --smoke
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
@@ -75,7 +76,7 @@ $(installed): pyproject.toml
 # torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
 $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@
@@ -92,7 +93,7 @@ $(PEERS)/installed: pyproject.toml
 
 $(REAL)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(REAL)
-	$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[real]'
+	$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
 	touch $@
 
 $(DOCS)/installed: pyproject.toml

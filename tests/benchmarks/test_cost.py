@@ -153,6 +153,7 @@ def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recor
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_everything_runs_small_on_a_cpu(tmp_path, quickly_compiled):
     assert accelerator.main(["--cpu", "--out", str(tmp_path)]) == 0
     written = record.read(tmp_path / "cost.accelerator.json")
