@@ -31,8 +31,7 @@ import jax
 
 from benchmarks.cost import report
 from benchmarks.cost.accelerator import equality, update
-from benchmarks.cost.accelerator.clock import copy_bandwidth
-from benchmarks.cost.accelerator.networks import NETWORKS
+from benchmarks.cost.networks import NETWORKS, SMALL
 from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
@@ -71,8 +70,9 @@ def measured(small: bool) -> Iterator[Table]:
         return
     mib, seconds = (4, 0.0) if small else (MIB, SECONDS)
     trees = update.SMALL if small else update.TREES
-    yield (updates := update.table(trees, copy_bandwidth(mib, seconds), seconds))
-    networks = {name: n.small if small else n.full for name, n in NETWORKS.items()}
+    bandwidth = update.copy_bandwidth(mib, seconds)
+    yield (updates := update.table(trees, bandwidth, seconds))
+    networks = SMALL if small else NETWORKS
     yield (steps := update.steps_table(networks, seconds, until))
     if not small:
         yield shares(updates.rows, steps.rows)
