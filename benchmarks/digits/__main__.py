@@ -47,13 +47,8 @@ QUESTION = question(
     "Does DTNH repair an inappropriate source, and what does it cost elsewhere?",
     METHODS,
     {
-        "L2-SP + DTNH": {"rot90": "gains", "permlab": "gains", "noisy": "loses"},
-        "KnowDist + DTNH": {
-            "same": "loses",
-            "rot90": "gains",
-            "permlab": "gains",
-            "noisy": "loses",
-        },
+        "L2-SP + DTNH": {"gains": ("rot90", "permlab"), "loses": ("noisy",)},
+        "KnowDist + DTNH": {"gains": ("rot90", "permlab"), "loses": ("same", "noisy")},
     },
 )
 

@@ -37,13 +37,8 @@ QUESTION = question(
     "Should a new head take part in the decision about the backbone?",
     METHODS,
     {
-        "L2-SP + DTNH, head in": {"rot90": "loses", "permlab": "loses", "noisy": "loses"},
-        "KnowDist + DTNH, head in": {
-            "same": "gains",
-            "rot90": "loses",
-            "permlab": "loses",
-            "noisy": "loses",
-        },
+        "L2-SP + DTNH, head in": {"loses": ("rot90", "permlab", "noisy")},
+        "KnowDist + DTNH, head in": {"gains": ("same",), "loses": ("rot90", "permlab", "noisy")},
     },
 )
 
