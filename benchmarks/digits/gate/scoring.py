@@ -23,7 +23,7 @@ from benchmarks.digits.training import fine_tune
 from benchmarks.digits.variants import cases
 from benchmarks.digits.variants.cases import Case, Grid
 from benchmarks.digits.variants.forms import name_of
-from benchmarks.digits.variants.training import COMPILER_OPTIONS
+from benchmarks.digits.variants.runs import COMPILER_OPTIONS
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
 from optax_dtnh.finetune.forms import FORMS

@@ -1,7 +1,6 @@
 """Which form of the method suits which case, and how much does the weight matter to it.
 
-    python -m benchmarks.digits.variants            # run it again to resume
-    python -m benchmarks.digits.variants --quick    # a corner of the grid, under 3 minutes
+    python -m benchmarks.digits.variants
 
 The tasks are those of `benchmarks.digits` with 10 images per class, with and without 40 % of their
 labels redrawn, trained with SGD with momentum or with Adam, on batches of 16 or on all images, and
@@ -27,20 +26,17 @@ import sys
 from argparse import Namespace
 
 from benchmarks.digits.variants import analysis, cases, figure, runs, table
-from benchmarks.harness.command import Question, command, option
+from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
 
 TITLE = "Which form of DTNH for which case?"
 
 
-def measure(options: Namespace) -> Results:
-    """Run the grid, or the rest of it."""
-    grid, name = (cases.QUICK, "quick") if options.quick else (cases.WHOLE, "whole")
-    return {"question": TITLE, **runs.run(grid, options.out / f"{name}.jsonl")}
+def measure(options: Namespace) -> Results:  # noqa: ARG001
+    """Run the grid."""
+    return {"question": TITLE, **runs.run(cases.WHOLE)}
 
 
-QUICK = "Run a corner of the grid: some forms, 3 seeds."
-OPTION = option("--quick", action="store_true", help=QUICK)
 QUESTION = Question(
     "digits.variants",
     __doc__,
@@ -48,7 +44,6 @@ QUESTION = Question(
     text=lambda results: f"# {TITLE}\n\n{table.markdown(results)}",
     failures=analysis.failures,
     draw=lambda results: figure.draw(results, TITLE),
-    options=OPTION,
 )
 
 

@@ -59,10 +59,8 @@ def grid(
 
 
 WEIGHTS = (0.1, 1.0, 10.0, 100.0)
-BOTH = ("SGD", "Adam")
-WHOLE = grid(BOTH, (16, None), (SAME, ROTATED, SHUFFLED), (10,), (0.0, 0.4), WEIGHTS, 20)
-SOME = ("plain", "before", "smoothed 0.99", "per element", "decoupled", "metric")
-QUICK = grid(BOTH, (16,), (SAME, ROTATED), (10,), (0.0,), WEIGHTS, 3, SOME)
+SOURCES = (SAME, ROTATED, SHUFFLED)
+WHOLE = grid(("SGD", "Adam"), (16, None), SOURCES, (10,), (0.0, 0.4), WEIGHTS, 20)
 
 
 def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
