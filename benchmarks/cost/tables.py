@@ -123,8 +123,9 @@ def steps() -> dict[str, Lowerable]:
 
 def export_problems(step: Callable[..., Any], args: tuple[Any, ...], platform: str) -> list[str]:
     """Return what is wrong with the step lowered for `platform`: callbacks, effects, float64."""
+    export = jax.export.export(jax.jit(step), platforms=[platform])
     try:
-        exported = _exported(step, args, platform)
+        exported = export(*args)
     except NotImplementedError as error:  # how jax.export answers to host callbacks
         return [f"cannot be exported: {error}"]
     text = exported.mlir_module()
@@ -134,13 +135,7 @@ def export_problems(step: Callable[..., Any], args: tuple[Any, ...], platform: s
     # Without x64 there is no float64 to find. With it, constants and the scalars of optax's bias
     # corrections and schedules are float64, but float32 leaves should never become so.
     with jax.enable_x64(True):
-        text_of_x64 = _exported(step, args, platform).mlir_module()
+        text_of_x64 = export(*args).mlir_module()
     if "f64>" in text or "xf64>" in text_of_x64:
         problems.append("computes in float64")
     return problems
-
-
-def _exported(
-    step: Callable[..., Any], args: tuple[Any, ...], platform: str
-) -> jax.export.Exported:
-    return jax.export.export(jax.jit(step), platforms=[platform])(*args)

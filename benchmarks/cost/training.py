@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.cost.compiled import flops
 from optax_dtnh import add_l2_sp, dtnh, plain, value_and_grad_pair
 
 WEIGHT = 0.1
@@ -95,9 +94,3 @@ def lowered(step: Step, params: Any, statistics: Any, data: Any, state: Any = No
     if state is None:
         state = jax.eval_shape(step.transformation.init, params)
     return jax.jit(run_of(step), donate_argnums=(0, 1, 2)).lower(params, statistics, state, *data)
-
-
-def gradient_flops(losses: Losses, *args: Any) -> tuple[float, float, float]:
-    """Return the flops of one gradient of the sum, of a pair, and of the control's pair."""
-    one, pair, control = (form(losses) for form in (of_sum, of_pair, zero_array))
-    return flops(one, *args), flops(pair, *args), flops(control, *args)

@@ -8,9 +8,8 @@ less of the conflict is taken from the backbone, and the rest of the correction 
 along its own gradient; the guarantee holds for the whole tree instead of for the backbone. Tasks,
 seeds and settings are those of `benchmarks.digits`.
 
-Expected (numbers: benchmarks/results/digits.head.json): left in, the training loss ends lower, and
-KnowDist keeps more of its gain with a good source; with an inappropriate source and with noisy
-labels both regularizers lose. It takes about a minute on two idle CPU cores.
+Claims: left in, KnowDist keeps more of its gain with a good source; with an inappropriate source
+and with noisy labels both regularizers lose. It takes about a minute on two idle CPU cores.
 """
 
 import sys

@@ -22,7 +22,7 @@ from benchmarks.cost.training_step import LAST
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, Use, sgd
 from benchmarks.harness import record
-from benchmarks.harness.command import RESULTS
+from benchmarks.harness.command import RESULTS, command
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.models import resnet18
 
@@ -153,7 +153,7 @@ def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recor
 @pytest.mark.slow
 @pytest.mark.long
 def test_everything_runs_small_on_a_cpu(tmp_path, quickly_compiled):
-    assert accelerator.main(["--cpu", "--out", str(tmp_path)]) == 0
+    assert command(accelerator.QUESTION, ["--cpu", "--out", str(tmp_path)]) == 0
     written = record.read(tmp_path / "cost.accelerator.json")
     _, updates, steps = (table["rows"] for table in written["tables"])
     assert {row["update"] for row in updates} == set(update.FLOORS)

@@ -24,7 +24,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -42,7 +41,6 @@ SECONDS = 0.3  # of one repeat
 LIMIT = 360  # seconds, after which no other network is begun
 MIB = 1024  # of the copy
 PACKAGES = ("jax", "jaxlib", "optax", "numpy")
-NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
 Row = Mapping[str, Any]
 
@@ -94,17 +92,12 @@ def shares(updates: Sequence[Row], steps: Sequence[Row]) -> Table:
     return Table("the update of ResNet-50 as a share of its step", rows, [])
 
 
-def text(results: Results) -> str:
-    """Return the tables."""
-    return "\n\n".join(([NO_MEASUREMENT] if results["cpu"] else []) + [report.text(results)])
-
-
-OPTION = option("--cpu", action="store_true", help="Run everything small on the CPU.")
+OPTION = option(
+    "--cpu", action="store_true", help="Run everything small on the CPU: its times say nothing."
+)
 QUESTION = Question(
-    "cost.accelerator", __doc__, measure, text, report.failures, None, OPTION, PACKAGES
+    "cost.accelerator", __doc__, measure, report.text, report.failures, None, OPTION, PACKAGES
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

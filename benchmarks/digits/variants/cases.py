@@ -4,11 +4,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from benchmarks.digits import data, experiment, mini_batches
+from benchmarks.digits import experiment
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import OPTIMIZERS, RECIPE, Method
+from benchmarks.digits.methods import OPTIMIZERS, Method
 from benchmarks.digits.tasks import ROTATED, SAME, SHUFFLED, Source
 from benchmarks.digits.variants.forms import VARIANTS, methods_of
 
@@ -69,11 +67,3 @@ def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
         key: experiment.stacked_tasks(digits, grid.seeds, *key, TEST_SIZE)
         for key in {(case.shots, case.noise): None for case in grid.cases}
     }
-
-
-def batches_of(grid: Grid, case: Case) -> np.ndarray | None:
-    """Return the batches to train on, stacked by seed; None for full batches."""
-    if case.batch is None:
-        return None
-    size = data.CLASSES * case.shots
-    return mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.digits import data, experiment
+from benchmarks.digits import data, experiment, mini_batches
 from benchmarks.digits.data import Images, Task
 from benchmarks.digits.methods import RECIPE, Method, loss_gradient
 from benchmarks.digits.network import Params
@@ -147,9 +147,12 @@ def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
 
     def outcome(run: Run, compiled: Callable[..., Outcome]) -> dict[str, Any]:
         case, method = run
-        task, batches = tasks[case.shots, case.noise], cases.batches_of(grid, case)
+        task, networks = tasks[case.shots, case.noise], sources[case.source.name]
         weights = np.array(forms.weights_of(method.regularizer, grid.weights), np.float32)
-        seeds, networks = np.arange(grid.seeds), sources[case.source.name]
+        seeds, batches = np.arange(grid.seeds), None
+        if case.batch:
+            sizes = data.CLASSES * case.shots, RECIPE.steps, case.batch
+            batches = np.stack([mini_batches.draw(i, *sizes) for i in range(grid.seeds)])
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}
 
