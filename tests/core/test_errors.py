@@ -330,6 +330,7 @@ MISTAKES = {
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
         (FUNCTION, "a tuple of 2", lambda: value_and_grad_pair(losses())),
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
+        (VARIABLE, "Cache", lambda: value_and_grad_pair(losses)(nnx.State({"a": nnx.Cache(HEAD)}))),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
         (COUNT, "0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
@@ -340,6 +341,7 @@ MISTAKES = {
         (STRINGS, "()", all_but),
         (STRINGS, "(['head'],)", lambda: all_but(["head"])),
         (NAMED, "'haed' | 'head'", lambda: all_but("haed")(PARAMS)),
+        (NAMED, "'zz' | 'body', 'b', 'w', 'head'", lambda: all_but("zz")(PARAMS)),
         (IN_A_TREE, "", lambda: optax.inject_hyperparams(dtnh)(0.1, mask=all_but("b")).init(G)),
     ],
     check: [

@@ -170,10 +170,3 @@ def test_an_8_bit_float_takes_part_in_the_decision():
     g, r = jnp.array([2.0, 0.0]), jnp.array([-3.0, 4.0])
     expected, _ = step(dtnh(0.5), g, r)
     assert_equal(step(dtnh(0.5), g, r.astype(jnp.float8_e4m3fn))[0], expected)
-
-
-@pytest.mark.parametrize("g", [[0.0, 0.0], [4.0, 3.0]], ids=["zero", "orthogonal"])
-def test_without_an_inner_product_all_of_the_regularizer_is_kept_and_nothing_reported(g):
-    updates, state = step(dtnh(0.5), jnp.array(g), jnp.array([-3.0, 4.0]))
-    assert_equal(updates, jnp.array(g) + jnp.array([-1.5, 2.0]))
-    assert state.conflict == 0.0
