@@ -231,6 +231,7 @@ MISTAKES = {
         (MISSING, NO_PAIR_DICT, lambda: update(optax.chain(dtnh(0.1), dtnh(0.1)), (G, R), None)),
         (MISSING, "a list of 2 as updates, not a pair", lambda: both([G, R], None)),
         (MISSING, "a tuple of 2 as updates, shaped ...", lambda: pair(*TWO, params=TWO, start=TWO)),
+        (MISSING, "a tuple of 3 as updates, not a pair", lambda: pair(G, R, R)),
         (ALONE, "", lambda: pair((LOSS, LOSS), PAIR)),
         (TWICE, "", lambda: both((G, R), R)),
         # trees that differ
