@@ -69,33 +69,33 @@ def test_a_size_of_hugging_face_is_that_after_the_crop(tmp_path, sizes, content)
 
 
 INPUT = {"input_size": [3, 224, 224]}
+SIZED = {"num_attention_heads": 16, "hidden_size": 128, "intermediate_size": 9, "image_size": 384}
+SIZED |= {"num_hidden_layers": 8, "patch_size": [14], "hidden_act": "x", "layer_norm_eps": 1}
+OUR_SIZES = {"heads": 16, "width": 128, "hidden": 9, "blocks": 8, "image_size": 384}
+OUR_SIZES |= {"patch_size": 14, "activation": "x", "epsilon": 1}
 FIELDS = [
     (PREPROCESSOR, {"image_mean": [0.5] * 3, "image_std": 0.5}, {"mean": HALF, "std": HALF}),
-    (PREPROCESSOR, {"image_mean": [0.5], "resample": 0}, {"interpolation": "nearest"}),
-    (PREPROCESSOR, {"rescale_factor": 1 / 127.5}, {"rescale": 1 / 127.5}),
+    (PREPROCESSOR, {"resample": 0}, {"interpolation": "nearest"}),
+    *((PREPROCESSOR, {"do_rescale": does, "rescale_factor": 9}, {"rescale": by})
+      for does, by in ((True, 9), (False, 1))),
     (PREPROCESSOR, {"do_normalize": False, "image_mean": 0.5}, {"mean": (0,) * 3, "std": (1,) * 3}),
     (PREPROCESSOR, {"image_processor_type": "ViTImageProcessorFast"}, {"mean": HALF, "std": HALF}),
     (PREPROCESSOR, {"feature_extractor_type": "ConvNextF"}, {"interpolation": "bicubic"}),
-    (PREPROCESSOR, {"do_resize": False, "do_center_crop": False}, {"do_resize": False}),
+    (PREPROCESSOR, {"do_resize": False, "do_pad": True}, {"do_resize": False, "do_pad": True}),
     (OURS, {"image_size": 32, "rescale": 1.0}, {"image_size": 32, "rescale": 1}),
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
-    (CONFIG, VIT | {"num_attention_heads": 16, "hidden_size": 128}, {"heads": 16, "width": 128}),
-    (CONFIG, VIT | {"hidden_act": "x", "layer_norm_eps": 1}, {"activation": "x", "epsilon": 1}),
-    (CONFIG, VIT | {"intermediate_size": 9, "num_hidden_layers": 8}, {"hidden": 9, "blocks": 8}),
-    (CONFIG, VIT | {"image_size": 384, "patch_size": [14]}, {"image_size": 384, "patch_size": 14}),
-    (CONFIG, VIT | {"id2label": {"1": "b", "0": "a"}}, {"classes": 2}),
+    (CONFIG, VIT | SIZED | {"id2label": {"1": "b", "0": "a"}}, OUR_SIZES | {"classes": 2}),
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, RESNET | {"downsample_in_bottleneck": True}, {"downsample_in_bottleneck": True}),
-    (CONFIG, TIMM, {"architecture": "vit_base_patch16_224", "interpolation": "bicubic"}),
-    (CONFIG, TIMM | {"mean": [0.5] * 3, "num_classes": 0}, {"mean": HALF, "classes": 0}),
+    (CONFIG, TIMM | {"num_classes": 0}, {**TIMM, "classes": 0, "interpolation": "bicubic"}),
     (CONFIG, TIMM | {"input_size": [3, 384, 192]}, {"image_size": (384, 192)}),
     (CONFIG, TIMM | {"crop_mode": "center"}, {"crop_mode": "center"}),
     (CONFIG, TIMM | {"crop_mode": "squash"}, {"crop_mode": None}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
     (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
-    (CONFIG, TIMM | {"model_args": {"num_heads": 4, "embed_dim": 256}}, {"heads": 4, "width": 256}),
-    (CONFIG, TIMM | {"model_args": {"depth": 2, "act_layer": "x"}}, {"activation": "x"}),
+    (CONFIG, TIMM | {"model_args": {"num_heads": 4, "depth": 2}}, {"heads": 4, "blocks": 2}),
+    (CONFIG, TIMM | {"model_args": {"act_layer": "x"}}, {"activation": "x"}),
     (CONFIG, {"pretrained_cfg": {"global_pool": "avg"}, "model_type": "w"}, {"pool": "avg"}),
     (CONFIG, TIMM | {"model_args": {"aa_layer": None, "depth": 3}}, {"blocks": 3, "width": 768}),
     (CONFIG, {"mean": [0.5], "std": [0.5]}, {"mean": HALF, "interpolation": "bicubic"}),
