@@ -15,7 +15,7 @@ from benchmarks.real.measures import UNITS
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
 SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
 MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
-PARTS = ("whole network", "last stage")  # the figure has the others
+PARTS = ("everything", "last stage")
 
 
 def grouped(lines: Iterable[Results]) -> list[Results]:
@@ -83,7 +83,7 @@ def against_plain(results: Results, cell: Results) -> Interval | None:
 def removed(results: Results, unit: str) -> str:
     """Return the share of L2-SP removed at batch 16, from ImageNet, over the weights, in %."""
     found = headline(results, source=GOOD, regularizer="L2-SP", method="plain")
-    shares = [100 * (cell[f"whole network, {unit}"][0] or 0) for cell in found]
+    shares = [100 * (cell[f"everything, {unit}"][0] or 0) for cell in found]
     return f"{min(shares):.2g} to {max(shares):.2g}"
 
 
