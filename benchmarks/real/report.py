@@ -10,12 +10,11 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 from benchmarks.real import cells
 from benchmarks.real.cells import ASIDE, BAD, GOOD, MOMENTUM, SOURCES, TUNING_SEEDS, WEIGHTS, Run
-from benchmarks.real.measures import UNITS
+from benchmarks.real.measures import TRAINED, UNITS
 
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
 SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
 MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
-PARTS = ("everything", "last stage")
 
 
 def grouped(lines: Iterable[Results]) -> list[Results]:
@@ -114,7 +113,7 @@ def shares(results: Results) -> list[dict[str, str]]:
         for source in SOURCES
         for name in WEIGHTS
         for cell in headline(results, source=source, regularizer=name, method="plain")
-        for part in PARTS
+        for part in TRAINED
     ]
 
 
