@@ -38,7 +38,7 @@ def measure(options: Namespace, name: str, first: str, scale: Scale) -> Results:
     if where and options.commit:
         where[0] |= {"commit": options.commit, "dirty": False}
     found = report.grouped(line for line in lines if "cell" in line)
-    results = {"question": TITLE, "settings": scale._asdict(), "runs": found}
+    results = {"question": TITLE, "first": first, "settings": scale._asdict(), "runs": found}
     return {"environment": where[0], **results} if where else results
 
 

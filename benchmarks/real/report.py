@@ -14,7 +14,7 @@ from benchmarks.real.measures import TRAINED, UNITS
 
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
 SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
-MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
+MEANS = ("frozen", "training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
 
 
 def grouped(lines: Iterable[Results]) -> list[Results]:
@@ -90,7 +90,7 @@ def row(results: Results, cell: Results) -> dict[str, str]:
     """Return one line of the table of all cells."""
     other = [f"{k} {cell[k]}" for k in USUAL if k != "source" and cell[k] != USUAL[k]]
     name = f"{cell['regularizer']} {cell['weight']:.3g}" if cell["weight"] else "fine-tuning"
-    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS}
+    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS if k in cell}
     return {
         "source": cell["source"],
         "regularizer": ", ".join([name, *other]),
@@ -168,18 +168,20 @@ def text(results: Results) -> str:
     kept = sorted((c for c in results["runs"] if c["cell"] not in ASIDE), key=order)
     sections = {CHANGES: [row(results, cell) for cell in kept], REMOVED: shares(results)}
     written = [f"## {name}\n\n{tables.markdown(rows)}" for name, rows in sections.items() if rows]
-    return "\n\n".join([f"# {results['question']}", NOTE, *findings(results), *written])
+    note = NOTE.format(TRAINS[results["first"]])
+    return "\n\n".join([f"# {results['question']}", note, *findings(results), *written])
 
 
 CHANGES = "What each decision changes"
 REMOVED = (
     "Share of `|r|^2` that decisions remove after plain training, on 16 / 64 / 160 images, in %"
 )
+TRAINS = {"stem": "all of it", "stage7": "its last stages, 1.0 of its 3.4 million parameters"}
 NOTE = f"""\
-EfficientNet-Lite0 is fine-tuned on solar cells of 64 pixels in 4 classes. The source `{GOOD}` is
-its pretrained weights. The source `{BAD}` is these weights, trained on other solar cells with
-shuffled labels. `accuracy` is in % with 95 % t intervals over seeds. `difference` is in points,
-paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0 is
-outside. `forgetting` is the divergence of the 1,000 original outputs on photographs. `conflict`,
-`cosine`, the share `removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the
-steps of training."""
+EfficientNet-Lite0, {{}}, is fine-tuned on solar cells of 64 pixels in 4 classes. The source
+`{GOOD}` is its pretrained weights. The source `{BAD}` is these weights, trained on other solar
+cells with shuffled labels. `accuracy` is in % with 95 % t intervals over seeds. `difference` is in
+points, paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0
+is outside. `frozen` is the accuracy of a ridge regression on the source's features. `forgetting` is
+the divergence of the 1,000 original outputs on photographs. `conflict`, `cosine`, the share
+`removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the steps of training."""
