@@ -79,7 +79,8 @@ class Bench:
             ready = [r for r in waiting if self.program(program_of(r)).done()]
             kind = kind_of((ready or waiting)[0])
             group = [r for r in waiting if kind_of(r) == kind][: self.lanes(kind[0][1])]
-            self.spoil([r.seed for r in group if r.source == BAD])
+            if any(r.source == BAD for r in group):
+                self.spoil([r.seed for r in (*group, *waiting) if r.source == BAD])
             if not self.fits(group[0]):
                 return False
             self.finish(group, self.call(group)[1])
@@ -98,11 +99,10 @@ class Bench:
 
     def spoil(self, seeds: Iterable[int]) -> None:
         """Make the bad sources of these seeds that are not stored, all that one call can make."""
-        new = cells.spoiling(
-            (s for s in dict.fromkeys(seeds) if not self.stored(s).exists()), self.scale.spoiling
-        )
-        if not new:
+        missing = [s for s in dict.fromkeys(seeds) if not self.stored(s).exists()]
+        if not missing:
             return
+        new = cells.spoiling(missing[: self.scale.lanes], self.scale.spoiling)
         params, values = self.call(new)
         for _ in range(1, SPOILING_ROUNDS):
             if all((v["training_loss"] or np.inf) < MEMORIZED for v in values):
