@@ -1,5 +1,6 @@
 """The record: cells of runs by seed, compared with plain regularizers, in tables and words."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,17 @@ from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 from benchmarks.real import cells
-from benchmarks.real.cells import ASIDE, BAD, GOOD, MOMENTUM, SOURCES, TUNING_SEEDS, WEIGHTS, Run
+from benchmarks.real.cells import (
+    ASIDE,
+    BAD,
+    BASIC,
+    GOOD,
+    MOMENTUM,
+    SOURCES,
+    TUNING_SEEDS,
+    WEIGHTS,
+    Run,
+)
 from benchmarks.real.measures import TRAINED, UNITS
 
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
@@ -107,14 +118,35 @@ def row(results: Results, cell: Results) -> dict[str, str]:
 
 def shares(results: Results) -> list[dict[str, str]]:
     """Return the shares that decisions would remove at the end of the plain runs."""
+    trained = TRAINED if results["first"] == next(iter(TRAINED.values())) else [next(iter(TRAINED))]
     return [
         {"source": source, "regularizer": f"{name} {cell['weight']:g}", "trained": part}
         | {u: " / ".join(f"{100 * (x or 0):.1f}" for x in cell[f"{part}, {u}"]) for u in UNITS}
         for source in SOURCES
         for name in WEIGHTS
         for cell in headline(results, source=source, regularizer=name, method="plain")
-        for part in TRAINED
+        for part in trained
     ]
+
+
+def by_weight(results: Results) -> list[dict[str, str]]:
+    """Return what each decision loses against fine-tuning, at its best and its worst weight."""
+    rows = []
+    for source, name, method in itertools.product(SOURCES, WEIGHTS, BASIC):
+        base = fine_tuning(results, source)
+        found = [c for c in select(results, source=source, regularizer=name, method=method)]
+        lost = [(difference(base[0], c), c) for c in found if base and c["weight"]]
+        if lost:
+            ends = {"best": min(lost, key=_mean), "worst": max(lost, key=_mean)}
+            row = {"source": source, "regularizer": name, "decision": method}
+            for end, (loss, cell) in ends.items():
+                row |= {f"{end} weight": f"{cell['weight']:g}", f"lost at the {end}": loss.marked()}
+            rows.append(row | {"weights": str(len(lost))})
+    return rows
+
+
+def _mean(lost: tuple[Interval, Results]) -> float:
+    return lost[0].mean
 
 
 def missing(results: Results) -> str:
@@ -166,13 +198,15 @@ def text(results: Results) -> str:
         return [*settings, cell["regularizer"] if cell["weight"] else "", f"{cell['weight']:9.3f}"]
 
     kept = sorted((c for c in results["runs"] if c["cell"] not in ASIDE), key=order)
-    sections = {CHANGES: [row(results, cell) for cell in kept], REMOVED: shares(results)}
+    sections = {CHANGES: [row(results, cell) for cell in kept]}
+    sections |= {LOST: by_weight(results), REMOVED: shares(results)}
     written = [f"## {name}\n\n{tables.markdown(rows)}" for name, rows in sections.items() if rows]
     note = NOTE.format(TRAINS[results["first"]])
     return "\n\n".join([f"# {results['question']}", note, *findings(results), *written])
 
 
 CHANGES = "What each decision changes"
+LOST = "Accuracy lost against fine-tuning, in points, over the weights that were run"
 REMOVED = (
     "Share of `|r|^2` that decisions remove after plain training, on 16 / 64 / 160 images, in %"
 )
