@@ -43,6 +43,7 @@ from optax_dtnh.regularizers import (
     distillation,
     feature_distance,
     l2_sp,
+    lora_l2_sp,
 )
 
 PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
@@ -149,6 +150,10 @@ def soft(logits, logits_s=None, temperature=2.0):
     return distillation(logits, logits if logits_s is None else logits_s, temperature=temperature)
 
 
+def adapters(a=X, b=X.T, **options):
+    return lora_l2_sp({"q": {"lora_a": a, "lora_b": b}}, **options)
+
+
 # Answers, with places for what differs; `...` is anything.
 MISSING = "`reg_grads` is missing, got {}. Call `tx.update(... A second `dtnh` finds none: sum ..."
 NO_PAIR = "`reg_grads` is missing, got {}. Call `tx.update(GradientPair(...), state, params)`."
@@ -201,6 +206,10 @@ MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten th
 K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
 STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into ..."
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
+TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and that of B, as in ..."
+FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
+BOTH = "`params` should hold both factors of a pair, got no {}. Keep both in the tree, or neither."
+RANKS = "`params` should hold A [layers, in, r] and ..., got {} at {}. They fit with ... in {}: ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
@@ -410,6 +419,19 @@ MISTAKES = {
         (SPLIT, "logits_s | int32", lambda: soft(jnp.ones(4), jnp.arange(4))),
         *[(SIZE, f"temperature | {t!r:.60} | {HOT}", lambda t=t: soft(X, X, t)) for t in NO_SIZES],
         (SIZE, f"temperature | ...float32[2]... | {HOT}", lambda: traced(lambda t: soft(X, X, t))),
+    ],
+    lora_l2_sp: [
+        (TWO_NAMES, "'lora'", lambda: adapters(names="lora")),
+        (TWO_NAMES, "('a', 'a')", lambda: adapters(names=("a", "a"))),
+        (FACTORS, "body/b, body/w, head", lambda: lora_l2_sp(PARAMS)),
+        (FACTORS, "no leaf", lambda: lora_l2_sp({})),
+        (BOTH, "'q/lora_a'", lambda: lora_l2_sp({"q": {"w_lora_a": X, "lora_b": X.T}})),
+        (BOTH, "'q/lora_a'", lambda: adapters(a=None)),
+        (RANKS, "(4, 3) and (4, 3) | 'q/lora_a' | []", lambda: adapters(X, X)),
+        (RANKS, "(4, 3) and (3, 4) | 'q/lora_a' | []", lambda: adapters(stacked=1)),
+        (RANKS, "... | ... | [0, 1]", lambda: adapters(jnp.ones((4, 3, 4)), jnp.ones((4, 4, 2)))),
+        (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: adapters(scale=jnp.inf)),
+        (SPLIT, "params['q/lora_b'] | int32", lambda: adapters(b=jnp.ones((3, 4), int))),
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),
