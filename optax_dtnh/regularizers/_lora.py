@@ -48,8 +48,8 @@ def lora_l2_sp(
       A float32 scalar (float64 with float64 leaves). Rounding is relative to `|s A|^2 |B|^2`.
 
     Raises:
-      ValueError: There is no pair, a factor lacks the other, the shapes of a pair fit in no way or
-        in two, `scale` is not a finite number, or `names` are not two.
+      ValueError: There is no pair, a factor is alone, the shapes of a pair do not fit or fit in two
+        ways, `scale` is not a finite number, or `names` are not two.
       TypeError: A factor is not real floating point.
 
     Source: Hu et al., [LoRA: Low-Rank Adaptation of Large Language
@@ -57,10 +57,8 @@ def lora_l2_sp(
     """
     check_number("scale", scale, "Pass `alpha / rank` of the adapters.")
     if not (isinstance(names, tuple) and len(names) == len(set(names)) == 2):
-        raise ValueError(
-            f"`names` should be two different names, got {names!r:.60}. Pass that of A and that of "
-            'B, as in `names=("lora_a", "lora_b")`.'
-        )
+        advice = 'Pass that of A and that of B, as in `("lora_a", "lora_b")`.'
+        raise ValueError(f"`names` should be two different names, got {names!r:.60}. {advice}")
     total = sum_of([_squared_norm(*pair, stacked) for pair in _pairs(params, names)])
     return 0.5 * jnp.asarray(scale, total.dtype) ** 2 * total
 

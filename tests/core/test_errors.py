@@ -52,7 +52,7 @@ R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
 MISSPELLED, PARTLY = {"body": True, "tail": False}, {"body": True}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
-ZERO = jnp.bfloat16(0)
+ZERO, AB = jnp.bfloat16(0), ("lora_a", "lora_b")
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
 TURNED = R | {"head": jnp.ones((2, 4))}
 PAIR, FROZEN = GradientPair(G, R), freeze(PARAMS)
@@ -150,10 +150,6 @@ def soft(logits, logits_s=None, temperature=2.0):
     return distillation(logits, logits if logits_s is None else logits_s, temperature=temperature)
 
 
-def adapters(a=X, b=X.T, **options):
-    return lora_l2_sp({"q": {"lora_a": a, "lora_b": b}}, **options)
-
-
 # Answers, with places for what differs; `...` is anything.
 MISSING = "`reg_grads` is missing, got {}. Call `tx.update(... A second `dtnh` finds none: sum ..."
 NO_PAIR = "`reg_grads` is missing, got {}. Call `tx.update(GradientPair(...), state, params)`."
@@ -208,8 +204,8 @@ STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
 TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and that of B, as in ..."
 FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
-BOTH = "`params` should hold both factors of a pair, got no {}. Keep both in the tree, or neither."
-RANKS = "`params` should hold A [layers, in, r] and ..., got {} at {}. They fit with ... in {}: ..."
+ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
+RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
@@ -421,17 +417,13 @@ MISTAKES = {
         (SIZE, f"temperature | ...float32[2]... | {HOT}", lambda: traced(lambda t: soft(X, X, t))),
     ],
     lora_l2_sp: [
-        (TWO_NAMES, "'lora'", lambda: adapters(names="lora")),
-        (TWO_NAMES, "('a', 'a')", lambda: adapters(names=("a", "a"))),
+        (TWO_NAMES, "'lora'", lambda: lora_l2_sp(PARAMS, names="lora")),
         (FACTORS, "body/b, body/w, head", lambda: lora_l2_sp(PARAMS)),
-        (FACTORS, "no leaf", lambda: lora_l2_sp({})),
-        (BOTH, "'q/lora_a'", lambda: lora_l2_sp({"q": {"w_lora_a": X, "lora_b": X.T}})),
-        (BOTH, "'q/lora_a'", lambda: adapters(a=None)),
-        (RANKS, "(4, 3) and (4, 3) | 'q/lora_a' | []", lambda: adapters(X, X)),
-        (RANKS, "(4, 3) and (3, 4) | 'q/lora_a' | []", lambda: adapters(stacked=1)),
-        (RANKS, "... | ... | [0, 1]", lambda: adapters(jnp.ones((4, 3, 4)), jnp.ones((4, 4, 2)))),
-        (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: adapters(scale=jnp.inf)),
-        (SPLIT, "params['q/lora_b'] | int32", lambda: adapters(b=jnp.ones((3, 4), int))),
+        (ONE_FACTOR, "'q/w_lora_b'", lambda: lora_l2_sp({"q": {"w_lora_a": X}})),
+        (RANKS, "(4, 3) and (4, 3) at 'lora_a' | []", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
+        (RANKS, "... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
+        (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
+        (SPLIT, "params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),
