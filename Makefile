@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 CLIENTS := .venv-clients
+CLIENTS_LORA := .venv-clients-lora
 PEERS := .venv-peers
 DOCS := .venv-docs
 REAL := .venv-real
@@ -11,7 +12,7 @@ RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity clients peers real-smoke pages docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity clients clients-lora peers real-smoke pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -37,6 +38,9 @@ parity: $(PARITY)/installed  ## the models against torch's, in an environment wi
 
 clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
 	$(CLIENTS)/bin/python -m pytest -n 0 tests/models/clients
+
+clients-lora: $(CLIENTS_LORA)/installed  ## adapters and a trainer of other libraries, in an environment with them
+	$(CLIENTS_LORA)/bin/python -m pytest -n 0 tests/regularizers/clients
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.cost
@@ -86,6 +90,11 @@ $(CLIENTS)/installed: pyproject.toml
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-models]'
 	touch $@
 
+$(CLIENTS_LORA)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(CLIENTS_LORA)
+	$(CLIENTS_LORA)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-lora]'
+	touch $@
+
 $(PEERS)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
@@ -107,4 +116,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(PEERS) $(REAL) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(REAL) $(DOCS) $(RELEASE) site dist

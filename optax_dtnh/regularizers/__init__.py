@@ -7,6 +7,7 @@ trained, `f_s` those of the pretrained one on the same batch, channels last.
 from optax_dtnh.regularizers._attention import attention_feature_distance, channel_attention
 from optax_dtnh.regularizers._distances import feature_distance, l2_sp
 from optax_dtnh.regularizers._distillation import distillation
+from optax_dtnh.regularizers._lora import lora_l2_sp
 from optax_dtnh.regularizers._spectral import batch_spectral_shrinkage
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "distillation",
     "feature_distance",
     "l2_sp",
+    "lora_l2_sp",
 ]
 
 for _name in __all__:
