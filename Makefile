@@ -7,7 +7,6 @@ CLIENTS := .venv-clients
 CLIENTS_LORA := .venv-clients-lora
 PEERS := .venv-peers
 DOCS := .venv-docs
-REAL := .venv-real
 RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
@@ -48,9 +47,9 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
-real-smoke: $(REAL)/installed  ## the pretrained network against torch's, and a few steps of a few runs
-	$(REAL)/bin/python -m pytest -n 0 tests/benchmarks/parity
-	$(REAL)/bin/python -m benchmarks.real --smoke
+real-smoke: $(PARITY)/installed  ## a pretrained network against torch's, and a few steps of a few runs
+	$(PARITY)/bin/python -m pytest -n 0 tests/benchmarks/parity
+	$(PARITY)/bin/python -m benchmarks.real --smoke
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.paper.on_digits
@@ -80,7 +79,7 @@ $(installed): pyproject.toml
 # torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
 $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@
@@ -100,11 +99,6 @@ $(PEERS)/installed: pyproject.toml
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
 	touch $@
 
-$(REAL)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(REAL)
-	$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
-	touch $@
-
 $(DOCS)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
@@ -116,4 +110,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(REAL) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(DOCS) $(RELEASE) site dist
