@@ -64,5 +64,10 @@ def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(t
     assert all(a | {"session": b["session"]} == b for a, b in zip(*both, strict=True))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == made != {}
     assert np.all(np.isfinite([line["training_loss"] for line in found]))
-    results = {"question": "?", "first": "stage7", "settings": SCALE._asdict(), "runs": report.grouped(found)}
+    results = {
+        "question": "?",
+        "first": "stage7",
+        "settings": SCALE._asdict(),
+        "runs": report.grouped(found),
+    }
     assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))
