@@ -45,6 +45,16 @@ def check_last_axis(name: str, tree: Any, what: str) -> None:
             )
 
 
+def check_kind(name: str, tree: Any, kind: Any) -> None:
+    """Raise unless every leaf of `tree` has this kind of dtype."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if not jnp.issubdtype(dtype := jnp.result_type(leaf), kind):
+            raise TypeError(
+                f"`{name}{keystr(path)}` should be {kind.__name__}, got {dtype}. Convert it, as in "
+                "`mask > 0` or `labels.astype(int)`."
+            )
+
+
 def check_scalar(name: str, value: Any, advice: str) -> None:
     """Raise unless `value`, which the function `name` has returned, is a scalar."""
     if jnp.shape(value) != ():

@@ -104,7 +104,8 @@ def test_every_transformation_has_rows_in_the_contract_suite():
 def test_every_regularizer_has_a_public_path_a_section_and_tests(name):
     assert f"| `{name}` |" in (ROOT / "docs/regularizers.md").read_text()
     assert getattr(regularizers, name).__module__ == "optax_dtnh.regularizers"
-    assert name in used("tests/regularizers/test_regularizers.py")
+    tests = ("regularizers", "kl")
+    assert name in set().union(*(used(f"tests/regularizers/test_{file}.py") for file in tests))
 
 
 # --- the imports

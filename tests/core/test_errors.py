@@ -40,10 +40,14 @@ from optax_dtnh.regularizers import (
     attention_feature_distance,
     batch_spectral_shrinkage,
     channel_attention,
+    chunked_mean,
     distillation,
     feature_distance,
+    forward_kl,
     l2_sp,
     lora_l2_sp,
+    non_target_logits,
+    reverse_kl,
 )
 
 PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
@@ -146,6 +150,10 @@ def attended(f, weights):
     return attention_feature_distance(f, f, weights)
 
 
+def in_chunks(*tokens, params=HEAD, **options):
+    return chunked_mean(lambda w, x: x.sum() + w.sum(), params, *tokens, **options)
+
+
 def soft(logits, logits_s=None, temperature=2.0):
     return distillation(logits, logits if logits_s is None else logits_s, temperature=temperature)
 
@@ -206,11 +214,14 @@ TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and t
 FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
 ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
 RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
+KIND = "`{}` should be {}, got {}. Convert it, as in `mask > 0` or `labels.astype(int)`."
+SHARED = "`tokens` and `where` should share a leading axis, not ..., got {}. Reshape batch and ..."
+CHUNK = "`chunk_size` should be a whole number >= 1, got {}. Pass the number of tokens ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
 TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, STEP, ANCHOR_DTYPE]
-TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER]
+TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER, KIND]
 
 
 def exception(answer):
@@ -424,6 +435,28 @@ MISTAKES = {
         (RANKS, "... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
         (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
         (SPLIT, "params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
+    ],
+    forward_kl: [
+        (SHAPE, "where | (4,) | logits[..., 0] | (3,)", lambda: forward_kl(X, X, where=X[0] > 0)),
+        (LIKE, "where | logits[..., 0] | a dict ... one array", lambda: forward_kl(X, X, where={})),
+        (KIND, "where | bool | float32", lambda: forward_kl(X, X, where=X[:, 0])),
+    ],
+    reverse_kl: [(SPLIT, "logits | int32", lambda: reverse_kl(jnp.arange(4), jnp.arange(4)))],
+    non_target_logits: [
+        (SHAPE, "labels | (4,) | logits[..., 0] | (3,)", lambda: non_target_logits(X, X[0])),
+        (KIND, "labels | integer | float32", lambda: non_target_logits(X, X[:, 0])),
+        (SPLIT, "logits | int32", lambda: non_target_logits(jnp.ones((2, 2), int), jnp.arange(2))),
+        (LAST_AXIS, "logits | classes", lambda: non_target_logits(LOSS, 0)),
+    ],
+    chunked_mean: [
+        (SHARED, "[(3,), (4,)]", lambda: in_chunks(X, X.T)),
+        (SHARED, "[(3,), (4,)]", lambda: in_chunks(X, where=X[0] > 0)),
+        (SHARED, "[(0,)]", lambda: in_chunks(X[:0])),
+        (SHARED, "[()]", lambda: in_chunks(LOSS)),
+        (SHARED, "[]", in_chunks),
+        (KIND, "where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
+        (SPLIT, "params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
+        *[(CHUNK, repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),

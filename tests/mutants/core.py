@@ -138,9 +138,24 @@ MUTANTS += listed(
             ("jnp.subtract(*widen_all(x, y))", "widen_all(x - y)[0]"),
             ("jax.lax.stop_gradient(f_s)", "f_s"),
         ],
-        ("_distillation.py", "regularizers"): [
-            ("t**2 * jnp.mean", "t * jnp.mean"),
-            ("jnp.where(p_s > 0, log_p_s - log_p, 0.0)", "log_p_s - log_p"),
+        ("_kl.py", "regularizers"): [
+            ("t**2 * jnp.sum", "t * jnp.sum"),
+            ("jnp.where(p > 0, log_p - log_q, 0.0)", "(log_p - log_q)"),
+        ],
+        ("_kl.py", "kl"): [
+            ("x, 0.0) for x in (z, z_s))", "x, x) for x in (z, z_s))"),
+            ("jnp.maximum(jnp.sum(keep, dtype=z.dtype), 1.0)", "keep.size"),
+            ("(target, -jnp.inf, logits)", "(target, 0.0, logits)"),
+        ],
+        ("_chunks.py", "kl"): [
+            ("-len(x) % count", "0"),
+            ("jax.tree.map(widen, params)", "params"),
+            ("x = _kept(x, keep)", "x = jnp.asarray(x)"),
+            ("@jax.checkpoint", "@jax.jit"),
+            (
+                "x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)",
+                "x.reshape(count, -1, *x.shape[1:])",
+            ),
         ],
         ("_attention.py", "regularizers"): [
             ("weights.size * widen", "widen"),
