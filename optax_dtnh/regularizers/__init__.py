@@ -7,12 +7,14 @@ trained, `f_s` those of the pretrained one on the same batch, channels last.
 from optax_dtnh.regularizers._attention import attention_feature_distance, channel_attention
 from optax_dtnh.regularizers._distances import feature_distance, l2_sp
 from optax_dtnh.regularizers._distillation import distillation
+from optax_dtnh.regularizers._fisher import diagonal_fisher
 from optax_dtnh.regularizers._spectral import batch_spectral_shrinkage
 
 __all__ = [
     "attention_feature_distance",
     "batch_spectral_shrinkage",
     "channel_attention",
+    "diagonal_fisher",
     "distillation",
     "feature_distance",
     "l2_sp",
