@@ -83,7 +83,7 @@ START, PARAMS, G = three(SHAPES["dict"])
 KEPT, HEAD = {"kernel": START["kernel"]}, {"mask": all_but("layers/1")}
 GIVEN = {  # what is passed as the anchor, what it stands for, the parameters, the options
     "numpy": (jax.tree.map(np.asarray, START), START, PARAMS, {}),
-    "function": (lambda params: START, START, PARAMS, {}),
+    "function": (lambda w: START | {"bias": START["bias"] + 0 * w["bias"]}, START, PARAMS, {}),
     "other containers": (freeze(START), START, PARAMS, {}),
     "narrow": (START, START, PARAMS, {"anchor_dtype": jnp.bfloat16}),
     "absent": (KEPT, START, PARAMS, {"mask": KERNEL}),
