@@ -8,6 +8,7 @@ from optax_dtnh.regularizers._attention import attention_feature_distance, chann
 from optax_dtnh.regularizers._distances import feature_distance, l2_sp
 from optax_dtnh.regularizers._distillation import distillation
 from optax_dtnh.regularizers._fisher import diagonal_fisher
+from optax_dtnh.regularizers._lora import lora_l2_sp
 from optax_dtnh.regularizers._spectral import batch_spectral_shrinkage
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "distillation",
     "feature_distance",
     "l2_sp",
+    "lora_l2_sp",
 ]
 
 for _name in __all__:

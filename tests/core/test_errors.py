@@ -44,6 +44,7 @@ from optax_dtnh.regularizers import (
     distillation,
     feature_distance,
     l2_sp,
+    lora_l2_sp,
 )
 
 PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
@@ -52,7 +53,7 @@ R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
 MISSPELLED, PARTLY = {"body": True, "tail": False}, {"body": True}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
-ZERO = jnp.bfloat16(0)
+ZERO, AB = jnp.bfloat16(0), ("lora_a", "lora_b")
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
 INF = HEAD / 0
 TURNED = R | {"head": jnp.ones((2, 4))}
@@ -215,6 +216,10 @@ MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten th
 K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
 STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into ..."
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
+TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and that of B, as in ..."
+FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
+ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
+RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
 TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
@@ -448,6 +453,15 @@ MISTAKES = {
         (SPLIT, "logits_s | int32", lambda: soft(jnp.ones(4), jnp.arange(4))),
         *[(SIZE, f"temperature | {t!r:.60} | {HOT}", lambda t=t: soft(X, X, t)) for t in NO_SIZES],
         (SIZE, f"temperature | ...float32[2]... | {HOT}", lambda: traced(lambda t: soft(X, X, t))),
+    ],
+    lora_l2_sp: [
+        (TWO_NAMES, "'lora'", lambda: lora_l2_sp(PARAMS, names="lora")),
+        (FACTORS, "body/b, body/w, head", lambda: lora_l2_sp(PARAMS)),
+        (ONE_FACTOR, "'q/w_lora_b'", lambda: lora_l2_sp({"q": {"w_lora_a": X}})),
+        (RANKS, "(4, 3) and (4, 3) at 'lora_a' | []", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
+        (RANKS, "... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
+        (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
+        (SPLIT, "params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),

@@ -16,6 +16,7 @@ from optax_dtnh.regularizers import (
     distillation,
     feature_distance,
     l2_sp,
+    lora_l2_sp,
 )
 from tests.core import helpers
 from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree, vector
@@ -40,6 +41,11 @@ def shrinkage(f, f_s):
     return batch_spectral_shrinkage(f, k=2)
 
 
+def lora(f, f_s):
+    """Sees `f` alone, too."""
+    return lora_l2_sp(f, scale=1.5)
+
+
 # Every regularizer as a function of two like trees, the names of these and their shapes.
 ALL = {
     l2_sp: ("w", helpers.SHAPES["dict"]),
@@ -47,8 +53,9 @@ ALL = {
     attention: ("f", MAPS),
     soft: ("logits", MAPS),
     shrinkage: ("f", (6, 4)),
+    lora: ("params", {"lora_a": (5, 2), "lora_b": (2, 3)}),
 }
-OF_TWO = [fun for fun in ALL if fun is not shrinkage]
+OF_TWO = [fun for fun in ALL if fun not in (shrinkage, lora)]
 each = pytest.mark.parametrize("regularizer", ALL)
 of_two = pytest.mark.parametrize("regularizer", OF_TWO)
 of_features = pytest.mark.parametrize("regularizer", OF_TWO[1:])
