@@ -27,14 +27,6 @@ def three(shapes, dtype="float32", seed=0):
     return tuple(cast(random_tree(shapes, rng), dtype) for _ in range(3))
 
 
-def test_golden_value_by_hand():
-    tx = add_l2_sp(0.5)
-    state = tx.init(jnp.array([1.0, 1.0]))
-    # r = (-3, 2), <r, g> = -6, r' = (0, 2)
-    updates, _ = tx.update(jnp.array([2.0, 0.0]), state, jnp.array([-2.0, 3.0]))
-    assert_equal(updates, jnp.array([2.0, 1.0]))
-
-
 @pytest.mark.parametrize("own", OWN, ids=lambda own: ", ".join(own))
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ", ".join(options))
 def test_equals_the_gradient_of_l2_sp_through_dtnh(options, own):
@@ -82,7 +74,6 @@ def mlp(seed, keep=eqx.is_inexact_array):
 START, PARAMS, G = three(SHAPES["dict"])
 KEPT, HEAD = {"kernel": START["kernel"]}, {"mask": all_but("layers/1")}
 GIVEN = {  # what is passed as the anchor, what it stands for, the parameters, the options
-    "numpy": (jax.tree.map(np.asarray, START), START, PARAMS, {}),
     "function": (lambda w: START | {"bias": START["bias"] + 0 * w["bias"]}, START, PARAMS, {}),
     "other containers": (freeze(START), START, PARAMS, {}),
     "narrow": (START, START, PARAMS, {"anchor_dtype": jnp.bfloat16}),
@@ -135,8 +126,7 @@ def test_an_update_holds_no_tree_and_the_state_no_buffer_of_what_was_given():
     given, own = (jax.tree.map(jnp.copy, tree) for tree in (PARAMS, F))
     tx = add_l2_sp(0.3, anchor=given, importance=own)
     state = tx.init(given)
-    program = jax.make_jaxpr(tx.update)(G, state, given)
-    assert not [x for x in program.consts if np.size(x) > 1]
+    assert not [x for x in jax.make_jaxpr(tx.update)(G, state, given).consts if np.size(x) > 1]
     updates, _ = jax.jit(tx.update, donate_argnums=(1, 2))(G, state, given)
     assert_equal(updates, G)
     assert_equal(own, F)

@@ -333,7 +333,6 @@ MISTAKES = {
         (EVERY_LEAF, "anchor | Array(0., dtype=float32)", lambda: injected(anchor=0.0)),
         (EVERY_LEAF, "importance | Array(0, dt...", lambda: injected(importance=lambda w: w)),
         (SAME_KEYS, f"anchor | {NO_HEAD}", lambda: anchored(anchor=BODY)),
-        (SAME_KEYS, "importance | one array in ...", lambda: anchored(importance=HEAD)),
         (
             SAME_KEYS,
             "anchor | ....value, ... and an entry for ...",

@@ -327,7 +327,6 @@ COARSE = {name: use for name, use in USES.items() if "per " not in name}
 OTHER_USES = {name: LIKE[use.update] for name, use in COARSE.items() if name not in COLUMNS}
 OPTIONS = ["dtnh, every option, pair", "dtnh, every option, reg_grads", "add_l2_sp, every option"]
 OPTIONS += ["scale_by_adam_dtnh, every option"]
-# Pulled to where they did not start.
 ELSEWHERE = dict.fromkeys(["add_l2_sp, EWC", "add_l2_sp, weight decay"], "[trap][frozen]")
 EXCEPTIONS = {
     "flatten(dtnh)": {"add_l2_sp, every option": "[trap][flat]"},
