@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from optax_dtnh._checks import check_floating, check_like
 from optax_dtnh._labels import Group
 from optax_dtnh._rules import COINCIDENT, Rule, direction, plain
+from optax_dtnh._select import is_masked
 from optax_dtnh._sums import inner_product, parts_of, quotient, wide_dtype, widen_all
 
 
@@ -90,18 +90,14 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
     """
 
     def leaf(keep, c, u, *others):
-        if _is_masked(keep):
+        if is_masked(keep):
             return u
         wide = wide_dtype(keep, u, *others)
         keep, c = (None if x is None else jnp.asarray(x, wide) for x in (keep, c))
         given = (jax.lax.convert_element_type(x, wide) for x in (u, *others))
         return formula(keep, c, *given).astype(jnp.result_type(u))
 
-    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=_is_masked)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=is_masked)
 
 
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import all_leaves
 
-from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
+from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf, refuse_one
 from optax_dtnh._sums import parts_of
 
 
@@ -155,10 +155,7 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
 
 def _refuse_count(tree: Tree) -> None:
     if not jnp.issubdtype(jnp.result_type(tree) if all_leaves([tree]) else float, jnp.floating):
-        raise TypeError(
-            f"`tree` should hold gradients, got {tree!r:.60}. Name `labels` in the `static_args` "
-            "of `optax.inject_hyperparams`, which calls other functions with the step count."
-        )
+        refuse_one("labels", tree)
 
 
 def _apart(index: int, label: Along, leaf: jax.Array) -> Group:

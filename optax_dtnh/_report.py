@@ -53,7 +53,8 @@ def conflict_report(
       g: Tree of the loss's gradient.
       r: Tree of the regularizer's gradient; with `anchor`, of the parameters.
       weight: The regularizer's weight in this step, a number >= 0.
-      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported.
+      anchor: For `add_l2_sp` without `importance`, `optax.tree.get(state, "anchor")`. Then
+        `r - anchor` is reported.
       reference: Tree of the protected direction `m`, if it is not `g`: for `optax.ema`, the
         average `optax.tree.get(state, "ema")` after the update.
       mask: As in `dtnh`. What it, `anchor` or `reference` leaves out is in no entry.

@@ -28,6 +28,7 @@ from jax.typing import ArrayLike
 from optax_dtnh._checks import check_number
 from optax_dtnh._sums import over_norms
 
+LONGEST = "Pass the largest |r'| / |m|, such as 1.0, after the rule."
 Scalar = jax.Array | float
 Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
@@ -105,9 +106,7 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
       TypeError: `rule` is no function.
     """
     rule = as_rule(rule)
-    check_number(
-        "kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", " >= 0"
-    )
+    check_number("kappa", kappa, LONGEST, " >= 0")
 
     def capped_rule(dot, ref_sq, reg_sq):
         keep, along = rule(dot, ref_sq, reg_sq)
