@@ -51,14 +51,7 @@ def value_and_grad_pair(
     """
 
     def evaluate(params, *args, **kwargs):
-        def values_and_aux(params):
-            out = fun(params, *args, **kwargs)
-            form = "((loss, reg), aux)" if has_aux else "(loss, reg)"
-            values, aux = _two(form, out) if has_aux else (out, None)
-            loss, reg = _two(form, values)
-            return (_scalar("loss", loss), _scalar("reg", reg)), aux
-
-        values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
+        values, tangents, aux = linearized(fun, has_aux, params, args, kwargs)
         # "One transpose each": a zero cotangent for the other would run its backward pass too.
         grads = [
             jax.linear_transpose(lambda t, i=i: tangents(t)[i], params)(jnp.ones_like(value))[0]
@@ -78,6 +71,21 @@ def value_and_grad_pair(
         return evaluate(params, *args, **kwargs)
 
     return value_and_grads
+
+
+def linearized(
+    fun: Callable[..., Any], has_aux: bool, params: Any, args: Any, kwargs: Any
+) -> tuple[tuple[jax.Array, jax.Array], Callable[[Any], Any], Any]:
+    """Return `(loss, reg)`, the linear function from tangents of `params` to theirs, and `aux`."""
+
+    def values_and_aux(params):
+        out = fun(params, *args, **kwargs)
+        form = "((loss, reg), aux)" if has_aux else "(loss, reg)"
+        values, aux = _two(form, out) if has_aux else (out, None)
+        loss, reg = _two(form, values)
+        return (_scalar("loss", loss), _scalar("reg", reg)), aux
+
+    return jax.linearize(values_and_aux, params, has_aux=True)
 
 
 def _two(form: str, out: Any) -> tuple[Any, Any]:
