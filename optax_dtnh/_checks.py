@@ -84,6 +84,13 @@ def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = 
             )
 
 
+def check_pair(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise unless two trees of real floating point can be multiplied."""
+    check_like(name, tree, other_name, other)
+    check_floating(other_name, other)
+    check_floating(name, tree)
+
+
 def described(tree: Any) -> str:
     """Return in a few words what kind of value `tree` is."""
     if tree is None or hasattr(tree, "dtype"):

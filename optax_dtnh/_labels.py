@@ -59,8 +59,6 @@ class Group(NamedTuple):
 def per_leaf(tree: Tree) -> Tree:
     """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
 
-    This is stricter than one decision for the whole tree, and noisier on small leaves.
-
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import per_leaf
@@ -73,8 +71,8 @@ def per_leaf(tree: Tree) -> Tree:
     Returns:
       A tree of the same structure, with its leaves numbered from 0.
     """
-    leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, range(len(leaves)))
+    structure = jax.tree.structure(tree)
+    return structure.unflatten(range(structure.num_leaves))
 
 
 def per_channel(tree: Tree, axis: int = -1) -> Tree:
@@ -98,7 +96,7 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
       A tree of the same structure, with labels of the type `Along`.
 
     Raises:
-      TypeError: `tree` is a step count, as `optax.inject_hyperparams` passes it.
+      TypeError: `tree` is a step count, as from `optax.inject_hyperparams`.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
