@@ -11,12 +11,11 @@ import optax
 from jax.interpreters.partial_eval import dce_jaxpr
 from jax.tree_util import keystr
 
-from optax_dtnh._checks import check_count, check_floating, check_number, check_state
+from optax_dtnh._checks import check_count, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._gradients import linearized, value_and_grad_pair
 from optax_dtnh._labels import groups_of
 from optax_dtnh._micro_batches import over_micro_batches
-from optax_dtnh._paths import check_variables
 from optax_dtnh._rules import Rule, as_rule, direction, plain, truncate, weighted
 from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen
@@ -49,16 +48,15 @@ def value_and_dtnh_grad(
     has_aux: bool = False,
     micro_batches: int | None = None,
 ) -> Callable[..., tuple[Any, Any, DTNHGradState]]:
-    """Return a function that evaluates `(loss, reg) = fun(params, ...)` and their sum's gradient.
+    """Return a function that evaluates `(loss, reg) = fun(params, ...)` and the update of `dtnh`.
 
-    In a conflict, the update of `dtnh` is the gradient of one weighted loss. Its only unknown is a
-    scalar that changes slowly, so it is renewed in every `every`-th step only:
+    Every `every`-th step takes both gradients. The others run one backward pass with the last `c`:
 
-        update = g + weight * (r - c * g)       c = min(<r, g>, 0) / <g, g>, both gradients
-        update = grad((1 - weight * c) * loss + weight * reg), with the last c: one backward pass
+        g + weight * (r - c * g) = grad((1 - weight * c) * loss + weight * reg)
+        c = min(<r, g>, 0) / <g, g>
 
     `<update, g> >= <g, g>` holds in the steps that renew `c`, for `weight >= 0`; in between it is
-    not guaranteed. See [docs/cost.md](cost.md#one-backward-pass) for what that saves and costs.
+    not guaranteed: [docs/cost.md](cost.md#one-backward-pass) says what that saves and costs.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -82,14 +80,14 @@ def value_and_dtnh_grad(
     Returns:
       A function of a `DTNHGradState` and the arguments of `fun` that returns `((loss, reg), grads,
       state)`, or `(((loss, reg), aux), grads, state)` with `has_aux`. `grads` is a tree like
-      `params`, in its dtypes, for any optimizer.
+      `params`, in its dtypes.
 
     Raises:
-      ValueError: `every` is no whole number >= 1; `rule` is another; `reg` depends on leaves
-        outside the mask; `weight`, `mask` and `micro_batches` are refused as elsewhere.
-      TypeError: The state is none, and as `value_and_grad_pair`.
+      ValueError: `every` is no whole number >= 1; another `rule`; `reg` depends on leaves outside
+        the mask; and as `dtnh` and `value_and_grad_pair`.
+      TypeError: The state is none; and as `value_and_grad_pair`.
 
-    Source: as for `truncate`. Renewing the scalar alone is not in it.
+    Source: as for `truncate`. Keeping the scalar is not in it.
     """
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     check_count("every", every, "Pass the number of steps from one renewal to the next.")
@@ -106,8 +104,6 @@ def value_and_dtnh_grad(
     @functools.wraps(fun)
     def evaluate(state, params, *args, **kwargs):
         check_state(state, DTNHGradState, START)
-        check_variables(params)
-        check_floating("params", params)
         lam = weight(state.step) if callable(weight) else weight
         check_number("weight", lam, WEIGHT, " >= 0")
         renew, reuse = (
@@ -152,7 +148,8 @@ def _reusing(
             weights = factor.astype(loss.dtype), jnp.asarray(lam, reg.dtype)
             (grads,) = jax.linear_transpose(tangents, params)(weights)
             out = ((loss, reg), aux) if has_aux else (loss, reg)
-            return out, _unscaled(inside, grads, weights[0])
+            g = jax.tree.map(lambda x: (widen(x) / widen(weights[0])).astype(x.dtype), grads)
+            return out, jax.tree.map(lambda kept, x, g: x if kept else g, inside, grads, g)
 
         if micro_batches is not None:
             one = over_micro_batches(one, has_aux, micro_batches, lambda tree: tree)
@@ -165,21 +162,10 @@ def _check_apart(tangents: Callable, params: Any, inside: Any) -> None:
     """Raise if the regularizer depends on a leaf outside the mask, at trace time."""
     jaxpr = jax.make_jaxpr(lambda t: tangents(t)[1])(params).jaxpr
     used = jax.tree.unflatten(jax.tree.structure(params), dce_jaxpr(jaxpr, [True])[1])
-    for (path, needed), kept in zip(
-        jax.tree.leaves_with_path(used), jax.tree.leaves(inside), strict=True
-    ):
-        if needed and not kept:
+    for path, apart in jax.tree.leaves_with_path(jax.tree.map(lambda a, b: a <= b, used, inside)):
+        if not apart:
             raise ValueError(
                 f"`mask` should be True for what `reg` depends on, got False for "
                 f"`params{keystr(path)}`. One backward pass cannot tell its two gradients apart: "
                 "apply `jax.lax.stop_gradient` to it in `reg`, or pass `every=1`."
             )
-
-
-def _unscaled(inside: Any, grads: Any, factor: jax.Array) -> Any:
-    """Return `grads`, with the loss's gradient alone for what the mask leaves out."""
-
-    def leaf(inside, x):
-        return x if inside else (widen(x) / widen(factor)).astype(x.dtype)
-
-    return jax.tree.map(leaf, inside, grads)

@@ -19,8 +19,8 @@ def value_and_grad_pair(
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
     It runs one forward pass, so dropout draws once and batch statistics move once, and one backward
-    pass for each value; that of `reg` skips whatever `reg` does not depend on.
-    [docs/training_loops.md](training_loops.md) has the steps for Flax, Equinox and Haiku.
+    pass for each value ([docs/training_loops.md](training_loops.md)). That of `reg` skips whatever
+    `reg` does not depend on.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -40,9 +40,8 @@ def value_and_grad_pair(
 
     Returns:
       A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
-      `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients are trees like `params`, in
-      its dtypes. With `micro_batches`, values and gradients are averages, and the arrays of `aux`
-      get a leading axis of length `k`.
+      `(((loss, reg), aux), GradientPair)`. The gradients are trees like `params`, in its dtypes.
+      With `micro_batches`, all are averages, and the arrays of `aux` get a leading axis of `k`.
 
     Raises:
       TypeError: A leaf of `params` is not real floating point, or in an `nnx.Variable` other than

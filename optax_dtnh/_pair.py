@@ -19,8 +19,7 @@ MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=Tru
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple works as well. If the parameters are a 2-tuple themselves, pass `params` to
-    `update`, so that a single gradient is not mistaken for a pair.
+    A plain 2-tuple works as well. If the parameters are one, pass `params` to `update`.
     """
 
     loss_grads: Any
@@ -55,8 +54,7 @@ def transform_pair(
       reg: Transformation of the regularizer's gradient. Both get `params` and extra arguments.
 
     Returns:
-      A `GradientTransformationExtraArgs` from a `GradientPair` (or 2-tuple) to a `GradientPair`,
-      with a `TransformPairState`.
+      A `GradientTransformationExtraArgs` from pair to `GradientPair`, with a `TransformPairState`.
 
     Raises:
       ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.

@@ -57,9 +57,9 @@ def dtnh(
     keep this; see [docs/guarantee.md](guarantee.md).
 
     Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
-    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`. The update has the dtypes of `inner(g)`. See
-    [docs/wrappers.md](wrappers.md) and [docs/mixed_precision.md](mixed_precision.md).
+    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument, `tx.update(g,
+    state, params, reg_grads=r)` ([docs/wrappers.md](wrappers.md)). The update has the dtypes of
+    `inner(g)`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
