@@ -1,8 +1,7 @@
 """Conflict-free regularized fine-tuning for JAX.
 
-Fine-tuning minimizes a loss plus a regularizer that pulls to a pretrained network. DTNH computes
-the two gradients separately, removes the part of the regularizer's that works against the loss's,
-and passes the sum to any optax optimizer:
+DTNH takes the gradients of the loss and of a regularizer that pulls to a pretrained network, and
+removes the part of the second that works against the first:
 
     g = gradient of the loss        r = gradient of the regularizer
     r' = r - min(<r, g>, 0) / <g, g> * g

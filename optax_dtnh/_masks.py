@@ -45,13 +45,12 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
             'as in `all_but("head", "bias")`.'
         )
 
+    def one(path, node):
+        keep = not any(_matches(name, parts(path)) for name in names)
+        return jax.tree.map(lambda _: keep, node)
+
     def mask(tree):
         _check_names(names, tree)
-
-        def one(path, node):
-            keep = not any(_matches(name, parts(path)) for name in names)
-            return jax.tree.map(lambda _: keep, node)
-
         return jax.tree.map_with_path(one, tree, is_leaf=is_named)
 
     return mask

@@ -82,15 +82,13 @@ def transform_pair(
 
 def as_pair(updates: Any, reg_grads: Any, params: Any, spelling: str = EITHER) -> GradientPair:
     """Return the checked pair from either spelling."""
-    if reg_grads is None:
-        pair = _unpack(updates, params, spelling)
-    elif is_pair_of(reg_grads, updates):
+    if reg_grads is not None and is_pair_of(reg_grads, updates):
         raise ValueError(
             "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
             "Pass the pair alone, or the loss gradient as updates with `reg_grads=`."
         )
-    else:
-        pair = GradientPair(updates, reg_grads)
+    given = GradientPair(updates, reg_grads)
+    pair = _unpack(updates, params, spelling) if reg_grads is None else given
     if params is not None:
         check_like("loss_grads", pair.loss_grads, "params", params, THESE_PARAMS)
     masked = "MaskedNode" in str(jax.tree.structure(pair.loss_grads))

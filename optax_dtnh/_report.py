@@ -38,9 +38,8 @@ def conflict_report(
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
     For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
-    of one leaf may exceed 1. An element that decides for itself counts, which the state's
-    `conflict` leaves out. Call it under `jax.jit`, with what the step used, as in
-    [docs/recipes.md](recipes.md).
+    of one leaf may exceed 1. Unlike in the state's `conflict`, elements that decide count. Call it
+    under `jax.jit`, with what the step used, as in [docs/recipes.md](recipes.md).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -68,8 +67,7 @@ def conflict_report(
       infinite. NaN stays visible in all but `conflict`.
 
     Raises:
-      ValueError: Trees of different structure or shape; and as `dtnh`.
-      TypeError: `depth` is no whole number; and as `dtnh`.
+      ValueError, TypeError: `depth` is no whole number; and as `dtnh`.
     """
     check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
     if not (depth is None or hasattr(depth, "__index__")):
@@ -129,8 +127,8 @@ def _entries(
     g, r, m, kept = zip(*leaves, strict=True) if leaves else [()] * 4
     gone = jax.tree.map(jnp.subtract, r, kept)
     products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (gone, gone))
-    dot, ref_sq, *squares = widen_all(*(inner_product(x, y) for x, y in products))
-    reg_sq, loss_sq, kept_sq, gone_sq = squares
+    found = widen_all(*(inner_product(x, y) for x, y in products))
+    dot, ref_sq, reg_sq, loss_sq, kept_sq, gone_sq = found
     pull = jnp.asarray(weight, kept_sq.dtype) * jnp.sqrt(kept_sq)
     conflicts, number = (sum(x) for x in zip((0.0, 0.0), *decisions, strict=True))
     return {

@@ -13,9 +13,9 @@ weighted sum of loss and feature distance:
 - In the compiled program of both, the branch between renewals has as many matrix products and
   convolutions as one gradient, and outside of the two branches there is none.
 
-`forward mode` is a way to renew without a second tree: `<r, g>` as the derivative of the
-regularizer along `g`, then the gradient of the weighted loss. It takes more flops, and less memory
-only where the parameters are larger than the activations.
+`forward mode` renews without a second tree: `<r, g>` is the derivative of the regularizer along
+`g`. The library does not offer it: it takes 2.3 times the flops of one gradient instead of 1.64,
+and saves 0.8 N of memory only where the parameters are larger than the activations.
 
 Everything is compiled for CPU, nothing is run. It takes three minutes on two idle CPU cores.
 """
@@ -34,7 +34,7 @@ from jax.sharding import AxisType
 
 from benchmarks.cost import networks, report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost
+from benchmarks.cost.compiled import NOT_RUN, step_cost
 from benchmarks.cost.many_devices import decoder
 from benchmarks.cost.training import Losses, of_sum
 from benchmarks.cost.trees import size_in_bytes
@@ -140,13 +140,8 @@ def row_of(name: str, program: Program) -> dict[str, Any]:
         "products between": min(found[1:]),
         "products outside": found[0],
         "forward mode: flops": ratio["lean"],
-        "forward mode: memory, N": more(costs["lean"], costs["renewing"], n),
+        "forward mode: memory, N": (costs["lean"].temporary - costs["renewing"].temporary) / n,
     }
-
-
-def more(one: StepCost, other: StepCost, n: int) -> float:
-    """Return how many parameter trees more of temporary memory one program needs."""
-    return (one.temporary - other.temporary) / n
 
 
 def products(text: str) -> list[int]:
