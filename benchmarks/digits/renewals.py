@@ -198,9 +198,9 @@ def largest(results: Results) -> int:
     return max(itertools.takewhile(keeps, PERIODS))
 
 
-def text(results: Results) -> str:
-    """Return the table: differences of accuracy to k = 1 in points, and the guarantee."""
-    return f"# {TITLE}\n\n{markdown([row_of(results, way) for way in WAYS])}"
+def table(results: Results) -> str:
+    """Return differences of accuracy to k = 1 in points, and the guarantee."""
+    return markdown([row_of(results, way) for way in WAYS])
 
 
 def failures(results: Results) -> list[str]:
@@ -215,7 +215,9 @@ def failures(results: Results) -> list[str]:
     return [message for message, holds in held.items() if not holds]
 
 
-QUESTION = Question("digits.renewals", __doc__, measure, text, failures)
+QUESTION = Question(
+    "digits.renewals", __doc__, measure, lambda results: f"# {TITLE}\n\n{table(results)}", failures
+)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))
