@@ -10,7 +10,7 @@ from benchmarks.cost import feature_distance, one_backward_pass, training_step
 from benchmarks.cost.anchor import __main__ as anchor
 from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
-from benchmarks.digits import head, renewals
+from benchmarks.digits import head
 from benchmarks.digits.gate import __main__ as gate
 from benchmarks.digits.variants import __main__ as variants
 from benchmarks.guarantee import __main__ as guarantee
