@@ -31,15 +31,8 @@ from optax_dtnh.finetune.settings import METHODS
 QUESTIONS = [
     *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
-    *(
-        one_backward_pass.QUESTION,
-        renewals.QUESTION,
-        variants.QUESTION,
-        gate.QUESTION,
-        guarantee.QUESTION,
-        on_digits.QUESTION,
-    ),
-    *(parity.QUESTION, peers.QUESTION, real.QUESTION),
+    *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
+    *(parity.QUESTION, peers.QUESTION, real.QUESTION, one_backward_pass.QUESTION),
 ]
 
 
