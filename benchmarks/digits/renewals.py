@@ -132,9 +132,11 @@ def measure(options: Namespace) -> Results:  # noqa: ARG001
         ]
 
     def data_of(case: cases.Case) -> tuple[Any, Any]:
-        sizes = data.CLASSES * case.shots, RECIPE.steps, case.batch or 0
-        drawn = [mini_batches.draw(seed, *sizes) for seed in range(SEEDS)]
-        return tasks[case.shots, case.noise], np.stack(drawn) if case.batch else None
+        task, batches = tasks[case.shots, case.noise], None
+        if case.batch:
+            sizes = data.CLASSES * case.shots, RECIPE.steps, case.batch
+            batches = np.stack([mini_batches.draw(seed, *sizes) for seed in range(SEEDS)])
+        return task, batches
 
     with ThreadPoolExecutor(WORKERS) as pool:
         found = tqdm(pool.map(work, keys), total=len(keys), desc="programs")
