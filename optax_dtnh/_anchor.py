@@ -53,11 +53,10 @@ def add_l2_sp(
         r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
         update = inner(g) + weight * r'
 
-    `r` needs no second backward pass. The guarantee is that of `dtnh`.
-
-    Put `add_l2_sp` before the learning rate. After it, the pull would push away from the anchor,
-    without an error. `init` copies anchor and importance into the state, where the parameters lie.
-    To resume a run, restore the state: [docs/checkpoints.md](checkpoints.md).
+    `r` needs no second backward pass. The guarantee is that of `dtnh`. Put `add_l2_sp` before the
+    learning rate: after it, the pull would push away from the anchor, without an error. `init`
+    copies anchor and importance into the state. To resume a run, restore the state:
+    [docs/checkpoints.md](checkpoints.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import check_pair
 from optax_dtnh._labels import Group
 from optax_dtnh._rules import COINCIDENT, Rule, direction, plain
 from optax_dtnh._select import is_masked
@@ -103,8 +103,6 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
 
-    This is the whole method on a pair of trees, for reading and testing.
-
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import apply_rule, truncate
@@ -117,15 +115,13 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
-      reaches every leaf.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN and infinity
+      reach every leaf.
 
     Raises:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
     """
-    check_like("r", r, "m", m)
-    check_floating("r", r)
-    check_floating("m", m)
+    check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])
     return combine(direction, keep, c, r, m)

@@ -56,14 +56,12 @@ DECAY = Trial(at=1.0), Trial()
 def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> str:
     """Try a few updates of `tx`, and say what the regularizer does in them.
 
-    The report says which spellings of the gradients `tx` takes, whether the update lowers the loss
-    and the regularizer, whether `add_l2_sp` pulls to its anchor, and how many parameters are
-    regularized. `lr * weight` is the share of `r`, or of the distance to the anchor, that one
-    update takes off. It should be well below 1: from 2 on, the run diverges. It is unknown if an
-    optimizer rescales `r`. A line with `WARNING` wants a change.
-
-    `tx.init` and `tx.update` run at made-up parameters and gradients, the same in every call. To
-    look past a warm-up, the step counts in the state are set to 1, 2, 4, ... 65536.
+    The report says which spellings of the gradients `tx` takes, whether the update lowers loss and
+    regularizer, whether `add_l2_sp` pulls to its anchor, and how many parameters are regularized.
+    `lr * weight` is the share of `r`, or of the distance to the anchor, that one update takes off:
+    it should be well below 1, and is unknown if an optimizer rescales `r`. A line with `WARNING`
+    wants a change. `tx` runs at made-up parameters and gradients, the same in every call, and at
+    the step counts 1, 2, 4, ... 65536.
 
     Examples:
       >>> import jax.numpy as jnp, optax

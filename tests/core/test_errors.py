@@ -16,6 +16,7 @@ from flax.core import freeze
 import optax_dtnh
 from optax_dtnh import (
     Along,
+    DTNHGradState,
     GradientPair,
     add_l2_sp,
     all_but,
@@ -34,6 +35,7 @@ from optax_dtnh import (
     scale_by_adam_dtnh,
     transform_pair,
     truncate,
+    value_and_dtnh_grad,
     value_and_grad_pair,
 )
 from optax_dtnh.regularizers import (
@@ -115,6 +117,18 @@ def nnx_update(pair, **options):
 
 def of(values, *batch, **options):
     return value_and_grad_pair(lambda w, *batch: values(w), **options)(jnp.ones(2), *batch)
+
+
+def cheap(weight=0.1, start=None, **options):
+    def fun(params, x):
+        return jnp.sum(x @ params["body"] @ params["head"]), jnp.sum(params["body"])
+
+    params = {"body": jnp.ones((3, 4)), "head": HEAD}
+    return value_and_dtnh_grad(fun, weight, **options)(start or DTNHGradState(), params, X)
+
+
+def started(fun, params):
+    return value_and_dtnh_grad(fun, 0.1)(DTNHGradState(), params)
 
 
 def traced(function):
@@ -211,7 +225,7 @@ WHOLE_NUMBER = "`depth` should be a whole number, got {}. Pass 1, or None."
 RETURN = "`fun` should return {}, got {}. Return the two values apart, without summing them, ..."
 VALUE = "`{}` should be a scalar, got {}. Return `(loss, reg)`, or `((loss, reg), aux)` with ..."
 REAL = "`{}` should be a real floating-point scalar, got {}. Make it one, for example with ..."
-COUNT = "`micro_batches` should be a whole number >= 1 or None, got {}. Pass the number of ..."
+COUNT = "`{}` should be a whole number >= 1, got {}. Pass the number of ..."
 NO_BATCH = "`args` should hold the batch to cut into micro_batches=2, got none. Pass it to ..."
 CUT = "`args` should share ..., the batch, divisible by micro_batches=2, got {}. Pass by ..."
 REDUCTION = "`reduction` should return a scalar, got shape {}. Pass `jnp.mean`, `jnp.sum` or ..."
@@ -222,7 +236,10 @@ NO_EXAMPLE = "`batches` should hold at least one example, got none. Pass an iter
 IN_COMMON = "`batches` should yield ... with ... in common, ..., got lengths {}. Pass a ..."
 MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten the other axes ..."
 K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
-STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into ..."
+STATE = "`state` should be a `{}`, got {}. Pass that of `init`. Restore a checkpoint into ..."
+BEGIN = "`state` should be a `DTNHGradState`, got {}. Start with `DTNHGradState()`, and pass ..."
+TWO_RULES = "`rule` should be truncate or plain, got {}. Use another one with ..."
+APART = "`mask` should be True for what `reg` depends on, got False for `{}`. One backward pass ..."
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
 TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and that of B, as in ..."
 FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
@@ -233,7 +250,7 @@ SHARED = "`tokens` and `where` should share a leading axis, not ..., got {}. Res
 CHUNK = "`chunk_size` should be a whole number >= 1, got {}. Pass the number of tokens ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
-TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
+TYPE_ERRORS = [STATE, BEGIN, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
 TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, ANCHOR_DTYPE]
 TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER, KIND]
 
@@ -376,10 +393,28 @@ MISTAKES = {
         (FUNCTION, "a tuple of 2", lambda: value_and_grad_pair(losses())),
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
-        (COUNT, "0", lambda: of(losses, micro_batches=0)),
+        (COUNT, "micro_batches | 0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
         (CUT, "{'args[0]': 4, \"args[1]['y']\": 2}", lambda: cut(X, {"y": X[:2]})),
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
+    ],
+    value_and_dtnh_grad: [
+        *[(COUNT, f"every | {k!r}", lambda k=k: cheap(every=k)) for k in (0, 2.0, True, "4")],
+        (COUNT, "micro_batches | 0", lambda: cheap(micro_batches=0)),
+        (WEIGHT, "-0.1", lambda: cheap(-0.1)),
+        (WEIGHT, "nan", lambda: cheap(lambda step: float("nan"))),
+        (RULE, "'drop'", lambda: cheap(rule="drop")),
+        (TWO_RULES, "orthogonal", lambda: cheap(rule=orthogonal)),
+        (TWO_RULES, "capped_rule", lambda: cheap(rule=capped(truncate, 1.0))),
+        (BEGIN, "a dict", lambda: cheap(start=DTNHGradState()._asdict())),
+        (BEGIN, "one array", lambda: value_and_dtnh_grad(losses, 0.1)(HEAD, X)),
+        (APART, "params['body']", lambda: cheap(mask={"body": False, "head": True})),
+        (APART, "params['body']", lambda: cheap(mask=all_but("body"), micro_batches=2)),
+        (NOTHING, "{'body': False, ...", lambda: cheap(mask={"body": False, "head": False})),
+        (RETURN, "(loss, reg) | a dict", lambda: started(lambda w: {}, HEAD)),
+        (SPLIT, "params['n'] | int32", lambda: started(losses, MIXED)),
+        (VARIABLE, "RngCount", lambda: started(losses, Net())),
+        (FUNCTION, "None", lambda: value_and_dtnh_grad(None, 0.1)),
     ],
     all_but: [
         (STRINGS, "()", all_but),
