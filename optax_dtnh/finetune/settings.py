@@ -137,7 +137,7 @@ class Settings:
         type=fraction,
     )
     layers: tuple[str, ...] = _method(
-        "Feature maps to compare (default: the stages of a ResNet, four blocks of a ViT).", ()
+        "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
