@@ -190,10 +190,10 @@ def cheap(client, every):
     """The globals of a client's loop, with the step that keeps `c` in its place."""
     pages = blocks(loops.PAGE, "python")
     names = dict(loops.program(client, "+"))
-    kept = [block for block in pages if "value_and_dtnh_grad(losses, 0.1, every=4" in block]
-    names |= execute(kept[0].replace("every=4", f"every={every}"), loops.PAGE, names)
+    kept = [block for block in pages if "value_and_dtnh_grad(losses, 0.1, every=2" in block]
+    names |= execute(kept[0].replace("every=2", f"every={every}"), loops.PAGE, names)
     index = {loops.plain: 0, loops.flax_nnx: 1, loops.equinox: 2}[client]
-    names = execute(kept[index].replace("every=4", f"every={every}"), loops.PAGE, names)
+    names = execute(kept[index].replace("every=2", f"every={every}"), loops.PAGE, names)
     state, seen = names["dtnh_state"], []
     step = names[["cheap_step", "nnx_cheap_step", "equinox_cheap_step"][index]]
 
