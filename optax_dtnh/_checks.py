@@ -1,5 +1,6 @@
 """Input checks: every error names the argument, the value and what to do about it."""
 
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +11,10 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 SPLIT = "Split other leaves off first, as with `nnx.split` or `eqx.partition`."
 CONVERT = "Give both the same keys and containers (`flax.core.unfreeze`, `nnx.to_pure_dict`)."
+INIT = (
+    "Pass that of `init`. Restore a checkpoint into `jax.eval_shape(tx.init, params)`, which keeps "
+    "the types."
+)
 BOUNDS = {"": np.isfinite, " >= 0": lambda x: 0 <= x < np.inf, " > 0": lambda x: 0 < x < np.inf}
 
 
@@ -18,6 +23,12 @@ def check_number(name: str, number: Any, advice: str, bound: str = "") -> None:
     value = _real_scalar(number)
     if value is None or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
         raise ValueError(f"`{name}` should be a finite number{bound}, got {number!r:.60}. {advice}")
+
+
+def check_count(name: str, count: Any, advice: str) -> None:
+    """Raise unless `count` is a whole number from 1."""
+    if isinstance(count, bool) or not (isinstance(count, Integral) and int(count) >= 1):
+        raise ValueError(f"`{name}` should be a whole number >= 1, got {count!r:.60}. {advice}")
 
 
 def _real_scalar(x: Any) -> Any:
@@ -37,13 +48,10 @@ def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraAr
     return optax.with_extra_args_support(tx)
 
 
-def check_state(state: Any, kind: type) -> None:
-    """Raise unless `state` is of the type that `init` returns, as after a typed restore."""
+def check_state(state: Any, kind: type, advice: str = INIT) -> None:
+    """Raise unless `state` is of the type that training starts with, as after a typed restore."""
     if not isinstance(state, kind):
-        raise TypeError(
-            f"`state` should be the `{kind.__name__}` of `init`, got {described(state)}. Restore "
-            "a checkpoint into `jax.eval_shape(tx.init, params)`, which keeps the types."
-        )
+        raise TypeError(f"`state` should be a `{kind.__name__}`, got {described(state)}. {advice}")
 
 
 def check_floating(name: str, tree: Any, advice: str = SPLIT) -> None:
@@ -74,6 +82,13 @@ def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = 
                 f"`{name}{keystr(path)}` should have shape {jnp.shape(like)} as in "
                 f"`{other_name}`, got {jnp.shape(leaf)}. Nothing is broadcast: pass equal shapes."
             )
+
+
+def check_pair(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise unless two trees of real floating point can be multiplied."""
+    check_like(name, tree, other_name, other)
+    check_floating(other_name, other)
+    check_floating(name, tree)
 
 
 def described(tree: Any) -> str:

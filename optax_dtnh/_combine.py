@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import check_pair
 from optax_dtnh._labels import Group
 from optax_dtnh._rules import COINCIDENT, Rule, direction, plain
+from optax_dtnh._select import is_masked
 from optax_dtnh._sums import inner_product, parts_of, quotient, wide_dtype, widen_all
 
 
@@ -90,24 +90,18 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
     """
 
     def leaf(keep, c, u, *others):
-        if _is_masked(keep):
+        if is_masked(keep):
             return u
         wide = wide_dtype(keep, u, *others)
         keep, c = (None if x is None else jnp.asarray(x, wide) for x in (keep, c))
         given = (jax.lax.convert_element_type(x, wide) for x in (u, *others))
         return formula(keep, c, *given).astype(jnp.result_type(u))
 
-    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=_is_masked)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=is_masked)
 
 
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
-
-    This is the whole method on a pair of trees, for reading and testing.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -121,15 +115,13 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
-      reaches every leaf.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN and infinity
+      reach every leaf.
 
     Raises:
       ValueError: The trees differ in structure or shape.
       TypeError: A leaf is not real floating point.
     """
-    check_like("r", r, "m", m)
-    check_floating("r", r)
-    check_floating("m", m)
+    check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])
     return combine(direction, keep, c, r, m)

@@ -17,10 +17,9 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
 
         anchor + alpha * (params - anchor)
 
-    `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters, and other values
-    extrapolate. A leaf is computed in float32 (float64 if either is), and one that did not move
-    stays as it is. Call it after training, and choose `alpha` on a validation set. Batch statistics
-    have to be measured again with the new weights.
+    `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters; others extrapolate. A
+    leaf is computed in float32 (float64 if either is), and one that did not move stays as it is.
+    Choose `alpha` on a validation set. Batch statistics have to be measured again.
 
     Examples:
       >>> import jax.numpy as jnp

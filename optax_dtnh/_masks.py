@@ -20,8 +20,8 @@ LINES = 38
 def all_but(*names: str) -> Callable[[Tree], Tree]:
     """Return a mask function that is False for the leaves with these names, and True elsewhere.
 
-    A name matches a whole part of a leaf's path: a key, an attribute or an index. So `"head"` does
-    not match `"multi_head"`. It may be a pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
+    A name matches a whole part of a leaf's path: a key, an attribute or an index. It may be a
+    pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -33,8 +33,7 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       names: What is left out, such as the new head.
 
     Returns:
-      A function from a tree to a tree of booleans of the same structure, for `mask`. With
-      `optax.inject_hyperparams`, name the argument `mask` in its `static_args`.
+      A function from a tree to a tree of booleans of the same structure, for `mask`.
 
     Raises:
       ValueError: A name matches no path of the tree that the function gets.
@@ -46,13 +45,12 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
             'as in `all_but("head", "bias")`.'
         )
 
+    def one(path, node):
+        keep = not any(_matches(name, parts(path)) for name in names)
+        return jax.tree.map(lambda _: keep, node)
+
     def mask(tree):
         _check_names(names, tree)
-
-        def one(path, node):
-            keep = not any(_matches(name, parts(path)) for name in names)
-            return jax.tree.map(lambda _: keep, node)
-
         return jax.tree.map_with_path(one, tree, is_leaf=is_named)
 
     return mask
@@ -80,8 +78,7 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
       The text, to be printed.
 
     Raises:
-      ValueError: As `dtnh`.
-      TypeError: As `dtnh`; or `params` hold an `nnx.Variable` other than `nnx.Param`.
+      ValueError, TypeError: As `dtnh`; or `params` hold an `nnx.Variable` other than `nnx.Param`.
     """
     check_variables(params)
     groups, sizes = defaultdict(list), {"out": 0, "in": 0}

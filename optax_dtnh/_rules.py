@@ -11,12 +11,9 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     keep, along = rule(dot, ref_sq, reg_sq)
     r' = keep * r - (along / ref_sq) * m
 
-With `labels=per_channel` they are arrays, one number for each channel.
-
-Where `ref_sq` is 0 there is nothing to protect, and `r' = keep * r`. No epsilon is added anywhere.
-Everything is computed in float32 (float64 for float64 leaves) whatever the leaves' dtype. Products
-leave float32 at norms above 1e19, where what the rule uses becomes NaN, and at elements below
-1e-19, where `ref_sq = 0` acts as `m = 0`.
+With `labels=per_channel` they are arrays, one number for each channel. If `ref_sq` is 0, `r' = keep
+* r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64 leaves).
+Its products become NaN at norms above 1e19, and 0 at elements below 1e-19.
 """
 
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from jax.typing import ArrayLike
 from optax_dtnh._checks import check_number
 from optax_dtnh._sums import over_norms
 
+LONGEST = "Pass the largest |r'| / |m|, such as 1.0, after the rule."
 Scalar = jax.Array | float
 Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 
@@ -81,10 +79,9 @@ def plain(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar,
 def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
     """Return a rule like `rule` that scales `r'` down to `|r'| <= kappa * |m|` if it is longer.
 
-    The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. With
-    `labels`, each decision has its own cap, but not each element. In `scale_by_adam_dtnh`, the
-    norms are those of Adam's metric. The three products cannot measure an `r'` below 2e-3 of `|r|`
-    in float32: it may end up shorter than the cap.
+    The direction of `r'` stays, and with it the guarantee of `rule`. If `m = 0`, `r' = 0`. Each
+    decision has its own cap, in `scale_by_adam_dtnh` in Adam's metric. An `r'` below 2e-3 of `|r|`
+    in float32 may end up shorter than the cap.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -101,13 +98,10 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
       A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
 
     Raises:
-      ValueError: `kappa` is not a finite number >= 0.
-      TypeError: `rule` is no function.
+      ValueError, TypeError: `kappa` is not a finite number >= 0; `rule` is no function.
     """
     rule = as_rule(rule)
-    check_number(
-        "kappa", kappa, "Pass the largest |r'| / |m|, such as 1.0, after the rule.", " >= 0"
-    )
+    check_number("kappa", kappa, LONGEST, " >= 0")
 
     def capped_rule(dot, ref_sq, reg_sq):
         keep, along = rule(dot, ref_sq, reg_sq)

@@ -18,15 +18,13 @@ WEIGHT = "Pass one such as 0.1, or an optax schedule: a function from the step c
 
 
 class DTNHState(NamedTuple):
-    """State of `dtnh`.
+    """State of `dtnh`: those of `inner` and `reference`, and two scalars.
 
     Attributes:
-      inner: State of `inner`.
-      reference: State of `reference`.
-      step: Number of updates so far, an int32 scalar: the argument of a schedule for `weight`.
-      conflict: Diagnostic, a float32 scalar that `optax.tree.get(state, "conflict")` reads: 1 if
-        `<r, m> < 0` in the last update, else 0. With `labels`, the share of such products that are
-        negative; NaN if every element decides for itself, without a product.
+      step: Number of updates so far, int32: the argument of a schedule for `weight`.
+      conflict: Diagnostic, float32, that `optax.tree.get(state, "conflict")` reads: 1 if `<r, m> <
+        0` in the last update, else 0. With `labels`, the share of such products that are negative;
+        NaN if every element decides for itself, without a product.
     """
 
     inner: optax.OptState
@@ -57,9 +55,9 @@ def dtnh(
     keep this; see [docs/guarantee.md](guarantee.md).
 
     Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
-    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument,
-    `tx.update(g, state, params, reg_grads=r)`. The update has the dtypes of `inner(g)`. See
-    [docs/wrappers.md](wrappers.md) and [docs/mixed_precision.md](mixed_precision.md).
+    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument, `tx.update(g,
+    state, params, reg_grads=r)` ([docs/wrappers.md](wrappers.md)). The update has the dtypes of
+    `inner(g)`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -122,8 +120,8 @@ def conflict_free(
 ) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list[Group], DTNHState]]]:
     """Return `init`, and `prepare`, which returns all that a conflict-free sum needs but `r`.
 
-    `prepare` returns `u = inner(g)`, `m = reference(g)` of the regularized leaves, the weight, the
-    groups of what is decided together, and the next state but for its `conflict`.
+    That is `u = inner(g)`, `m = reference(g)` inside the mask, the weight, the groups, and the next
+    state but for its `conflict`.
     """
     if not callable(weight):
         check_number("weight", weight, WEIGHT, " >= 0")

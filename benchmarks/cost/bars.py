@@ -47,11 +47,6 @@ def update_bars(name: str, leaves: int) -> dict[str, float]:
     return ({} if rule == UNBARRED else stored) | {"reductions": PRODUCTS[rule] * leaves}
 
 
-def broken(name: str, cost: Any, bars: Mapping[str, float]) -> list[str]:
-    """Return a message for every bar that a NamedTuple of costs exceeds, or where it is NaN."""
-    return exceeded(name, cost._asdict(), bars)
-
-
 def exceeded(name: str, found: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
     """Return a message for every bar that what is found exceeds, or where it is NaN."""
     return [

@@ -24,8 +24,17 @@ import jax
 
 from benchmarks.cost import report
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.resnets import Make, Maps, abstract_of, given_maps, states_of
-from benchmarks.cost.training import gradient_flops
+from benchmarks.cost.compiled import flops
+from benchmarks.cost.resnets import (
+    Make,
+    Maps,
+    abstract_of,
+    images_of,
+    losses_of,
+    states_of,
+    teacher_of,
+)
+from benchmarks.cost.training import of_pair, of_sum, zero_array
 from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
@@ -60,9 +69,11 @@ def table(make: Make) -> Table:
 
 def ratios(make: Make, maps: Maps) -> dict[str, float]:
     """Return the numbers of a row, all but the first relative to one gradient."""
-    model = abstract_of(make)
-    losses, data = given_maps(model, maps, BATCH, IMAGE)
-    one, pair, control = gradient_flops(losses, *states_of(model), *data)
+    model, (images, labels) = abstract_of(make), images_of(BATCH, IMAGE)
+    states = states_of(model)
+    data = images, labels, jax.eval_shape(teacher_of(model, maps), *states, images)
+    forms = (form(losses_of(model, maps)) for form in (of_sum, of_pair, zero_array))
+    one, pair, control = (flops(form, *states, *data) for form in forms)
     return {
         "one gradient, GFLOP": one / 1e9,
         "pair": pair / one,

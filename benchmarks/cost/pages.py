@@ -53,6 +53,13 @@ def flops(results: Results, maps: str, column: str) -> str:
     return f"{only(results['tables'][0]['rows'], maps=maps)[column]:.2f}"
 
 
+def over_periods(results: Results) -> str:
+    """Return flops and memory of `value_and_dtnh_grad` relative to one gradient."""
+    shown = ["every 2", "every 4", "every 8", "flops renewing", "memory between"]
+    rows = results["tables"][0]["rows"]
+    return markdown([{"network": r["network"]} | {k: f"{r[k]:.2f}" for k in shown} for r in rows])
+
+
 pair = partial(flops, maps="stage4", column="at most")
 late = partial(flops, maps="stage4", column="pair")
 early = partial(flops, maps="stage2", column="pair")

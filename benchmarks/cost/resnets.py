@@ -68,10 +68,3 @@ def losses_with_teacher(model: ResNet, maps: Maps) -> Losses:
         return losses(params, statistics, images, labels, teacher(*source, images))
 
     return with_teacher
-
-
-def given_maps(model: ResNet, maps: Maps, batch: int, size: int) -> tuple[Losses, tuple[Any, ...]]:
-    """Return the losses and their abstract data, the teacher's maps among it."""
-    images, labels = images_of(batch, size)
-    f_s = jax.eval_shape(teacher_of(model, maps), *states_of(model), images)
-    return losses_of(model, maps), (images, labels, f_s)

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from benchmarks.cost.compiled import flops
-from benchmarks.cost.controls import zero_array
 from optax_dtnh import add_l2_sp, dtnh, plain, value_and_grad_pair
 
 WEIGHT = 0.1
@@ -49,6 +48,20 @@ def of_pair(losses: Losses) -> Fun:
     return value_and_grad_pair(losses, has_aux=True)
 
 
+def zero_array(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what `value_and_grad_pair(fun, has_aux=True)` does, with cotangents (1, 0), (0, 1).
+
+    The zero is an array like any other: the regularizer's backward pass starts at the loss.
+    """
+
+    def evaluate(params, *args):
+        values, pullback, aux = jax.vjp(lambda params: fun(params, *args), params, has_aux=True)
+        one, zero = jnp.ones([]), jnp.zeros([])
+        return (values, aux), (pullback((one, zero))[0], pullback((zero, one))[0])
+
+    return evaluate
+
+
 def methods(losses: Losses, mask: Any = None) -> dict[str, Step]:
     """Return the step of every method, with SGD with momentum.
 
@@ -81,9 +94,3 @@ def lowered(step: Step, params: Any, statistics: Any, data: Any, state: Any = No
     if state is None:
         state = jax.eval_shape(step.transformation.init, params)
     return jax.jit(run_of(step), donate_argnums=(0, 1, 2)).lower(params, statistics, state, *data)
-
-
-def gradient_flops(losses: Losses, *args: Any) -> tuple[float, float, float]:
-    """Return the flops of one gradient of the sum, of a pair, and of the control's pair."""
-    one, pair, control = (form(losses) for form in (of_sum, of_pair, zero_array))
-    return flops(one, *args), flops(pair, *args), flops(control, *args)

@@ -1,4 +1,4 @@
-"""What is measured: uses of the library, each a transformation and how it is called."""
+"""What is measured: uses of the library, each a transformation and how it is called; controls."""
 
 from collections.abc import Callable
 from functools import partial
@@ -114,3 +114,43 @@ OPTIONS = {
         add_l2_sp(WEIGHT, inner=dtnh(WEIGHT, inner=optax.scale_by_adam())), reg_grads
     ),
 }
+
+# --- controls: plausible ways to write the same update that cost more, which the bars must catch
+
+
+def truncated(
+    g: Any,
+    r: Any,
+    *,
+    division_last: bool = True,
+    product: Callable[[Any, Any], jax.Array] = lambda x, y: jnp.sum(x * y),
+) -> Any:
+    """Return the truncated sum of a pair, by default as the library forms it.
+
+    Where the zero case is selected last, XLA copies the selection into the update of every leaf.
+    """
+    dot, ref_sq = (sum(jax.tree.leaves(jax.tree.map(product, x, g)), jnp.zeros([])) for x in (r, g))
+    ok = ref_sq != 0
+    along, size = jnp.minimum(dot, 0.0), jnp.where(ok, ref_sq, 1.0)
+    c = jnp.where(ok, along, 0.0) / size if division_last else jnp.where(ok, along / size, 0.0)
+    return jax.tree.map(lambda x, y: x + WEIGHT * (y - c * x), g, r)
+
+
+def by_hand(**options: Any) -> Use:
+    """Return the truncated sum with these options as a use."""
+    combine: Any = lambda updates, _: truncated(*updates, **options)  # noqa: E731
+    return Use(optax.stateless(combine), pair)
+
+
+def shared_difference() -> optax.GradientTransformation:
+    """Return L2-SP with one `w - w_s` for both passes, which XLA stores between them."""
+
+    def update(updates, state, params=None):
+        return truncated(updates, jax.tree.map(jnp.subtract, params, state)), state
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.copy, params), update)
+
+
+SELECTION_LAST = by_hand(division_last=False)
+SHARED_DIFFERENCE = Use(shared_difference(), one_gradient)
+GATHERING = by_hand(product=jnp.vdot)  # flattens what is cut

@@ -14,8 +14,3 @@ def draw(seed: int, images: int, steps: int, size: int) -> np.ndarray:
     epochs = math.ceil(steps * size / images)
     order = np.concatenate([rng.permutation(images) for _ in range(epochs)])
     return order[: steps * size].reshape(steps, size).astype(np.int32)
-
-
-def draw_all(seeds: int, images: int, steps: int, size: int) -> np.ndarray:
-    """Return the batches of the seeds from 0 on, of shape `[seeds, steps, size]`."""
-    return np.stack([draw(seed, images, steps, size) for seed in range(seeds)])

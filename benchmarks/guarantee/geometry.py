@@ -30,13 +30,7 @@ RULES = (truncate, orthogonal, drop, cosine)
 G = np.array([0.0, 1.0])
 CONFLICT, AGREEMENT = np.array([1.3, -0.9]), np.array([1.3, 0.5])
 BLACK, GRAY = "black", "0.45"
-TEXT: dict[str, Any] = {
-    "fontsize": 17,
-    "fontfamily": "DejaVu Sans Mono",
-    "ha": "center",
-    "va": "center",
-}
-TITLE: dict[str, Any] = {"fontsize": 15}
+FONT = "DejaVu Sans Mono"
 
 
 def kept(rule: Rule, r: np.ndarray) -> np.ndarray:
@@ -46,7 +40,7 @@ def kept(rule: Rule, r: np.ndarray) -> np.ndarray:
 
 def label(axes: Axes, at: Any, text: str) -> None:
     """Write in the letters of the formula."""
-    axes.text(float(at[0]), float(at[1]), text, **TEXT)
+    axes.text(at[0], at[1], text, fontsize=17, fontfamily=FONT, ha="center", va="center")
 
 
 def arrow(axes: Axes, end: np.ndarray, **style: Any) -> None:
@@ -86,7 +80,7 @@ def case(axes: Axes, r: np.ndarray, title: str) -> None:
     else:
         label(axes, after + [0.1, -0.3], "r = r'")
     arrow(axes, after)
-    axes.set_title(title, **TITLE)
+    axes.set_title(title, fontsize=15)
 
 
 def both(axes: Axes, rule: Rule) -> None:
@@ -98,32 +92,27 @@ def both(axes: Axes, rule: Rule) -> None:
         arrow(axes, kept(rule, r))
     label(axes, [1.6, -1.05], "r")
     label(axes, [1.6, 0.62], "r")
-    axes.set_title(rule.__name__, fontfamily="DejaVu Sans Mono", **TITLE)
+    axes.set_title(rule.__name__, fontsize=15, fontfamily=FONT)
 
 
-def draw_geometry() -> Figure:
-    """Return the picture of `truncate`, in conflict and in agreement."""
-    figure = Figure(figsize=(7.6, 5.0), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def pictures() -> dict[str, Figure]:
+    """Return the picture of `truncate`, in conflict and in agreement, and that of every rule."""
+    geometry = Figure(figsize=(7.6, 5.0), layout="constrained")
+    left, right = geometry.subplots(1, 2)
     case(left, CONFLICT, "conflict: <r, g> < 0")
     case(right, AGREEMENT, "agreement: <r, g> > 0")
-    return figure
-
-
-def draw_rules() -> Figure:
-    """Return the picture of every rule."""
-    figure = Figure(figsize=(7.6, 7.9), layout="constrained")
-    for panel, rule in zip(figure.subplots(2, 2).flat, RULES, strict=True):
+    rules = Figure(figsize=(7.6, 7.9), layout="constrained")
+    for panel, rule in zip(rules.subplots(2, 2).flat, RULES, strict=True):
         both(panel, rule)
-    return figure
+    return {"geometry": geometry, "rules": rules}
 
 
 def measure(options: Namespace) -> dict[str, Any]:
     """Draw the pictures, and return what every rule lets through."""
     folder: Path = record.ROOT / "docs" if options.record else options.out
-    for name, figure in (("geometry", draw_geometry()), ("rules", draw_rules())):
-        metadata = {"Software": None}
-        figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight", metadata=metadata)
+    how: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
+    for name, figure in pictures().items():
+        figure.savefig(folder / f"{name}.png", **how)
     cases = {"conflict": CONFLICT, "agreement": AGREEMENT}
     return {
         "rows": [

@@ -1,4 +1,4 @@
-"""Rows of figures as text: a table in Markdown, or aligned columns for the terminal."""
+"""Rows of figures as a table in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,16 +25,6 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [list(rows[0]), ["---"] * len(rows[0])]
     lines += [[cell(value).replace("|", "\\|") for value in row.values()] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def aligned(rows: Sequence[Row]) -> str:
-    """Return `rows`, at least one, as aligned columns under their names."""
-    lines = [list(rows[0]), *([cell(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def cell(value: Any) -> str:

@@ -23,10 +23,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.command import Question, command, make_folder, parser_of
-from benchmarks.paper import figure, listing, report, runs
+from benchmarks.paper import figure, report, runs
 from benchmarks.paper.cells import Asset, Cell, Table, placed, selected
 from benchmarks.paper.contents import TABLE
-from benchmarks.paper.state import State, rates, state
+from benchmarks.paper.state import State, state, text
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import METHODS, count, positive
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         parser.error(str(error))
     if options.list:
-        print(listing.text(states, rates(cells, options.out)))
+        print(text(states))
         return 0
     make_folder(parser, options.out)
     try:

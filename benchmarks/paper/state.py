@@ -1,9 +1,9 @@
-"""How far each cell is, as its folder tells, what it lacks, and how long the rest of it takes."""
+"""How far each cell is, as its folder tells, and what it lacks: what `--list` prints."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Asset, Cell, settings
@@ -12,7 +12,6 @@ from optax_dtnh.finetune import run_folder
 from optax_dtnh.models._hub import hub_file
 
 HUB, TFDS = "hf:", "tfds:"
-Rates = Mapping[tuple[str, ...], float]
 
 
 class State(NamedTuple):
@@ -21,7 +20,6 @@ class State(NamedTuple):
     finished: bool  # whether there is nothing left to do
     done: int  # steps in the log
     steps: int
-    images: int
     missing: tuple[Asset, ...]  # what it still needs, named such as `data cifar10`
     accuracy: float | None  # test accuracy, None before the end
 
@@ -40,7 +38,6 @@ def state(cell: Cell, common: Sequence[str], out: Path) -> State:
         finished,
         log[-1]["step"] if log else 0,
         asked.steps,
-        asked.batch_size,
         () if finished else missing,
         run_folder.summary(folder)["test_accuracy"] if finished else None,
     )
@@ -65,25 +62,23 @@ def _has_data(data: Asset, data_dir: str | None) -> bool:
     return next(folder.glob("**/*.array_record*"), None) is not None
 
 
-def rates(cells: Sequence[Cell], out: Path) -> Rates:
-    """Return images per second by source and method, and by source, as the logs have it."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for cell in cells:
-        log = logs.entries(out / str(cell) / logs.LOG)
-        rate = logs.summed_up(log)["images_per_second"] if log else None
-        if rate is not None:
-            for key in _keys(cell):
-                found.setdefault(key, []).append(rate)
-    return {key: median(values) for key, values in found.items()}
+def text(states: Mapping[Cell, State]) -> str:
+    """Return a line for each cell, how to get what is missing, and how many there are."""
+    width = max(len(str(cell)) for cell in states)
+    lines = [f"{cell!s:{width}}  {_said(at)}" for cell, at in states.items()]
+    for need, count in Counter(need for at in states.values() for need in at.missing).items():
+        place = "" if need.where is None else f"; {need.where} is not there"
+        lines += ["", f"Missing: {need.name}, for {count} cells{place}", f"  {need.how}"]
+    finished = sum(at.finished for at in states.values())
+    lacking = sum(bool(at.missing) for at in states.values())
+    ready = len(states) - finished - lacking
+    counts = f"{finished} finished, {ready} ready, {lacking} lacking"
+    return "\n".join([*lines, "", f"{len(states)} cells: {counts}."])
 
 
-def hours(cell: Cell, state: State, rates: Rates) -> float | None:
-    """Return how long the steps that are left take, None if no speed of the source is known."""
-    for key in _keys(cell):
-        if key in rates:
-            return (state.steps - state.done) * state.images / rates[key] / 3600
-    return None
-
-
-def _keys(cell: Cell) -> tuple[tuple[str, ...], ...]:
-    return (cell.source.name, cell.method), (cell.source.name,)
+def _said(at: State) -> str:
+    if at.accuracy is not None:
+        return f"finished, test accuracy {at.accuracy:.1%}"
+    if at.missing:
+        return f"needs {' and '.join(need.name for need in at.missing)}"
+    return f"stopped after {at.done} of {at.steps} steps" if at.done else "ready"

@@ -160,7 +160,5 @@ QUESTION = Question(
     "parity", __doc__, measure, text, failures, options=add_options, packages=PACKAGES
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

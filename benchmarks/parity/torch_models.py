@@ -148,43 +148,29 @@ def _hugging_face_resnet(model: ResNet) -> Any:
     return transformers.ResNetForImageClassification(config)
 
 
+def _vit(model: ViT, names: str) -> dict[str, Any]:
+    """Return the sizes of a transformer under the names of a library, which are in this order."""
+    width, patch = model.patches.out_features, model.patches.kernel_size[0]
+    sizes = model.image_size, patch, width, model.hidden, len(model.blocks), model.heads
+    return dict(zip(names.split(), (*sizes, classes_of(model)), strict=True))
+
+
 def _torchvision_vit(model: ViT) -> Any:
-    width = model.patches.out_features
-    return package("torchvision").models.VisionTransformer(
-        model.image_size,
-        model.patches.kernel_size[0],
-        num_layers=len(model.blocks),
-        num_heads=model.heads,
-        hidden_dim=width,
-        mlp_dim=model.hidden,
-        num_classes=classes_of(model),
-    )
+    names = "image_size patch_size hidden_dim mlp_dim num_layers num_heads num_classes"
+    return package("torchvision").models.VisionTransformer(**_vit(model, names))
 
 
 def _timm_vit(model: ViT) -> Any:
-    width = model.patches.out_features
-    return package("timm").models.VisionTransformer(
-        img_size=model.image_size,
-        patch_size=model.patches.kernel_size[0],
-        embed_dim=width,
-        depth=len(model.blocks),
-        num_heads=model.heads,
-        mlp_ratio=model.hidden / width,
-        num_classes=classes_of(model),
-    )
+    names = "img_size patch_size embed_dim mlp_ratio depth num_heads num_classes"
+    sizes = _vit(model, names)
+    sizes["mlp_ratio"] /= sizes["embed_dim"]
+    return package("timm").models.VisionTransformer(**sizes)
 
 
 def _hugging_face_vit(model: ViT) -> Any:
-    transformers, width = package("transformers"), model.patches.out_features
-    config = transformers.ViTConfig(
-        hidden_size=width,
-        num_hidden_layers=len(model.blocks),
-        num_attention_heads=model.heads,
-        intermediate_size=model.hidden,
-        image_size=model.image_size,
-        patch_size=model.patches.kernel_size[0],
-        num_labels=classes_of(model),
-    )
+    transformers = package("transformers")
+    names = "image_size patch_size hidden_size intermediate_size num_hidden_layers "
+    config = transformers.ViTConfig(**_vit(model, f"{names} num_attention_heads num_labels"))
     return transformers.ViTForImageClassification(config)
 
 

@@ -32,8 +32,8 @@ import jax
 
 from benchmarks.harness.command import Question, command
 from benchmarks.peers import measure, report
-from benchmarks.peers.agreement import BARS, missed
 from benchmarks.peers.waiting import cores, passive
+from benchmarks.peers.work import BARS, missed
 from optax_dtnh.finetune.errors import usage_errors
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "torch", "torchjd")

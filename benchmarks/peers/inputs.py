@@ -1,14 +1,26 @@
-"""The numbers that every framework starts from, made by NumPy alone."""
+"""What the processes of all frameworks share, by NumPy alone: a contender, weights, inputs."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+WEIGHT = 0.5
+RATE, MOMENTUM = 1e-3, 0.9
+FINETUNE_WEIGHTS = {"l2_sp": 0.01, "knowdist": 1.0}
+HEAD = "fc."  # what names of the head begin with in torchvision's checkpoints
+CONFLICT = 0.5  # how much of -g there is in r
+
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, Sequence[int]]
+Spec = dict[str, Any]
 
-CONFLICT = 0.5  # how much of -g there is in r
+
+class Contender(NamedTuple):
+    """A piece of work, ready to be done again and again."""
+
+    run: Callable[[], None]  # do it once and wait for it
+    updates: Callable[[], Arrays]  # what it has given or changed so far, by name
 
 
 def gradient_pair(shapes: Shapes) -> tuple[Arrays, Arrays]:

@@ -12,8 +12,7 @@ from flax import nnx
 from benchmarks.cost.resnets import losses_with_teacher, states_of
 from benchmarks.cost.training import Step, lowered, of_loss, of_pair, of_sum
 from benchmarks.peers import inputs
-from benchmarks.peers.contender import FINETUNE_WEIGHTS, MOMENTUM, RATE, Contender, Spec
-from benchmarks.peers.inputs import Arrays
+from benchmarks.peers.inputs import FINETUNE_WEIGHTS, MOMENTUM, RATE, Arrays, Contender, Spec
 from optax_dtnh import add_l2_sp, dtnh
 from optax_dtnh.models import ResNet, backbone_mask, load_pretrained
 from optax_dtnh.models._names import TORCHVISION_RESNET, dotted, names_of, their_layout

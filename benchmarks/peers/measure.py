@@ -10,11 +10,10 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.harness.timing import Times, in_turns, paired, spread
-from benchmarks.peers import agreement, inputs, work
-from benchmarks.peers.agreement import Row, relative
+from benchmarks.peers import inputs, work
 from benchmarks.peers.client import Client, started
-from benchmarks.peers.contender import Spec
-from benchmarks.peers.inputs import Arrays
+from benchmarks.peers.inputs import Arrays, Spec
+from benchmarks.peers.work import Row, relative
 from optax_dtnh.models import resnet18, save_pretrained
 
 SEED = 0  # of the checkpoint: with it, both regularizers conflict with the loss
@@ -43,7 +42,7 @@ def combinations(place: Place) -> Iterator[Row]:
             name: spec | {"contender": name, "framework": framework}
             for name, framework in work.FRAMEWORK.items()
         }
-        exact = agreement.formula(*inputs.gradient_pair(shapes))
+        exact = work.formula(*inputs.gradient_pair(shapes))
         apart = differences(place, jobs, work.REFERENCE, exact)
         times = times_of(place, jobs)
         for name in jobs:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.peers import inputs
-from benchmarks.peers.contender import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
-from benchmarks.peers.torch_rules import BY_HAND, by_hand, by_torchjd
+from benchmarks.peers.inputs import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
+from benchmarks.peers.torch_combine import BY_HAND, by_hand, by_torchjd
 
 
 class Block(nn.Module):
@@ -72,6 +72,7 @@ class Task(NamedTuple):
 
 def build(spec: Spec) -> Contender:
     """Return a step of `spec["method"]`, by hand or by TorchJD, from checkpoints."""
+    torch.set_num_threads(spec["threads"])
     task = load(spec)
     before = {name: p.detach().clone() for name, p in task.student.named_parameters()}
     optimizer = torch.optim.SGD(task.student.parameters(), RATE, MOMENTUM)

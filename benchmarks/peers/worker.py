@@ -12,11 +12,9 @@ import pickle
 import resource
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.peers.contender import Contender, Spec
-from benchmarks.peers.inputs import Arrays
+from benchmarks.peers.inputs import Arrays, Contender, Spec
 from benchmarks.peers.waiting import pin
 
 STATUS = Path("/proc/self/status")
@@ -26,14 +24,16 @@ UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of `ru_maxrss`, in a MiB
 class Worker:
     """The contenders of one framework, by name."""
 
-    def __init__(self, build: Callable[[Spec], Contender]):
-        self.make = build
+    def __init__(self, framework: str):
+        module = f"benchmarks.peers.{framework}_"
+        tasks = ("combine", "finetune")
+        self.builds = {task: importlib.import_module(module + task).build for task in tasks}
         self.contenders: dict[str, Contender] = {}
         self.imported = peak()
 
     def build(self, name: str, spec: Spec) -> None:
         """Make a contender."""
-        self.contenders[name] = self.make(spec)
+        self.contenders[name] = self.builds[spec["task"]](spec)
 
     def run(self, name: str) -> float:
         """Return the seconds of one run."""
@@ -66,7 +66,7 @@ def main() -> None:
     """Answer every command on the standard streams."""
     framework, threads = sys.argv[1], int(sys.argv[2])
     pin(threads)
-    worker = Worker(importlib.import_module(f"benchmarks.peers.{framework}_side").build)
+    worker = Worker(framework)
     while True:
         try:
             name, arguments = pickle.load(sys.stdin.buffer)

@@ -8,6 +8,7 @@ Source: Tan and Le, [EfficientNet](https://arxiv.org/abs/1905.11946), 2019; the 
 relu6, no squeeze-and-excitation, and stem and head of one width.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,19 +30,28 @@ def preprocess(pixels: jax.Array) -> jax.Array:
     return (pixels.astype(jnp.float32) - 127) / 128
 
 
-def efficientnet(params: Tree, fixed: Tree, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def efficientnet(
+    params: Tree, fixed: Tree, x: jax.Array, first: str = PARTS[0]
+) -> tuple[jax.Array, jax.Array]:
     """Return the logits and the last map, whose mean over height and width the head gets.
 
     A convolution has a "kernel", and "scale" and "bias" of its normalization; `fixed` has the
-    "mean" and "var" of each.
+    "mean" and "var" of each. `x` is what the part `first` gets, images by default.
     """
-    x = relu6(normalized(convolution, images, params["stem"], fixed["stem"], 2))
-    for stage, (stride, _) in STAGES.items():
-        for i, blocks in enumerate(zip(params[stage], fixed[stage], strict=True)):
-            x = block(x, *blocks, 1 if i else stride)
-    x = relu6(normalized(convolution, x, params["last"], fixed["last"]))
-    head = params["head"]
+    x, head = through(params, fixed, x, PARTS[PARTS.index(first) :]), params["head"]
     return jnp.mean(x, axis=(1, 2)) @ head["kernel"] + head["bias"][None], x
+
+
+def through(params: Tree, fixed: Tree, x: jax.Array, parts: Sequence[str]) -> jax.Array:
+    """Return what the last of successive parts gives, if the first one gets `x`."""
+    for name in parts:
+        if name in STAGES:
+            for i, blocks in enumerate(zip(params[name], fixed[name], strict=True)):
+                x = block(x, *blocks, 1 if i else STAGES[name][0])
+        else:
+            stride = 2 if name == "stem" else 1
+            x = relu6(normalized(convolution, x, params[name], fixed[name], stride))
+    return x
 
 
 def block(x: jax.Array, params: Tree, fixed: Tree, stride: int) -> jax.Array:

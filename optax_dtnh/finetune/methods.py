@@ -70,6 +70,8 @@ def _regularized(settings: Settings) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
     rule = getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
+    if settings.granularity not in (None, "tree"):
+        options |= {"labels": getattr(optax_dtnh, f"per_{settings.granularity}")}
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}

@@ -27,6 +27,7 @@ OF_MAPS = ("feature_distance", "delta")  # compare feature maps
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
+GRANULARITIES = ("tree", "leaf", "channel", "element")
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 GROUPS = ("files", "method", "training", "images", "machine")
 
@@ -125,6 +126,9 @@ class Settings:
         type=number,
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
+    granularity: str | None = _method(
+        "What DTNH decides about at a time (default: tree).", choices=GRANULARITIES
+    )
     reference_decay: float | None = _method(
         "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
     )
@@ -255,6 +259,7 @@ def _check_method(settings: Settings) -> None:
         ("weight", regularized, "a regularizer"),
         ("form", regularized, "a regularizer"),
         ("rule", protected, f"a method that ends in {DTNH}"),
+        ("granularity", protected, f"a method that ends in {DTNH}"),
         ("reference_decay", protected, f"a method that ends in {DTNH}"),
         ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
     ):

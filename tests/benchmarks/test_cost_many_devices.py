@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.cost.many_devices import hlo, meshes, tables, updates
+from benchmarks.cost.many_devices import hlo, meshes, tables
 from benchmarks.cost.many_devices.decoder import Sizes
-from benchmarks.cost.many_devices.steps import STEPS
+from benchmarks.cost.many_devices.steps import CONTROLS, STEPS, update_program
 
 TINY = Sizes(layers=3, width=16, heads=2, mlp=32, vocabulary=64, batch=4, length=8)
 LOOP = """
@@ -53,9 +53,9 @@ def test_products_of_a_compiled_loop_are_counted():
 
 def test_every_bar_can_be_missed():
     none, two = dict.fromkeys(hlo.KINDS, 0), dict.fromkeys(hlo.KINDS, 0) | {"all-reduce": 2}
-    assert updates.broken("Adam", none, 1) == updates.broken("dtnh", two, 3) == []
-    assert updates.broken("dtnh", none, 1) == ["dtnh: 0 all-reduces, expected 1"]
-    assert updates.broken("dtnh", two, 1) == ["dtnh: 2 all-reduces, expected 1"]
+    assert tables.missed_by_update("Adam", none, 1) == tables.missed_by_update("dtnh", two, 3) == []
+    assert tables.missed_by_update("dtnh", none, 1) == ["dtnh: 0 all-reduces, expected 1"]
+    assert tables.missed_by_update("dtnh", two, 1) == ["dtnh: 2 all-reduces, expected 1"]
     base = {"step": "x", **none, "all-gather GiB": 1.0, "all-reduce GiB": 1.0}
     base |= {"temporary GiB": 1.0, "TFLOP": 1.0}
     more = base | {"all-gather": 3, "all-reduce GiB": 1.1, "temporary GiB": 2.0}
@@ -67,9 +67,9 @@ def test_every_bar_can_be_missed():
 
 @pytest.mark.slow
 def test_an_update_by_hand_would_gather_leaves():
-    (use,) = updates.CONTROLS.values()
-    found = hlo.collectives(updates.program(use, TINY, four_devices()).compile().as_text())
-    (missed,) = updates.broken("by hand", {kind: n for kind, (n, _) in found.items()}, 1)
+    (use,) = CONTROLS.values()
+    found = hlo.collectives(update_program(use, TINY, four_devices()).compile().as_text())
+    (missed,) = tables.missed_by_update("by hand", {kind: n for kind, (n, _) in found.items()}, 1)
     assert "all-gather" in missed
 
 

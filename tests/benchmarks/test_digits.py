@@ -6,6 +6,7 @@ import pytest
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import data, question, tasks
 from benchmarks.harness import record
+from benchmarks.harness.command import command
 
 pytestmark = pytest.mark.slow
 DIGITS = data.load()
@@ -37,7 +38,7 @@ def small(tmp_path_factory, quickly_compiled):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(question, "CELLS", tasks.CELLS[:2])
         for folder in (out / "first", out / "second"):
-            digits.main(["--seeds", "2", "--weights", "10", "--out", str(folder)])
+            command(digits.QUESTION, ["--seeds", "2", "--weights", "10", "--out", str(folder)])
             runs.append(record.read(folder / "digits.json"))
     return runs
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.digits import data, network
-from benchmarks.digits.gate import candidates, choice, cross_validation, scoring
-from benchmarks.digits.gate.choice import Place
+from benchmarks.digits.gate import report, scoring
+from benchmarks.digits.gate.report import Choice
 from benchmarks.digits.methods import OPTIMIZERS, feature_pair, loss_gradient
 from benchmarks.digits.tasks import SAME
 from benchmarks.digits.training import with_new_head
@@ -22,7 +22,7 @@ def test_scores_by_hand():
     logits = np.log([[[[[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]]]])  # one seed, candidate and fold
     labels = np.array([[[0, 2]]])
     brier = (0.5**2 + 2 * 0.25**2 + 0.1**2 + 0.8**2 + 0.9**2) / 2
-    np.testing.assert_allclose(cross_validation.brier_score(logits, labels), [[brier]])
+    np.testing.assert_allclose(scoring.brier_score(logits, labels), [[brier]])
 
 
 @pytest.mark.parametrize("regularizer", ["L2-SP", "KnowDist"])
@@ -35,9 +35,9 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer)
     params = jax.tree.map(lambda w, d: w - d, start, g)
     pair = jax.jit(feature_pair)(params, source, *batch)
     gradients = {feature_pair: pair, loss_gradient: pair.loss_grads}
-    all_candidates, one = candidates.candidates(weights), candidates.method(optimizer, regularizer)
+    all_candidates, one = scoring.candidates(weights), scoring.method(optimizer, regularizer)
     methods = {m.name: m for m in forms.methods_of(optimizer, ("plain", "before"))}
-    for i, (name, weight) in enumerate(candidates.names(regularizer, weights)):
+    for i, (name, weight) in enumerate(scoring.names(regularizer, weights)):
         candidate = jax.tree.map(lambda leaf, i=i: leaf[i], all_candidates)
         updates = []
         for method, value in ((one, candidate), (methods[name], weight or 0.0)):
@@ -47,33 +47,28 @@ def test_a_candidate_updates_like_the_method_of_its_name(optimizer, regularizer)
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def place(accuracy, brier):
+def choice(weight, accuracy, brier):
     case = {"name": "c", "source": "permlab"}
-    return Place(case, "L2-SP", np.array(accuracy, float), np.array(brier, float))
+    return Choice(case, "L2-SP", weight, np.array(accuracy, float), np.array(brier, float))
 
 
 def test_the_lowest_score_is_chosen_and_regret_is_against_the_better_without_dtnh():
     # Two seeds; fine-tuning, plain and DTNH. On average plain is better by a point.
-    one = place([[80, 86, 84], [82, 78, 80]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
-    given, _ = choice.choices(one, [1.0])
+    given = choice(1.0, [[80, 86, 84], [82, 78, 80]], [[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]])
     np.testing.assert_array_equal(given.better, [86, 78])
-    always = [choice.always(kind) for kind in ("fine-tuning", "plain", "DTNH")]
-    assert [choice.regret(given, decision).mean for decision in always] == [1, 0, 0]
-    np.testing.assert_array_equal(choice.lowest(with_dtnh=True)(given), [84, 82])
-    without = choice.lowest(with_dtnh=False)
-    assert choice.regret(given, without).mean == -2
-    both = place([[80, 86, 84, 90, 70]], [[0.5, 0.4, 0.3, 0.2, 0.1]])
-    *_, second, is_open = choice.choices(both, [1.0, 10.0])
-    assert (tuple(second.columns), is_open.better) == ((0, 3, 4), 90)
-    assert (choice.lowest(with_dtnh=True)(is_open), without(is_open)) == (70, 90)
+    found = [report.summary([given], decide)["mean_regret"] for decide in report.DECISIONS.values()]
+    assert found == [1, 0, 0, -1, -2]
+    is_open = choice(None, [[80, 86, 84, 90, 70]], [[0.5, 0.4, 0.3, 0.2, 0.1]])
+    assert is_open.better == 90
+    assert [decide(is_open) for decide in report.DECISIONS.values()] == [80, 90, 70, 70, 90]
 
 
-def test_every_candidate_of_every_seed_is_scored_once(tmp_path, monkeypatch):
+def test_every_candidate_of_every_seed_is_scored_once(monkeypatch):
     tiny = cases.grid(("SGD",), (16,), (SAME,), (5,), (0.0,), (1.0,), 2, ("plain", "before"))
-    whole = cross_validation.held_out_logits.__wrapped__
+    whole = scoring.held_out_logits.__wrapped__
     unoptimized = jax.jit(whole, static_argnames=("method", "steps"))
-    monkeypatch.setattr(cross_validation, "held_out_logits", unoptimized)
-    found = scoring.scored(tiny, tmp_path)
+    monkeypatch.setattr(scoring, "held_out_logits", unoptimized)
+    found = scoring.scored(tiny)
     assert [s["regularizer"] for s in found["scores"]] == ["L2-SP", "KnowDist"]
     for entry in found["scores"]:
         assert np.shape(entry["brier"]) == (2, 3)
@@ -81,5 +76,3 @@ def test_every_candidate_of_every_seed_is_scored_once(tmp_path, monkeypatch):
     l2_sp, knowdist = (np.array(s["brier"]) for s in found["scores"])
     np.testing.assert_allclose(l2_sp[:, 0], knowdist[:, 0], rtol=2e-3)  # both fine-tuning
     assert np.abs(l2_sp[:, 1:] - knowdist[:, 1:]).min() > 1e-4
-    monkeypatch.setattr(scoring, "run", lambda *_: pytest.fail("scored again"))
-    assert scoring.scored(tiny, tmp_path)["scores"] == found["scores"]

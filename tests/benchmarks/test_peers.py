@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.peers import agreement, inputs, jax_side, measure
+from benchmarks.peers import inputs, jax_combine, measure, work
 from benchmarks.peers.client import started
-from benchmarks.peers.jax_side import RULES
+from benchmarks.peers.jax_combine import RULES
 
 SHAPES = {"a": (3, 5), "b": (7,)}
 
@@ -22,7 +22,7 @@ SHAPES = {"a": (3, 5), "b": (7,)}
 )
 def test_ours_has_to_agree_and_pcgrad_has_to_differ(contender, found, said):
     row = {"work": "w", "contender": contender, "difference": 1e-15} | found
-    messages = agreement.missed(row, "float64")
+    messages = work.missed(row, "float64")
     assert bool(messages) == bool(said)
     assert all(message.startswith(said) for message in messages)
 
@@ -30,19 +30,19 @@ def test_ours_has_to_agree_and_pcgrad_has_to_differ(contender, found, said):
 @pytest.mark.slow
 @pytest.mark.parametrize("contender", RULES)
 def test_the_combination_in_jax_is_the_formula(contender):
-    made = jax_side.build({"task": "combine", "contender": contender, "shapes": SHAPES})
+    made = jax_combine.build({"contender": contender, "shapes": SHAPES})
     made.run()
     g, r = inputs.gradient_pair(SHAPES)
-    assert agreement.relative(made.updates(), agreement.formula(g, r)) < 1e-6
-    assert agreement.relative({k: g[k] + 0.5 * r[k] for k in g}, agreement.formula(g, r)) > 0.01
+    assert work.relative(made.updates(), work.formula(g, r)) < 1e-6
+    assert work.relative({k: g[k] + 0.5 * r[k] for k in g}, work.formula(g, r)) > 0.01
 
 
 @pytest.mark.slow
 def test_a_process_of_its_own_computes_the_same_and_its_end_is_an_error(tmp_path, capfd):
     spec = {"task": "combine", "contender": "ours", "shapes": SHAPES}
-    expected = agreement.formula(*inputs.gradient_pair(SHAPES))
+    expected = work.formula(*inputs.gradient_pair(SHAPES))
     with started("jax", 1, cache=tmp_path / "compiled") as client:
-        assert agreement.relative(measure.updates_of(client, spec), expected) < 1e-6
+        assert work.relative(measure.updates_of(client, spec), expected) < 1e-6
         peak, imported = client.call("memory")
         assert 0 < imported <= peak
         with pytest.raises(RuntimeError, match="process of jax ended instead of answering to 'run"):

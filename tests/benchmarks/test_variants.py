@@ -1,4 +1,4 @@
-"""The forms: shared batches, resuming, regret."""
+"""The forms: shared batches, every run, regret."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,7 @@ import pytest
 from benchmarks.digits import data, mini_batches, network
 from benchmarks.digits.methods import FINE_TUNING, SGD
 from benchmarks.digits.tasks import SAME
-from benchmarks.digits.variants import analysis, cases, forms, runs, table, training
-from benchmarks.harness import record
-from optax_dtnh.finetune.errors import UsageError
+from benchmarks.digits.variants import analysis, cases, forms, runs, table
 
 pytestmark = pytest.mark.slow
 DIGITS = data.load()
@@ -19,7 +17,7 @@ DIGITS = data.load()
 @pytest.fixture(scope="module", autouse=True)
 def fast_to_compile(quickly_compiled):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "COMPILER_OPTIONS", {})
+        patch.setattr(runs, "COMPILER_OPTIONS", {})
         yield
 
 
@@ -35,8 +33,9 @@ def test_methods_of_one_seed_share_batches_and_head():
     def loss(program, seeds, batches):
         return program(np.zeros(1, np.float32), seeds, networks, tasks, batches).training_loss
 
-    batches, seeds = mini_batches.draw_all(2, 50, 10, 16), np.arange(2)
-    both = [training.program(forms.method(SGD, "L2-SP", form), 10) for form in ("plain", "before")]
+    seeds = np.arange(2)
+    batches = np.stack([mini_batches.draw(seed, 50, 10, 16) for seed in seeds])
+    both = [runs.program(forms.method(SGD, "L2-SP", form), 10) for form in ("plain", "before")]
     plain, before = (loss(program, seeds, batches) for program in both)
     np.testing.assert_allclose(plain, before, rtol=1e-5)
     for other in (loss(both[0], seeds + 7, batches), loss(both[0], seeds, batches[::-1])):
@@ -59,33 +58,15 @@ def test_dot_is_the_plain_sum_of_two_momenta():
     np.testing.assert_allclose(updates["fc1"]["kernel"], expected, rtol=1e-5)
 
 
-# The whole benchmark, small, and killed
-
-
-def test_a_killed_run_trains_what_is_missing_but_not_with_other_settings_or_versions(
-    tmp_path, monkeypatch
-):
-    trained, program = [], training.program
-    whole, file = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    expected = runs.run(TINY, whole)
-
-    def counted(method):
-        compiled = program(method)
-        return lambda *args: trained.append(method.name) or compiled(*args)
-
-    lines = whole.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]) + lines[-1][:20])
-    with pytest.raises(UsageError, match="got one with other weights"):
-        runs.run(TINY._replace(weights=(2.0,)), file)
-    with monkeypatch.context() as patch:
-        patch.setattr(record, "environment", lambda: {"jax": "another"})
-        with pytest.raises(UsageError, match="got one with other environment"):
-            runs.run(TINY, file)
-    monkeypatch.setattr(training, "program", counted)
-    assert runs.run(TINY, whole) == expected
-    assert trained == []
-    assert runs.run(TINY, file) == expected
-    assert len(trained) == 1  # the one whose line was torn
+def test_every_run_is_recorded_in_order():
+    results = runs.run(TINY)
+    names = [m.name for m in TINY.methods["SGD"]]
+    assert [run["method"] for run in results["runs"]] == names == results["methods"]["SGD"]
+    for run in results["runs"]:
+        weights = len(run["training_loss"])
+        assert np.shape(run["correct"]) == (weights, 2)
+        assert weights == (2 if ", " in run["method"] else 1)
+        assert 0.5 < min(run["descent"]) <= 1
 
 
 # Regret

@@ -21,7 +21,7 @@ EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "huggi
 EXTRAS += ["torch", "sklearn", "matplotlib"]
 # Properties: searched by Hypothesis in these files. What no property belongs to, and why:
 SEARCHED = ("properties", "gradients", "first_order", "granularity", "rules", "report")
-SEARCHED += ("interpolate",)
+SEARCHED += ("interpolate", "dtnh_grad")
 PROPERTIES = [f"tests/core/test_{name}.py" for name in SEARCHED]
 WITHOUT_PROPERTY = {
     "DTNHState": "a container; the contract suite checks its structure and dtypes",

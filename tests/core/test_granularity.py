@@ -25,6 +25,7 @@ from optax_dtnh import (
     truncate,
 )
 from tests.core.helpers import assert_close, assert_equal, cast, dot, random_tree
+from tests.core.uses import squares
 
 SHAPES = {"kernel": (3, 2, 4), "bias": (4,), "scale": ()}
 RULES = [truncate, drop, cosine]
@@ -175,3 +176,13 @@ def test_elements_take_one_pass_and_no_memory(make, trees):
     assert compiled.memory_analysis().temp_size_in_bytes == 0
     instructions = [len(c.as_text().splitlines()) for c in (compiled, whole)]
     assert instructions[0] < 0.7 * instructions[1]
+
+
+@pytest.mark.parametrize(("labels", "passes"), [(None, 2), (per_element, 1)])
+@pytest.mark.parametrize(("own", "reads"), [({"importance": squares}, 1), ({"anchor": 0.0}, -1)])
+def test_each_pass_reads_an_importance_once_and_an_anchor(labels, passes, own, reads):
+    forms = (functools.partial(add_l2_sp, **options) for options in (own, {}))
+    ours, bare = (compiled_step(form, labels) for form in forms)
+    more = ours.cost_analysis()["bytes accessed"] - bare.cost_analysis()["bytes accessed"]
+    assert more == pytest.approx(passes * reads * 4 * 8 * 64 * 1024, rel=0.01)
+    assert ours.memory_analysis().temp_size_in_bytes <= bare.memory_analysis().temp_size_in_bytes

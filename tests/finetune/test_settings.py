@@ -75,6 +75,7 @@ REFUSED = {
     "--method finetune --form before": "`--form` should come with",
     "--method bss --rule drop": "`--rule` should come with a method",
     "--method bss --reference-decay 0.9": "should come with a method that ends in +dtnh",
+    "--method bss --granularity leaf": "`--granularity` should come with a method",
     "--layers stem": "`--layers` should come with feature_distance",
     "--form momentum --optimizer adam": "should come with --optimizer sgd, got adam",
     "--form metric": "`--form metric` should come with --optimizer adam",

@@ -79,11 +79,15 @@ MUTANTS = listed(
             ("_replace(conflict=conflict)", "_replace()"),
         ],
         ("_anchor.py", "anchor optax_contract"): [
-            ("-(w_s - w)", "w_s - w"),
-            ("jnp.subtract(*widen_all(*pair))", "jnp.subtract(*pair)"),
-            ("copy=True", "copy=False"),
-            ("L2SPState(w_s, after", "L2SPState(w, after"),
-            ("jnp.array(x, dtype, copy", "jnp.array(x, copy"),
+            ("r = -pull(", "r = pull("),
+            ("*widen_all(*x)), w", "*x), w"),
+            ("return jnp.array(x, dtype, copy=True)", "return jnp.asarray(x, dtype)"),
+            ("0.0 if decay", "1.0 if decay"),
+            ("if not jax.tree.leaves(part):", "if False:"),
+        ],
+        ("_anchor.py", "sharding"): [
+            ('getattr(w, "sharding", None)', "None"),
+            ("return jnp.where(w == w, x, x)", "return x"),
         ],
         ("_metric.py", "metric optax_contract"): [
             ("u + p * weighted", "u + weighted"),
@@ -113,7 +117,7 @@ MUTANTS = listed(
         ("_probe.py", "check"): [
             ("anchor=1.0)", "anchor=0.0)"),
             ("for agree in (0.0, 1.0)", "for agree in (0.0,)"),
-            ('other if "anchor" in names', 'x if "anchor" in names'),
+            ("(x + move)", "x"),
         ],
         ("_report.py", "report"): [("if members & indices", "")],
         ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
@@ -161,6 +165,10 @@ MUTANTS += listed(
             ("weights.size * widen", "widen"),
             ("losses - losses[-1]", "losses"),
             ("spread) / 5)", "spread))"),
+        ],
+        ("_fisher.py", "regularizers"): [
+            ("fold_in(key, i)", "fold_in(key, 0)"),
+            ("jnp.arange(count, count + size)", "jnp.arange(size)"),
         ],
         ("_spectral.py", "regularizers"): [
             ("v[-k:]", "v[:k]"),

@@ -12,9 +12,11 @@ from optax_dtnh.regularizers import (
     attention_feature_distance,
     batch_spectral_shrinkage,
     channel_attention,
+    diagonal_fisher,
     distillation,
     feature_distance,
     l2_sp,
+    lora_l2_sp,
     reverse_kl,
 )
 from tests.core import helpers
@@ -40,6 +42,11 @@ def shrinkage(f, f_s):
     return batch_spectral_shrinkage(f, k=2)
 
 
+def lora(f, f_s):
+    """Sees `f` alone, too."""
+    return lora_l2_sp(f, scale=1.5)
+
+
 # Every regularizer as a function of two like trees, the names of these and their shapes.
 ALL = {
     l2_sp: ("w", helpers.SHAPES["dict"]),
@@ -48,8 +55,9 @@ ALL = {
     soft: ("logits", MAPS),
     reverse_kl: ("logits", MAPS),
     shrinkage: ("f", (6, 4)),
+    lora: ("params", {"lora_a": (5, 2), "lora_b": (2, 3)}),
 }
-OF_TWO = [fun for fun in ALL if fun is not shrinkage]
+OF_TWO = [fun for fun in ALL if fun not in (shrinkage, lora)]
 each = pytest.mark.parametrize("regularizer", ALL)
 of_two = pytest.mark.parametrize("regularizer", OF_TWO)
 of_features = pytest.mark.parametrize("regularizer", OF_TWO[1:])
@@ -296,3 +304,60 @@ def test_the_gradient_is_right_far_below_the_largest_singular_value():
     grads = jax.grad(batch_spectral_shrinkage)(jnp.asarray(f, "float32"))
     expected = 2 * s[-1] * np.outer(u[:, -1], vh[-1])
     assert norm(grads - expected) < 1e-3 * norm(expected)  # by way of `f f^T`: 0.03
+
+
+# --- the Fisher information
+
+
+def gaussian(params, example, key=None):
+    """`log p(y | x)` up to a constant, with `y` around `w x + b`, of variance 4."""
+    mean, y = params["w"] @ example[0] + params["b"], example[1]
+    y = y if key is None else jax.lax.stop_gradient(mean + 2.0 * jax.random.normal(key, (3,)))
+    return -jnp.sum((y - mean) ** 2) / 8
+
+
+def softmax(params, example, key=None):
+    logits, y = params["w"] @ example[0] + params["b"], example[1]
+    return jax.nn.log_softmax(logits)[y if key is None else jax.random.categorical(key, logits)]
+
+
+ROWS = np.float32(np.random.default_rng(0).standard_normal((8, 3)))
+FLAT = {"w": np.zeros((3, 3)), "b": np.log([1.0, 2.0, 1.0])}
+STEEP = FLAT | {"w": np.linspace(-1.0, 1.0, 9).reshape(3, 3)}
+# Labels of each row, distributed as `FLAT` says.
+LABELS = {gaussian: FLAT["b"] + [[2.0], [-2.0]] * 2, softmax: np.array([0, 1, 1, 2])}
+
+
+def closed_form(family, params):
+    p = np.exp(ROWS @ params["w"].T + params["b"])
+    p /= p.sum(1, keepdims=True)
+    curvature = p * (1 - p) if family is softmax else np.full((8, 3), 1 / 4)
+    return cast({"w": curvature.T @ ROWS**2 / 8, "b": curvature.mean(0)}, "float32")
+
+
+@pytest.mark.parametrize("family", LABELS)
+def test_the_fisher_information_is_that_of_the_closed_form(family):
+    labels, flat, steep = LABELS[family], cast(FLAT, "float32"), cast(STEEP, "float32")
+    x, y = np.repeat(ROWS, len(labels), 0), np.concatenate([labels] * 8)
+    batches = ((x[:5], y[:5]), (x[5:], y[5:]))  # of different sizes
+    assert_close(diagonal_fisher(family, flat, iter(batches)), closed_form(family, FLAT))
+    many, expected = [np.concatenate([a] * 128) for a in (x, y)], closed_form(family, STEEP)
+    drawn = diagonal_fisher(family, steep, [many], key=jax.random.key(0))
+    of_data = diagonal_fisher(family, steep, [many])
+    assert norm(minus(drawn, expected)) < 0.05 * norm(expected) < norm(minus(of_data, expected))
+
+
+def test_each_example_has_its_key_in_batches_of_any_size_and_a_size_is_traced_once():
+    traced, params, key = [], cast(STEEP, "float32"), jax.random.key(0)
+    log_prob = lambda *args: (traced.append(1), softmax(*args))[1]  # noqa: E731
+    whole = diagonal_fisher(log_prob, params, [(np.tile(ROWS, (6, 1)), np.zeros(48))], key=key)
+    assert_close(diagonal_fisher(log_prob, params, [(ROWS, np.zeros(8))] * 6, key=key), whole)
+    assert len(traced) == 2
+
+
+def test_the_fisher_information_takes_the_memory_of_one_gradient():
+    estimate = jax.jit(lambda w, x: diagonal_fisher(lambda w, x: jnp.tanh(x @ w) @ w[0], w, [x]))
+    w, x = jnp.ones((256, 128), jnp.bfloat16), jnp.ones((512, 256))
+    assert jax.eval_shape(estimate, w, x).dtype == jnp.float32
+    memory = estimate.lower(w, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1.5 * 4 * w.size

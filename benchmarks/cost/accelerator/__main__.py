@@ -24,15 +24,13 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 
 from benchmarks.cost import report
 from benchmarks.cost.accelerator import equality, update
-from benchmarks.cost.accelerator.clock import copy_bandwidth
-from benchmarks.cost.accelerator.networks import NETWORKS
+from benchmarks.cost.networks import NETWORKS, SMALL
 from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
@@ -43,7 +41,6 @@ SECONDS = 0.3  # of one repeat
 LIMIT = 360  # seconds, after which no other network is begun
 MIB = 1024  # of the copy
 PACKAGES = ("jax", "jaxlib", "optax", "numpy")
-NO_MEASUREMENT = "On the CPU, everything small: these times say nothing."
 
 Row = Mapping[str, Any]
 
@@ -71,8 +68,9 @@ def measured(small: bool) -> Iterator[Table]:
         return
     mib, seconds = (4, 0.0) if small else (MIB, SECONDS)
     trees = update.SMALL if small else update.TREES
-    yield (updates := update.table(trees, copy_bandwidth(mib, seconds), seconds))
-    networks = {name: n.small if small else n.full for name, n in NETWORKS.items()}
+    bandwidth = update.copy_bandwidth(mib, seconds)
+    yield (updates := update.table(trees, bandwidth, seconds))
+    networks = SMALL if small else NETWORKS
     yield (steps := update.steps_table(networks, seconds, until))
     if not small:
         yield shares(updates.rows, steps.rows)
@@ -94,17 +92,12 @@ def shares(updates: Sequence[Row], steps: Sequence[Row]) -> Table:
     return Table("the update of ResNet-50 as a share of its step", rows, [])
 
 
-def text(results: Results) -> str:
-    """Return the tables."""
-    return "\n\n".join(([NO_MEASUREMENT] if results["cpu"] else []) + [report.text(results)])
-
-
-OPTION = option("--cpu", action="store_true", help="Run everything small on the CPU.")
+OPTION = option(
+    "--cpu", action="store_true", help="Run everything small on the CPU: its times say nothing."
+)
 QUESTION = Question(
-    "cost.accelerator", __doc__, measure, text, report.failures, None, OPTION, PACKAGES
+    "cost.accelerator", __doc__, measure, report.text, report.failures, None, OPTION, PACKAGES
 )
 
-main = partial(command, QUESTION)
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(QUESTION))

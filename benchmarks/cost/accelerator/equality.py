@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks.cost.accelerator.networks import NETWORKS
-from benchmarks.cost.networks import losses_of, start
+from benchmarks.cost.networks import SMALL, losses_of, start
 from benchmarks.cost.trees import as_params, filled, small_leaves
 from benchmarks.cost.uses import USES, WEIGHT, Use
 from benchmarks.harness.tables import Table
@@ -53,7 +52,7 @@ def updates_of(use: Use) -> tuple[Any, Any, Any]:
 
 def gradients() -> tuple[Any, Any]:
     """Return the gradient pair of a small network, eager and compiled."""
-    network = NETWORKS["MLP"].small
+    network = SMALL["MLP"]
     fun = value_and_grad_pair(losses_of(network), has_aux=True)
     params, batch = start(network)
     with jax.default_matmul_precision("highest"):

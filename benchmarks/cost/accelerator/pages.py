@@ -4,6 +4,10 @@ from functools import partial
 
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import markdown, only
+from benchmarks.paper.cells import cells as paper_cells
+from benchmarks.paper.contents import TABLE
+
+STEPS = 9000  # of a run of the paper
 
 
 def device(results: Results) -> str:
@@ -51,3 +55,12 @@ def ratio(results: Results, method: str) -> str:
 
 
 l2_sp, knowdist = partial(ratio, method="L2-SP + DTNH"), partial(ratio, method="KnowDist + DTNH")
+
+
+def paper(results: Results) -> str:
+    """Return the hours that the steps of the paper's table take, without loading images."""
+    cells = len(list(paper_cells(TABLE))) // len(TABLE.methods)
+    methods = ["fine-tuning", "L2-SP + DTNH", "L2-SP + DTNH", "KnowDist", "KnowDist + DTNH"]
+    rows = results["tables"][2]["rows"]
+    step = sum(only(rows, network="ResNet-50", method=name)["ms"] for name in methods) / 1000
+    return f"{cells * STEPS * step / 3600:.0f}"

@@ -1,6 +1,6 @@
 """What does an anchor of L2-SP cost that is narrower or not on the device? Memory, and error.
 
-    python -m benchmarks.cost.anchor [--tpu v5e:8x8] [--seeds 20]
+    python -m benchmarks.cost.anchor [--tpu v5e:8x8]
 
 `add_l2_sp` keeps a copy of the parameters. Here it is kept in bfloat16, or in the host's memory and
 fetched in every step, as docs/scaling.md shows. Claims:
@@ -19,7 +19,7 @@ takes two to five minutes on two CPU cores.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 
 import jax
@@ -28,17 +28,11 @@ from benchmarks.cost import report
 from benchmarks.cost.anchor import bytes as anchor_bytes
 from benchmarks.cost.anchor import error
 from benchmarks.cost.many_devices.meshes import topology, use_virtual_devices
-from benchmarks.harness.command import Question, command
+from benchmarks.harness.command import Question, command, option
 from benchmarks.harness.record import PACKAGES, Results
 from benchmarks.harness.tables import Table
 
-
-def options_of(parser: ArgumentParser) -> None:
-    """Add the options of the topology and of the digits."""
-    parser.add_argument("--tpu", metavar="TOPOLOGY", help="Compile for a TPU as well.")
-    parser.add_argument(
-        "--seeds", type=int, default=20, metavar="N", help="Seeds of the digits (default: 20)."
-    )
+SEEDS = 20  # of the digits
 
 
 def measure(options: Namespace) -> Results:
@@ -53,12 +47,13 @@ def measured(options: Namespace) -> Iterator[Table]:
     yield anchor_bytes.table("CPU", jax.devices())
     if options.tpu:
         yield anchor_bytes.table(f"TPU {options.tpu}", topology(options.tpu))
-    yield from error.tables(options.seeds)
+    yield from error.tables(SEEDS)
 
 
+OPTION = option("--tpu", metavar="TOPOLOGY", help="Compile for a TPU as well.")
 VERSIONS = (*PACKAGES, "libtpu")
 QUESTION = Question(
-    "cost.anchor", __doc__, measure, report.text, report.failures, None, options_of, VERSIONS
+    "cost.anchor", __doc__, measure, report.text, report.failures, None, OPTION, VERSIONS
 )
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ jax 0.12. The virtual devices take three minutes on two free CPU cores, the topo
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
 import jax
 
 from benchmarks.cost import report
-from benchmarks.cost.many_devices import figure, growth, tables
+from benchmarks.cost.many_devices import figure, tables
 from benchmarks.cost.many_devices.decoder import LLAMA_7B
 from benchmarks.cost.many_devices.meshes import DEVICES, mesh_of, topology, use_virtual_devices
 from benchmarks.cost.many_devices.steps import STEPS
@@ -47,14 +47,14 @@ ON_TPU = ("Adam", "add_l2_sp, Adam")  # each takes minutes to compile
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, write and print; return 1 if a claim fails."""
-    use_virtual_devices()
-    early = ArgumentParser(add_help=False)
-    OPTION(early)
-    return command(ON_A_TOPOLOGY if early.parse_known_args(argv)[0].tpu else QUESTION, argv)
+    given = sys.argv[1:] if argv is None else argv
+    on_a_topology = any(word.startswith("--tpu") for word in given)
+    return command(ON_A_TOPOLOGY if on_a_topology else QUESTION, argv)
 
 
 def measure(options: Namespace) -> Results:
     """Return the results: what is compiled for, the sizes, and the tables."""
+    use_virtual_devices()
     target = f"TPU {options.tpu}" if options.tpu else f"CPU, {DEVICES} virtual devices"
     measured = on_tpu(options.tpu) if options.tpu else on_cpu()
     return report.results(measured, **{"compiled for": target, "sizes": LLAMA_7B._asdict()})
@@ -67,8 +67,8 @@ def on_cpu() -> Iterator[Table]:
         yield tables.update_table(mesh, LLAMA_7B, on_cpu=True)
     for mesh in meshes:
         yield tables.step_table(mesh, LLAMA_7B, STEPS, on_cpu=True)
-    yield growth.leaves_table()
-    yield growth.sizes_table()
+    yield tables.leaves_table()
+    yield tables.sizes_table()
 
 
 def on_tpu(name: str) -> Iterator[Table]:

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import STYLES, legend
+from benchmarks.digits.figure import STYLES, frame, legend
 
 Rows = Sequence[dict[str, Any]]
 
@@ -30,5 +30,4 @@ def _panel(axes: Axes, rows: Rows, over: str, value: Any) -> None:
         x, y = zip(*points, strict=True)
         axes.plot(x, y, label=form, markersize=5, **style)
     axes.set(xscale="log", yscale="log")
-    axes.grid(color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "both")

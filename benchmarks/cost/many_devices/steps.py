@@ -1,4 +1,4 @@
-"""The whole training steps under comparison: loss, gradients and optimizer, as data."""
+"""What is compared, as data: whole training steps, and the update alone, both gradients given."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.cost.compiled import step_of
 from benchmarks.cost.many_devices import decoder, meshes
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.training import Fun, Losses, Step, lowered, of_loss, of_pair, of_sum
-from optax_dtnh import add_l2_sp, dtnh, regularizers, scale_by_adam_dtnh
+from benchmarks.cost.uses import GATHERING, Use, one_gradient, pair
+from optax_dtnh import add_l2_sp, dtnh, per_element, regularizers, scale_by_adam_dtnh
 
 WEIGHT, RATE = 0.1, 1e-4
 
@@ -63,6 +65,16 @@ STEPS = {
     "dtnh, inner=scale_by_adam": Compared(of_pair, INNER, IN_THE_LOSS),
     "scale_by_adam_dtnh": Compared(of_pair, METRIC, IN_THE_LOSS),
 }
+ELEMENTS = "dtnh, labels=per_element, SGD"  # decides without a sum
+ALONE = ("SGD", "add_l2_sp, SGD", "Adam", "add_l2_sp, Adam")
+UPDATES = {
+    **{name: Use(STEPS[name].transformation, one_gradient) for name in ALONE},
+    "dtnh, SGD": Use(optax.chain(dtnh(WEIGHT), SGD), pair),
+    ELEMENTS: Use(optax.chain(dtnh(WEIGHT, labels=per_element), SGD), pair),
+    "dtnh, inner=scale_by_adam": Use(INNER, pair),
+    "scale_by_adam_dtnh": Use(METRIC, pair),
+}
+CONTROLS = {"by hand, vdot": GATHERING.then(SGD)}
 
 
 def params_on(mesh: jax.sharding.Mesh, sizes: Sizes) -> Any:
@@ -79,3 +91,10 @@ def program(compared: Compared, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.st
     state = meshes.state_of(step.transformation, params, mesh)
     with jax.set_mesh(mesh):
         return lowered(step, params, {}, (tokens, source_state, params), state)
+
+
+def update_program(use: Use, sizes: Sizes, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """Return the update lowered for abstract arguments on `mesh`, parameters and state donated."""
+    params = params_on(mesh, sizes)
+    state = meshes.state_of(use.transformation, params, mesh)
+    return jax.jit(step_of(use), donate_argnums=(0, 1)).lower(params, state, params, params)

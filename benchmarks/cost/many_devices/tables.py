@@ -7,13 +7,15 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import NOT_RUN, memory_of
-from benchmarks.cost.many_devices import steps, updates
+from benchmarks.cost.bars import exceeded, nonconstant, nonlinear, where_known
+from benchmarks.cost.compiled import NOT_RUN, Cost, memory_of, update_cost
+from benchmarks.cost.many_devices import steps
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.hlo import KINDS, collectives, product_flops
-from benchmarks.cost.many_devices.steps import Compared
+from benchmarks.cost.many_devices.steps import CONTROLS, ELEMENTS, UPDATES, Compared
 from benchmarks.cost.training import of_pair
+from benchmarks.cost.trees import as_params, equal_leaves
+from benchmarks.cost.uses import GROWING, SELECTION_LAST, Use, sgd
 from benchmarks.harness.tables import Table
 
 GIB = 2**30
@@ -22,6 +24,16 @@ SCALARS = 1024  # bytes: what L2-SP may add to what is communicated
 # then F + 2 F for each gradient, so (1 + 3 + 3) / (1 + 3). Weights are gathered three times instead
 # of two, and two trees of gradients are summed instead of one.
 PAIR = {"TFLOP": 1.76, "all-gather GiB": 1.51, "all-reduce GiB": 2.01}
+# All-reduces of one sum over the parameters, those of leaves combined, by the axes of the mesh. XLA
+# reduces over one cut dimension after the other, the last one first: on two axes, `fsdp, tensor`
+# and `tensor, fsdp` both occur, and the shortest sequence that has both has three.
+STAGES = {1: 1, 2: 3}
+# Sums that wait for one another: the mean of the second moment, and the inner products.
+ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0, ELEMENTS: 0}
+# Of growth: all trees of so many leaves have `PARAMETERS`, none below 4,096 elements.
+LEAVES, PARAMETERS = (50, 100, 200, 500, 1000, 2000), 16_000_000
+SIZES, LEAVES_OF_SIZES = (10**6, 10**7, 10**8, 10**9, 7 * 10**9), 100
+CONTROL, CONTROL_LEAVES = SELECTION_LAST.then(sgd()), (20, 40, 80)
 
 Row = dict[str, Any]
 
@@ -39,12 +51,12 @@ def step_table(mesh: Mesh, sizes: Sizes, chosen: Mapping[str, Compared], on_cpu:
 
 def update_table(mesh: Mesh, sizes: Sizes, on_cpu: bool) -> Table:
     """Compile every update alone on `mesh`, and the control on the CPU."""
-    rows, failures, stages = [], [], updates.STAGES[len(mesh.shape)]
-    for name, use in {**updates.UPDATES, **(updates.CONTROLS if on_cpu else {})}.items():
-        lower = lambda use=use: updates.program(use, sizes, mesh)  # noqa: E731
+    rows, failures, stages = [], [], STAGES[len(mesh.shape)]
+    for name, use in (UPDATES | (CONTROLS if on_cpu else {})).items():
+        lower = lambda use=use: steps.update_program(use, sizes, mesh)  # noqa: E731
         row = compiled_row(lower, on_cpu, sizes.layers)
-        missed = updates.broken(name, {kind: row[kind] for kind in KINDS}, stages)
-        if name in updates.CONTROLS:
+        missed = missed_by_update(name, {kind: row[kind] for kind in KINDS}, stages)
+        if name in CONTROLS:
             missed = [] if missed else [f"control {name!r} misses no bar"]
         rows.append({"update": name} | {k: v for k, v in row.items() if k != "TFLOP"})
         failures += missed
@@ -106,3 +118,49 @@ def missed_by_l2_sp(row: Row, base: Row) -> list[str]:
 def missed_by_pair(row: Row, base: Row) -> list[str]:
     """Return a message for every bar of a pair of gradients against one gradient of the sum."""
     return exceeded(row["step"], {k: row[k] / base[k] for k in PAIR}, PAIR)
+
+
+def missed_by_update(name: str, found: Mapping[str, int], stages: int) -> list[str]:
+    """Return a message for every bar missed by an update, whose optimizer communicates nothing.
+
+    `stages` all-reduces are what one sum over the parameters takes. With one, the bar is exact.
+    """
+    count, most = found["all-reduce"], ROUNDS.get(name, 1) * stages
+    holds = count == most if stages == 1 else count <= most
+    failures = [] if holds else [f"{name}: {count} all-reduces, expected {most}"]
+    others = {kind: n for kind, n in found.items() if kind != "all-reduce" and n}
+    return failures + ([f"{name}: {others}, expected no other collective"] if others else [])
+
+
+# --- growth, on one device
+
+
+def cost(use: Use, leaves: int, parameters: int) -> Cost:
+    """Return what one update costs of so many parameters in so many leaves."""
+    return update_cost(use, as_params(equal_leaves(leaves, parameters)), NOT_RUN)
+
+
+def leaves_table() -> Table:
+    """Compile the update of one number of parameters in ever more leaves."""
+    rows, failures = [], []
+    for name, use in GROWING.items():
+        costs = {n: cost(use, n, PARAMETERS) for n in LEAVES}
+        rows += [{"form": name, "leaves": n, **c._asdict()} for n, c in costs.items()]
+        failures += nonlinear(name, {n: c.instructions for n, c in costs.items()})
+        failures += nonconstant(f"{name}, leaves, bytes", [c.bytes for c in costs.values()])
+    control = {n: cost(CONTROL, n, PARAMETERS).instructions for n in CONTROL_LEAVES}
+    if not nonlinear("control", control):
+        failures.append("control 'selection last' misses no bar")
+    return Table(f"update of {PARAMETERS:,} parameters by leaves", rows, where_known(failures))
+
+
+def sizes_table() -> Table:
+    """Compile the update of one number of leaves with ever more parameters."""
+    rows, failures = [], []
+    for name, use in GROWING.items():
+        costs = {n: cost(use, LEAVES_OF_SIZES, n) for n in SIZES}
+        rows += [{"form": name, "parameters": n, **c._asdict()} for n, c in costs.items()]
+        for quantity in ("bytes", "instructions"):
+            found = [getattr(c, quantity) for c in costs.values()]
+            failures += nonconstant(f"{name}, parameters, {quantity}", found)
+    return Table(f"update of {LEAVES_OF_SIZES} leaves by parameters", rows, where_known(failures))

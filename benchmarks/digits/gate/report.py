@@ -1,19 +1,23 @@
-"""The regret of every decision: over all cells, and over those not looked at in its design."""
+"""The regret of every decision: over all cells, and over those not looked at in its design.
 
-from collections.abc import Sequence
+A decision has two kinds of choices. With the weight given, it chooses among fine-tuning, the plain
+regularizer and DTNH at this weight; with the weight open, among all of these at all weights. Its
+regret is what it loses in accuracy against the best candidate without DTNH.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.digits.gate import choice
-from benchmarks.digits.gate.choice import Choice, Decision, Place
-from benchmarks.digits.gate.scoring import SETTINGS
+from benchmarks.digits.gate.scoring import SETTINGS, names
 from benchmarks.digits.methods import RECIPE
 from benchmarks.digits.variants.analysis import grouped
 from benchmarks.digits.variants.table import TITLES
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
-from benchmarks.harness.statistics import Interval
+from benchmarks.harness.statistics import Interval, paired_difference
 
 DESIGN_SEEDS = 10
 SEEN = ("same", "rot90")
@@ -32,14 +36,56 @@ PARTS = (
     Part("new seeds, sources of the design", slice(DESIGN_SEEDS, None), SEEN),
     Part("seeds and sources of the design", slice(DESIGN_SEEDS), SEEN),
 )
+
+
+class Choice(NamedTuple):
+    """Candidates to choose among, in one case: fine-tuning, then plain and DTNH by weight."""
+
+    case: dict[str, Any]  # as in the record of `benchmarks.digits.variants`
+    regularizer: str
+    weight: float | None  # given, None if it is open
+    accuracy: np.ndarray  # of the candidates, in %, `[seeds, candidates]`
+    scores: np.ndarray  # likewise; the lowest is chosen
+
+    @property
+    def name(self) -> str:
+        """Case, regularizer and weight."""
+        weight = "" if self.weight is None else f" {self.weight:g}"
+        return f"{self.case['name']}, {self.regularizer}{weight}"
+
+    @property
+    def without_dtnh(self) -> list[int]:
+        """The candidates that are no DTNH form."""
+        return [0, *range(1, self.accuracy.shape[1], 2)]
+
+    @property
+    def better(self) -> np.ndarray:
+        """Accuracy by seed of the best candidate without DTNH, by its mean over seeds."""
+        without = self.accuracy[:, self.without_dtnh]
+        return without[:, np.argmax(without.mean(axis=0))]
+
+
+def always(column: int, choice: Choice) -> np.ndarray:
+    """Return the accuracy by seed of a candidate that is taken without a decision."""
+    return choice.accuracy[:, column]
+
+
+def lowest(with_dtnh: bool, choice: Choice) -> np.ndarray:
+    """Return the accuracy of the candidate with the lowest score, seed by seed."""
+    every = range(choice.accuracy.shape[1])
+    allowed = np.array(every if with_dtnh else choice.without_dtnh)
+    chosen = allowed[np.argmin(choice.scores[:, allowed], axis=1)]
+    return np.take_along_axis(choice.accuracy, chosen[:, None], axis=1)[:, 0]
+
+
 MAIN = "cross-validation, Brier score"
 SAFER = f"{MAIN}, without DTNH"
-DECISIONS: dict[str, Decision] = {
-    "always fine-tuning": choice.always("fine-tuning"),
-    "always plain": choice.always("plain"),
-    "always DTNH": choice.always("DTNH"),
-    MAIN: choice.lowest(with_dtnh=True),
-    SAFER: choice.lowest(with_dtnh=False),
+DECISIONS: dict[str, Callable[[Choice], np.ndarray]] = {
+    "always fine-tuning": partial(always, 0),
+    "always plain": partial(always, -2),  # at the largest weight if it is open
+    "always DTNH": partial(always, -1),
+    MAIN: partial(lowest, True),
+    SAFER: partial(lowest, False),
 }
 
 
@@ -47,7 +93,8 @@ def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
     """Return one record per part, kind of choice and decision."""
     records = []
     for part in PARTS:
-        by_kind = grouped(choices_of(variants, results, part), lambda one: one.kind)
+        choices = choices_of(variants, results, part)
+        by_kind = grouped(choices, lambda one: "open" if one.weight is None else "given")
         for kind in sorted(by_kind):
             for name, decision in DECISIONS.items():
                 what = {"part": part.name, "weight": kind, "decision": name}
@@ -56,28 +103,41 @@ def regrets(variants: Results, results: Results) -> list[dict[str, Any]]:
 
 
 def choices_of(variants: Results, results: Results, part: Part) -> list[Choice]:
-    """Return the choices of a part."""
+    """Return the choices of a part: one per case and weight, and one where the weight is open."""
     cases = {c["name"]: c for c in variants["cases"] if c["source"] in part.sources}
     weights, found = results["settings"]["weights"], []
     for record in results["scores"]:
         if record["case"] in cases:
-            case, regularizer = cases[record["case"]], record["regularizer"]
-            accuracy = choice.accuracy_of(variants, case["name"], regularizer, weights)[part.seeds]
+            what = cases[record["case"]], record["regularizer"]
+            accuracy = accuracy_of(variants, record, weights)[part.seeds]
             # A candidate that diverged on the folds is not chosen.
             scores = np.nan_to_num(np.array(record["brier"], np.float64), nan=np.inf)[part.seeds]
-            found += choice.choices(Place(case, regularizer, accuracy, scores), weights)
+            for i, weight in enumerate(weights):
+                columns = [0, 2 * i + 1, 2 * i + 2]
+                found.append(Choice(*what, weight, accuracy[:, columns], scores[:, columns]))
+            found.append(Choice(*what, None, accuracy, scores))
     return found
 
 
-def summary(choices: Sequence[Choice], decision: Decision) -> dict[str, Any]:
+def accuracy_of(variants: Results, record: Results, weights: Sequence[float]) -> np.ndarray:
+    """Return what every candidate reached, from the record, `[seeds, candidates]` in %."""
+    runs = {r["method"]: r for r in variants["runs"] if r["case"] == record["case"]}
+    correct = [
+        runs[method]["correct"][0 if weight is None else variants["weights"].index(weight)]
+        for method, weight in names(record["regularizer"], weights)
+    ]
+    return 100 * np.array(correct).T / variants["test_images"]
+
+
+def summary(choices: Sequence[Choice], decision: Callable[[Choice], np.ndarray]) -> dict[str, Any]:
     """Return mean and worst regret, and in how many cells it is beyond a point or chance."""
-    intervals = [choice.regret(one, decision) for one in choices]
+    intervals = [paired_difference(one.better, decision(one)) for one in choices]
     worst = max(range(len(choices)), key=lambda i: intervals[i].mean)
     return {
         "cells": len(choices),
         "mean_regret": round(float(np.mean([interval.mean for interval in intervals])), 2),
         "worst_regret": [x and round(x, 2) for x in intervals[worst]],
-        "worst_cell": cell_name(choices[worst]),
+        "worst_cell": choices[worst].name,
         "over_a_point": sum(interval.mean > 1 for interval in intervals),
         "beyond_chance": sum(i.excludes_zero() and i.mean > 0 for i in intervals),
     }
@@ -99,12 +159,6 @@ def failures(results: Results) -> list[str]:
     if not any(new[key]["beyond_chance"] for key in new if key[1] == MAIN):
         wrong.append(f"{MAIN} loses in no cell: accuracy is made safe")
     return wrong
-
-
-def cell_name(one: Choice) -> str:
-    """Return case, regularizer and weight of a choice."""
-    weight = "" if one.weight is None else f" {one.weight:g}"
-    return f"{one.place.case['name']}, {one.place.regularizer}{weight}"
 
 
 def cost(record: dict[str, Any], weights: int) -> float:
@@ -146,7 +200,7 @@ def markdown(variants: Results, results: Results) -> str:
 def by_task(variants: Results, results: Results) -> str:
     """Return the regret by label noise and images per class, new seeds, all sources."""
     choices = [c for part in PARTS[:2] for c in choices_of(variants, results, part) if c.weight]
-    groups = grouped(choices, lambda c: (c.place.case["noise"], c.place.case["shots"]))
+    groups = grouped(choices, lambda c: (c.case["noise"], c.case["shots"]))
     rows = []
     for (noise, shots), group in groups.items():
         for name, decision in DECISIONS.items():

@@ -12,12 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.digits.methods import FINE_TUNING
-from benchmarks.digits.variants.forms import (
-    BASELINES,
-    WITHOUT_REGULARIZER,
-    name_of,
-    weights_of,
-)
+from benchmarks.digits.variants.forms import BASELINES, WITHOUT_REGULARIZER, name_of, weights_of
 from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 
@@ -80,9 +75,8 @@ def _cells(results: Results, runs: dict, case: dict, regularizer: str, form: str
             for name in (form, PLAIN, FINE_TUNING)
         )
         loss = of(form, "training_loss", i)
-        loss = np.nan if loss is None else loss
-        what = (case, regularizer, weight, form)
-        return Cell(*what, treated, plain, fine_tuned, loss, of(form, "descent", i))
+        judged = np.nan if loss is None else loss, of(form, "descent", i)
+        return Cell(case, regularizer, weight, form, treated, plain, fine_tuned, *judged)
 
     weights = weights_of(regularizer, results["weights"])
     return [cell(i, weight) for i, weight in enumerate(weights)]
@@ -106,7 +100,6 @@ def gain(over_what: str, cell: Cell) -> np.ndarray:
 
 to_plain = partial(gain, "plain")
 to_fine_tuning = partial(gain, "fine_tuned")
-to_better = partial(gain, "better")  # minus the regret
 
 
 def worst(cells: Sequence[Cell]) -> Cell:

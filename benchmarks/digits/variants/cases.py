@@ -4,11 +4,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from benchmarks.digits import data, experiment, mini_batches
+from benchmarks.digits import experiment
 from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import OPTIMIZERS, RECIPE, Method
+from benchmarks.digits.methods import OPTIMIZERS, Method
 from benchmarks.digits.tasks import ROTATED, SAME, SHUFFLED, Source
 from benchmarks.digits.variants.forms import VARIANTS, methods_of
 
@@ -59,10 +57,8 @@ def grid(
 
 
 WEIGHTS = (0.1, 1.0, 10.0, 100.0)
-BOTH = ("SGD", "Adam")
-WHOLE = grid(BOTH, (16, None), (SAME, ROTATED, SHUFFLED), (10,), (0.0, 0.4), WEIGHTS, 20)
-SOME = ("plain", "before", "smoothed 0.99", "per element", "decoupled", "metric")
-QUICK = grid(BOTH, (16,), (SAME, ROTATED), (10,), (0.0,), WEIGHTS, 3, SOME)
+SOURCES = (SAME, ROTATED, SHUFFLED)
+WHOLE = grid(("SGD", "Adam"), (16, None), SOURCES, (10,), (0.0, 0.4), WEIGHTS, 20)
 
 
 def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
@@ -71,11 +67,3 @@ def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
         key: experiment.stacked_tasks(digits, grid.seeds, *key, TEST_SIZE)
         for key in {(case.shots, case.noise): None for case in grid.cases}
     }
-
-
-def batches_of(grid: Grid, case: Case) -> np.ndarray | None:
-    """Return the batches to train on, stacked by seed; None for full batches."""
-    if case.batch is None:
-        return None
-    size = data.CLASSES * case.shots
-    return mini_batches.draw_all(grid.seeds, size, RECIPE.steps, case.batch)

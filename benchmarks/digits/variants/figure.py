@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.digits.figure import DODGE, REFERENCE_STYLE
+from benchmarks.digits import figure as shared
 from benchmarks.digits.methods import FINE_TUNING
 from benchmarks.digits.variants import analysis, table
 from benchmarks.digits.variants.analysis import Cell
@@ -43,7 +43,11 @@ def draw(results: Results, title: str) -> Figure:
         axes.set_ylabel(f"{regularizer}\ntest accuracy, %")
     for situation, axes in zip(columns, grid[0], strict=True):
         axes.set_title(situation.replace(", ", ",\n"), fontsize=10)
-    _label(figure, grid, results, title)
+    shared.weight_axis(grid, results["weights"])
+    seeds = len(results["seeds"])
+    caption = f"{SETTING}; means and 95 % intervals over seeds (n = {seeds})"
+    figure.suptitle(f"{title}\n{caption}", fontsize=11)
+    shared.legend(figure, [grid[0, 0]], columns=4)
     return figure
 
 
@@ -56,26 +60,11 @@ def panel(axes: Axes, cells: Sequence[Cell]) -> None:
     """Draw every granularity of one regularizer in one situation."""
     by_form = analysis.grouped(cells, lambda cell: cell.form)
     fine_tuned = float(np.mean(by_form[FINE_TUNING][0].accuracy))
-    axes.axhline(fine_tuned, label=FINE_TUNING, **REFERENCE_STYLE)
+    axes.axhline(fine_tuned, label=FINE_TUNING, **shared.REFERENCE_STYLE)
     drawn = [form for form in STYLES if form in by_form]
     for i, form in enumerate(drawn):
-        x = np.array([c.weight for c in by_form[form]]) * DODGE ** (i - (len(drawn) - 1) / 2)
-        points = [mean_interval(c.accuracy) for c in by_form[form]]
-        means, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
         style = {"label": form, "linewidth": 1.2, "elinewidth": 0.7, **STYLES[form]}
-        axes.errorbar(x, means, widths, markersize=4, **style)
-    axes.grid(axis="y", color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _label(figure: Figure, grid: np.ndarray, results: Results, title: str) -> None:
-    grid[0, 0].set_xscale("log")
-    grid[0, 0].set_xticks(results["weights"], [f"{weight:g}" for weight in results["weights"]])
-    grid[0, 0].set_xticks([], minor=True)
-    for axes in grid[-1]:
-        axes.set_xlabel("weight of the regularizer")
-    seeds = len(results["seeds"])
-    caption = f"{SETTING}; means and 95 % intervals over seeds (n = {seeds})"
-    figure.suptitle(f"{title}\n{caption}", fontsize=11)
-    lines = grid[0, 0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False)
+        x = np.array([c.weight for c in by_form[form]]) * shared.DODGE ** (i - (len(drawn) - 1) / 2)
+        points = [mean_interval(c.accuracy) for c in by_form[form]]
+        shared.points_with_bars(axes, x, points, markersize=4, **style)
+    shared.frame(axes)

@@ -1,32 +1,125 @@
-"""A grid that can be killed and started again: one line per finished run, appended to a file."""
+"""Every form on every case: fine-tuning with mini-batches, the runs of one program in one worker.
 
+On the way every run is asked whether its steps descend.
+"""
+
+import functools
 import itertools
-import json
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.digits import data, experiment
-from benchmarks.digits.methods import RECIPE, Method
-from benchmarks.digits.training import PRETRAINING
-from benchmarks.digits.variants import cases, forms, training
+from benchmarks.digits import data, experiment, mini_batches
+from benchmarks.digits.data import Images, Task
+from benchmarks.digits.methods import RECIPE, Method, loss_gradient
+from benchmarks.digits.network import Params
+from benchmarks.digits.training import PRETRAINING, Step, correct, fine_tune, loss
+from benchmarks.digits.variants import cases, forms
 from benchmarks.digits.variants.cases import Case, Grid
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh import GradientPair, first_order_change
 
 Run = tuple[Case, Method]
 WORKERS = os.cpu_count() or 1
+# One step in so many is asked: with mini-batches it costs the gradient of all images.
+ASKED = 5
 
 
-def settings(grid: Grid) -> dict[str, Any]:
-    """Return everything that the numbers depend on but code and machine, as read from a file."""
+class Outcome(NamedTuple):
+    """What one run is judged by."""
+
+    correct: jax.Array  # how many test images are classified correctly
+    training_loss: jax.Array  # on all target images and the labels trained on, at the end
+    descent: jax.Array  # share of the steps that lower this loss to first order
+
+
+# Many programs, each run a few times: level 1 halves their compilation, and they are as fast.
+COMPILER_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
+# Every program has a thread of its own: its operations are too small to share among cores.
+IN_ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+
+
+def program(method: Method, steps: int = RECIPE.steps) -> Callable[..., Outcome]:
+    """Return `fine_tune_all` of a method, to be compiled for the shapes that it is called with.
+
+    The compiled programs are dropped with it: one process cannot hold those of a whole grid, each
+    takes some hundreds of the memory mappings that the system allows it.
+    """
+    fun = functools.partial(fine_tune_all, method, steps)
+    return jax.jit(fun, compiler_options=COMPILER_OPTIONS | IN_ONE_THREAD)
+
+
+def fine_tune_all(
+    method: Method,
+    steps: int,
+    weights: np.ndarray,
+    seeds: np.ndarray,
+    sources: Params,
+    tasks: Task,
+    batches: np.ndarray | None,
+) -> Outcome:
+    """Return the outcomes of every weight and seed, of shape `[weights, seeds]`.
+
+    All but the weights are stacked by seed. One weight after the other: the states of all seeds
+    at one weight just fit into a core's cache, which made it twice as fast as all at once.
+    """
+    asked = jnp.arange(steps) % ASKED == 0
+
+    def outcome(weight, seed, source, task, batches):
+        observe = functools.partial(descends, source, task.target, batches is None)
+        params, found = fine_tune(
+            method, weight, seed, source, task.target, asked, batches, observe
+        )
+        params = method.result(params, source)
+        right = jnp.sum(correct(params, task.test))
+        return Outcome(right, loss(params, task.target), jnp.sum(found) / jnp.sum(asked))
+
+    over_seeds = jax.vmap(outcome, (None, 0, 0, 0, 0))
+    return jax.lax.map(lambda w: over_seeds(w, seeds, sources, tasks, batches), weights)
+
+
+def descends(source: Params, target: Images, full_batch: bool, step: Step) -> jax.Array:
+    """Return whether a step that is asked lowers the loss on the target to first order."""
+
+    def change():
+        if full_batch:
+            grads = step.grads
+            g = grads.loss_grads if isinstance(grads, GradientPair) else grads
+            return first_order_change(step.updates, g)
+        pixels, labels = map(jnp.asarray, target)
+        g = loss_gradient(step.params, source, pixels, labels)
+        return first_order_change(step.updates, g)
+
+    return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
+
+
+def run(grid: Grid) -> Results:
+    """Return the settings of a grid, and the record of every run of it."""
+    everything = [(case, m) for case in grid.cases for m in grid.methods[case.optimizer]]
+    outcome, found = outcomes_of(grid), {}
+    with tqdm(total=len(everything), desc="runs", smoothing=0) as bar:
+
+        def work(group: list[Run]) -> None:
+            compiled = program(group[0][1])
+            for run in group:
+                found[run] = outcome(run, compiled)
+                bar.update()
+
+        groups = itertools.groupby(sorted(everything, key=program_of), program_of)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            list(pool.map(work, [list(group) for _, group in groups]))
+    return {**settings(grid), "runs": [found[run] for run in everything]}
+
+
+def settings(grid: Grid) -> Results:
+    """Return everything that the numbers depend on but code and machine."""
     return {
         "weights": list(grid.weights),
         "seeds": list(range(grid.seeds)),
@@ -40,62 +133,7 @@ def settings(grid: Grid) -> dict[str, Any]:
     }
 
 
-def finished(file: Path, expected: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the lines of `file`, created if needed, without a torn last one.
-
-    The first line is `expected` with the environment of the run that created it.
-    """
-    whole = file.read_bytes().rpartition(b"\n")[0] if file.exists() else b""
-    lines = [json.loads(line) for line in whole.splitlines()]
-    lines = lines or [{"environment": record.environment(), **expected}]
-    _refuse_others(file, lines[0], {"environment": lines[0]["environment"], **expected})
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return lines
-
-
-def run(grid: Grid, file: Path) -> Results:
-    """Run what is not in the file yet, and return the settings with all records.
-
-    Every finished run is one line of `file`; a killed one loses what its workers are at.
-    """
-    common = settings(grid)
-    first, *records = finished(file, common)
-    done = {(r["case"], r["method"]) for r in records}
-    everything = [(case, m) for case in grid.cases for m in grid.methods[case.optimizer]]
-    pending = [run for run in everything if (run[0].name, run[1].name) not in done]
-    if pending:
-        _refuse_others(file, first, {**first, "environment": record.environment()})
-        bar = tqdm(total=len(everything), initial=len(done), desc="runs", smoothing=0)
-        with bar, file.open("a", encoding="utf-8") as lines:
-            run_all(pending, outcomes_of(grid), lines, bar)
-    order = {(case.name, m.name): i for i, (case, m) in enumerate(everything)}
-    first, *records = finished(file, common)
-    return {**first, "runs": sorted(records, key=lambda r: order[r["case"], r["method"]])}
-
-
-def run_all(runs: list[Run], outcome: Callable[..., dict[str, Any]], lines: Any, bar: Any) -> None:
-    """Write the record of every run, the runs of one compiled program in one worker."""
-    lock, stop = threading.Lock(), threading.Event()
-
-    def work(group: list[Run]) -> None:
-        compiled = training.program(group[0][1])
-        for run in itertools.takewhile(lambda _: not stop.is_set(), group):
-            line = json.dumps(outcome(run, compiled), allow_nan=False) + "\n"
-            with lock:
-                lines.write(line)
-                lines.flush()
-                bar.update()
-
-    ordered = sorted(runs, key=program)
-    pool = ThreadPoolExecutor(WORKERS)
-    try:
-        list(pool.map(work, [list(group) for _, group in itertools.groupby(ordered, program)]))
-    finally:  # an error or Ctrl-C stops the other workers after the runs they are at
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def program(run: Run) -> tuple[str, str, int, str]:
+def program_of(run: Run) -> tuple[str, str, int, str]:
     """Return what the runs of one compiled program have in common."""
     case, method = run
     return case.optimizer, str(case.batch), case.shots, method.name
@@ -107,18 +145,21 @@ def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
     tasks = cases.tasks_of(grid, digits)
     sources = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
 
-    def outcome(run: Run, compiled: Callable[..., training.Outcome]) -> dict[str, Any]:
+    def outcome(run: Run, compiled: Callable[..., Outcome]) -> dict[str, Any]:
         case, method = run
-        task, batches = tasks[case.shots, case.noise], cases.batches_of(grid, case)
+        task, networks = tasks[case.shots, case.noise], sources[case.source.name]
         weights = np.array(forms.weights_of(method.regularizer, grid.weights), np.float32)
-        seeds, networks = np.arange(grid.seeds), sources[case.source.name]
+        seeds, batches = np.arange(grid.seeds), None
+        if case.batch:
+            sizes = data.CLASSES * case.shots, RECIPE.steps, case.batch
+            batches = np.stack([mini_batches.draw(i, *sizes) for i in range(grid.seeds)])
         result = compiled(weights, seeds, networks, task, batches)
         return {"case": case.name, "method": method.name, **numbers(result)}
 
     return outcome
 
 
-def numbers(outcome: training.Outcome) -> dict[str, Any]:
+def numbers(outcome: Outcome) -> dict[str, Any]:
     """Return by weight: correct answers by seed, and the means of the other two over seeds."""
     loss, descent = (np.mean(x, axis=1) for x in (outcome.training_loss, outcome.descent))
     return {
@@ -126,12 +167,3 @@ def numbers(outcome: training.Outcome) -> dict[str, Any]:
         "training_loss": [x and float(f"{x:.4g}") for x in record.numbers(loss)],
         "descent": [round(float(x), 4) for x in descent],
     }
-
-
-def _refuse_others(file: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    differing = sorted(key for key in expected if found.get(key) != expected[key])
-    if differing:
-        raise UsageError(
-            "`--out` should be a new folder or one of a run with these settings, got one with "
-            f"other {', '.join(differing)}. Name another folder, or remove {file.name} from it."
-        )

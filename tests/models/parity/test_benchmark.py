@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.harness import record
+from benchmarks.harness.command import command
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity.compare import seeded_pair
 from benchmarks.parity.torch_models import LIBRARIES
@@ -22,7 +23,7 @@ def vit():
 
 def compared(source, out):
     """The exit code and the only row of the record."""
-    code = parity.main(["--source", str(source), "--out", str(out)])
+    code = command(parity.QUESTION, ["--source", str(source), "--out", str(out)])
     (row,) = record.read(out / "parity.json")["rows"]
     return code, (row["model"], row["names"])
 

@@ -1,4 +1,4 @@
-"""The contenders in jax: the combination alone; fine-tuning is in `jax_finetune`."""
+"""The combination alone in jax."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,17 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.peers import inputs, jax_finetune
-from benchmarks.peers.contender import WEIGHT, Contender, Spec
+from benchmarks.peers import inputs
+from benchmarks.peers.inputs import WEIGHT, Contender, Spec
 from optax_dtnh import GradientPair, dtnh
 
 
 def build(spec: Spec) -> Contender:
-    """Return the contender of a specification."""
-    return {"combine": combination, "finetune": jax_finetune.build}[spec["task"]](spec)
-
-
-def combination(spec: Spec) -> Contender:
     """Return the combination of two gradients that are given."""
     g, r = jax.tree.map(jnp.asarray, inputs.gradient_pair(spec["shapes"]))
     compiled = jax.jit(RULES[spec["contender"]]).lower(g, r).compile()

@@ -1,4 +1,4 @@
-"""Two gradients to one direction, in torch: by hand, and by TorchJD's aggregators."""
+"""Two gradients to one direction, in torch: by hand, and by TorchJD's aggregators; alone, timed."""
 
 # Torch is in an environment of its own, see `make peers`.
 # pyright: reportMissingImports=false
@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 from torchjd.aggregation import MGDA, PCGrad, UPGrad
 from torchjd.autojac import backward, jac_to_grad
+
+from benchmarks.peers import inputs
+from benchmarks.peers.inputs import WEIGHT, Contender, Spec
+
+Params = dict[str, Tensor]
 
 AGGREGATORS: dict[str, Callable[[], Any]] = {
     "TorchJD PCGrad": PCGrad,
@@ -46,3 +51,37 @@ def by_torchjd(losses: Sequence[Tensor], params: Sequence[Tensor], contender: st
 def _lean(contender: str) -> bool:
     """Return whether a contender uses TorchJD's options that save memory."""
     return contender.endswith("lean")
+
+
+def build(spec: Spec) -> Contender:
+    """Return the combination of two gradients that are given."""
+    torch.set_num_threads(spec["threads"])
+    g, r = (
+        {name: torch.from_numpy(x) for name, x in tree.items()}
+        for tree in inputs.gradient_pair(spec["shapes"])
+    )
+    if spec["contender"] != BY_HAND:
+        return aggregation(g, r, spec["contender"])
+    d: list[Tensor] = []
+
+    def run():
+        d.clear()  # the last result is gone before the next, as in a training step
+        d.extend(by_hand(list(g.values()), list(r.values()), WEIGHT))
+
+    return Contender(run, lambda: {k: x.numpy() for k, x in zip(g, d, strict=True)})
+
+
+def aggregation(g: Params, r: Params, contender: str) -> Contender:
+    """Return the combination by TorchJD, of the loss's gradient and the weighted regularizer's."""
+    params: dict[str, Any] = {name: torch.empty_like(x).requires_grad_() for name, x in g.items()}
+    for name, param in params.items():
+        param.jac = torch.stack([g[name], WEIGHT * r[name]])
+    g.clear()
+    r.clear()
+
+    def run():
+        for param in params.values():
+            param.grad = None
+        aggregate(list(params.values()), contender, keep=True)
+
+    return Contender(run, lambda: {name: param.grad.numpy() for name, param in params.items()})
