@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from benchmarks.digits import data, experiment, methods, mini_batches
+from benchmarks.digits import methods, mini_batches
 from benchmarks.digits.data import Images
 from benchmarks.digits.methods import PAIRS, Method, Optimizer, batch_logits, optimizers
 from benchmarks.digits.network import BACKBONE, Params
@@ -146,17 +146,15 @@ def brier_score(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def scored(grid: Grid) -> Results:
     """Return the settings, and the scores by case and regularizer of a grid, lower is better."""
-    digits = data.load()
-    tasks = cases.tasks_of(grid, digits)
-    networks = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
+    inputs = cases.inputs_of(grid)
     trained = {
         (optimizer.name, regularizer): method(optimizer, regularizer)
         for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)
     }
     scores = []
     for case, name in tqdm(list(itertools.product(grid.cases, PAIRS)), desc="decisions"):
-        target, network = tasks[case.shots, case.noise].target, networks[case.source.name]
-        found = scores_of(grid, case, trained[case.optimizer, name], network, target)
+        network, task, _ = inputs(case)
+        found = scores_of(grid, case, trained[case.optimizer, name], network, task.target)
         scores.append({"case": case.name, "regularizer": name, "brier": found})
     settings = {
         "cross_validation": SETTINGS._asdict(),
