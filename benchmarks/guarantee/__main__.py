@@ -27,6 +27,7 @@ not, but for rounding: where `r` is exactly opposed to `g`, it cancels and leave
 It takes 14 minutes on two cores.
 """
 
+import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -67,10 +68,9 @@ def rows() -> Iterator[dict[str, Any]]:
     for dtype, ranges in RANGES.items():
         for between, (low, high) in ranges.items():
             histories = draw(DRAWS, low, high, dtype)
-            for form in FORMS:
-                for name in DIRECTIONS:
-                    row = {"form": form, "optimizer": name, "dtype": dtype, "range": between}
-                    yield row | shares(form, name, histories, dtype)
+            for form, name in itertools.product(FORMS, DIRECTIONS):
+                row = {"form": form, "optimizer": name, "dtype": dtype, "range": between}
+                yield row | shares(form, name, histories, dtype)
 
 
 def shares(form: str, name: str, histories: Histories, dtype: str) -> dict[str, Any]:
