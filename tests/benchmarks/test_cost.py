@@ -73,7 +73,7 @@ def test_an_update_stays_within_its_bytes(name):
 @pytest.mark.slow
 def test_a_shared_difference_to_the_anchor_would_store_a_tree():
     cost = on_resnet50(uses.SHARED_DIFFERENCE.then(sgd()))
-    missed = exceeded("shared", cost, bars.L2_SP)
+    missed = exceeded("shared", cost, grid.bars(("add_l2_sp", "momentum")))
     assert [message.split()[1] for message in missed] == ["bytes", "temporary"]
 
 

@@ -41,10 +41,10 @@ def test_the_combination_in_jax_is_the_formula(contender):
 def test_a_process_of_its_own_computes_the_same_and_its_end_is_an_error(tmp_path, capfd):
     spec = {"task": "combine", "contender": "ours", "shapes": SHAPES}
     expected = work.formula(*inputs.gradient_pair(SHAPES))
-    with started("jax", 1, cache=tmp_path / "compiled") as client:
-        assert work.relative(measure.updates_of(client, spec), expected) < 1e-6
-        peak, imported = client.call("memory")
+    with started("jax", 1, cache=tmp_path / "compiled") as call:
+        assert work.relative(measure.updates_of(call, spec), expected) < 1e-6
+        peak, imported = call("memory")
         assert 0 < imported <= peak
         with pytest.raises(RuntimeError, match="process of jax ended instead of answering to 'run"):
-            client.call("run", "nobody")
+            call("run", "nobody")
     assert "KeyError" in capfd.readouterr().err
