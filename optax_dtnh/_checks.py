@@ -87,8 +87,8 @@ def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = 
 def check_pair(name: str, tree: Any, other_name: str, other: Any) -> None:
     """Raise unless two trees of real floating point can be multiplied."""
     check_like(name, tree, other_name, other)
-    check_floating(other_name, other)
     check_floating(name, tree)
+    check_floating(other_name, other)
 
 
 def described(tree: Any) -> str:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_like, check_number, check_pair
+from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._rules import Rule, as_rule, direction
@@ -191,5 +191,7 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
     Raises:
       ValueError, TypeError: As `apply_rule`.
     """
-    check_pair("loss_grads", loss_grads, "updates", updates)
+    check_like("loss_grads", loss_grads, "updates", updates)
+    check_floating("updates", updates)
+    check_floating("loss_grads", loss_grads)
     return inner_product(updates, loss_grads)
