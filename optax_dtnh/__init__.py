@@ -11,9 +11,7 @@ A linear model that is anchored to its starting point, without a second backward
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from optax_dtnh import add_l2_sp
->>> x, y = jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([1.0, -1.0])
->>> loss = lambda w: jnp.mean((x @ w - y) ** 2)
->>> w = jnp.array([1.0, 1.0])
+>>> loss, w = lambda w: jnp.sum((w - jnp.array([0.0, 2.0])) ** 2), jnp.ones(2)
 >>> tx = optax.chain(add_l2_sp(0.1), optax.sgd(0.05))
 >>> state = tx.init(w)
 >>> for _ in range(20):

@@ -71,8 +71,8 @@ def add_l2_sp(
       weight: As in `dtnh`.
       anchor: Tree like the parameters, or a function of them that returns one. None takes the
         parameters at `init`. The number 0.0 stores no anchor: weight decay, `r = F * w`.
-      importance: Tree of numbers >= 0 like the parameters, as from `regularizers.diagonal_fisher`,
-        or a function as for `anchor`: EWC. None stands for 1. Each pass of an update reads it once.
+      importance: Tree of numbers >= 0, as from `regularizers.diagonal_fisher`, or a function as for
+        `anchor`: EWC. None stands for 1. Each pass of an update reads it once.
       inner: As in `dtnh`. All extra arguments go to it.
       mask: As in `dtnh`. Mask a new head out. Leaves outside store nothing, and `anchor` and
         `importance` may lack them.
@@ -88,9 +88,8 @@ def add_l2_sp(
       `static_args=("anchor", "importance", "mask", "rule", "labels", "anchor_dtype")`.
 
     Raises:
-      ValueError: `params` is missing; the updates are a pair; trees differ in structure or shape;
-        an `importance` whose values are known is negative or not finite; and as `dtnh`.
-      TypeError: As `dtnh`.
+      ValueError, TypeError: `params` is missing; the updates are a pair; a known `importance` is
+        negative or not finite; and as `dtnh`.
 
     Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
     Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the

@@ -83,9 +83,8 @@ def value_and_dtnh_grad(
       `params`, in its dtypes.
 
     Raises:
-      ValueError: `every` is no whole number >= 1; another `rule`; `reg` depends on leaves outside
-        the mask; and as `dtnh` and `value_and_grad_pair`.
-      TypeError: The state is none; and as `value_and_grad_pair`.
+      ValueError, TypeError: `every` is no whole number >= 1; another `rule` or state; `reg` depends
+        on leaves outside the mask; and as `dtnh` and `value_and_grad_pair`.
 
     Source: as for `truncate`. Keeping the scalar is not in it.
     """

@@ -100,9 +100,9 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 def per_element(tree: Tree) -> Tree:
     """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
 
-    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So `<m, P r'> >= 0` for every
-    diagonal `P >= 0`, without an inner product. `truncate`, `drop` and `cosine` coincide; other
-    rules than these and `plain` are refused. The state's `conflict` is NaN.
+    Every label is `Along()`. Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So
+    `<m, P r'> >= 0` for every diagonal `P >= 0`, without an inner product. `truncate`, `drop` and
+    `cosine` coincide; other rules but `plain` are refused. The state's `conflict` is NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -113,13 +113,7 @@ def per_element(tree: Tree) -> Tree:
       Array([ 0.,  2., -3.], dtype=float32)
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with the label `Along()` in every leaf.
-
-    Raises:
-      TypeError: As `per_channel`.
+      tree: As in `per_channel`, like the result and the errors.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda _: Along(), tree)

@@ -65,8 +65,7 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, 
 def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
 
-    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
-    Similarity](https://arxiv.org/abs/1812.02224), 2018, weighted version.
+    Source: as for `drop`, the weighted version.
     """
     return over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
@@ -92,13 +91,10 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
 
     Args:
       rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
-      kappa: A finite number >= 0, possibly traced.
+      kappa: A finite number >= 0, possibly traced. Another raises a `ValueError`.
 
     Returns:
       A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
-
-    Raises:
-      ValueError, TypeError: `kappa` is not a finite number >= 0; `rule` is no function.
     """
     rule = as_rule(rule)
     check_number("kappa", kappa, LONGEST, " >= 0")

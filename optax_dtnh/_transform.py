@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import as_transformation, check_floating, check_number, check_state
+from optax_dtnh._checks import as_transformation, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
 from optax_dtnh._rules import Rule, as_rule, direction, weighted
-from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
+from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 
 WEIGHT = "Pass one such as 0.1, or an optax schedule: a function from the step count to one."
 
@@ -137,7 +137,7 @@ def conflict_free(
     def prepare(g, state, params, extra_args):
         check_state(state, DTNHState)
         regularized = in_mask(g)
-        check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
+        floating_part("loss_grads", regularized, g)
         u, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight
