@@ -61,10 +61,7 @@ def per_leaf(tree: Tree) -> Tree:
       {'bias': 0, 'kernel': 1}
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with its leaves numbered from 0.
+      tree: Any tree, such as the updates. Its leaves are numbered from 0.
     """
     structure = jax.tree.structure(tree)
     return structure.unflatten(range(structure.num_leaves))
@@ -86,9 +83,6 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
     Args:
       tree: Any tree, such as the updates.
       axis: Axis of the channels. For Equinox, pass `functools.partial(per_channel, axis=0)`.
-
-    Returns:
-      A tree of the same structure, with labels of the type `Along`.
 
     Raises:
       TypeError: `tree` is a step count, as from `optax.inject_hyperparams`.

@@ -30,13 +30,10 @@ def attention_feature_distance(
       Array(1.75, dtype=float32)
 
     Args:
-      f: As in `feature_distance`, channels last.
+      f: As in `feature_distance`, channels last, like the result.
       f_s: As in `feature_distance`.
       channel_weights: A vector `W` of length `C` for every map, such as from `channel_attention`.
       reduction: As in `feature_distance`, from the weighted squared differences.
-
-    Returns:
-      As `feature_distance`.
 
     Raises:
       ValueError, TypeError: As `feature_distance`; a map has no axis or another number of channels.
@@ -73,10 +70,9 @@ def channel_attention(
 
     `increase_j = loss(gates with gate j closed) - loss(all gates open)`, normalized over the
     channels of each map. Use it before training, with the loss of the pretrained network on target
-    data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta).
-
-    Each channel of each map costs one evaluation of `loss`, and all open gates cost one more. They
-    run one after the other, without gradients.
+    data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta). Each channel of
+    each map costs one evaluation of `loss`, and all open gates cost one more. They run one after
+    the other, without gradients.
 
     Examples:
       >>> import jax.numpy as jnp

@@ -61,8 +61,7 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       Array(2., dtype=float32)
 
     Args:
-      f: Array or tree (such as a dict by layer) of the trained network's feature maps, of any
-        shape but without an axis of length 0. A scalar is a map of one element.
+      f: Array or tree (such as a dict by layer) of the trained network's feature maps, any shape.
       f_s: The pretrained network's, same structure and shapes. No gradient flows into them.
       reduction: From the squared differences of one map, in float32, to a scalar.
 

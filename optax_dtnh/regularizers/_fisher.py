@@ -51,10 +51,8 @@ def diagonal_fisher(
         `key`; the loss of one example, its negative, gives the same. `example` is a row of a batch,
         without the leading axis. Run batch normalization and dropout in evaluation mode.
       params: Tree of parameters, real floating-point leaves.
-      batches: Iterable of batches, trees of arrays with a leading axis in common. They may differ
-        in size, and each example counts the same.
-      key: Random key. `log_prob` gets one of its own for each example, the same however the
-        examples are cut into batches.
+      batches: Iterable of batches of any size, trees of arrays with a leading axis in common.
+      key: Random key. `log_prob` gets one for each example, however these are cut into batches.
 
     Returns:
       A tree like `params`, float32 (float64 for float64 leaves).

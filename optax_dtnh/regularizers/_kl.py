@@ -44,9 +44,8 @@ def forward_kl(
       A float32 scalar (float64 with float64 leaves); 0 at `logits = logits_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape or have no leaf, a leaf has no axis or one
-        of length 0, or `temperature` is not a positive number.
-      TypeError: A leaf is not real floating point, or `where` not boolean.
+      ValueError, TypeError: As `l2_sp`; a leaf has no axis or one of length 0; `temperature` is not
+        a positive number; `where` is not boolean.
 
     Source: Agarwal et al., [GKD](https://arxiv.org/abs/2306.13649), 2023, section 2, per token.
     """
