@@ -27,8 +27,7 @@ def lora_l2_sp(
     While B is 0, as at the start, the value and its gradient are 0.
 
     A factor is a leaf with a name in its path, alone or after an underscore (`kernel_lora_a`).
-    Other leaves are ignored. The default names are those of `nnx.LoRA` and qwix:
-    [docs/lora.md](lora.md).
+    Other leaves are ignored. The names are those of `nnx.LoRA` and qwix: [docs/lora.md](lora.md).
 
     Examples:
       >>> import jax.numpy as jnp
