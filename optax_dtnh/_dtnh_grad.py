@@ -42,7 +42,7 @@ def value_and_dtnh_grad(
     fun: Callable[..., Any],
     weight: optax.ScalarOrSchedule,
     *,
-    every: int = 4,
+    every: int = 2,
     mask: TreeOrFn = None,
     rule: Rule | None = None,
     has_aux: bool = False,

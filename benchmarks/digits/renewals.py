@@ -13,7 +13,7 @@ Claims:
   no cell loses more than 1 point beyond chance.
 - With k = 1, no step has `<update, g> < <g, g>` beyond rounding. With every other k, some have.
 
-It takes 15 minutes on two idle cores.
+It takes about 30 minutes on two idle cores.
 """
 
 import inspect

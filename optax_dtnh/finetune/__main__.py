@@ -1,4 +1,4 @@
-r"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
+r"""Fine-tune a pretrained network on a folder of images, with or without DTNH.
 
     python -m optax_dtnh.finetune train --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds

