@@ -24,7 +24,7 @@ import jax
 
 from benchmarks.cost import report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import flops
+from benchmarks.cost.compiled import analysis_of, compiled
 from benchmarks.cost.resnets import Make, Maps
 from benchmarks.cost.training import of_pair, of_sum, zero_array
 from benchmarks.harness.command import Question, command
@@ -62,7 +62,8 @@ def table(make: Make) -> Table:
 def ratios(make: Make, maps: Maps) -> dict[str, float]:
     """Return the numbers of a row, all but the first relative to one gradient."""
     losses, args = resnets.program(make, maps, BATCH, IMAGE)
-    one, pair, control = (flops(form(losses), *args) for form in (of_sum, of_pair, zero_array))
+    programs = (compiled(form(losses), *args) for form in (of_sum, of_pair, zero_array))
+    one, pair, control = (analysis_of(program)["flops"] for program in programs)
     return {"one gradient, GFLOP": one / 1e9, "pair": pair / one, "zero array": control / one}
 
 

@@ -33,7 +33,7 @@ from jax.sharding import AxisType
 
 from benchmarks.cost import networks, report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import NOT_RUN, step_cost
+from benchmarks.cost.compiled import compiled, step_cost
 from benchmarks.cost.many_devices import decoder, hlo, steps
 from benchmarks.cost.training import Losses, of_sum
 from benchmarks.cost.trees import size_in_bytes
@@ -99,11 +99,6 @@ def forward_mode(losses: Losses) -> Callable[..., Any]:
         return (values, aux), grads, c
 
     return gradient
-
-
-def compiled(fun: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
-    """Return the program for abstract arguments."""
-    return jax.jit(fun).lower(*args).compile(dict(NOT_RUN))
 
 
 def row_of(name: str, program: Program) -> dict[str, Any]:

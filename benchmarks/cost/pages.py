@@ -84,4 +84,4 @@ def _bytes_and_memory(title: str, rows: list[Results]) -> str:
 
 
 def _quartiles(row: Results | None) -> str | None:
-    return row and f"{row['time']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+    return f"{row['time']:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row else None

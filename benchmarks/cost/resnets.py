@@ -25,7 +25,8 @@ def abstract_of(make: Make) -> ResNet:
 
 def states_of(model: ResNet) -> tuple[Any, Any]:
     """Return parameters and batch statistics."""
-    return nnx.split(model, nnx.Param, nnx.BatchStat)[1:]
+    _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return params, statistics
 
 
 def images_of(batch: int, size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

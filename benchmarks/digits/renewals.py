@@ -154,8 +154,8 @@ def differences(results: Results, way: str, **where: Any) -> list[Interval]:
 
 def row_of(results: Results, way: str) -> dict[str, Any]:
     """Return what one way does to the accuracy and to the guarantee."""
-    runs = [run for run in results["runs"] if run["way"] == way]
-    below, size = (np.array([run[k] for run in runs]) for k in ("below", "size"))
+    runs = [(run["below"], run["size"]) for run in results["runs"] if run["way"] == way]
+    below, size = np.array(runs).T
     cells = differences(results, way)
     return {
         "both gradients": f"every {way}" if way.isdigit() else way,

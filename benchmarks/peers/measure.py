@@ -52,29 +52,35 @@ def finetuning(folder: Path) -> Iterator[Row]:
     spec = spec_of("finetune", **work.IMAGES)
     with started("torch", THREADS, cache=folder / "compiled") as torch:
         spec |= write_checkpoints(torch, spec, folder)
-    tunings = {tuning.name: tuning for tuning in (*work.SINGLE_STEPS, *work.TUNINGS)}
-    jobs = {name: spec | tuning._asdict() for name, tuning in tunings.items()}
+    jobs = {
+        named(*step): spec | dict(zip(("method", "contender", "framework"), step, strict=True))
+        for step in (*work.SINGLE_STEPS, *work.TUNINGS)
+    }
     times = times_of(folder, jobs)
     apart: dict[str, Row] = {}
     for method in work.PLAIN:
-        of_method = {name: job for name, job in jobs.items() if tunings[name].method == method}
-        apart |= differences(folder, of_method, work.Tuning(method, work.REFERENCE, "torch").name)
-    for name, tuning in tunings.items():
+        of_method = {name: job for name, job in jobs.items() if job["method"] == method}
+        apart |= differences(folder, of_method, named(method, work.REFERENCE, "torch"))
+    for name, job in jobs.items():
         measured = {"images/s": spread([work.IMAGES["batch"] / seconds for seconds in times[name]])}
-        row = apart.get(name, {"difference": None}) | memory(folder, jobs[name]) | measured
-        yield row | tuning_ratios(tuning, times)
+        row = apart.get(name, {"difference": None}) | memory(folder, job) | measured
+        yield row | tuning_ratios(job, times)
 
 
-def tuning_ratios(tuning: work.Tuning, times: Times) -> Row:
+def named(method: str, contender: str, framework: str) -> str:
+    """Return what tells a fine-tuning step from the others."""
+    return f"{method}, {contender}, {framework}"
+
+
+def tuning_ratios(job: Spec, times: Times) -> Row:
     """Return the names of a fine-tuning step and its times relative to those of others."""
-    method, contender, framework = tuning
+    method, contender, framework = step = job["method"], job["contender"], job["framework"]
     row = {"work": work.TITLES[method], "contender": contender}
     if method not in work.PLAIN:
         return row | {"contender": framework, "ratio": None, "to torch": None}
-    single = work.Tuning(work.PLAIN[method], "single", framework).name
-    by_hand = work.Tuning(method, work.REFERENCE, "torch").name
-    ratios = {"ratio": single, "to torch": by_hand}
-    return row | {name: paired(times, tuning.name, base) for name, base in ratios.items()}
+    single = named(work.PLAIN[method], "single", framework)
+    ratios = {"ratio": single, "to torch": named(method, work.REFERENCE, "torch")}
+    return row | {name: paired(times, named(*step), base) for name, base in ratios.items()}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What is compared, as data: pieces of work, who does them, and how far apart they may be."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.cost.trees import Shapes, resnet50, vit_base
 from benchmarks.harness import updates
@@ -27,26 +27,14 @@ TITLES = {
 }
 
 
-class Tuning(NamedTuple):
-    """A fine-tuning step: a method, who computes it and in which framework."""
-
-    method: str
-    contender: str
-    framework: str
-
-    @property
-    def name(self) -> str:
-        """Return what tells it from the others."""
-        return f"{self.method}, {self.contender}, {self.framework}"
-
-
+# Fine-tuning steps: a method, who computes it, and in which framework.
 SINGLE_STEPS = [
-    Tuning(method, "single", framework)
+    (method, "single", framework)
     for method in ("none", "knowdist sum")
     for framework in ("jax", "torch")
 ]
 TUNINGS = [
-    Tuning(method, contender, FRAMEWORK[contender])
+    (method, contender, FRAMEWORK[contender])
     for method in PLAIN
     for contender in ("ours", *TORCH[:3])
 ]
