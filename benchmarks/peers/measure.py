@@ -39,7 +39,9 @@ def combinations(folder: Path) -> Iterator[Row]:
             for name, framework in work.FRAMEWORK.items()
         }
         exact = work.formula(*inputs.gradient_pair(shapes))
-        apart = differences(folder, jobs, work.REFERENCE, exact)
+        oracle = spec | {"contender": inputs.ORACLE, "framework": "torch"}
+        apart = differences(folder, jobs | {inputs.ORACLE: oracle}, work.REFERENCE, exact)
+        apart["ours"]["oracle"] = apart[inputs.ORACLE]["from float64"]
         times = times_of(folder, jobs)
         for name in jobs:
             ms = spread([1e3 * seconds for seconds in times[name]])

@@ -16,6 +16,7 @@ SHAPES = {"a": (3, 5), "b": (7,)}
         ("ours", {"difference": 1e-12}, ""),
         ("ours", {"difference": np.nan}, "w, ours: updates differ by nan, at most 1e-09"),
         ("ours", {"from float64": 2e-6}, "w, ours: 2.0e-06 from the formula, at most 1e-06"),
+        ("ours", {"oracle": np.nan}, "w, ours: TorchJD PCD nan from the formula, at most 1e-09"),
         ("TorchJD PCGrad", {"difference": 0.1}, ""),
         ("TorchJD PCGrad", {}, "w, TorchJD PCGrad: no conflict in the numbers"),
     ],
