@@ -73,15 +73,11 @@ def test_the_forms_of_the_options_are_those_that_exist():
 
 REFUSED = {
     "--steps 0": "--steps: it should be a whole number from 1 to",
-    "--steps 1.5": "--steps: it should be a whole number",
     "--seed 4294967296": "--seed: it should be a whole number from 0",
-    "--learning-rate fast": "--learning-rate: it should be a number > 0, got 'fast'",
     "--learning-rate 0": "should be a number > 0",
     "--weight 1e999": "--weight: it should be a number >= 0",
-    "--weight nan": "should be a number >= 0",
     "--reference-decay 1": "above 0 and below 1",
     "--step 3": "unrecognized arguments: --step",  # no abbreviations
-    "--form after": "invalid choice: 'after'",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
     "--method finetune --form before": "`--form` should come with",
@@ -95,7 +91,6 @@ REFUSED = {
     "--distributed host:1": "`--distributed` should have HOST:PORT",
     "--mean 0.5 0.5": "--mean: expected 3 arguments",
     "--mean 1 2 nan": "--mean: it should be a number, got 'nan'",
-    "--std 1 0 1": "--std: it should be a number > 0, got '0'",
     "--interpolation magic": "--interpolation: invalid choice: 'magic'",
 }
 EMPTY = ("--data=", "--labels=", "--classes=", "--data-dir=")

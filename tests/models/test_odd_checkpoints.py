@@ -111,16 +111,6 @@ def test_positions_are_interpolated_by_the_cubic_of_timm():
     assert found[0] == 9
 
 
-@pytest.mark.parametrize(
-    ("size", "nearest"),
-    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "16368 or 16384")],
-)
-def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
-    path = saved(tensors_of(TIMM_VIT), tmp_path)
-    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}. This is "
-    refused(message, lambda: load_pretrained(path, image_size=size))
-
-
 def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     bare = headless(tensors_of(TV_RESNET))
     resnet = saved(prefixed(bare, "net."), tmp_path)
@@ -136,9 +126,7 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     ("name", "error", "message"),
     [
         ("new/m.safetensors", OSError, "new/m.safetensors' cannot be written .*Check that its fol"),
-        ("file/m.safetensors", OSError, "cannot be written"),
         ("folder.safetensors", OSError, "cannot be written .* and that it is no folder"),
-        ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
         ("a\0.safetensors", OSError, "cannot be written"),
         ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth. Ren"),
     ],

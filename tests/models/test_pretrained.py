@@ -13,8 +13,7 @@ from optax_dtnh.models import _pretrained as module
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._names import names_of
 from tests.core.helpers import assert_equal
-from tests.models import checkpoints
-from tests.models.named_weights import as_checkpoint, leaves, of_torch, saved, small, tensors_of
+from tests.models.named_weights import as_checkpoint, leaves, saved, small, tensors_of
 from tests.models.networks import build, images, run
 from tests.models.schemes import HF_RESNET, HF_VIT, LITE0, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 

@@ -72,11 +72,6 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(tmp_path):
     ) in refused(tensors, tmp_path)
 
 
-def test_a_head_tells_that_the_stage_before_it_is_missing(tmp_path):
-    message = refused(without(tensors_of(TV_RESNET), "layer4."), tmp_path)
-    assert "fc.weight [3, 32] float32 instead of [3, 16]" in message
-
-
 def test_a_long_list_is_cut_and_counted(tmp_path):
     message = refused(
         tensors_of(TV_RESNET) | {f"x{i:02}": with_shape(1) for i in range(30)}, tmp_path
@@ -106,20 +101,6 @@ def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(tmp_path):
     assert "1 missing: fc.bias." in message
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [
-        ("ignore", "fc.bias", "a collection of names, got the string 'fc.bias'. Pass"),
-        ("heads", "4", "a whole number or None, got '4'. Pass"),
-        ("heads", True, "a whole number or None, got True"),
-        ("image_size", 64.0, "a whole number or None, got 64.0"),
-    ],
-)
-def test_an_argument_of_another_type_is_refused(name, value, wanted):
-    with pytest.raises(TypeError, match=f"^`{name}` should be {wanted}"):
-        load_pretrained("none.safetensors", **{name: value})
-
-
 @pytest.mark.parametrize("scheme", [TV_RESNET, HF_RESNET], ids=lambda s: s.name)
 def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, tmp_path):
     tensors = tensors_of(scheme)
@@ -134,15 +115,10 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     ("name", "value", "message"),
     [
         ("bn1.running_var", np.array([1, np.nan, 1, 1], FLOAT), "infinity in bn1.running_var of"),
-        ("bn1.bias", np.array([-np.inf, 1, 1, 1], "float16"), "NaN or infinity in bn1.bias of"),
         ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative variances in bn1.running"),
-        ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
         ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),
         ("bn1.bias", with_shape(4, dtype="int8"), "bn1.bias [4] int8 instead of [4] float32"),
-        ("fc.weight", with_shape(0, 32), "fc.weight [0, 32] float32 instead of [3, 32]"),
-        ("layer1.0.conv1.weight", with_shape(), "layer1.0.conv1.weight [] float32 instead"),
-        ("patch_embed.proj.weight", with_shape(64, 5), "proj.weight [64, 5] float32 instead"),
         ("pos_embed", with_shape(64), "pos_embed [64] float32 instead of ["),
         ("head.weight", with_shape(), "head.weight [] float32 instead of ["),
     ],
