@@ -336,7 +336,6 @@ MISTAKES = {
         (NO_PARAMS, "", lambda: anchored(params=None)),
         (SHAPE, "params['head'] | (2, 4) | state.anchor | (4, ...", lambda: anchored(start=TURNED)),
         (STATE, "L2SPState | a dict", lambda: untyped(add_l2_sp(0.1))),
-        (STATE, "L2SPState | a list of 3", lambda: untyped(add_l2_sp(0.1), like=list)),
         (OWN, "", lambda: anchored((G, R))),
         (MEMBER, "updates | params | tuple", lambda: anchored((LOSS, G))),
         (LIKE_PARAMS, f"updates | {NO_HEAD}", lambda: anchored(BODY)),

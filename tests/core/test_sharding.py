@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from benchmarks.cost.many_devices import hlo
 from optax_dtnh import (
     Along,
+    add_l2_sp,
     conflict_report,
     cosine_similarity,
     dtnh,
@@ -21,7 +22,7 @@ from optax_dtnh import (
     value_and_grad_pair,
 )
 from optax_dtnh.regularizers import feature_distance
-from tests.core.helpers import assert_close, random_tree
+from tests.core.helpers import assert_close, cast, random_tree
 from tests.core.uses import USES, as_pair, full_metric, metric, squares
 
 SHAPES = {"conv": (2, 2, 8, 16), "kernel": (16, 8), "bias": (8,), "scale": ()}

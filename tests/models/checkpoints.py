@@ -36,22 +36,18 @@ def resnet(depth, width, stem, block, layer, shortcut, head):
                 names = [(block + n).format(s=s, s1=s + 1, b=b) for n in shortcut]
                 shapes |= convolution(names, inputs, outer, 1)
             inputs = outer
-    return shapes
+    return shapes | linear(head, inputs, CLASSES)
 
 
-def expansion(depth):
-    return 1 if depth < 50 else 4
-
-
-def last_width(depth, width):
-    return 8 * width * expansion(depth)
-
-
-def layers(depth, inputs, inner):
-    """Input channels, output channels and size of a block's convolutions."""
-    if depth < 50:
-        return (inputs, inner, 3), (inner, inner, 3)
-    return (inputs, inner, 1), (inner, inner, 3), (inner, 4 * inner, 1)
+def convolution(names, inputs, outputs, size):
+    convolution, norm = names
+    return {
+        f"{convolution}.weight": (outputs, inputs, size, size),
+        **scales(norm, outputs),
+        f"{norm}.running_mean": (outputs,),
+        f"{norm}.running_var": (outputs,),
+        f"{norm}.num_batches_tracked": (),
+    }
 
 
 def efficientnet_lite0():
@@ -66,74 +62,6 @@ def efficientnet_lite0():
         shapes |= convolution((block + "project_conv", block + "bn2"), wide, outputs, 1)
         inputs = outputs
     return shapes | convolution(("_conv_head", "_bn1"), 320, 1280, 1) | linear("_fc", 1280, CLASSES)
-
-
-def timm_vit(width=128, blocks=12, patches=9):
-    shapes = tokens("cls_token", "pos_embed", "patch_embed.proj", width, patches)
-    for b in range(blocks):
-        block = f"blocks.{b}."
-        shapes |= linear(block + "attn.qkv", width, 3 * width)
-        shapes |= linear(block + "attn.proj", width, width)
-        shapes |= mlp(block + "mlp.fc1", block + "mlp.fc2", width)
-        shapes |= scales(block + "norm1", width) | scales(block + "norm2", width)
-    return shapes | scales("norm", width) | linear("head", width, CLASSES)
-
-
-def torchvision_vit(width=128, blocks=12, patches=9):
-    shapes = tokens("class_token", "encoder.pos_embedding", "conv_proj", width, patches)
-    for b in range(blocks):
-        block = f"encoder.layers.encoder_layer_{b}."
-        shapes[block + "self_attention.in_proj_weight"] = (3 * width, width)
-        shapes[block + "self_attention.in_proj_bias"] = (3 * width,)
-        shapes |= linear(block + "self_attention.out_proj", width, width)
-        shapes |= mlp(block + "mlp.0", block + "mlp.3", width)
-        shapes |= scales(block + "ln_1", width) | scales(block + "ln_2", width)
-    return shapes | scales("encoder.ln", width) | linear("heads.head", width, CLASSES)
-
-
-def hugging_face_vit(width=128, blocks=12, patches=9):
-    names = ("cls_token", "position_embeddings", "patch_embeddings.projection")
-    shapes = tokens(*(f"vit.embeddings.{name}" for name in names), width, patches)
-    for b in range(blocks):
-        block = f"vit.encoder.layer.{b}."
-        for part in ("attention.query", "attention.key", "attention.value", "output.dense"):
-            shapes |= linear(f"{block}attention.{part}", width, width)
-        shapes |= mlp(block + "intermediate.dense", block + "output.dense", width)
-        shapes |= scales(block + "layernorm_before", width)
-        shapes |= scales(block + "layernorm_after", width)
-    return shapes | scales("vit.layernorm", width) | linear("classifier", width, CLASSES)
-
-
-def tokens(cls_token, positions, projection, width, patches):
-    return {
-        cls_token: (1, 1, width),
-        positions: (1, 1 + patches, width),
-        f"{projection}.weight": (width, 3, 16, 16),
-        f"{projection}.bias": (width,),
-    }
-
-
-def mlp(first, second, width):
-    return linear(first, width, 4 * width) | linear(second, 4 * width, width)
-
-
-def linear(name, inputs, outputs):
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def scales(name, width):
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def convolution(names, inputs, outputs, size):
-    convolution, norm = names
-    return {
-        f"{convolution}.weight": (outputs, inputs, size, size),
-        **scales(norm, outputs),
-        f"{norm}.running_mean": (outputs,),
-        f"{norm}.running_var": (outputs,),
-        f"{norm}.num_batches_tracked": (),
-    }
 
 
 def vit(tokens, block, linears, norms, norm, head):

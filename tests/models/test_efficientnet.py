@@ -11,11 +11,14 @@ from safetensors.numpy import save_file
 from benchmarks.parity.compare import relative
 from benchmarks.real import data
 from benchmarks.real.efficientnet import efficientnet
-from optax_dtnh.models import teacher_view
+from optax_dtnh.models import EfficientNetLite0, teacher_view
 from optax_dtnh.models._efficientnet import STAGES, depthwise
-from optax_dtnh.models._pretrained import load
-from tests.models.checkpoints import efficientnet_lite0, seeded
+from optax_dtnh.models._names import names_of
+from optax_dtnh.models._pretrained import OneKey, load
+from tests.models.checkpoints import CLASSES, efficientnet_lite0, seeded
+from tests.models.named_weights import leaves, of_torch
 from tests.models.networks import images
+from tests.models.schemes import LITE0
 
 # Even and odd sides, more of the kernel than of the image, and strides that leave a rest.
 CASES = [(6, 3, 1), (6, 3, 2), (7, 3, 2), (6, 5, 2), (7, 5, 2), (2, 5, 1), (1, 3, 2)]
@@ -98,3 +101,14 @@ def test_the_network_tells_how_its_images_are_prepared(loaded):
     assert facts["image_size"] == (224, "default of EfficientNetLite0")
     pixels, mean, std = np.array([0, 127, 255]), *(facts[n].value[0] for n in ("mean", "std"))
     np.testing.assert_allclose((pixels / 255 - mean) / std, (pixels - 127) / 128)
+
+
+def test_names_and_shapes_are_those_of_the_package():
+    make = lambda: EfficientNetLite0(classes=CLASSES, rngs=OneKey())  # noqa: E731
+    shapes = {}
+    for path, leaf in leaves(nnx.eval_shape(make)).items():
+        like = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        (name,) = names_of(LITE0, path)
+        shapes[name] = jax.eval_shape(lambda x, p=path: of_torch(p, x), like).shape
+    listed = efficientnet_lite0()
+    assert shapes == {n: s for n, s in listed.items() if "num_batches" not in n}
