@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from safetensors.numpy import save_file
 
 from benchmarks.parity.weights import Tensors, seeded
-from optax_dtnh.models import Bottleneck, Model, ResNet, ViT, _names
-from optax_dtnh.models._names import Scheme
+from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
+from optax_dtnh.models._names import Model, Scheme
 
 
 class Library(NamedTuple):

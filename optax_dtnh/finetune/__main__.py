@@ -44,10 +44,7 @@ all images if there is no test split. Whether the model was trained on such imag
 PREDICT = "Print the most probable class of each image, and its probability."
 
 
-_AS_WRITTEN: dict[str, Any] = {
-    "formatter_class": RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-}
+_AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
 class Parser(argparse.ArgumentParser):

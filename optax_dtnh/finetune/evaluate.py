@@ -24,7 +24,8 @@ from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.settings import OF_DATA
-from optax_dtnh.models import CheckpointError, Model, load_pretrained, save_pretrained
+from optax_dtnh.models import CheckpointError, load_pretrained, save_pretrained
+from optax_dtnh.models._names import Model
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 TRAINED = "train_images.sha256"

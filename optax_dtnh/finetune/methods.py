@@ -18,7 +18,8 @@ from optax_dtnh import add_l2_sp, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
-from optax_dtnh.models import Model, ViT, backbone_mask
+from optax_dtnh.models import ViT, backbone_mask
+from optax_dtnh.models._names import Model
 
 MOMENTUM = 0.9
 DROP_AT, DROP = 2 / 3, 0.1  # the schedule `step`

@@ -14,13 +14,8 @@ from optax_dtnh.finetune.errors import UsageError
 # Of the functions in `optax_dtnh.regularizers`: feature_distance and delta are means, so that their
 # weights depend on no batch, resolution or width. The others are published weights.
 # docs/regularizers.md, "Which weight", converts what is published for sums.
-DEFAULT_WEIGHTS = {
-    "l2_sp": 0.01,
-    "feature_distance": 1.0,
-    "distillation": 2.0,
-    "delta": 1.0,
-    "bss": 0.001,
-}
+DEFAULT_WEIGHTS = {"l2_sp": 0.01, "feature_distance": 1.0, "distillation": 2.0}
+DEFAULT_WEIGHTS |= {"delta": 1.0, "bss": 0.001}
 DTNH, FINETUNE = "+dtnh", "finetune"
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps

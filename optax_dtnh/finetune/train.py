@@ -30,7 +30,7 @@ from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import Model, replace_head
+from optax_dtnh.models import replace_head
 
 CHECKPOINTS = "checkpoints"
 
@@ -67,7 +67,7 @@ def _claimed(run: Run) -> Iterator[None]:
         yield
 
 
-def _fit(run: Run) -> Model:
+def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
     settings = run.settings
     classes, rngs = len(run.data.classes), nnx.Rngs(settings.seed)
@@ -180,7 +180,7 @@ def _stop(done: int) -> None:
     sys.exit(interrupts.STATUS)
 
 
-def _end(run: Run, model: Model) -> None:
+def _end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
     evaluate.write(out, model, run.data, run.preprocessing)

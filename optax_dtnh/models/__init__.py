@@ -10,7 +10,6 @@ Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 from optax_dtnh.models import _extra  # noqa: F401, before the imports that need the extra
 from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._efficientnet import EfficientNetLite0
-from optax_dtnh.models._names import Model as Model
 from optax_dtnh.models._pretrained import load_pretrained
 from optax_dtnh.models._resnet import (
     Basic,

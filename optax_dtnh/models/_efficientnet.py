@@ -25,10 +25,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, *padding: Any, **opt
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with its own kernel, `kernel` [size, size, channels].
-
-    The result is a sum of shifted views, and so are the derivatives.
-    """
+    """Convolve each channel with a kernel of its own, [size, size, channels], by shifted views."""
     return _weighted(views(x, kernel, stride), kernel)
 
 
@@ -99,6 +96,12 @@ class EfficientNetLite0(nnx.Module):
     `features` is a dict of the maps `stem`, `stage1` to `stage7`, and `stage8` of the last
     convolution. Dropout and stochastic depth are left out. Running statistics move by 0.1 a step,
     as in timm; by TensorFlow's 0.01 they would lag behind a short fine-tuning.
+
+    Examples:
+      >>> from flax import nnx
+      >>> from optax_dtnh.models import EfficientNetLite0
+      >>> nnx.eval_shape(lambda: EfficientNetLite0(classes=10, rngs=nnx.Rngs(0))).pooled_width
+      1280
 
     Args:
       classes: Number of logits. With 0 there is no head: the logits are the means of the last maps.
