@@ -114,7 +114,7 @@ def non_target_logits(logits: Any, labels: Any) -> Any:
       Array([[  1.,   2., -inf]], dtype=float32)
 
     Args:
-      logits: Array [..., classes] or tree of arrays, real floating point.
+      logits: Array [..., classes] or tree of arrays, real floating point, with two classes or more.
       labels: Integers [...]. One that is no class, such as -1, leaves its row as it is.
 
     Source: Zhao et al., [Decoupled Knowledge Distillation](https://arxiv.org/abs/2203.08679), 2022,
