@@ -1,5 +1,6 @@
 """What the pages quote from the records, each a short string or a table."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.harness import tables
@@ -8,7 +9,7 @@ from benchmarks.real import report
 from benchmarks.real.cells import BAD, BASIC, GOOD, STRONG
 
 
-def strong(results: Results) -> str:
+def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
     """Return a table of the largest weights: without and with DTNH, by source."""
     accuracy, forgotten = (f"{{}}, {what}" for what in ("accuracy", "forgetting"))
     (good,), (bad,) = (report.fine_tuning(results, source) for source in (GOOD, BAD))
@@ -21,7 +22,7 @@ def strong(results: Results) -> str:
             accuracy.format(BAD): bare[BAD],
         }
     ]
-    for name, method in ((n, m) for n in STRONG for m in BASIC[1:]):
+    for name, method in ((n, m) for n in STRONG for m in methods):
         found = {
             source: [
                 report.select(
@@ -41,6 +42,9 @@ def strong(results: Results) -> str:
             }
         )
     return tables.markdown(rows)
+
+
+strong_finest = partial(strong, methods=BASIC[-1:])
 
 
 def changed(plain: Results, cell: Results) -> str:
