@@ -113,7 +113,7 @@ class Settings:
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where regularizer and optimizer meet, see docs/forms.md (default: before).", choices=FORMS
+        "Where the regularizer enters the step, see docs/forms.md (default: before).", choices=FORMS
     )
     weight: float | None = _method(
         f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
