@@ -80,7 +80,9 @@ class Settings:
     """
 
     source: str = _file(
-        "Pretrained .safetensors or .pth file, or hf:OWNER/NAME.", metavar="FILE", required=True
+        "ResNet, ViT or EfficientNet-Lite0: .safetensors or .pth file, or hf:OWNER/NAME.",
+        metavar="FILE",
+        required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     heads: int | None = _file(
