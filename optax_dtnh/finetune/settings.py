@@ -80,7 +80,9 @@ class Settings:
     """
 
     source: str = _file(
-        "Pretrained .safetensors or .pth file, or hf:OWNER/NAME.", metavar="FILE", required=True
+        "ResNet, ViT or EfficientNet-Lite0: .safetensors or .pth file, or hf:OWNER/NAME.",
+        metavar="FILE",
+        required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     heads: int | None = _file(
@@ -113,7 +115,7 @@ class Settings:
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where regularizer and optimizer meet, see docs/forms.md (default: before).", choices=FORMS
+        "Where the regularizer enters the step, see docs/forms.md (default: before).", choices=FORMS
     )
     weight: float | None = _method(
         f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
