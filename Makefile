@@ -4,14 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY := .venv-parity
 CLIENTS := .venv-clients
+CLIENTS_LORA := .venv-clients-lora
 PEERS := .venv-peers
 DOCS := .venv-docs
-REAL := .venv-real
 RELEASE := .venv-release
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity clients peers real-smoke pages docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity clients clients-lora peers real-smoke pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -31,12 +31,15 @@ lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-parity: $(PARITY)/installed  ## the models against torch's, in an environment with torch
-	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity
+parity: $(PARITY)/installed  ## the models and the KL against torch's, in an environment with torch
+	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity tests/regularizers/parity
 	$(PARITY)/bin/python -m benchmarks.parity
 
 clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
 	$(CLIENTS)/bin/python -m pytest -n 0 tests/models/clients
+
+clients-lora: $(CLIENTS_LORA)/installed  ## adapters and a trainer of other libraries, in an environment with them
+	$(CLIENTS_LORA)/bin/python -m pytest -n 0 tests/regularizers/clients
 
 cost: $(installed)  ## bytes, memory, instructions and flops of one update
 	$(BIN)/python -m benchmarks.cost
@@ -44,9 +47,9 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
-real-smoke: $(REAL)/installed  ## the pretrained network against torch's, and a few steps of a few runs
-	$(REAL)/bin/python -m pytest -n 0 tests/benchmarks/parity
-	$(REAL)/bin/python -m benchmarks.real --smoke
+real-smoke: $(PARITY)/installed  ## a pretrained network against torch's, and a few steps of a few runs
+	$(PARITY)/bin/python -m pytest -n 0 tests/benchmarks/parity
+	$(PARITY)/bin/python -m benchmarks.real --smoke
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.paper.on_digits
@@ -76,7 +79,7 @@ $(installed): pyproject.toml
 # torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
 $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	  torchvision==0.28.0 timm==1.0.31
 	touch $@
@@ -86,14 +89,14 @@ $(CLIENTS)/installed: pyproject.toml
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-models]'
 	touch $@
 
+$(CLIENTS_LORA)/installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(CLIENTS_LORA)
+	$(CLIENTS_LORA)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-lora]'
+	touch $@
+
 $(PEERS)/installed: pyproject.toml
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
-	touch $@
-
-$(REAL)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(REAL)
-	$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
 	touch $@
 
 $(DOCS)/installed: pyproject.toml
@@ -107,4 +110,4 @@ $(RELEASE)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(PEERS) $(REAL) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(DOCS) $(RELEASE) site dist

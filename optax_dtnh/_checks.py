@@ -1,5 +1,6 @@
 """Input checks: every error names the argument, the value and what to do about it."""
 
+from numbers import Integral
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,21 +11,26 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 SPLIT = "Split other leaves off first, as with `nnx.split` or `eqx.partition`."
 CONVERT = "Give both the same keys and containers (`flax.core.unfreeze`, `nnx.to_pure_dict`)."
+INIT = (
+    "Pass that of `init`. Restore a checkpoint into `jax.eval_shape(tx.init, params)`, which keeps "
+    "the types."
+)
 BOUNDS = {"": np.isfinite, " >= 0": lambda x: 0 <= x < np.inf, " > 0": lambda x: 0 < x < np.inf}
 
 
 def check_number(name: str, number: Any, advice: str, bound: str = "") -> None:
     """Raise unless `number` is a traced scalar or a finite number within `bound`."""
-    value = _real_scalar(number)
-    if value is None or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
+    value = number if isinstance(number, Tracer) else np.asarray(number)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    scalar = real and not value.ndim
+    if not scalar or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
         raise ValueError(f"`{name}` should be a finite number{bound}, got {number!r:.60}. {advice}")
 
 
-def _real_scalar(x: Any) -> Any:
-    """Return `x` as a scalar array or tracer, or None if it is not a real scalar."""
-    value = x if isinstance(x, Tracer) else np.asarray(x)
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    return value if real and not value.ndim else None
+def check_count(name: str, count: Any, advice: str) -> None:
+    """Raise unless `count` is a whole number from 1."""
+    if isinstance(count, bool) or not (isinstance(count, Integral) and int(count) >= 1):
+        raise ValueError(f"`{name}` should be a whole number >= 1, got {count!r:.60}. {advice}")
 
 
 def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
@@ -37,13 +43,10 @@ def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraAr
     return optax.with_extra_args_support(tx)
 
 
-def check_state(state: Any, kind: type) -> None:
-    """Raise unless `state` is of the type that `init` returns, as after a typed restore."""
+def check_state(state: Any, kind: type, advice: str = INIT) -> None:
+    """Raise unless `state` is of the type that training starts with, as after a typed restore."""
     if not isinstance(state, kind):
-        raise TypeError(
-            f"`state` should be the `{kind.__name__}` of `init`, got {described(state)}. Restore "
-            "a checkpoint into `jax.eval_shape(tx.init, params)`, which keeps the types."
-        )
+        raise TypeError(f"`state` should be a `{kind.__name__}`, got {described(state)}. {advice}")
 
 
 def check_floating(name: str, tree: Any, advice: str = SPLIT) -> None:
@@ -74,6 +77,13 @@ def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = 
                 f"`{name}{keystr(path)}` should have shape {jnp.shape(like)} as in "
                 f"`{other_name}`, got {jnp.shape(leaf)}. Nothing is broadcast: pass equal shapes."
             )
+
+
+def check_pair(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise unless two trees of real floating point can be multiplied."""
+    check_like(name, tree, other_name, other)
+    check_floating(name, tree)
+    check_floating(other_name, other)
 
 
 def described(tree: Any) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import check_pair
 from optax_dtnh._labels import Group
 from optax_dtnh._rules import COINCIDENT, Rule, direction, plain
+from optax_dtnh._select import is_masked
 from optax_dtnh._sums import inner_product, parts_of, quotient, wide_dtype, widen_all
 
 
@@ -32,7 +32,8 @@ def decide(
     for group in groups:
         members = ([leaves[i] for i in group.leaves] for leaves in trees)
         if group.elements:
-            keep[group.leaves[0]] = _by_elements(rule, *members)
+            _, _, (x,), (y,) = members
+            keep[group.leaves[0]] = _by_elements(rule, *widen_all(x, y))
             continue
         kept, taken, conflict = _decide(rule, group, *members)
         for i in group.leaves:
@@ -67,19 +68,17 @@ def _decide(
     return keep, quotient(*widen_all(along, jnp.where(nonzero, ref_sq, 1.0))), dot < 0
 
 
-def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> jax.Array:
+def _by_elements(rule: Rule, r: jax.Array, m: jax.Array) -> jax.Array:
     """Return 0 where `r` and `m` have opposite signs, else 1: exact at every normal scale."""
-    del left_r, left_m  # a positive metric changes no sign
     if rule is not plain and rule not in COINCIDENT:
         raise ValueError(
             f"`rule` should be {', '.join(f.__name__ for f in (*COINCIDENT, plain))} where each "
             f"element decides for itself, got {getattr(rule, '__name__', repr(rule)):.60}. Use "
             "another rule with coarser `labels`, such as `per_leaf`."
         )
-    x, y = widen_all(r[0], m[0])
-    opposed = jnp.sign(x) * jnp.sign(y) < 0
+    opposed = jnp.sign(r) * jnp.sign(m) < 0  # in every metric: a positive one changes no sign
     # Not a boolean as a number: XLA makes a select of its product with `r`, which hides infinity.
-    zero, one = jnp.zeros([], x.dtype), jnp.ones([], x.dtype)
+    zero, one = jnp.zeros([], r.dtype), jnp.ones([], r.dtype)
     return jnp.where(opposed & (rule is not plain), zero, one)
 
 
@@ -90,24 +89,18 @@ def combine(formula: Callable[..., jax.Array], keep: Any, c: Any, u: Any, *trees
     """
 
     def leaf(keep, c, u, *others):
-        if _is_masked(keep):
+        if is_masked(keep):
             return u
         wide = wide_dtype(keep, u, *others)
         keep, c = (None if x is None else jnp.asarray(x, wide) for x in (keep, c))
         given = (jax.lax.convert_element_type(x, wide) for x in (u, *others))
         return formula(keep, c, *given).astype(jnp.result_type(u))
 
-    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=_is_masked)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+    return jax.tree.map(leaf, keep, c, u, *trees, is_leaf=is_masked)
 
 
 def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
     """Return `r' = keep * r - (along / <m, m>) * m`, the part of `r` that `rule` keeps.
-
-    This is the whole method on a pair of trees, for reading and testing.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -121,15 +114,12 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN or infinity
-      reaches every leaf.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN and infinity
+      reach every leaf.
 
     Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
+      ValueError, TypeError: The trees differ, or a leaf is not real floating point.
     """
-    check_like("r", r, "m", m)
-    check_floating("r", r)
-    check_floating("m", m)
+    check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])
     return combine(direction, keep, c, r, m)

@@ -19,8 +19,8 @@ def value_and_grad_pair(
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
     It runs one forward pass, so dropout draws once and batch statistics move once, and one backward
-    pass for each value; that of `reg` skips whatever `reg` does not depend on.
-    [docs/training_loops.md](training_loops.md) has the steps for Flax, Equinox and Haiku.
+    pass for each value ([docs/training_loops.md](training_loops.md)). That of `reg` skips whatever
+    `reg` does not depend on.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -40,9 +40,8 @@ def value_and_grad_pair(
 
     Returns:
       A function with the arguments of `fun` that returns `((loss, reg), GradientPair)`, or
-      `(((loss, reg), aux), GradientPair)` with `has_aux`. The gradients are trees like `params`, in
-      its dtypes. With `micro_batches`, values and gradients are averages, and the arrays of `aux`
-      get a leading axis of length `k`.
+      `(((loss, reg), aux), GradientPair)`. The gradients are trees like `params`, in its dtypes.
+      With `micro_batches`, all are averages, and the arrays of `aux` get a leading axis of `k`.
 
     Raises:
       TypeError: A leaf of `params` is not real floating point, or in an `nnx.Variable` other than
@@ -51,14 +50,7 @@ def value_and_grad_pair(
     """
 
     def evaluate(params, *args, **kwargs):
-        def values_and_aux(params):
-            out = fun(params, *args, **kwargs)
-            form = "((loss, reg), aux)" if has_aux else "(loss, reg)"
-            values, aux = _two(form, out) if has_aux else (out, None)
-            loss, reg = _two(form, values)
-            return (_scalar("loss", loss), _scalar("reg", reg)), aux
-
-        values, tangents, aux = jax.linearize(values_and_aux, params, has_aux=True)
+        values, tangents, aux = linearized(fun, has_aux, params, args, kwargs)
         # "One transpose each": a zero cotangent for the other would run its backward pass too.
         grads = [
             jax.linear_transpose(lambda t, i=i: tangents(t)[i], params)(jnp.ones_like(value))[0]
@@ -78,6 +70,21 @@ def value_and_grad_pair(
         return evaluate(params, *args, **kwargs)
 
     return value_and_grads
+
+
+def linearized(
+    fun: Callable[..., Any], has_aux: bool, params: Any, args: Any, kwargs: Any
+) -> tuple[tuple[jax.Array, jax.Array], Callable[[Any], Any], Any]:
+    """Return `(loss, reg)`, the linear function from tangents of `params` to theirs, and `aux`."""
+
+    def values_and_aux(params):
+        out = fun(params, *args, **kwargs)
+        form = "((loss, reg), aux)" if has_aux else "(loss, reg)"
+        values, aux = _two(form, out) if has_aux else (out, None)
+        loss, reg = _two(form, values)
+        return (_scalar("loss", loss), _scalar("reg", reg)), aux
+
+    return jax.linearize(values_and_aux, params, has_aux=True)
 
 
 def _two(form: str, out: Any) -> tuple[Any, Any]:

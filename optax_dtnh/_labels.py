@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import all_leaves
 
-from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf
+from optax_dtnh._select import Tree, TreeOrFn, one_per_leaf, refuse_one
 from optax_dtnh._sums import parts_of
 
 
 @dataclass(frozen=True)
 class Along:
     """Label of a leaf that decides apart from all others, once for each index along some axes.
-
-    Along all of its axes, a leaf decides element by element: `r' = 0` where `r * m < 0`, else `r`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -30,18 +28,15 @@ class Along:
              [3., 4.]], dtype=float32)
 
     Attributes:
-      axes: Axes of the leaf, negative ones counted from the end; None stands for all of them.
-
-    Raises:
-      TypeError: `axes` is neither None nor a tuple of whole numbers.
+      axes: Axes of the leaf, a tuple of whole numbers, negative ones counted from the end; None
+        stands for all of them, element by element. Other types raise a `TypeError`.
     """
 
     axes: tuple[int, ...] | None = None
 
     def __post_init__(self):
-        if self.axes is not None and not (
-            isinstance(self.axes, tuple) and all(type(axis) is int for axis in self.axes)
-        ):
+        axes = () if self.axes is None else self.axes
+        if not (isinstance(axes, tuple) and all(type(axis) is int for axis in axes)):
             raise TypeError(
                 f"`axes` should be a tuple of whole numbers or None, got {self.axes!r:.60}. Pass "
                 "one such as `(-1,)`."
@@ -59,8 +54,6 @@ class Group(NamedTuple):
 def per_leaf(tree: Tree) -> Tree:
     """Label every leaf of `tree` differently: `dtnh(weight, labels=per_leaf)` decides leaf by leaf.
 
-    This is stricter than one decision for the whole tree, and noisier on small leaves.
-
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import per_leaf
@@ -68,21 +61,18 @@ def per_leaf(tree: Tree) -> Tree:
       {'bias': 0, 'kernel': 1}
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with its leaves numbered from 0.
+      tree: Any tree, such as the updates. Its leaves are numbered from 0.
     """
-    leaves, structure = jax.tree.flatten(tree)
-    return jax.tree.unflatten(structure, range(len(leaves)))
+    structure = jax.tree.structure(tree)
+    return structure.unflatten(range(structure.num_leaves))
 
 
 def per_channel(tree: Tree, axis: int = -1) -> Tree:
     """Label every leaf of `tree` with one decision for each channel: `labels=per_channel`.
 
-    A channel is an index along the last axis, the outputs of dense and convolutional layers in
-    Flax. Label the projections of attention, which split their outputs into two axes, and stacked
-    layers by `Along`. A leaf with fewer than two axes decides element by element.
+    A channel is an index along the last axis, as in dense and convolutional layers of Flax. Label
+    stacked layers and projections of attention by `Along`. A leaf with fewer than two axes decides
+    element by element.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -94,11 +84,8 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
       tree: Any tree, such as the updates.
       axis: Axis of the channels. For Equinox, pass `functools.partial(per_channel, axis=0)`.
 
-    Returns:
-      A tree of the same structure, with labels of the type `Along`.
-
     Raises:
-      TypeError: `tree` is a step count, as `optax.inject_hyperparams` passes it.
+      TypeError: `tree` is a step count, as from `optax.inject_hyperparams`.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
@@ -107,10 +94,9 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 def per_element(tree: Tree) -> Tree:
     """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
 
-    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So `<m, P r'> >= 0` for every
-    diagonal preconditioner `P >= 0`. It needs no inner product, and no communication if the leaves
-    are sharded. `truncate`, `drop` and `cosine` coincide; other rules than these and `plain` are
-    refused. The state's `conflict` is NaN, which `jax_debug_nans` takes for a mistake.
+    Every label is `Along()`. Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So
+    `<m, P r'> >= 0` for every diagonal `P >= 0`, without an inner product. `truncate`, `drop` and
+    `cosine` coincide; other rules but `plain` are refused. The state's `conflict` is NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -121,13 +107,7 @@ def per_element(tree: Tree) -> Tree:
       Array([ 0.,  2., -3.], dtype=float32)
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with the label `Along()` in every leaf.
-
-    Raises:
-      TypeError: As `per_channel`.
+      tree: As in `per_channel`, like the result and the errors.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda _: Along(), tree)
@@ -155,10 +135,7 @@ def groups_of(in_mask: Tree, labels: TreeOrFn, tree: Tree) -> list[Group]:
 
 def _refuse_count(tree: Tree) -> None:
     if not jnp.issubdtype(jnp.result_type(tree) if all_leaves([tree]) else float, jnp.floating):
-        raise TypeError(
-            f"`tree` should hold gradients, got {tree!r:.60}. Name `labels` in the `static_args` "
-            "of `optax.inject_hyperparams`, which calls other functions with the step count."
-        )
+        refuse_one("labels", tree)
 
 
 def _apart(index: int, label: Along, leaf: jax.Array) -> Group:

@@ -20,8 +20,8 @@ LINES = 38
 def all_but(*names: str) -> Callable[[Tree], Tree]:
     """Return a mask function that is False for the leaves with these names, and True elsewhere.
 
-    A name matches a whole part of a leaf's path: a key, an attribute or an index. So `"head"` does
-    not match `"multi_head"`. It may be a pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
+    A name matches a whole part of a leaf's path: a key, an attribute or an index. It may be a
+    pattern, `"Dense_*"`, or consecutive parts, `"mlp/bias"`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -33,12 +33,8 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       names: What is left out, such as the new head.
 
     Returns:
-      A function from a tree to a tree of booleans of the same structure, for `mask`. With
-      `optax.inject_hyperparams`, name the argument `mask` in its `static_args`.
-
-    Raises:
-      ValueError: A name matches no path of the tree that the function gets.
-      TypeError: There is no name, or one that is no string; the function gets a step count.
+      A function from a tree to a tree of booleans of the same structure, for `mask`. It raises a
+      `ValueError` if a name matches no path of the tree, a `TypeError` if it gets a step count.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(
@@ -46,13 +42,12 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
             'as in `all_but("head", "bias")`.'
         )
 
+    def one(path, node):
+        keep = not any(_matches(name, parts(path)) for name in names)
+        return jax.tree.map(lambda _: keep, node)
+
     def mask(tree):
         _check_names(names, tree)
-
-        def one(path, node):
-            keep = not any(_matches(name, parts(path)) for name in names)
-            return jax.tree.map(lambda _: keep, node)
-
         return jax.tree.map_with_path(one, tree, is_leaf=is_named)
 
     return mask
@@ -73,15 +68,9 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
         in   layer*: 36 in 2 leaves
 
     Args:
-      params: The parameters, or their shapes as from `jax.eval_shape`.
-      mask: As in `dtnh`: a tree of booleans, a prefix of one, a function, or None for no mask.
-
-    Returns:
-      The text, to be printed.
-
-    Raises:
-      ValueError: As `dtnh`.
-      TypeError: As `dtnh`; or `params` hold an `nnx.Variable` other than `nnx.Param`.
+      params: The parameters, or their shapes as from `jax.eval_shape`. Those of an `nnx.Variable`
+        other than `nnx.Param` are refused.
+      mask: As in `dtnh`, like the errors.
     """
     check_variables(params)
     groups, sizes = defaultdict(list), {"out": 0, "in": 0}

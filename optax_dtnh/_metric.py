@@ -41,9 +41,8 @@ def scale_by_adam_dtnh(
         update = u + weight * r'
 
     If `weight >= 0`, `<r', g> >= 0`: to first order, the regularizer's part of the step never
-    raises this loss. But the run can diverge if `r` does not shrink with `g`, as in L2-SP, because
-    `P` grows then. Use this form for feature distances; see [docs/forms.md](forms.md). Pass the
-    pair as to `dtnh`.
+    raises this loss. If `r` does not shrink with `g`, as in L2-SP, `P` grows and the run can
+    diverge: use this form for feature distances ([docs/forms.md](forms.md)).
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -72,11 +71,9 @@ def scale_by_adam_dtnh(
       `optax.inject_hyperparams`, pass `static_args=("mu_dtype", "mask", "rule", "labels")`.
 
     Raises:
-      ValueError: `bound` is not a finite number > 0; and as `dtnh`.
-      TypeError: As `dtnh`.
+      ValueError, TypeError: `bound` is not a finite number > 0; and as `dtnh`.
 
-    Source: Wan et al., [Towards Making Deep Transfer Learning Never
-    Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
+    Source: as for `truncate`. The metric is not in it.
     """
     check_number("bound", bound, "Pass one such as 10.0: the larger, the less is capped.", " > 0")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

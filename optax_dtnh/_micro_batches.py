@@ -4,41 +4,46 @@ What is named in quotes is explained on the page `docs/compiled.md`.
 """
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from optax_dtnh._checks import check_count
 from optax_dtnh._pair import GradientPair
 from optax_dtnh._sums import widen
 
-ValuesAndPair = Callable[..., tuple[Any, GradientPair]]
 
+def over_micro_batches(
+    fun: Callable[..., tuple[Any, Any]],
+    has_aux: bool,
+    count: int,
+    form: Callable[[Any], Any] = lambda tree: GradientPair(tree, tree),
+) -> Callable[..., tuple[Any, Any]]:
+    """Return `fun(params, *batch, **shared) -> (values, grads)` averaged over `count` parts.
 
-def over_micro_batches(fun: ValuesAndPair, has_aux: bool, count: int) -> ValuesAndPair:
-    """Return `fun(params, *batch, **shared) -> (values, pair)` averaged over `count` parts."""
-    if isinstance(count, bool) or not (isinstance(count, Integral) and count >= 1):
-        raise ValueError(
-            f"`micro_batches` should be a whole number >= 1 or None, got {count!r}. "
-            "Pass the number of parts to cut the batch into."
-        )
+    `form` says how `grads` are made of trees like the parameters.
+    """
+    check_count("micro_batches", count, "Pass the number of parts to cut the batch into.")
 
     def averaged(params, *batch, **shared):
         rows = _rows(batch, count)
 
         def add(total, j):
-            out, pair = fun(params, *_part(rows, j), **shared)
-            return jax.tree.map(lambda t, x: t + widen(x), total, pair), out
+            # The rows `j`, `j + count`, ...: see "strided parts".
+            part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, 1, False), rows)
+            out, grads = fun(params, *part, **shared)
+            return jax.tree.map(lambda t, x: t + widen(x), total, grads), out
 
         zeros = jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params)
-        total, out = jax.lax.scan(add, GradientPair(zeros, zeros), jnp.arange(count))
+        total, out = jax.lax.scan(add, form(zeros), jnp.arange(count))
         values, aux = out if has_aux else (out, None)
-        like = GradientPair(params, params)
-        pair = jax.tree.map(lambda t, w: (t / count).astype(jnp.result_type(w)), total, like)
+        grads = jax.tree.map(
+            lambda t, w: (t / count).astype(jnp.result_type(w)), total, form(params)
+        )
         values = jax.tree.map(jnp.mean, values)
-        return ((values, aux) if has_aux else values), pair
+        return ((values, aux) if has_aux else values), grads
 
     return averaged
 
@@ -59,8 +64,3 @@ def _rows(batch: Any, count: int) -> Any:
             f"got {lengths}. Pass by keyword what all micro-batches share."
         )
     return jax.tree.map(lambda x: jnp.reshape(x, (-1, count, *jnp.shape(x)[1:])), batch)
-
-
-def _part(rows: Any, j: jax.Array) -> Any:
-    """Return part `j`, the rows `j`, `j + count`, ... (see "strided parts")."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, axis=1, keepdims=False), rows)

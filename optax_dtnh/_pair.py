@@ -19,8 +19,7 @@ MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=Tru
 class GradientPair(NamedTuple):
     """The two gradients of one step, trees like the parameters: what `dtnh` takes as its updates.
 
-    A plain 2-tuple works as well. If the parameters are a 2-tuple themselves, pass `params` to
-    `update`, so that a single gradient is not mistaken for a pair.
+    A plain 2-tuple works as well. If the parameters are one, pass `params` to `update`.
     """
 
     loss_grads: Any
@@ -55,8 +54,7 @@ def transform_pair(
       reg: Transformation of the regularizer's gradient. Both get `params` and extra arguments.
 
     Returns:
-      A `GradientTransformationExtraArgs` from a `GradientPair` (or 2-tuple) to a `GradientPair`,
-      with a `TransformPairState`.
+      A `GradientTransformationExtraArgs` from pair to `GradientPair`, with a `TransformPairState`.
 
     Raises:
       ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.
@@ -84,15 +82,13 @@ def transform_pair(
 
 def as_pair(updates: Any, reg_grads: Any, params: Any, spelling: str = EITHER) -> GradientPair:
     """Return the checked pair from either spelling."""
-    if reg_grads is None:
-        pair = _unpack(updates, params, spelling)
-    elif is_pair_of(reg_grads, updates):
+    if reg_grads is not None and is_pair_of(reg_grads, updates):
         raise ValueError(
             "`reg_grads` should be given once, got a pair as updates and `reg_grads=` as well. "
             "Pass the pair alone, or the loss gradient as updates with `reg_grads=`."
         )
-    else:
-        pair = GradientPair(updates, reg_grads)
+    given = GradientPair(updates, reg_grads)
+    pair = _unpack(updates, params, spelling) if reg_grads is None else given
     if params is not None:
         check_like("loss_grads", pair.loss_grads, "params", params, THESE_PARAMS)
     masked = "MaskedNode" in str(jax.tree.structure(pair.loss_grads))

@@ -25,9 +25,7 @@ WAIT = 128  # steps for an update that is not 0, as of `optax.MultiSteps`
 PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into `inner`."
 ONE_RATE = "End the chain with one learning rate above 0, and put none into `inner`."
 FLIPPED = "gives way where it agrees with the loss. Put no learning rate into `reference`."
-NO_EFFECT = (
-    "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight above 0."
-)
+NO_EFFECT = "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight > 0."
 NOT_CHECKED = (
     "swapped gradients, or those of another loss; clipping or averaging before `dtnh`; schedules "
     f"after update {COUNTS[-1]}; a learning rate in `reference` where the step size is unknown"
@@ -48,23 +46,22 @@ class Trial(NamedTuple):
     anchor: float = 0.0
 
 
-# A cause is what two updates differ in. So weight decay is in none of them.
+# A cause is what two updates differ in. So weight decay is in none of them but the last.
 LOSS = Trial(loss=1.0), Trial()
 BATCH = Trial(reg=1.0), Trial()
 ANCHOR = Trial(at=1.0), Trial(at=1.0, anchor=1.0)
+DECAY = Trial(at=1.0), Trial()
 
 
 def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> str:
-    """Try a few updates of `tx`, and say what the regularizer does in them.
+    """Try a few updates of `tx`, and return a report of what the regularizer does in them.
 
-    The report says which spellings of the gradients `tx` takes, whether the update lowers the loss
-    and the regularizer, whether `add_l2_sp` pulls to its anchor, and how many parameters are
-    regularized. `lr * weight` is the share of `r`, or of the distance to the anchor, that one
-    update takes off. It should be well below 1: from 2 on, the run diverges. It is unknown if an
-    optimizer rescales `r`. A line with `WARNING` wants a change.
-
-    `tx.init` and `tx.update` run at made-up parameters and gradients, the same in every call. To
-    look past a warm-up, the step counts in the state are set to 1, 2, 4, ... 65536.
+    The report says which spellings of the gradients `tx` takes, whether the update lowers loss and
+    regularizer, whether `add_l2_sp` pulls to its anchor, and how many parameters are regularized.
+    `lr * weight` is the share of `r`, or of the distance to the anchor, that one update takes off:
+    it should be well below 1, and is unknown if an optimizer rescales `r`. A line with `WARNING`
+    wants a change. `tx` runs at made-up parameters and gradients, the same in every call, and at
+    the step counts 1, 2, 4, ... 65536.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -77,9 +74,6 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
       tx: The whole optimizer, as it is used in training.
       params: The parameters, or their shapes as from `jax.eval_shape`.
       extra_args: Extra arguments that `tx` needs in `update`, such as `value`.
-
-    Returns:
-      The report, to be printed.
 
     Raises:
       TypeError: `tx` is no transformation; `params` are refused as in `value_and_grad_pair`.
@@ -99,8 +93,8 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
     zeros, wrong = _first_update(updates)
     if wrong:
         return _report(rows | {"update": f"WARNING: {wrong}"})
-    has_anchor = bool(optax.tree.get_all_with_path(jax.eval_shape(tx.init, start), "anchor"))
-    return _report(rows | _findings(_effects(updates, zeros, d), name, has_anchor))
+    anchors = optax.tree.get_all_with_path(jax.eval_shape(tx.init, start), "anchor")
+    return _report(rows | _findings(_effects(updates, zeros, d), name, [x for _, x in anchors]))
 
 
 def _made_up(params: Any) -> tuple[Any, Any]:
@@ -119,8 +113,10 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
 
     @jax.jit
     def init(start, d, trial, count):
-        state, other = tx.init(start), tx.init(optax.tree.add_scale(start, trial.anchor, d))
-        return jax.tree.map_with_path(partial(_prepared, count), state, other)
+        moves = {(): ravel_pytree(d)[0]}  # as `optax.flatten` has it
+        moves |= {parts(path): x for path, x in jax.tree.leaves_with_path(d)}
+        moves = {path: trial.anchor * x for path, x in moves.items()}
+        return jax.tree.map_with_path(partial(_prepared, count, moves), tx.init(start))
 
     @jax.jit
     def step(state, start, d, trial):
@@ -139,13 +135,14 @@ def _updates(tx: Any, spell: Callable, extra: dict[str, Any]) -> Callable[..., I
     return updates
 
 
-def _prepared(count: Any, path: Any, x: Any, other: Any) -> Any:
-    """Return the leaf of a state after `count` updates, or the other one if it is of an anchor."""
+def _prepared(count: Any, moves: dict, path: Any, x: Any) -> Any:
+    """Return the leaf of a state after `count` updates, and moved if it is of an anchor."""
     names = parts(path)
     whole = jnp.ndim(x) == 0 and jnp.issubdtype(jnp.result_type(x), jnp.integer)
     if whole and names[-1:] in (("count",), ("step",)):
         return jnp.full_like(x, count)
-    return other if "anchor" in names else x
+    move = moves.get(names[names.index("anchor") + 1 :]) if "anchor" in names else None
+    return x if move is None else (x + move).astype(x.dtype)
 
 
 def _refusal(updates: Callable, start: Any, d: Any) -> str | None:
@@ -167,10 +164,9 @@ def _first_update(updates: Callable) -> tuple[int, str]:
 
 
 def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
-    """Return a function from a cause to the change `e` of the update.
+    """Return a function from a cause to `-<e, d> / <d, d>`, `<e, e>` and the size of each leaf.
 
-    It takes the scale of the cause, a step count, and `agree` for a gradient of the loss that is
-    `agree * d`. It returns, for each leaf, the share `-<e, d> / <d, d>`, `<e, e>` and the size.
+    `e` is the change of the update, and `agree * d` is added to the gradient of the loss.
     """
     leaves = [np.ravel(x) for x in jax.tree.leaves(d)]
     ends = np.cumsum([x.size for x in leaves])[:-1]
@@ -187,7 +183,7 @@ def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
     return effect
 
 
-def _findings(effect: Callable, spelling: str, has_anchor: bool) -> dict[str, str]:
+def _findings(effect: Callable, spelling: str, anchors: list) -> dict[str, str]:
     lowered = (effect(LOSS, 1.0, count) for count in COUNTS[::4])
     if not next((shares.sum() for shares, squares, _ in lowered if squares.any()), 0.0) > 0:
         return {"loss": f"WARNING: not lowered. {ONE_RATE}"}
@@ -195,11 +191,14 @@ def _findings(effect: Callable, spelling: str, has_anchor: bool) -> dict[str, st
     found = "" if spelling == "one gradient" else _row(effect, BATCH, "lowered", "raised")
     if spelling == "reg_grads=" and not found:
         rows[spelling] = "no effect: nothing in the chain takes it"
-    if found or not has_anchor:
+    if found or not anchors:
         rows["regularizer"] = found or NO_EFFECT
-    if has_anchor:
+    if any(map(jax.tree.leaves, anchors)):
         pull = _row(effect, ANCHOR, "pulls to the anchor", "pushes away from the anchor")
         rows["add_l2_sp"] = pull or NO_EFFECT
+    if any(x is None for x in anchors):
+        pull = _row(effect, DECAY, "with all weight decay, pulls to 0", "pushes away from 0")
+        rows["anchor=0.0"] = pull or NO_EFFECT
     return rows
 
 

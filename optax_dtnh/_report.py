@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_floating, check_like, check_number
+from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._rules import Rule, as_rule, direction
@@ -38,9 +38,8 @@ def conflict_report(
         reg_norm    |r|                      conflict    share of the decisions with <r, m> < 0
 
     For leaves that decide together, `conflict` and `r'` are those of the joint decision: `removed`
-    of one leaf may exceed 1. An element that decides for itself counts, which the state's
-    `conflict` leaves out. Call it under `jax.jit`, with what the step used, as in
-    [docs/recipes.md](recipes.md).
+    of one leaf may exceed 1. Unlike in the state's `conflict`, elements that decide count. Call it
+    under `jax.jit`, with what the step used, as in [docs/recipes.md](recipes.md).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -53,7 +52,8 @@ def conflict_report(
       g: Tree of the loss's gradient.
       r: Tree of the regularizer's gradient; with `anchor`, of the parameters.
       weight: The regularizer's weight in this step, a number >= 0.
-      anchor: For `add_l2_sp`, `optax.tree.get(state, "anchor")`. Then `r - anchor` is reported.
+      anchor: For `add_l2_sp` without `importance`, `optax.tree.get(state, "anchor")`. Then
+        `r - anchor` is reported.
       reference: Tree of the protected direction `m`, if it is not `g`: for `optax.ema`, the
         average `optax.tree.get(state, "ema")` after the update.
       mask: As in `dtnh`. What it, `anchor` or `reference` leaves out is in no entry.
@@ -67,8 +67,7 @@ def conflict_report(
       infinite. NaN stays visible in all but `conflict`.
 
     Raises:
-      ValueError: Trees of different structure or shape; and as `dtnh`.
-      TypeError: `depth` is no whole number; and as `dtnh`.
+      ValueError, TypeError: `depth` is no whole number; and as `dtnh`.
     """
     check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
     if not (depth is None or hasattr(depth, "__index__")):
@@ -128,8 +127,8 @@ def _entries(
     g, r, m, kept = zip(*leaves, strict=True) if leaves else [()] * 4
     gone = jax.tree.map(jnp.subtract, r, kept)
     products = ((r, m), (m, m), (r, r), (g, g), (kept, kept), (gone, gone))
-    dot, ref_sq, *squares = widen_all(*(inner_product(x, y) for x, y in products))
-    reg_sq, loss_sq, kept_sq, gone_sq = squares
+    found = widen_all(*(inner_product(x, y) for x, y in products))
+    dot, ref_sq, reg_sq, loss_sq, kept_sq, gone_sq = found
     pull = jnp.asarray(weight, kept_sq.dtype) * jnp.sqrt(kept_sq)
     conflicts, number = (sum(x) for x in zip((0.0, 0.0), *decisions, strict=True))
     return {
@@ -149,8 +148,6 @@ def _over(x: jax.Array, y: jax.Array) -> jax.Array:
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
     """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
 
-    No state stores it, because it takes one more pass over the gradients than an update.
-
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import cosine_similarity
@@ -159,28 +156,19 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 
     Args:
       g: Tree of real floating-point leaves.
-      r: Tree of the same structure and shapes.
+      r: Tree of the same structure and shapes; the errors are those of `apply_rule`.
 
     Returns:
       A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
-
-    Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
     """
-    check_like("r", r, "g", g)
-    check_floating("g", g)
-    check_floating("r", r)
+    check_pair("r", r, "g", g)
     parts = parts_of(g, r)
     products = ((r, g), (g, g), (r, r))
     return over_norms(*widen_all(*(inner_product(x, y, parts) for x, y in products)))
 
 
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
-    """Return `<updates, loss_grads>`, the first-order change of a loss by a step.
-
-    It is negative if the loss falls. Compare the step of an optimizer with and without a
-    regularizer to see whether that works against the loss.
+    """Return `<updates, loss_grads>`, the first-order change of a loss: negative if it falls.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -190,14 +178,11 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
 
     Args:
       updates: Tree of real floating-point leaves, as an optimizer returns it.
-      loss_grads: The loss's gradient at `params`, same structure and shapes.
+      loss_grads: The loss's gradient at `params`, same structure and shapes; the errors are those
+        of `apply_rule`.
 
     Returns:
       A float32 scalar (float64 with float64 leaves), in units of the loss.
-
-    Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
     """
     check_like("loss_grads", loss_grads, "updates", updates)
     check_floating("updates", updates)

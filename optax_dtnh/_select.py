@@ -1,12 +1,12 @@
 """Which leaves are regularized."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import jax
 import numpy as np
 import optax
-from jax.tree_util import all_leaves
+from jax.tree_util import all_leaves, keystr
 
 from optax_dtnh._checks import check_floating, check_like, described, differing
 
@@ -27,13 +27,14 @@ def filled(name: str, tree: Tree, like_name: str, like: Tree) -> tuple[Tree, Tre
     """Return `tree` with leaves of `like` in place of what a mask left out, and the mask."""
     leaves = dict(jax.tree.leaves_with_path(like))
     full = jax.tree.map_with_path(
-        lambda path, x: leaves.get(path, x) if _is_empty(x) else x, tree, is_leaf=_is_empty
+        lambda path, x: leaves.get(path, x) if is_masked(x) else x, tree, is_leaf=is_masked
     )
     check_like(name, full, like_name, like)
-    return full, jax.tree.map(lambda x: not _is_empty(x), tree, is_leaf=_is_empty)
+    return full, jax.tree.map(lambda x: not is_masked(x), tree, is_leaf=is_masked)
 
 
-def _is_empty(x: Any) -> bool:
+def is_masked(x: Any) -> bool:
+    """Return whether `x` stands for a leaf that a mask left out."""
     return isinstance(x, optax.MaskedNode)
 
 
@@ -46,7 +47,7 @@ def floating_part(name: str, mask: Tree, tree: Tree) -> Tree:
 
 def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
     """Return a function from a tree to one boolean per leaf of it, all True for no mask."""
-    if mask is not None and not _is_function(mask):
+    if mask is not None and not is_function(mask):
         _check_mask(mask)
 
     def in_mask(tree):
@@ -59,7 +60,8 @@ def resolve_mask(mask: TreeOrFn) -> Callable[[Tree], Tree]:
     return in_mask
 
 
-def _is_function(tree_or_fn: TreeOrFn) -> bool:
+def is_function(tree_or_fn: TreeOrFn) -> bool:
+    """Return whether it is a function of a tree rather than a tree."""
     # As in optax: a module whose leaves are booleans is a mask, though it may be callable.
     leaves = jax.tree.leaves(jax.tree.map(callable, tree_or_fn))
     return callable(tree_or_fn) and bool(leaves) and all(leaves)
@@ -67,17 +69,14 @@ def _is_function(tree_or_fn: TreeOrFn) -> bool:
 
 def one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
     """Return the tree of one entry for each leaf of `tree` that a prefix or a function spells."""
-    prefix = cast(Callable, tree_or_fn)(tree) if _is_function(tree_or_fn) else tree_or_fn
+    prefix = cast(Callable, tree_or_fn)(tree) if is_function(tree_or_fn) else tree_or_fn
     if prefix is tree_or_fn and all_leaves([prefix]) and not all_leaves([tree]):
-        raise TypeError(
-            f"`{name}` should be a tree or a function, got {prefix!r:.60} for every leaf. Give one "
-            "entry per leaf or a function that does, or leave it out. Name a function in the "
-            "`static_args` of `optax.inject_hyperparams`, which calls others with the step count."
-        )
+        refuse_one(name, prefix)
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)
     except ValueError as error:
-        entries, leaves = _paths(prefix), _paths(tree)
+        trees = (prefix, tree)
+        entries, leaves = ([keystr(p) for p, _ in jax.tree.leaves_with_path(x)] for x in trees)
         unknown = [e for e in entries if not any(leaf.startswith(e) for leaf in leaves)]
         uncovered = [leaf for leaf in leaves if not any(leaf.startswith(e) for e in entries)]
         got = differing(entries and uncovered, unknown)
@@ -88,8 +87,14 @@ def one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
         ) from error
 
 
-def _paths(tree: Tree) -> list[str]:
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
+def refuse_one(name: str, entry: Any) -> NoReturn:
+    """Raise for one entry where there should be one per leaf."""
+    raise TypeError(
+        f"`{name}` should be a tree or a function, got {entry!r:.60} for every leaf. Give one "
+        f"entry per leaf or a function that does, or leave it out. Name `{name}` in the "
+        "`static_args` of `optax.inject_hyperparams`, which makes arrays of numbers and calls "
+        "functions with the step count."
+    )
 
 
 def _check_mask(mask: Tree) -> None:

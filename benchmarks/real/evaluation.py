@@ -1,13 +1,10 @@
 """What a fine-tuned network is judged by."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from benchmarks.real.training import Apply, Lane, Params, cross_entropy
+from benchmarks.real.training import Apply, Lane, Params, by_chunks, cross_entropy
 
-CHUNK = 40  # images of one forward pass, of which there are a whole number
 RIDGE = 0.01  # of the probe, as a share of the mean squared norm of the features
 
 
@@ -16,12 +13,17 @@ def evaluate(
 ) -> dict[str, jax.Array]:
     """Return the numbers of a lane, whose parameters are mixed with its source first.
 
-    `forgetting` is `KL(original || fine-tuned)` of the original head on photographs, `probe` the
-    test accuracy of a ridge regression on the pooled features.
+    `forgetting` is `KL(original || fine-tuned)` of the original head on photographs, `frozen` the
+    test accuracy of a ridge regression on the source's pooled features.
     """
     params = {**params, "backbone": source + lane.mix * (params["backbone"] - source)}
-    logits, features = by_chunks(apply, params, pixels, lane.images)
-    test_logits, test_features = by_chunks(apply, params, pixels, lane.test)
+    (logits, _), (test_logits, _) = (
+        pooled(apply, params, pixels[images]) for images in (lane.images, lane.test)
+    )
+    (_, features), (_, test_features) = (
+        pooled(apply, {**params, "backbone": source}, pixels[images])
+        for images in (lane.images, lane.test)
+    )
     p, q = (
         jax.nn.log_softmax(apply({**x, "head": original["head"]}, photos)[0])
         for x in (original, params)
@@ -31,19 +33,14 @@ def evaluate(
         "accuracy": percent(test_logits, lane.test_labels),
         "training_loss": cross_entropy(logits, lane.labels),
         "forgetting": jnp.mean(jnp.sum(jnp.exp(p) * (p - q), axis=-1)),
-        "probe": percent(probed, lane.test_labels),
+        "frozen": percent(probed, lane.test_labels),
     }
 
 
-def by_chunks(apply: Apply, params: Params, pixels: jax.Array, images: Any) -> Any:
-    """Return logits and pooled features of the images."""
-
-    def chunk(batch):
-        logits, features = apply(params, pixels[batch])
-        return logits, jnp.mean(features, axis=(1, 2))
-
-    found = jax.lax.map(chunk, images.reshape(-1, min(CHUNK, len(images))))
-    return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), found)
+def pooled(apply: Apply, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return logits and pooled features of many images."""
+    logits, last = by_chunks(apply, params, x)
+    return logits, jnp.mean(last, axis=(1, 2))
 
 
 def ridge(f: jax.Array, labels: jax.Array, f_test: jax.Array, classes: int) -> jax.Array:

@@ -55,14 +55,16 @@ def frontier(axes: Axes, results: Results, source: str, name: str) -> None:
         y, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
         axes.errorbar(x, y, widths, capsize=2, markersize=5, linewidth=1, **style)
     axes.set_title(f"{name}, source {source}", fontsize=10)
-    axes.set_xlabel("forgetting")
+    drawn = [mean(c["forgetting"]) or np.nan for found, _ in lines for c in found]
+    decades = np.nanmax(drawn) > 10 * np.nanmin(drawn)
+    axes.set(xlabel="forgetting", xscale="log" if decades else "linear")
 
 
 def removed(axes: Axes, results: Results, source: str, name: str) -> None:
     """Draw the shares removed at the end of plain training with the strong weight."""
     axes.axhline(0.5, color="0.5", linewidth=1, label="independent signs")
     for cell in headline(results, source=source, regularizer=name, method="plain")[-1:]:
-        for part, line in zip(TRAINED, ("-", "--", ":"), strict=True):
+        for part, line in zip(TRAINED, ("-", ":"), strict=True):
             for unit, style in zip(UNITS, STYLES, strict=True):
                 label = unit if line == "-" else f"{unit}, {part}" if unit == UNITS[0] else None
                 drawn = {**style, "linestyle": line, "label": label}

@@ -1,6 +1,7 @@
 """What the runs are made of: the pretrained network, its sources, and the images of a run."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,8 @@ from jax.flatten_util import ravel_pytree
 from benchmarks.digits import mini_batches
 from benchmarks.real import data
 from benchmarks.real.cells import Run
-from benchmarks.real.efficientnet import PARTS, efficientnet, preprocess
-from benchmarks.real.training import Apply, Lane, Params, Unravel
+from benchmarks.real.efficientnet import PARTS, efficientnet, preprocess, through
+from benchmarks.real.training import CHUNK, Apply, Lane, Params, Unravel
 
 CLASSES = len(data.CLASSES)
 REDRAWN = 0.4
@@ -21,11 +22,11 @@ REDRAWN = 0.4
 class Material(NamedTuple):
     """A pretrained network and images."""
 
-    apply: Apply
+    apply: Apply  # what follows on the pixels, or on what the first trained part gets
     unravel: Unravel
     parts: np.ndarray  # by array of the backbone, the position of its part in `PARTS`
     original: Params  # with the head it was pretrained with
-    pixels: np.ndarray  # as the network takes them
+    pixels: np.ndarray  # or what the first trained part gets
     labels: np.ndarray
     photos: np.ndarray  # those that forgetting is measured on
 
@@ -34,13 +35,14 @@ class Scale(NamedTuple):
     """How large the experiment is."""
 
     steps: int = 250
-    passes: int = 3  # over the training images at the end, to measure
+    passes: int = 1  # over the training images at the end, to measure
     shots: int = 40  # images of each class, the most
     test: int = 1600
     seeds: int = 15
     few: int = 5  # seeds of the axes
     tuning: int = 4
     lanes: int = 15  # of a program with batches of 16, a third of it with larger ones
+    spoiling: float = 5e-4  # rate on shuffled labels
     shrink: int = 1  # by which batches and shots are divided
 
     def per_pass(self, batch: int) -> int:
@@ -48,20 +50,28 @@ class Scale(NamedTuple):
         return -(-CLASSES * self.shots // batch)
 
 
-def real() -> Material:
-    """Return EfficientNet-Lite0 and the solar cells."""
+def real(first: str = PARTS[0]) -> Material:
+    """Return EfficientNet-Lite0 from a part on, and the solar cells as this part gets them."""
     tree, fixed = data.pretrained()
-    head = tree.pop("head")
-    backbone, unravel = ravel_pytree(tree)
+    start = PARTS.index(first)
+    before = jax.jit(partial(through, tree, fixed, parts=PARTS[:start]))
+    head, trained = tree["head"], {name: tree[name] for name in PARTS[start:]}
+    backbone, unravel = ravel_pytree(trained)
 
     @jax.jit  # traced once for all programs
-    def apply(params, images):
-        return efficientnet({**unravel(params["backbone"]), "head": params["head"]}, fixed, images)
+    def apply(params, x):
+        return efficientnet(
+            {**unravel(params["backbone"]), "head": params["head"]}, fixed, x, first
+        )
+
+    def inputs(pixels: np.ndarray) -> np.ndarray:
+        chunks = (pixels[i : i + CHUNK] for i in range(0, len(pixels), CHUNK))
+        return np.concatenate([before(preprocess(jnp.asarray(x))) for x in chunks])
 
     cells, labels = data.solar_cells()
-    pixels, photos = (np.asarray(preprocess(jnp.asarray(x))) for x in (cells, data.photographs()))
     original = {"backbone": backbone, "head": head}
-    return Material(apply, unravel, parts_of(tree), original, pixels, labels, photos)
+    given = inputs(cells), labels, inputs(data.photographs())
+    return Material(apply, unravel, parts_of(trained), original, *given)
 
 
 def parts_of(tree: Mapping[str, Any]) -> np.ndarray:
@@ -82,7 +92,6 @@ def lane_of(run: Run, material: Material, scale: Scale) -> Lane:
         rate=np.float32(run.rate),
         smoothing=np.float32(run.smoothing),
         momenta=np.array(run.momenta, np.float32),
-        first=np.int32(PARTS.index(run.first)),
         mix=np.float32(run.mix),
         images=np.resize(train, n),
         labels=np.resize(labels_of(run, material.labels[train]), n),
@@ -101,7 +110,7 @@ def labels_of(run: Run, labels: np.ndarray) -> np.ndarray:
     return np.where(redrawn, rng.integers(CLASSES, size=len(labels)), labels).astype(labels.dtype)
 
 
-def random_start(material: Material, seed: int) -> np.ndarray:
+def permuted(material: Material, seed: int) -> np.ndarray:
     """Return a backbone with the entries of each array in random order."""
     rng = np.random.default_rng([seed, 4])
     arrays = jax.tree.leaves(material.unravel(material.original["backbone"]))

@@ -7,29 +7,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.harness.record import numbers
+from benchmarks.harness.record import Results, numbers
 from benchmarks.real.efficientnet import PARTS
 
-TRAINED = {"whole network": "stem", "last two stages": "stage6", "last stage": "stage7"}
+TRAINED = {"everything": PARTS[0], "last stage": "stage7"}
 UNITS = ("whole tree", "per leaf", "per channel", "per element")
 
 
+class Observed(NamedTuple):
+    """Of one step of a run, or stacked."""
+
+    cosine: Any  # of `g` and `r`
+    removed: Any  # the share of `|r|^2` that this run removes
+    pull: Any  # `|r'| / |g|`
+
+
 class Measured(NamedTuple):
-    """Of one step, or stacked."""
+    """Of mean gradients at the end of a run, stacked."""
 
-    shares: Any  # of `|r|^2` that is removed from mean gradients, `[len(TRAINED), len(UNITS)]`
-    cosine: Any  # of the mean gradients
-    loss_sq: Any  # `|g|^2` of the mean gradient
-    removed: Any  # the share that this run removes
-    pull: Any  # `|r'| / |g|` of this run
+    shares: Any  # of `|r|^2` that would be removed, `[len(TRAINED), len(UNITS)]`
+    cosine: Any
+    loss_sq: Any  # `|g|^2`
 
 
-def measure(unravel: Callable, parts: np.ndarray, mean_g, mean_r, g, r, kept) -> Measured:
-    """Measure mean gradients, and `G`, `R` and `r'` of the step, all of the backbone as a vector.
+def measure(unravel: Callable, parts: np.ndarray, g: jax.Array, r: jax.Array) -> Measured:
+    """Measure gradients of the backbone, as vectors.
 
     `parts` has for every array the position of its part in `PARTS`.
     """
-    arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (mean_g, mean_r)), strict=True)
+    arrays = zip(*(jax.tree.leaves(unravel(x)) for x in (g, r)), strict=True)
     dot, g_sq, r_sq, *finer = map(jnp.stack, zip(*(products(*x) for x in arrays), strict=True))
     inside = np.stack([parts >= PARTS.index(first) for first in TRAINED.values()])
 
@@ -39,8 +45,7 @@ def measure(unravel: Callable, parts: np.ndarray, mean_g, mean_r, g, r, kept) ->
     whole, finer = removal(total(dot), total(g_sq)), (removal(dot, g_sq), *finer)
     shares = jnp.stack([whole, *map(total, finer)], axis=-1) / total(r_sq)[:, None]
     cosine = jnp.sum(dot) / jnp.sqrt(jnp.sum(g_sq) * jnp.sum(r_sq))
-    gone, r_own, kept, g_own = (jnp.sum(x * x) for x in (r - kept, r, kept, g))
-    return Measured(shares, cosine, jnp.sum(g_sq), gone / r_own, jnp.sqrt(kept / g_own))
+    return Measured(shares, cosine, jnp.sum(g_sq))
 
 
 def products(g: jax.Array, r: jax.Array) -> tuple[jax.Array, ...]:
@@ -57,22 +62,23 @@ def removal(dot: jax.Array, g_sq: jax.Array) -> jax.Array:
     return jnp.minimum(dot, 0) ** 2 / jnp.where(g_sq > 0, g_sq, 1)
 
 
-def summary(found: Measured, rate: np.ndarray, averaged: np.ndarray, weight: float, batch: int):
+def summary(
+    observed: Observed, measured: Measured, averaged: np.ndarray, weight: float, batch: int
+) -> Results:
     """Return means over the steps of training, and at the end values by number of images."""
-    training, most = rate > 0, int(max(averaged))
+    most = int(max(averaged))
     sizes = sorted({min(size, most) for size in (1, 4, most)})
 
     def at_end(x):
-        return numbers([np.mean(x[~training & (averaged == size)]) for size in sizes])
+        return numbers([np.mean(x[averaged == size]) for size in sizes])
 
-    of_steps = {"cosine": found.cosine, "conflict": found.cosine < 0, "removed": found.removed}
-    of_steps["pull"] = weight * found.pull
-    means = numbers([np.mean(x[training]) for x in of_steps.values()])
+    means = {"cosine": observed.cosine, "conflict": observed.cosine < 0}
+    means |= {"removed": observed.removed, "pull": weight * observed.pull}
     shares = {
-        f"{part}, {unit}": at_end(found.shares[:, i, j])
+        f"{part}, {unit}": at_end(measured.shares[:, i, j])
         for i, part in enumerate(TRAINED)
         for j, unit in enumerate(UNITS)
     }
-    ends = {"end_cosine": at_end(found.cosine), "loss_sq": at_end(found.loss_sq)}
-    images = [batch * size for size in sizes]
-    return {**dict(zip(of_steps, means, strict=True)), "images": images, **shares, **ends}
+    ends = {"end_cosine": at_end(measured.cosine), "loss_sq": at_end(measured.loss_sq)}
+    found = {key: numbers([np.mean(x)])[0] for key, x in means.items()}
+    return {**found, "images": [batch * size for size in sizes], **shares, **ends}

@@ -1,5 +1,6 @@
 """The record: cells of runs by seed, compared with plain regularizers, in tables and words."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,13 +10,22 @@ from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, mean_interval, paired_difference
 from benchmarks.real import cells
-from benchmarks.real.cells import ASIDE, BAD, GOOD, MOMENTUM, SOURCES, TUNING_SEEDS, WEIGHTS, Run
-from benchmarks.real.measures import UNITS
+from benchmarks.real.cells import (
+    ASIDE,
+    BAD,
+    BASIC,
+    GOOD,
+    MOMENTUM,
+    SOURCES,
+    TUNING_SEEDS,
+    WEIGHTS,
+    Run,
+)
+from benchmarks.real.measures import TRAINED, UNITS
 
 USUAL = {**Run._field_defaults, "momenta": list(MOMENTUM)}  # as read from a file
 SETTINGS = [name for name in Run._fields if name not in ("cell", "seed")]
-MEANS = ("training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
-PARTS = ("whole network", "last stage")  # the figure has the others
+MEANS = ("frozen", "training_loss", "forgetting", "conflict", "cosine", "removed", "pull")
 
 
 def grouped(lines: Iterable[Results]) -> list[Results]:
@@ -80,10 +90,10 @@ def against_plain(results: Results, cell: Results) -> Interval | None:
     return difference(cell, found[0]) if found else None
 
 
-def removed(results: Results, unit: str) -> str:
-    """Return the share of L2-SP removed at batch 16, from ImageNet, over the weights, in %."""
+def removed(results: Results, unit: str, size: int = 0) -> str:
+    """Return the share of L2-SP removed, from ImageNet, over the weights, in %."""
     found = headline(results, source=GOOD, regularizer="L2-SP", method="plain")
-    shares = [100 * (cell[f"whole network, {unit}"][0] or 0) for cell in found]
+    shares = [100 * (cell[f"everything, {unit}"][size] or 0) for cell in found]
     return f"{min(shares):.2g} to {max(shares):.2g}"
 
 
@@ -91,7 +101,7 @@ def row(results: Results, cell: Results) -> dict[str, str]:
     """Return one line of the table of all cells."""
     other = [f"{k} {cell[k]}" for k in USUAL if k != "source" and cell[k] != USUAL[k]]
     name = f"{cell['regularizer']} {cell['weight']:.3g}" if cell["weight"] else "fine-tuning"
-    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS}
+    compared, known = against_plain(results, cell), {k: mean(cell[k]) for k in MEANS if k in cell}
     return {
         "source": cell["source"],
         "regularizer": ", ".join([name, *other]),
@@ -108,14 +118,35 @@ def row(results: Results, cell: Results) -> dict[str, str]:
 
 def shares(results: Results) -> list[dict[str, str]]:
     """Return the shares that decisions would remove at the end of the plain runs."""
+    trained = TRAINED if results["first"] == next(iter(TRAINED.values())) else [next(iter(TRAINED))]
     return [
         {"source": source, "regularizer": f"{name} {cell['weight']:g}", "trained": part}
         | {u: " / ".join(f"{100 * (x or 0):.1f}" for x in cell[f"{part}, {u}"]) for u in UNITS}
         for source in SOURCES
         for name in WEIGHTS
         for cell in headline(results, source=source, regularizer=name, method="plain")
-        for part in PARTS
+        for part in trained
     ]
+
+
+def by_weight(results: Results) -> list[dict[str, str]]:
+    """Return what each decision loses against fine-tuning, at its best and its worst weight."""
+    rows = []
+    for source, name, method in itertools.product(SOURCES, WEIGHTS, BASIC):
+        base = fine_tuning(results, source)
+        found = [c for c in select(results, source=source, regularizer=name, method=method)]
+        lost = [(difference(base[0], c), c) for c in found if base and c["weight"]]
+        if lost:
+            ends = {"best": min(lost, key=_mean), "worst": max(lost, key=_mean)}
+            row = {"source": source, "regularizer": name, "decision": method}
+            for end, (loss, cell) in ends.items():
+                row |= {f"{end} weight": f"{cell['weight']:g}", f"lost at the {end}": loss.marked()}
+            rows.append(row | {"weights": str(len(lost))})
+    return rows
+
+
+def _mean(lost: tuple[Interval, Results]) -> float:
+    return lost[0].mean
 
 
 def missing(results: Results) -> str:
@@ -167,20 +198,24 @@ def text(results: Results) -> str:
         return [*settings, cell["regularizer"] if cell["weight"] else "", f"{cell['weight']:9.3f}"]
 
     kept = sorted((c for c in results["runs"] if c["cell"] not in ASIDE), key=order)
-    sections = {CHANGES: [row(results, cell) for cell in kept], REMOVED: shares(results)}
+    sections = {CHANGES: [row(results, cell) for cell in kept]}
+    sections |= {LOST: by_weight(results), REMOVED: shares(results)}
     written = [f"## {name}\n\n{tables.markdown(rows)}" for name, rows in sections.items() if rows]
-    return "\n\n".join([f"# {results['question']}", NOTE, *findings(results), *written])
+    note = NOTE.format(TRAINS[results["first"]])
+    return "\n\n".join([f"# {results['question']}", note, *findings(results), *written])
 
 
 CHANGES = "What each decision changes"
+LOST = "Accuracy lost against fine-tuning, in points, over the weights that were run"
 REMOVED = (
     "Share of `|r|^2` that decisions remove after plain training, on 16 / 64 / 160 images, in %"
 )
+TRAINS = {"stem": "all of it", "stage7": "its last stages, 1.0 of its 3.4 million parameters"}
 NOTE = f"""\
-EfficientNet-Lite0 is fine-tuned on solar cells of 64 pixels in 4 classes. The source `{GOOD}` is
-its pretrained weights. The source `{BAD}` is these weights, trained on other solar cells with
-shuffled labels. `accuracy` is in % with 95 % t intervals over seeds. `difference` is in points,
-paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0 is
-outside. `forgetting` is the divergence of the 1,000 original outputs on photographs. `conflict`,
-`cosine`, the share `removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the
-steps of training."""
+EfficientNet-Lite0, {{}}, is fine-tuned on solar cells of 64 pixels in 4 classes. The source
+`{GOOD}` is its pretrained weights. The source `{BAD}` is these weights, trained on other solar
+cells with shuffled labels. `accuracy` is in % with 95 % t intervals over seeds. `difference` is in
+points, paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0
+is outside. `frozen` is the accuracy of a ridge regression on the source's features. `forgetting` is
+the divergence of the 1,000 original outputs on photographs. `conflict`, `cosine`, the share
+`removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the steps of training."""

@@ -17,20 +17,29 @@ import optax
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
 from benchmarks.real import cells, measures, training
-from benchmarks.real.cells import BAD, GOOD, MEMORIZED, SPOILING_ROUNDS, Run, known_by, run_of
+from benchmarks.real.cells import (
+    BAD,
+    GOOD,
+    MEMORIZED,
+    SPOILING_ROUNDS,
+    Run,
+    known_by,
+    run_of,
+    usual,
+)
 from benchmarks.real.evaluation import evaluate
-from benchmarks.real.material import Material, Scale, lane_of, random_start, with_new_head
+from benchmarks.real.material import Material, Scale, lane_of, permuted, with_new_head
 from benchmarks.real.training import COARSE, FINE, Params
 
 started = jax.jit(jax.vmap(with_new_head, (0, 0, None)), static_argnums=2)
 
 
-Program = tuple[str, int, bool, bool]  # what is compiled together
+Program = tuple[str, int, bool, bool, bool]  # what is compiled together
 
 
 def program_of(run: Run) -> Program:
-    """Return the program that a run is a lane of: regularizer, batch, Adam, fine decisions."""
-    return run.regularizer, run.batch, run.adam, run.method in FINE
+    """Return what makes the program of a run: regularizer, batch, Adam, decisions, momenta."""
+    return run.regularizer, run.batch, run.adam, run.method in FINE, run.adam or usual(run)
 
 
 def kind_of(run: Run) -> tuple[Program, str, int]:
@@ -59,10 +68,9 @@ class Bench:
         self.programs: dict[Program, Future] = {}
         self.longest = 0.0  # seconds of a round so far
         original = material.original
-        sizes = [x.size for x in jax.tree.leaves(material.unravel(original["backbone"]))]
-        photos, parts = material.photos[:: scale.shrink], np.repeat(material.parts, sizes)
+        photos = material.photos[:: scale.shrink]
         # Arguments of the programs: XLA would compute what follows from constants as it compiles.
-        self.common = jax.tree.map(jnp.asarray, (material.pixels, parts, original, photos))
+        self.common = jax.tree.map(jnp.asarray, (material.pixels, original, photos))
 
     def run(self, runs: Iterable[Run]) -> bool:
         """Run what is not finished; return whether all is finished now."""
@@ -71,7 +79,8 @@ class Bench:
             ready = [r for r in waiting if self.program(program_of(r)).done()]
             kind = kind_of((ready or waiting)[0])
             group = [r for r in waiting if kind_of(r) == kind][: self.lanes(kind[0][1])]
-            self.spoil([r.seed for r in group if r.source == BAD])
+            if any(r.source == BAD for r in group):
+                self.spoil([r.seed for r in (*group, *waiting) if r.source == BAD])
             if not self.fits(group[0]):
                 return False
             self.finish(group, self.call(group)[1])
@@ -90,9 +99,10 @@ class Bench:
 
     def spoil(self, seeds: Iterable[int]) -> None:
         """Make the bad sources of these seeds that are not stored, all that one call can make."""
-        new = cells.spoiling(s for s in dict.fromkeys(seeds) if not self.stored(s).exists())
-        if not new:
+        missing = [s for s in dict.fromkeys(seeds) if not self.stored(s).exists()]
+        if not missing:
             return
+        new = cells.spoiling(missing[: self.scale.lanes], self.scale.spoiling)
         params, values = self.call(new)
         for _ in range(1, SPOILING_ROUNDS):
             if all((v["training_loss"] or np.inf) < MEMORIZED for v in values):
@@ -113,7 +123,7 @@ class Bench:
         if run.source == BAD:
             return np.load(self.stored(run.seed))
         original = self.material.original["backbone"]
-        return original if run.source == GOOD else random_start(self.material, run.seed)
+        return original if run.source == GOOD else permuted(self.material, run.seed)
 
     def call(self, group: Sequence[Run], params: Params | None = None) -> tuple[Any, list[Results]]:
         """Return the parameters, stacked, and the numbers of runs of one kind.
@@ -130,12 +140,12 @@ class Bench:
         seconds = time.monotonic() - began
         self.longest = max(self.longest, seconds / first.rounds)
         print(f"{seconds:6.1f} s: {len(group)} x {', '.join(map(str, first[:6]))}", flush=True)
-        steps, size = self.plan(first.batch), first.batch // self.scale.shrink
-        when, values = (steps.rate[steps.measured], steps.averaged[steps.measured]), []
+        averaged, size = self.plan(first.batch).averaged, first.batch // self.scale.shrink
+        values: list[Results] = []
         for i, run in enumerate(group):
-            outcome, measured = jax.tree.map(lambda x, i=i: x[i], found)
+            outcome, *steps = jax.tree.map(lambda x, i=i: x[i], found)
             judged = {k: record.numbers([x])[0] for k, x in outcome.items()}
-            values.append({**judged, **measures.summary(measured, *when, run.weight, size)})
+            values.append({**judged, **measures.summary(*steps, averaged, run.weight, size)})
         return params, values
 
     def arguments(self, runs: Sequence[Run]) -> tuple:
@@ -144,7 +154,7 @@ class Bench:
         runs = (list(runs) * count)[:count]
         lanes = [lane_of(run, self.material, self.scale) for run in runs]
         sources = jnp.stack([self.source(run) for run in runs])
-        seeds, width = np.array([run.seed for run in runs]), len(self.common[2]["head"]["kernel"])
+        seeds, width = np.array([run.seed for run in runs]), len(self.common[1]["head"]["kernel"])
         stacked = jax.tree.map(lambda *x: np.stack(x), *lanes)
         return stacked, started(sources, seeds, width), sources, *self.common
 
@@ -174,21 +184,20 @@ class Bench:
 
     def build(self, program: Program) -> Any:
         """Compile what trains and evaluates."""
-        (regularizer, batch, adam, fine), unravel = program, self.material.unravel
+        (regularizer, batch, adam, fine, simple), apply = program, self.material.apply
         keeps = [training.coarse(options) for options in COARSE.values()]
         if fine:
-            keeps = [training.fine(unravel, options) for options in FINE.values()]
-        inner = optax.scale_by_adam() if adam else optax.identity()
-        measure = partial(measures.measure, unravel, self.material.parts)
-        given = keeps, inner, self.plan(batch), measure
-        train = training.train(self.material.apply, regularizer, *given)
+            keeps = [training.fine(self.material.unravel, options) for options in FINE.values()]
+        measure = partial(measures.measure, self.material.unravel, self.material.parts)
+        inner = optax.scale_by_adam() if adam else None
+        given = keeps, self.plan(batch), measure, inner, simple
+        train = training.train(apply, regularizer, *given)
 
-        def run(method, lane, params, source, pixels, parts, *others):
-            params, found = train(method, lane, params, source, pixels, parts)
-            outcome = evaluate(self.material.apply, lane, params, source, pixels, *others)
-            return params, outcome, found
+        def run(method, lane, params, source, pixels, *others):
+            params, *found = train(method, lane, params, source, pixels)
+            return params, evaluate(apply, lane, params, source, pixels, *others), *found
 
-        mapped = jax.jit(jax.vmap(run, (None, 0, 0, 0, None, None, None, None)))
+        mapped = jax.jit(jax.vmap(run, (None, 0, 0, 0, None, None, None)))
         example = Run("", "plain", regularizer, 0, 0, 0, GOOD, batch=batch)
         with self.tracing:  # one after the other, in the order of their use
             lowered = mapped.lower(np.int32(0), *self.arguments([example]))

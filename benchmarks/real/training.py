@@ -18,12 +18,14 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 import optax_dtnh
-from benchmarks.real.measures import Measured
+from benchmarks.real.measures import Observed
 from optax_dtnh import GradientPair, dtnh, regularizers, transform_pair, value_and_grad_pair
 
 Params = dict[str, Any]  # "backbone", all of it as a vector, and "head"
 Apply = Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]  # to the logits and the last map
 Unravel = Callable[[jax.Array], Any]  # from the vector to the arrays of the backbone
+Pair = Callable[[Params, jax.Array, jax.Array], GradientPair]  # of parameters, batch and labels
+CHUNK = 40  # images of one forward pass, of which there are a whole number
 COARSE: dict[str, dict[str, Any]] = {
     "plain": {"rule": optax_dtnh.plain},
     "whole tree": {},
@@ -42,7 +44,6 @@ class Lane(NamedTuple):
     rate: Any
     smoothing: Any  # decay of the reference
     momenta: Any  # decays of g, of r and of the sum, `[3]`
-    first: Any  # the first part that is trained, see `Material.parts`
     mix: Any  # share of the training kept at the end, 1 without interpolation with the source
     images: Any  # indices of the training images, `[n]`
     labels: Any
@@ -52,76 +53,94 @@ class Lane(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is common to all lanes, by step: training, then steps of rate 0 that only measure."""
+    """What is common to all lanes: by step of training, then by batch that is only measured."""
 
     rate: np.ndarray  # factor of the rate
+    observed: np.ndarray  # whether a step of training is
     averaged: np.ndarray  # batches in the mean gradient that is measured, 1: this one alone
-    measured: np.ndarray  # the steps that are measured
 
 
-def plan(steps: int, per_pass: int, passes: int = 3, every: int = 10) -> Plan:
+def plan(steps: int, per_pass: int, passes: int, every: int = 10) -> Plan:
     """Return a cosine schedule, and passes over all images at the end."""
     cosine = (1 + np.cos(np.pi * np.arange(steps) / steps)) / 2
-    counts = np.concatenate([np.ones(steps), np.tile(np.arange(per_pass) + 1, passes)])
-    rates = np.concatenate([cosine, np.zeros(per_pass * passes)])
-    measured = np.r_[min(every, steps) - 1 : steps : every, steps : len(rates)]
-    return Plan(rates.astype(np.float32), counts.astype(np.float32), measured)
+    observed = np.arange(1, steps + 1) % min(every, steps) == 0
+    counts = np.tile(np.arange(per_pass) + 1, passes)
+    return Plan(cosine.astype(np.float32), observed, counts.astype(np.float32))
 
 
 def train(
     apply: Apply,
     regularizer: str,
     keeps: Sequence[Callable[[Params, Params], Params]],
-    inner: optax.GradientTransformation,
     common: Plan,
-    measure: Callable[..., Measured],
-) -> Callable[..., tuple[Params, Measured]]:
-    """Return a function from one lane to its parameters at the end and what was measured.
+    measure: Callable[..., Any],
+    inner: optax.GradientTransformation | None = None,
+    usual: bool = True,
+) -> Callable[..., tuple[Params, Any, Any]]:
+    """Return a function from one lane to its parameters and what was observed and measured.
 
-    `method` is the position in `keeps`, `parts` the part of every element of the backbone.
+    `method` is the position in `keeps`; `measure` gets mean gradients of the backbone. `usual` are
+    runs with one momentum, of the sum, and this batch's gradient as the reference.
     """
-    flags = np.isin(np.arange(len(common.rate)), common.measured)
 
-    def run(method, lane: Lane, start: Params, source: jax.Array, pixels, parts):
-        inside = parts >= lane.first  # what is trained
-        init, update = optimizer(lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r))
+    def run(method, lane: Lane, start: Params, source: jax.Array, pixels):
+        pair = PAIRS[regularizer](apply, {**start, "backbone": source}, pixels[lane.images])
+        init, update = optimizer(
+            lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r), usual
+        )
 
         def step(carry, now):
-            (params, state, means), (rate, count, flag, batch) = carry, now
-            images, labels = pixels[lane.images[batch]], lane.labels[batch]
-            pair = PAIRS[regularizer](apply, params, source, images, labels)
-            pair = GradientPair(*({**x, "backbone": x["backbone"] * inside} for x in pair))
-            means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, pair)
-            updates, decided, state = update(pair, state)
-            moved = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
-            backbones = [tree["backbone"] for tree in (*means, *decided)]
-            return (moved, state, means), jax.lax.cond(flag, measure, blank, *backbones)
+            (params, state), (rate, flag, batch) = carry, now
+            updates, decided, state = update(pair(params, batch, lane.labels[batch]), state)
+            params = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
+            backbones = [tree["backbone"] for tree in decided]
+            return (params, state), jax.lax.cond(flag, observe, blank, *backbones)
 
-        def blank(*backbones) -> Measured:
-            return jax.tree.map(jnp.zeros_like, jax.eval_shape(measure, *backbones))
+        def average(means, now):
+            count, batch = now
+            new = pair(params, batch, lane.labels[batch])
+            means = jax.tree.map(lambda mean, x: mean + (x - mean) / count, means, new)
+            return means, measure(*(tree["backbone"] for tree in means))
 
-        means = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
-        steps = (common.rate, common.averaged, flags, lane.batches)
-        (params, *_), found = jax.lax.scan(step, (start, init(start), means), steps)
-        return params, jax.tree.map(lambda x: x[common.measured], found)
+        batches = jnp.split(lane.batches, [len(common.rate)])
+        steps = common.rate, common.observed, batches[0]
+        (params, _), observed = jax.lax.scan(step, (start, init(start)), steps)
+        zeros = GradientPair(*2 * [jax.tree.map(jnp.zeros_like, start)])
+        _, measured = jax.lax.scan(average, zeros, (common.averaged, batches[1]))
+        return params, jax.tree.map(lambda x: x[common.observed], observed), measured
 
     return run
 
 
-def optimizer(lane: Lane, inner: optax.GradientTransformation, keep: Callable):
+def observe(g: jax.Array, r: jax.Array, kept: jax.Array) -> Observed:
+    """Observe `G`, `R` and `r'` of a step, all of the backbone as a vector."""
+    dot, g_sq, r_sq, kept_sq, gone = (
+        jnp.sum(x * y) for x, y in ((g, r), (g, g), (r, r), (kept, kept), (r - kept, r - kept))
+    )
+    return Observed(dot / jnp.sqrt(g_sq * r_sq), gone / r_sq, jnp.sqrt(kept_sq / g_sq))
+
+
+def blank(*_: jax.Array) -> Observed:
+    """Return what stands for a step that is not observed."""
+    return Observed(*3 * [jnp.zeros(())])
+
+
+def optimizer(lane: Lane, inner: optax.GradientTransformation | None, keep: Callable, usual: bool):
     """Return `init` and `update`, from a pair to the step and what was decided: `G`, `R`, `r'`."""
-    apart = transform_pair(*map(optax.trace, lane.momenta[:2]))
-    members = apart, optax.ema(lane.smoothing), inner, optax.trace(lane.momenta[2])
+    same = optax.identity()
+    apart = (same, same) if usual else tuple(map(optax.trace, lane.momenta[:2]))
+    reference = same if usual else optax.ema(lane.smoothing)
+    members = transform_pair(*apart), reference, inner or same, optax.trace(lane.momenta[2])
 
     def update(pair: Any, states):
-        pair, at_pair = cast(Any, apart.update(pair, states[0]))
+        pair, at_pair = cast(Any, members[0].update(pair, states[0]))
         g, r = pair
-        m, at_ema = members[1].update(g, states[1])
+        m, at_reference = members[1].update(g, states[1])
         kept = keep(m, r)
-        u, at_inner = inner.update(g, states[2])
+        u, at_inner = members[2].update(g, states[2])
         total = jax.tree.map(lambda u, x: u + lane.weight * x, u, kept)
         step, at_sum = members[3].update(total, states[3])
-        return step, (g, r, kept), (at_pair, at_ema, at_inner, at_sum)
+        return step, (g, r, kept), (at_pair, at_reference, at_inner, at_sum)
 
     return lambda params: tuple(tx.init(params) for tx in members), update
 
@@ -144,24 +163,43 @@ def fine(unravel: Unravel, options: dict[str, Any]) -> Callable[[Params, Params]
     return apart
 
 
-def l2_sp_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
-    """Return the gradients of the loss and of L2-SP."""
-    g = jax.grad(lambda p: cross_entropy(apply(p, images)[0], labels))(params)
-    return g, {**jax.tree.map(jnp.zeros_like, params), "backbone": params["backbone"] - source}
+def l2_sp_pair(apply: Apply, source: Params, x: jax.Array) -> Pair:
+    """Return the gradients of the loss and of L2-SP as a function."""
+
+    def pair(params: Params, batch: jax.Array, labels: jax.Array) -> GradientPair:
+        g = jax.grad(lambda p: cross_entropy(apply(p, x[batch])[0], labels))(params)
+        r = {
+            **jax.tree.map(jnp.zeros_like, params),
+            "backbone": params["backbone"] - source["backbone"],
+        }
+        return GradientPair(g, r)
+
+    return pair
 
 
-def feature_pair(apply: Apply, params: Params, source, images, labels) -> tuple[Params, Params]:
+def feature_pair(apply: Apply, source: Params, x: jax.Array) -> Pair:
     """Return the gradients of the loss and of the distance of the last map, KnowDist."""
-    teacher = apply({**params, "backbone": source}, images)[1]
+    _, teacher = by_chunks(apply, source, x)
 
-    def losses(p):
-        logits, features = apply(p, images)
-        return cross_entropy(logits, labels), regularizers.feature_distance(features, teacher)
+    def pair(params: Params, batch: jax.Array, labels: jax.Array) -> GradientPair:
+        def losses(p):
+            logits, last = apply(p, x[batch])
+            distance = regularizers.feature_distance(last, teacher[batch])
+            return cross_entropy(logits, labels), distance
 
-    return value_and_grad_pair(losses)(params)[1]
+        return value_and_grad_pair(losses)(params)[1]
+
+    return pair
 
 
 PAIRS = {"L2-SP": l2_sp_pair, "KnowDist": feature_pair}
+
+
+def by_chunks(apply: Apply, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return logits and last maps of many images."""
+    chunks = x.reshape(-1, min(CHUNK, len(x)), *x.shape[1:])
+    found = jax.lax.map(lambda chunk: apply(params, chunk), chunks)
+    return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), found)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -14,19 +14,15 @@ from optax_dtnh.finetune.errors import UsageError
 # Of the functions in `optax_dtnh.regularizers`: feature_distance and delta are means, so that their
 # weights depend on no batch, resolution or width. The others are published weights.
 # docs/regularizers.md, "Which weight", converts what is published for sums.
-DEFAULT_WEIGHTS = {
-    "l2_sp": 0.01,
-    "feature_distance": 1.0,
-    "distillation": 2.0,
-    "delta": 1.0,
-    "bss": 0.001,
-}
+DEFAULT_WEIGHTS = {"l2_sp": 0.01, "feature_distance": 1.0, "distillation": 2.0}
+DEFAULT_WEIGHTS |= {"delta": 1.0, "bss": 0.001}
 DTNH, FINETUNE = "+dtnh", "finetune"
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps
 OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
+GRANULARITIES = ("tree", "leaf", "channel", "element")
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 GROUPS = ("files", "method", "training", "images", "machine")
 
@@ -84,7 +80,9 @@ class Settings:
     """
 
     source: str = _file(
-        "Pretrained .safetensors or .pth file, or hf:OWNER/NAME.", metavar="FILE", required=True
+        "ResNet, ViT or EfficientNet-Lite0: .safetensors or .pth file, or hf:OWNER/NAME.",
+        metavar="FILE",
+        required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     heads: int | None = _file(
@@ -117,7 +115,7 @@ class Settings:
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where regularizer and optimizer meet, see docs/forms.md (default: before).", choices=FORMS
+        "Where the regularizer enters the step, see docs/forms.md (default: before).", choices=FORMS
     )
     weight: float | None = _method(
         f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
@@ -125,11 +123,18 @@ class Settings:
         type=number,
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
+    granularity: str | None = _method(
+        "What DTNH decides about at a time (default: tree; with Adam, and no other option of DTNH, "
+        "element).",
+        choices=GRANULARITIES,
+    )
     reference_decay: float | None = _method(
-        "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
+        "Decay of the averaged gradient that DTNH protects (default: no averaging; with Adam, and "
+        "no other option of DTNH, 0.99 with L2-SP and 0.9 with the others).",
+        type=fraction,
     )
     layers: tuple[str, ...] = _method(
-        "Feature maps to compare (default: the stages of a ResNet, four blocks of a ViT).", ()
+        "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
@@ -240,6 +245,8 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_form(settings)
     if settings.regularizer == FINETUNE:
         return settings
+    if settings.method.endswith(DTNH) and settings.optimizer == "adam":
+        settings = _smoothed(settings)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
@@ -249,12 +256,21 @@ def settings_of(chosen: Namespace) -> Settings:
     )
 
 
+def _smoothed(settings: Settings) -> Settings:
+    """Return Adam's default, which gained most on the digits: docs/forms.md, "Which decision"."""
+    if any((settings.form, settings.rule, settings.granularity, settings.reference_decay)):
+        return settings
+    decay = 0.99 if settings.regularizer == "l2_sp" else 0.9
+    return replace(settings, granularity="element", reference_decay=decay)
+
+
 def _check_method(settings: Settings) -> None:
     regularized, protected = settings.method != FINETUNE, settings.method.endswith(DTNH)
     for name, fits, wanted in (
         ("weight", regularized, "a regularizer"),
         ("form", regularized, "a regularizer"),
         ("rule", protected, f"a method that ends in {DTNH}"),
+        ("granularity", protected, f"a method that ends in {DTNH}"),
         ("reference_decay", protected, f"a method that ends in {DTNH}"),
         ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
     ):

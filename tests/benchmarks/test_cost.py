@@ -9,7 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.cost import bars, feature_distance, grid, tables, training_step, uses
+from benchmarks.cost import (
+    bars,
+    feature_distance,
+    grid,
+    networks,
+    one_backward_pass,
+    tables,
+    training_step,
+    uses,
+)
 from benchmarks.cost.accelerator import __main__ as accelerator
 from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.anchor import bytes as anchor_bytes
@@ -18,6 +27,7 @@ from benchmarks.cost.bars import PRODUCTS, exceeded, nonlinear, update_bars
 from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost, update_cost
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.tables import PLATFORMS, export_problems, steps
+from benchmarks.cost.training import of_pair
 from benchmarks.cost.training_step import LAST
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.uses import GROWING, WITH_ADAM, WITH_SGD, Use, sgd
@@ -71,7 +81,7 @@ def test_decisions_of_elements_take_one_pass_and_no_memory(name):
 @pytest.mark.slow
 def test_a_shared_difference_to_the_anchor_would_store_a_tree():
     cost = on_resnet50(uses.SHARED_DIFFERENCE.then(sgd()))
-    missed = exceeded("shared", cost, bars.L2_SP)
+    missed = exceeded("shared", cost, grid.bars(("add_l2_sp", "momentum")))
     assert [message.split()[1] for message in missed] == ["bytes", "temporary"]
 
 
@@ -149,6 +159,20 @@ def test_a_pair_is_cheaper_the_earlier_the_map_is():
     assert early["pair"] <= feature_distance.BARS["stage2",] < early["zero array"]
     assert early["pair"] < late["pair"] - 0.1
     assert late["pair"] <= feature_distance.BARS[LAST]
+
+
+@pytest.mark.slow
+def test_between_renewals_a_step_is_one_gradient_and_a_second_one_outside_would_be_found():
+    program = one_backward_pass.of_network(networks.of_mlp(64, 2, 256, 10))
+    row = one_backward_pass.row_of("MLP", program)
+    assert not one_backward_pass.missed(row)
+    assert row["flops renewing"] > 1.5
+    losses, args = program
+    pair = one_backward_pass.compiled(of_pair(losses), *args)
+    (outside,) = one_backward_pass.products(pair.as_text())
+    found = one_backward_pass.missed(row | {"products outside": outside, "every 4": 1.19})
+    assert outside > row["products"]
+    assert [message.split()[1] for message in found] == ["every", "products"]
 
 
 def test_without_a_device_nothing_is_measured_and_times_of_a_cpu_are_never_recorded():

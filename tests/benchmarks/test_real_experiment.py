@@ -11,7 +11,7 @@ from benchmarks.real import cells, material, report, runs, training
 from benchmarks.real.training import COARSE
 from optax_dtnh import add_l2_sp
 
-SCALE = material.Scale(8, 1, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
+SCALE = material.Scale(8, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
 RNG = np.random.default_rng(0)
 LABELS = (np.arange(500) % 4).astype(np.int32)
 PIXELS = (RNG.normal(size=(500, 2, 2, 3)) + LABELS[:, None, None, None]).astype(np.float32)
@@ -35,15 +35,14 @@ def network():
 def test_a_lane_takes_the_steps_of_add_l2_sp_before_sgd_with_momentum(method):
     lane = material.lane_of(cells.Run("", method, "L2-SP", 3.0, 0.1, 0), network(), SCALE)
     start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
-    given = "L2-SP", [training.coarse(COARSE[method])], optax.identity(), plan, lambda *_: 0.0
-    everywhere = jnp.zeros(BACKBONE.size, jnp.int32)
-    train = jax.jit(training.train(apply, *given))
-    found, _ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS), everywhere)
+    keeps = [training.coarse(COARSE[method])]
+    train = jax.jit(training.train(apply, "L2-SP", keeps, plan, lambda *_: 0.0))
+    found, *_ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS))
     mask = {"backbone": True, "head": False}
     anchored = add_l2_sp(3.0, mask=mask, **COARSE[method])
     tx = optax.chain(anchored, optax.trace(0.9), optax.scale(-0.1))
     params, state = start, tx.init(start)
-    for rate, batch in zip(plan.rate[:8], lane.batches[:8], strict=True):
+    for rate, batch in zip(plan.rate, lane.batches[:8], strict=True):
         images, labels = PIXELS[lane.images[batch]], lane.labels[batch]
         loss = lambda p: training.cross_entropy(apply(p, images)[0], labels)  # noqa: B023, E731
         updates, state = tx.update(jax.grad(loss)(params), state, params)
@@ -65,5 +64,10 @@ def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(t
     assert all(a | {"session": b["session"]} == b for a, b in zip(*both, strict=True))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")} == made != {}
     assert np.all(np.isfinite([line["training_loss"] for line in found]))
-    results = {"question": "?", "settings": SCALE._asdict(), "runs": report.grouped(found)}
+    results = {
+        "question": "?",
+        "first": "stage7",
+        "settings": SCALE._asdict(),
+        "runs": report.grouped(found),
+    }
     assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))

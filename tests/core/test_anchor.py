@@ -1,18 +1,24 @@
 """`add_l2_sp`: the same update as L2-SP's gradient through `dtnh`, with an anchor it owns."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
+from flax.core import freeze
 
-from optax_dtnh import add_l2_sp, cosine, dtnh, orthogonal, per_leaf, plain
+from optax_dtnh import add_l2_sp, all_but, cosine, dtnh, orthogonal, per_leaf, plain
 from optax_dtnh.regularizers import l2_sp
 from tests.core.helpers import SHAPES, assert_close, assert_equal, cast, dot, minus, random_tree
+from tests.core.loops import types
 
 KERNEL = {"bias": False, "kernel": True}
 OPTIONS = [{"rule": cosine, "inner": optax.scale_by_adam()}, {"reference": optax.ema(0.9)}]
 OPTIONS += [{"labels": per_leaf, "mask": KERNEL}]
+F = {"bias": jnp.arange(4.0), "kernel": jnp.linspace(0.0, 9.0, 12).reshape(3, 4)}
+OWN = [{}, {"anchor": 0.0}, {"importance": F}, {"anchor": 0.0, "importance": F}]
 
 
 def three(shapes, dtype="float32", seed=0):
@@ -21,24 +27,20 @@ def three(shapes, dtype="float32", seed=0):
     return tuple(cast(random_tree(shapes, rng), dtype) for _ in range(3))
 
 
-def test_golden_value_by_hand():
-    tx = add_l2_sp(0.5)
-    state = tx.init(jnp.array([1.0, 1.0]))
-    # r = (-3, 2), <r, g> = -6, r' = (0, 2)
-    updates, _ = tx.update(jnp.array([2.0, 0.0]), state, jnp.array([-2.0, 3.0]))
-    assert_equal(updates, jnp.array([2.0, 1.0]))
-
-
+@pytest.mark.parametrize("own", OWN, ids=lambda own: ", ".join(own))
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ", ".join(options))
-def test_equals_the_gradient_of_l2_sp_through_dtnh(options):
+def test_equals_the_gradient_of_l2_sp_through_dtnh(options, own):
     start, params, g = three(SHAPES["dict"])
-    ours, theirs = add_l2_sp(0.3, **options), dtnh(0.3, **options)
-    r = jax.grad(l2_sp)(params, start)
+    ours, theirs = add_l2_sp(0.3, **own, **options), dtnh(0.3, **options)
+    r = params if "anchor" in own else jax.grad(l2_sp)(params, start)
+    r = jax.tree.map(jnp.multiply, own["importance"], r) if "importance" in own else r
     updates, state = ours.update(g, ours.init(start), params)
     expected, expected_state = theirs.update(g, theirs.init(start), params, reg_grads=r)
     assert_close(updates, expected, scale=jax.tree.map(lambda x, y: abs(x) + abs(y), g, r))
     assert state.dtnh.conflict == expected_state.conflict
-    assert_equal(state.anchor["kernel"], start["kernel"])
+    kept = None if "anchor" in own else start, own.get("importance")
+    for found, tree in zip((state.anchor, state.importance), kept, strict=True):
+        assert found is tree is None or jnp.array_equal(found["kernel"], tree["kernel"])
 
 
 # --- mask
@@ -55,6 +57,79 @@ def test_a_masked_head_is_neither_anchored_nor_counted_nor_stored(mask):
     expected, _ = backbone.update(only_g, backbone.init(only), now)
     assert_equal(updates["bias"], g["bias"])
     assert_equal(updates["kernel"], expected["kernel"])
+
+
+# --- an anchor from outside
+
+
+def variables(seed, classes=2):
+    layers = (nnx.Linear(*shape, rngs=nnx.Rngs(seed)) for shape in ((3, 4), (4, classes)))
+    return nnx.state(nnx.Sequential(*layers), nnx.Param)
+
+
+def mlp(seed, keep=eqx.is_inexact_array):
+    return eqx.filter(eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(seed)), keep)
+
+
+START, PARAMS, G = three(SHAPES["dict"])
+KEPT, HEAD = {"kernel": START["kernel"]}, {"mask": all_but("layers/1")}
+GIVEN = {  # what is passed as the anchor, what it stands for, the parameters, the options
+    "function": (lambda w: START | {"bias": START["bias"] + 0 * w["bias"]}, START, PARAMS, {}),
+    "other containers": (freeze(START), START, PARAMS, {}),
+    "narrow": (START, START, PARAMS, {"anchor_dtype": jnp.bfloat16}),
+    "absent": (KEPT, START, PARAMS, {"mask": KERNEL}),
+    "None": (KEPT | {"bias": None}, START, PARAMS, {"mask": KERNEL}),
+    "MaskedNode": (KEPT | {"bias": optax.MaskedNode()}, START, PARAMS, {"mask": KERNEL}),
+    "array": (jnp.ones(3), jnp.ones(3), jnp.zeros(3), {}),
+    "nnx": (variables(0), variables(0), variables(1), {}),
+    "nnx, another head": (variables(0, classes=9), variables(0), variables(1), HEAD),
+    "equinox": (mlp(0), mlp(0), mlp(1), {}),
+    "equinox, unfiltered": (mlp(0, lambda leaf: True), mlp(0), mlp(1), {}),
+}
+
+
+@pytest.mark.parametrize(("given", "base", "params", "options"), GIVEN.values(), ids=GIVEN)
+def test_init_anywhere_with_an_anchor_is_init_at_the_anchor(given, base, params, options):
+    ours, theirs = add_l2_sp(0.3, anchor=given, **options), add_l2_sp(0.3, **options)
+    expected, g = theirs.init(base), jax.tree.map(lambda w: w**2 - 1.0, params)
+    for init in (ours.init, jax.jit(ours.init)):
+        state = init(params)
+        assert_equal(state, expected)
+        assert_equal(ours.update(g, state, params), theirs.update(g, expected, params))
+    assert types(jax.eval_shape(ours.init, params)) == types(expected)
+    assert_equal(optax.tree.map_params(ours, lambda x: x, state), expected)
+
+
+def test_a_second_leg_stays_near_the_base_and_not_near_the_end_of_the_first():
+    def leg(params, goal, **options):
+        tx = optax.chain(add_l2_sp(1.0, rule=plain, **options), optax.sgd(0.1))
+        state = tx.init(params)
+        for _ in range(100):
+            updates, state = tx.update(params - goal, state, params)
+            params = params + updates
+        return params  # half way from the anchor to the goal
+
+    first, goal = leg(jnp.zeros(2), jnp.array([4.0, 0.0])), jnp.array([0.0, 4.0])
+    assert_close(leg(first, goal, anchor=jnp.zeros(2)), jnp.array([0.0, 2.0]))
+    assert_close(leg(first, goal), jnp.array([1.0, 2.0]))
+
+
+def test_without_an_anchor_the_plain_rule_is_weight_decay():
+    ours, theirs = add_l2_sp(0.3, anchor=0.0, rule=plain), optax.add_decayed_weights(0.3)
+    state = ours.init(PARAMS)
+    assert state.anchor is None
+    expected, _ = theirs.update(G, theirs.init(PARAMS), PARAMS)
+    assert_equal(ours.update(G, state, PARAMS)[0], expected)
+
+
+def test_an_update_holds_no_tree_and_the_state_no_buffer_of_what_was_given():
+    given, own = (jax.tree.map(jnp.copy, tree) for tree in (PARAMS, F))
+    tx = add_l2_sp(0.3, anchor=given, importance=own)
+    state = tx.init(given)
+    assert not [x for x in jax.make_jaxpr(tx.update)(G, state, given).consts if np.size(x) > 1]
+    updates, _ = jax.jit(tx.update, donate_argnums=(1, 2))(G, state, given)
+    assert_equal(updates, G)
+    assert_equal(own, F)
 
 
 # --- state

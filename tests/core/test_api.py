@@ -21,7 +21,7 @@ EXTRAS = ["flax", "orbax", "grain", "tensorflow_datasets", "safetensors", "huggi
 EXTRAS += ["torch", "sklearn", "matplotlib"]
 # Properties: searched by Hypothesis in these files. What no property belongs to, and why:
 SEARCHED = ("properties", "gradients", "first_order", "granularity", "rules", "report")
-SEARCHED += ("interpolate",)
+SEARCHED += ("interpolate", "dtnh_grad")
 PROPERTIES = [f"tests/core/test_{name}.py" for name in SEARCHED]
 WITHOUT_PROPERTY = {
     "DTNHState": "a container; the contract suite checks its structure and dtypes",
@@ -99,7 +99,8 @@ def test_every_transformation_has_rows_in_the_contract_suite():
 def test_every_regularizer_has_a_public_path_a_section_and_tests(name):
     assert f"| `{name}` |" in (ROOT / "docs/regularizers.md").read_text()
     assert getattr(regularizers, name).__module__ == "optax_dtnh.regularizers"
-    assert name in used("tests/regularizers/test_regularizers.py")
+    tests = ("regularizers", "kl")
+    assert name in set().union(*(used(f"tests/regularizers/test_{file}.py") for file in tests))
 
 
 # --- the imports

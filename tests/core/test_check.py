@@ -18,9 +18,10 @@ from optax_dtnh import (
     scale_by_adam_dtnh,
     transform_pair,
 )
+from tests.core.uses import squares
 
 PARAMS = {"body": {"w": 0.3 + jnp.ones((8, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
-BODY = all_but("head")
+BODY, QUARTERS = all_but("head"), jax.tree.map(lambda w: jnp.full_like(w, 0.25), PARAMS)
 WARM_UP = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 512, 10_000)
 LATE = optax.join_schedules([optax.constant_schedule(v) for v in (0.0, 0.1)], [1000])
 ADAM, RATE = optax.scale_by_adam(), optax.scale_by_learning_rate(WARM_UP)
@@ -61,6 +62,12 @@ def pair(weight, **options):
         (optax.chain(dtnh(0.1), optax.sgd(LATE)), {"regularizer": "up to 0.01 (update 1024)"}),
         (optax.chain(l2_sp(0.1, rule=cosine), SGD), {"add_l2_sp": TENTH}),
         (optax.chain(l2_sp(0.1, rule=orthogonal), SGD), {"add_l2_sp": TENTH}),
+        # an anchor that does not move with `init`, and none
+        (optax.chain(l2_sp(0.1, anchor=PARAMS), SGD), {"add_l2_sp": TENTH}),
+        (optax.chain(l2_sp(0.1, anchor=squares), SGD), {"add_l2_sp": TENTH}),
+        (optax.chain(l2_sp(0.4, importance=QUARTERS), SGD), {"add_l2_sp": TENTH}),
+        (optax.flatten(optax.chain(add_l2_sp(0.1), SGD)), {"add_l2_sp": f"{ALL}, {TENTH}"}),
+        (optax.chain(l2_sp(0.1, anchor=0.0), SGD), {"anchor=0.0": f"36 of 44 parameters, {TENTH}"}),
         (
             optax.chain(l2_sp(4.0, inner=dtnh(0.5, inner=ADAM)), RATE),
             {"pair": "refused", "add_l2_sp": f"pulls to the anchor: {AT_512}", "regularizer": ALL},
@@ -85,6 +92,8 @@ def pair(weight, **options):
         (optax.trace(-0.9), {"pair": "refused", "reg_grads=": "refused", "loss": NO_RATE}),
         (optax.chain(dtnh(0.0), SGD), {"regularizer": NO_EFFECT}),
         (optax.chain(l2_sp(0.0), SGD), {"add_l2_sp": NO_EFFECT}),
+        (optax.chain(l2_sp(0.0, anchor=0.0), SGD), {"anchor=0.0": NO_EFFECT}),
+        (optax.chain(SGD, l2_sp(0.1, anchor=0.0)), {"anchor=0.0": PUSHES}),
         (optax.set_to_zero(), {"update": "WARNING: 0 in 128 steps"}),
         (optax.scale(float("nan")), {"update": "WARNING: not finite"}),
         (optax.chain(optax.scale_by_polyak(), dtnh(0.1)), {"pair": NO_VALUE, "update": REFUSED}),

@@ -16,6 +16,7 @@ from flax.core import freeze
 import optax_dtnh
 from optax_dtnh import (
     Along,
+    DTNHGradState,
     GradientPair,
     add_l2_sp,
     all_but,
@@ -34,15 +35,22 @@ from optax_dtnh import (
     scale_by_adam_dtnh,
     transform_pair,
     truncate,
+    value_and_dtnh_grad,
     value_and_grad_pair,
 )
 from optax_dtnh.regularizers import (
     attention_feature_distance,
     batch_spectral_shrinkage,
     channel_attention,
+    chunked_mean,
+    diagonal_fisher,
     distillation,
     feature_distance,
+    forward_kl,
     l2_sp,
+    lora_l2_sp,
+    non_target_logits,
+    reverse_kl,
 )
 
 PARAMS = {"body": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}
@@ -51,8 +59,9 @@ R = jax.tree.map(lambda x: -x - 0.5, PARAMS)
 BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(2), jnp.ones(2))
 MISSPELLED, PARTLY = {"body": True, "tail": False}, {"body": True}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
-ZERO = jnp.bfloat16(0)
+ZERO, AB = jnp.bfloat16(0), ("lora_a", "lora_b")
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
+INF = HEAD / 0
 TURNED = R | {"head": jnp.ones((2, 4))}
 PAIR, FROZEN = GradientPair(G, R), freeze(PARAMS)
 WHOLE, COMPLEX = (R | {"head": jnp.ones((4, 2), dtype)} for dtype in (int, complex))
@@ -110,6 +119,18 @@ def of(values, *batch, **options):
     return value_and_grad_pair(lambda w, *batch: values(w), **options)(jnp.ones(2), *batch)
 
 
+def cheap(weight=0.1, start=None, **options):
+    def fun(params, x):
+        return jnp.sum(x @ params["body"] @ params["head"]), jnp.sum(params["body"])
+
+    params = {"body": jnp.ones((3, 4)), "head": HEAD}
+    return value_and_dtnh_grad(fun, weight, **options)(start or DTNHGradState(), params, X)
+
+
+def started(fun, params):
+    return value_and_dtnh_grad(fun, 0.1)(DTNHGradState(), params)
+
+
 def traced(function):
     return jax.jit(function)(jnp.ones(2))
 
@@ -118,12 +139,16 @@ def of_integers():
     pair(*(jax.grad(lambda p: p["w"].sum(), allow_int=True)(MIXED),) * 2)
 
 
-def restored():
-    add_l2_sp(0.1, mask=MASK).update(G, add_l2_sp(0.1).init(PARAMS), PARAMS)
+def restored(then, **options):
+    add_l2_sp(0.1, **options).update(G, add_l2_sp(0.1, **then).init(PARAMS), PARAMS)
 
 
-def with_keys():
-    nnx.Optimizer(Net(), add_l2_sp(0.1), wrt=nnx.Variable)
+def injected(factory=add_l2_sp, **options):
+    optax.inject_hyperparams(factory)(0.1, **options).init(G)
+
+
+def optimizer(wrt=nnx.Param, **options):
+    nnx.Optimizer(Net(), add_l2_sp(0.1, **options), wrt=wrt)
 
 
 def untyped(tx, updates=G):
@@ -144,6 +169,14 @@ def attended(f, weights):
     return attention_feature_distance(f, f, weights)
 
 
+def in_chunks(*tokens, params=HEAD, **options):
+    return chunked_mean(lambda w, x: x.sum() + w.sum(), params, *tokens, **options)
+
+
+def fisher(log_prob=lambda w, x: x[0], params=HEAD, batches=(X,)):
+    diagonal_fisher(log_prob, params, batches)
+
+
 def soft(logits, logits_s=None, temperature=2.0):
     return distillation(logits, logits if logits_s is None else logits_s, temperature=temperature)
 
@@ -160,7 +193,8 @@ LIKE_LOSS = "`reg_grads` should have ... of `loss_grads`, got {}. Take both with
 COMPATIBLE = "`reg_grads` should have ... of `loss_grads`, got {}. ...`mask_compatible_extra..."
 MEMBER = "`{}` should have the tree structure of `{}`, got a {} of 2 with such ... inside. Pass ..."
 LIKE_PARAMS = "`{}` should have the tree structure of `params`, got {}. Give the gradient with ..."
-LIKE_ANCHOR = "`params` should have the tree structure of `anchor`, got {}. Call `init` with ..."
+LIKE_STATE = "`{}` should have the tree structure of `state.{}`, got {}. Call `init` with ..."
+SAME_KEYS = "`{}` should have the tree structure of `params`, got {}. Pass a tree of the ..."
 LIKE = "`{}` should have the tree structure of `{}`, got {}. Give both the same keys and ..."
 SHAPE = "`{}` should have shape {} as in `{}`, got {}. Nothing is broadcast: pass equal shapes."
 LEAVE_OUT = "`{}` should be real floating point, got {}. Leave this leaf out ...."
@@ -178,8 +212,8 @@ HASHABLE = "`labels` should hold strings, integers or other hashable values, got
 AXES = "`labels` should name axes that the leaf has, got {} for a leaf of {} axes. Give axes ..."
 ELEMENTS = "`rule` should be truncate, drop, cosine, plain where ..., got {}. Use another rule ..."
 TUPLE = "`axes` should be a tuple of whole numbers or None, got {}. Pass one such as `(-1,)`."
-STEP = "`tree` should hold gradients, got {}. Name `labels` in the `static_args` of ..."
 PARTS = "`labels` should not decide along axes {} inside ..., got a leaf in parts over {}. Use ..."
+SQUARES = "`importance{}` should be a finite number >= 0, got {}. Pass squares, as ..."
 ANCHOR_DTYPE = "`anchor_dtype` should be a floating-point dtype, got {}. Pass one that holds ..."
 STRINGS = "`names` should be one or more strings, got {}. Pass each name by itself, as in ..."
 NAMED = "`names` should each match a part of some path, got {}, which matches none. Pass ... as {}."
@@ -190,21 +224,34 @@ WHOLE_NUMBER = "`depth` should be a whole number, got {}. Pass 1, or None."
 RETURN = "`fun` should return {}, got {}. Return the two values apart, without summing them, ..."
 VALUE = "`{}` should be a scalar, got {}. Return `(loss, reg)`, or `((loss, reg), aux)` with ..."
 REAL = "`{}` should be a real floating-point scalar, got {}. Make it one, for example with ..."
-COUNT = "`micro_batches` should be a whole number >= 1 or None, got {}. Pass the number of ..."
+COUNT = "`{}` should be a whole number >= 1, got {}. Pass the number of ..."
 NO_BATCH = "`args` should hold the batch to cut into micro_batches=2, got none. Pass it to ..."
 CUT = "`args` should share ..., the batch, divisible by micro_batches=2, got {}. Pass by ..."
 REDUCTION = "`reduction` should return a scalar, got shape {}. Pass `jnp.mean`, `jnp.sum` or ..."
 REDUCE = "`loss` should return a scalar, got shape {}. Reduce it, for example with `jnp.mean`."
 LAST_AXIS = "`{0}` should have {1} as its last axis, got shape (). Pass an array of shape (..."
+ONE_SCALAR = "`log_prob` should return a scalar, got shape {}. It gets one example, ...: sum ..."
+NO_EXAMPLE = "`batches` should hold at least one example, got none. Pass an iterable that is ..."
+IN_COMMON = "`batches` should yield ... with ... in common, ..., got lengths {}. Pass a ..."
 MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten the other axes ..."
 K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
-STATE = "`state` should be the `{}` of `init`, got {}. Restore a checkpoint into ..."
+STATE = "`state` should be a `{}`, got {}. Pass that of `init`. Restore a checkpoint into ..."
+BEGIN = "`state` should be a `DTNHGradState`, got {}. Start with `DTNHGradState()`, and pass ..."
+TWO_RULES = "`rule` should be truncate or plain, got {}. Use another one with ..."
+APART = "`mask` should be True for what `reg` depends on, got False for `{}`. One backward pass ..."
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
+TWO_NAMES = "`names` should be a tuple of two different names, got {}. Pass that of A and ..."
+FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
+ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
+RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
+KIND = "`{}` should be {}, got {}. Convert it, as in `mask > 0` or `labels.astype(int)`."
+SHARED = "`tokens` and `where` should share a leading axis, not ..., got {}. Reshape batch and ..."
+CHUNK = "`chunk_size` should be a whole number >= 1, got {}. Pass the number of tokens ..."
 EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batch or map out."
 
-TYPE_ERRORS = [STATE, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
-TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, STEP, ANCHOR_DTYPE]
-TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER]
+TYPE_ERRORS = [STATE, BEGIN, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
+TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, ANCHOR_DTYPE]
+TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER, KIND]
 
 
 def exception(answer):
@@ -262,6 +309,9 @@ MISTAKES = {
         (RULE, "(1.0, ...)", lambda: dtnh(0.1, rule=truncate(LOSS, LOSS, LOSS))),
         (EVERY_LEAF, "mask | True", lambda: both(mask=True)),
         (EVERY_LEAF, "labels | Along(axes=(0,))", lambda: both(labels=Along((0,)))),
+        (EVERY_LEAF, "labels | Array(0, dtype=int32)", lambda: injected(dtnh, labels=per_element)),
+        (EVERY_LEAF, "labels | Array(0, dtype=int32)", lambda: injected(dtnh, labels=per_channel)),
+        (BOOLEANS, "'yes'", lambda: both(mask={"body": "yes", "head": "no"})),
         (BOOLEANS, "<function ones_like at ...", lambda: dtnh(0.1, mask={"body": jnp.ones_like})),
         (BOOLEANS, "Array([False, False], dtype=bool)", lambda: both(mask=lambda _: HEAD[0] > 1)),
         (NOTHING, "{0: False, ...", lambda: dtnh(0.1, mask=dict.fromkeys(range(99), False))),
@@ -276,8 +326,6 @@ MISTAKES = {
         (PARTS, "(1,) | ('x',)", lambda: in_parts(rows=1, labels=along(1))),
     ],
     Along: [(TUPLE, "0", lambda: Along(0))],
-    per_element: [(STEP, "Array(0, dtype=int32)", lambda: per_element(jnp.int32(0)))],
-    per_channel: [(STEP, "Array(0, dtype=int32)", lambda: per_channel(jnp.int32(0)))],
     scale_by_adam_dtnh: [
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],
         (SIZE, f"bound | ...float32[2]... | {BOUND}", lambda: traced(lambda b: in_metric(bound=b))),
@@ -286,14 +334,30 @@ MISTAKES = {
     ],
     add_l2_sp: [
         (NO_PARAMS, "", lambda: anchored(params=None)),
-        (SHAPE, "params['head'] | (2, 4) | anchor | (4, 2)", lambda: anchored(start=TURNED)),
+        (SHAPE, "params['head'] | (2, 4) | state.anchor | (4, ...", lambda: anchored(start=TURNED)),
         (STATE, "L2SPState | a dict", lambda: untyped(add_l2_sp(0.1))),
         (OWN, "", lambda: anchored((G, R))),
         (MEMBER, "updates | params | tuple", lambda: anchored((LOSS, G))),
         (LIKE_PARAMS, f"updates | {NO_HEAD}", lambda: anchored(BODY)),
-        (LIKE_ANCHOR, "a dict in place of a FrozenDict", lambda: anchored(start=FROZEN)),
-        (LIKE_ANCHOR, NO_HEAD, restored),
-        (LEAVE_OUT, "params['drop']['rngs']['count'].value | uint32", with_keys),
+        (LIKE_STATE, f"params | anchor | {A_HEAD}", lambda: anchored(start=BODY)),
+        (LIKE_STATE, "params | anchor | a dict in ... FrozenDict", lambda: anchored(start=FROZEN)),
+        (LIKE_STATE, f"params | anchor | {NO_HEAD}", lambda: restored({}, mask=MASK)),
+        (LIKE_STATE, "importance | importance | None ...", lambda: restored({"importance": G})),
+        *[(EVERY_LEAF, f"anchor | {a!r}", lambda a=a: anchored(anchor=a)) for a in (1, False, "w")],
+        (EVERY_LEAF, "anchor | Array(0., dtype=float32)", lambda: injected(anchor=0.0)),
+        (EVERY_LEAF, "importance | Array(0, dt...", lambda: injected(importance=lambda w: w)),
+        (SAME_KEYS, f"anchor | {NO_HEAD}", lambda: anchored(anchor=BODY)),
+        (
+            SAME_KEYS,
+            "anchor | ....value, ... and an entry for ...",
+            lambda: optimizer(anchor=PARAMS),
+        ),
+        (SHAPE, "anchor['head'] | (4, 2) | params | (2, 4)", lambda: anchored(anchor=TURNED)),
+        (LEAVE_OUT, "anchor['head'] | int32", lambda: anchored(anchor=WHOLE)),
+        (SQUARES, "['body']['b'] | Array(-0.5, ...", lambda: anchored(importance=R)),
+        (SQUARES, "['head'] | Array(nan, ...", lambda: anchored(importance=G | {"head": 0 * INF})),
+        (SQUARES, "['head'] | Array(inf, ...", lambda: anchored(importance=G | {"head": INF})),
+        (LEAVE_OUT, "params['drop']['rngs']... | uint32", lambda: optimizer(wrt=nnx.Variable)),
         (ANCHOR_DTYPE, "'int8'", lambda: add_l2_sp(0.1, anchor_dtype="int8")),
         (ANCHOR_DTYPE, "Array(0, dtype=bfloat16)", lambda: add_l2_sp(0.1, anchor_dtype=ZERO)),
     ],
@@ -315,9 +379,27 @@ MISTAKES = {
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
         (VARIABLE, "Cache", lambda: value_and_grad_pair(losses)(nnx.State({"a": nnx.Cache(HEAD)}))),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
-        (COUNT, "0", lambda: of(losses, micro_batches=0)),
+        (COUNT, "micro_batches | 0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
+    ],
+    value_and_dtnh_grad: [
+        *[(COUNT, f"every | {k!r}", lambda k=k: cheap(every=k)) for k in (0, 2.0, True, "4")],
+        (COUNT, "micro_batches | 0", lambda: cheap(micro_batches=0)),
+        (WEIGHT, "-0.1", lambda: cheap(-0.1)),
+        (WEIGHT, "nan", lambda: cheap(lambda step: float("nan"))),
+        (RULE, "'drop'", lambda: cheap(rule="drop")),
+        (TWO_RULES, "orthogonal", lambda: cheap(rule=orthogonal)),
+        (TWO_RULES, "capped_rule", lambda: cheap(rule=capped(truncate, 1.0))),
+        (BEGIN, "a dict", lambda: cheap(start=DTNHGradState()._asdict())),
+        (BEGIN, "one array", lambda: value_and_dtnh_grad(losses, 0.1)(HEAD, X)),
+        (APART, "params['body']", lambda: cheap(mask={"body": False, "head": True})),
+        (APART, "params['body']", lambda: cheap(mask=all_but("body"), micro_batches=2)),
+        (NOTHING, "{'body': False, ...", lambda: cheap(mask={"body": False, "head": False})),
+        (RETURN, "(loss, reg) | a dict", lambda: started(lambda w: {}, HEAD)),
+        (SPLIT, "params['n'] | int32", lambda: started(losses, MIXED)),
+        (VARIABLE, "RngCount", lambda: started(losses, Net())),
+        (FUNCTION, "None", lambda: value_and_dtnh_grad(None, 0.1)),
     ],
     all_but: [
         (STRINGS, "(['head'],)", lambda: all_but(["head"])),
@@ -383,6 +465,14 @@ MISTAKES = {
         (EMPTY, "f_s | (4, 0)", lambda: channel_attention(losses, X[:, :0])),
         (LAST_AXIS, "f_s['stage1'] | channels", lambda: channel_attention(losses, {"stage1": 64})),
     ],
+    diagonal_fisher: [
+        (ONE_SCALAR, "(2,)", lambda: fisher(lambda w, x: w[0])),
+        (NO_EXAMPLE, "", lambda: fisher(batches=[X[:0]])),
+        (IN_COMMON, "[(4,), (2,)]", lambda: fisher(batches=[(X, X[:2])])),
+        (IN_COMMON, "[()]", lambda: fisher(batches=X[0])),
+        (SPLIT, "params['n'] | int32", lambda: fisher(params=MIXED)),
+        (VARIABLE, "RngCount", lambda: fisher(params=Net())),
+    ],
     distillation: [
         (SHAPE, "logits | (3, 4) | logits_s | (4, 3)", lambda: soft(X, X.T)),
         (LAST_AXIS, "logits | classes", lambda: soft(LOSS)),
@@ -391,6 +481,37 @@ MISTAKES = {
         (SPLIT, "logits_s | int32", lambda: soft(jnp.ones(4), jnp.arange(4))),
         *[(SIZE, f"temperature | {t!r:.60} | {HOT}", lambda t=t: soft(X, X, t)) for t in NO_SIZES],
         (SIZE, f"temperature | ...float32[2]... | {HOT}", lambda: traced(lambda t: soft(X, X, t))),
+    ],
+    lora_l2_sp: [
+        (TWO_NAMES, "'lora'", lambda: lora_l2_sp(PARAMS, names="lora")),
+        (FACTORS, "body/b, body/w, head", lambda: lora_l2_sp(PARAMS)),
+        (ONE_FACTOR, "'q/w_lora_b'", lambda: lora_l2_sp({"q": {"w_lora_a": X}})),
+        (RANKS, "(4, 3) and (4, 3) at 'lora_a' | []", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
+        (RANKS, "... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
+        (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
+        (SPLIT, "params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
+    ],
+    forward_kl: [
+        (SHAPE, "where | (4,) | logits[..., 0] | (3,)", lambda: forward_kl(X, X, where=X[0] > 0)),
+        (LIKE, "where | logits[..., 0] | a dict ... one array", lambda: forward_kl(X, X, where={})),
+        (KIND, "where | bool | float32", lambda: forward_kl(X, X, where=X[:, 0])),
+    ],
+    reverse_kl: [(SPLIT, "logits | int32", lambda: reverse_kl(jnp.arange(4), jnp.arange(4)))],
+    non_target_logits: [
+        (SHAPE, "labels | (4,) | logits[..., 0] | (3,)", lambda: non_target_logits(X, X[0])),
+        (KIND, "labels | integer | float32", lambda: non_target_logits(X, X[:, 0])),
+        (SPLIT, "logits | int32", lambda: non_target_logits(jnp.ones((2, 2), int), jnp.arange(2))),
+        (LAST_AXIS, "logits | classes", lambda: non_target_logits(LOSS, 0)),
+    ],
+    chunked_mean: [
+        (SHARED, "[(3,), (4,)]", lambda: in_chunks(X, X.T)),
+        (SHARED, "[(3,), (4,)]", lambda: in_chunks(X, where=X[0] > 0)),
+        (SHARED, "[(0,)]", lambda: in_chunks(X[:0])),
+        (SHARED, "[()]", lambda: in_chunks(LOSS)),
+        (SHARED, "[]", in_chunks),
+        (KIND, "where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
+        (SPLIT, "params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
+        *[(CHUNK, repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),

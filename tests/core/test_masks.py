@@ -60,7 +60,7 @@ def test_names_of_leaves_that_a_wrapper_or_a_filter_took_out_match():
     def labels(tree):
         return {"multi_head": "pretrained", "head": "new"}
 
-    tx = optax.partition({"pretrained": add_l2_sp(0.1, mask=all_but("head")),
+    tx = optax.partition({"pretrained": add_l2_sp(0.1, anchor=DICT, mask=all_but("head")),
                           "new": optax.sgd(1.0)}, labels)  # fmt: skip
     updates, _ = tx.update(DICT, tx.init(DICT), DICT)
     assert_equal(updates["multi_head"], DICT["multi_head"])

@@ -14,7 +14,7 @@ import pytest
 from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 from tests.core.helpers import assert_close, assert_equal, cast, random_tree
 from tests.core.loops import types
-from tests.core.uses import USES, all_but_bias, alone, as_keyword, as_pair
+from tests.core.uses import USES, all_but_bias, alone, as_keyword, as_pair, squares
 
 every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 SHAPES = {"kernel": (8, 4), "bias": (4,), "scale": ()}
@@ -55,6 +55,7 @@ def test_inject_hyperparams_with_the_static_arguments_of_the_docstring(factory):
     # What optax makes of an injected `b2` differs in the fifth digit: it stays Python's number.
     numbers = ("b1", "b2") if factory is scale_by_adam_dtnh else ()
     functions = {"mask": all_but_bias, "rule": drop, "labels": per_leaf}
+    functions |= {"anchor": 0.0, "importance": squares} if factory is add_l2_sp else {}
     dtypes = {n: jnp.float32 for n in inspect.signature(factory).parameters if "_dtype" in n}
     functions |= dtypes  # classes, so as callable as a schedule
     static = ast.literal_eval(re.search(r"static_args=(\(.*?\))", factory.__doc__)[1])
@@ -161,6 +162,7 @@ def test_map_params_finds_what_is_shaped_like_the_parameters(use):
     twice = optax.tree.map_params(tx, lambda x: 2 * x, state, transform_non_params=lambda x: x + 1)
     assert jax.tree.structure(twice) == jax.tree.structure(state)
     if use.update is alone:
-        assert_equal(twice.anchor, jax.tree.map(lambda x: 2 * x, state.anchor))
+        stored = (state.anchor, state.importance)
+        assert_equal((twice.anchor, twice.importance), jax.tree.map(lambda x: 2 * x, stored))
     conflicts = optax.tree.get_all_with_path(twice, "conflict")
     assert [float(value) for _, value in conflicts] == [1.0]

@@ -327,15 +327,17 @@ COARSE = {name: use for name, use in USES.items() if "per " not in name}
 OTHER_USES = {name: LIKE[use.update] for name, use in COARSE.items() if name not in COLUMNS}
 OPTIONS = ["dtnh, every option, pair", "dtnh, every option, reg_grads", "add_l2_sp, every option"]
 OPTIONS += ["scale_by_adam_dtnh, every option"]
+ELSEWHERE = dict.fromkeys(["add_l2_sp, EWC", "add_l2_sp, weight decay"], "[trap][frozen]")
 EXCEPTIONS = {
     "flatten(dtnh)": {"add_l2_sp, every option": "[trap][flat]"},
-    "chain(freeze, dtnh)": dict.fromkeys(OPTIONS, WORKS) | {OPTIONS[0]: "raises 1"},
+    "lookahead(chain(dtnh, ...), reset_state=True)": {"add_l2_sp, weight decay": WORKS},
+    "chain(freeze, dtnh)": ELSEWHERE | dict.fromkeys(OPTIONS, WORKS) | {OPTIONS[0]: "raises 1"},
     "chain(dtnh, freeze)": dict.fromkeys(OPTIONS, WORKS),
     "chain(scale_by_learning_rate, dtnh)": dict.fromkeys(
         ["dtnh, every option, pair", "scale_by_adam_dtnh, pair"], "[trap][rate]"
     ),
     "chain(dtnh, apply_if_finite(...))": dict.fromkeys(
-        [use for use in OTHER_USES if use != "dtnh, capped"], "[trap][finite]"
+        OTHER_USES.keys() - {"dtnh, capped", *ELSEWHERE}, "[trap][finite]"
     ),
 }
 

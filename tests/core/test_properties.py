@@ -97,16 +97,17 @@ def through_dtnh(rule=None, label=whole, inner=None, reference=None, pair=False,
     return Way(run, rule or truncate, label)
 
 
-def through_l2_sp(rule=None, label=whole, inner=None, **options):
+def through_l2_sp(rule=None, label=whole, inner=None, f=1.0, **options):
     """`add_l2_sp` with `before` as the starting point and `params`, `r` away from it."""
 
     def run(g, r, before, params, weight):
         inside = inner(weight) if inner else optax.identity()
-        tx = add_l2_sp(weight, rule=rule, inner=inside, **options)
+        outside = {"anchor": before, "importance": jax.tree.map(lambda x: jnp.full_like(x, f), g)}
+        tx = add_l2_sp(weight, rule=rule, inner=inside, **(outside if f != 1 else {}), **options)
         extra = {"reg_grads": r} if inner else {}
-        update, state = tx.update(g, tx.init(before), params, **extra)
+        update, state = tx.update(g, tx.init(params if f != 1 else before), params, **extra)
         u, _ = optax.with_extra_args_support(inside).update(g, inside.init(g), params, **extra)
-        pulled = jax.tree.map(lambda a, b: _wide(a) - _wide(b), params, before)
+        pulled = jax.tree.map(lambda a, b: f * (_wide(a) - _wide(b)), params, before)
         return Result(update, u, pulled, g, weight, state.dtnh.conflict)
 
     return Way(run, rule or truncate, label)
@@ -185,6 +186,7 @@ COMBINATORS = {
     "dtnh, per leaf": through_dtnh(orthogonal, labels=per_leaf, label=int),
     "add_l2_sp": through_l2_sp(),
     "add_l2_sp, mask": through_l2_sp(cosine, mask=by_index(is_even), label=only_even),
+    "add_l2_sp, anchor and importance": through_l2_sp(f=0.25),
     "add_l2_sp around dtnh": through_l2_sp(inner=dtnh),
     "transform_pair": through_transform_pair(truncate),
 }

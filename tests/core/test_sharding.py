@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from benchmarks.cost.many_devices import hlo
 from optax_dtnh import (
     Along,
+    add_l2_sp,
     conflict_report,
     cosine_similarity,
     dtnh,
@@ -22,7 +23,7 @@ from optax_dtnh import (
 )
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, cast, random_tree
-from tests.core.uses import USES, as_pair, full_metric, metric
+from tests.core.uses import USES, as_pair, full_metric, metric, squares
 
 SHAPES = {"conv": (2, 2, 8, 16), "kernel": (16, 8), "bias": (8,), "scale": ()}
 MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
@@ -117,6 +118,20 @@ def test_parts_give_what_one_device_gives(use, layout, kind):
     assert_close((updates, new_state), on_one_device(use))
     assert jax.tree.map(spec, updates) == LAYOUTS[layout]
     assert jax.tree.map(spec, state) == where(state, layout) == jax.tree.map(spec, new_state)
+
+
+@pytest.mark.parametrize("around", [lambda init: init, jax.jit])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_a_tree_from_outside_is_put_where_the_parameters_lie(kind, around):
+    start, params, *_ = trees()
+    tx = add_l2_sp(0.5, anchor=start, importance=squares(start))
+    with jax.set_mesh(mesh_of("mixed", kind)):
+        state = around(tx.init)(placed(params, "mixed", kind))
+    assert jax.tree.map(spec, state.anchor) == LAYOUTS["mixed"]
+    assert jax.tree.map(spec, state.importance) == LAYOUTS["mixed"]
+    there = jax.device_put(params, jax.devices()[3])
+    assert tx.init(there).anchor["bias"].devices() == {jax.devices()[3]}
+    assert not tx.init(jax.tree.map(jnp.array, params)).anchor["bias"].committed
 
 
 def all_reduces(use, layout):

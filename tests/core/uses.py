@@ -58,15 +58,15 @@ def full(factory):
     return make
 
 
-def finely(factory, labels):
+def having(factory, **options):
     def make(weight, mask=None):
-        return factory(weight, mask=mask, labels=labels)
+        return factory(weight, mask=mask, **options)
 
     return make
 
 
-def short(weight, mask=None):
-    return dtnh(weight, mask=mask, rule=capped(truncate, 0.5))
+def squares(tree):
+    return jax.tree.map(lambda w: w**2, tree)
 
 
 def metric(weight, mask=None):
@@ -90,15 +90,17 @@ USES = {
     "dtnh, reg_grads": Use(dtnh, as_keyword),
     "dtnh, every option, pair": Use(full(dtnh), as_pair),
     "dtnh, every option, reg_grads": Use(full(dtnh), as_keyword),
-    "dtnh, per element": Use(finely(dtnh, per_element), as_keyword),
-    "dtnh, per channel": Use(finely(dtnh, per_channel), as_pair),
-    "dtnh, capped": Use(short, as_keyword),
+    "dtnh, per element": Use(having(dtnh, labels=per_element), as_keyword),
+    "dtnh, per channel": Use(having(dtnh, labels=per_channel), as_pair),
+    "dtnh, capped": Use(having(dtnh, rule=capped(truncate, 0.5)), as_keyword),
     "transform_pair": Use(momentum_pair, as_pair),
     "scale_by_adam_dtnh, pair": Use(metric, as_pair),
     "scale_by_adam_dtnh, reg_grads": Use(metric, as_keyword),
     "scale_by_adam_dtnh, every option": Use(full_metric, as_keyword),
     "add_l2_sp": Use(add_l2_sp, alone),
-    "add_l2_sp, per element": Use(finely(add_l2_sp, per_element), alone),
-    "add_l2_sp, per channel": Use(finely(add_l2_sp, per_channel), alone),
+    "add_l2_sp, per element": Use(having(add_l2_sp, labels=per_element), alone),
+    "add_l2_sp, per channel": Use(having(add_l2_sp, labels=per_channel), alone),
     "add_l2_sp, every option": Use(full(add_l2_sp), alone),
+    "add_l2_sp, EWC": Use(having(add_l2_sp, anchor=squares, importance=squares), alone),
+    "add_l2_sp, weight decay": Use(having(add_l2_sp, anchor=0.0), alone),
 }

@@ -17,8 +17,9 @@ from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import Preprocessing
-from optax_dtnh.finetune.settings import FORMS
+from optax_dtnh.finetune.settings import FORMS, GRANULARITIES
 from optax_dtnh.models import Basic, ResNet, ViT, replace_head, resnet18, vit_tiny
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
 from tests.core.loops import quickly
 from tests.finetune.runs import settings, write_digits
@@ -108,8 +109,11 @@ def test_parameters_and_the_anchor_can_be_donated_together():
     assert_equal(optax.tree.get(state, "anchor"), expected)
 
 
-@pytest.mark.parametrize("form", ["before", "momentum", "decoupled", "before --rule drop"])
-def test_the_reference_and_the_rule_are_those_of_the_settings(form):
+OTHERS = ["before --rule drop", *(f"before --granularity {x}" for x in GRANULARITIES[1:])]
+
+
+@pytest.mark.parametrize("form", ["before", "momentum", "decoupled", *OTHERS])
+def test_reference_rule_and_granularity_are_those_of_the_settings(form):
     form, *more = form.split()
     other = of_form(form, "sgd", "bss+dtnh", more=more or ("--reference-decay", "0.9"))
     assert norm(minus(of_form(form, "sgd", "bss+dtnh"), other)) > 0
@@ -177,6 +181,8 @@ def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():
     assert methods.layers(asked, resnet) == ("stem", "stage2")
     vit = nnx.eval_shape(lambda: vit_tiny(rngs=nnx.Rngs(0)))
     assert methods.layers(settings(), vit) == ("block3", "block6", "block9", "block12")
+    lite0 = nnx.eval_shape(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))
+    assert methods.layers(settings("--method", "delta"), lite0)[-1] == "stage8"
     with pytest.raises(UsageError, match="`--layers` should be among stem, stage1, .*got conv9"):
         methods.layers(settings("--method", "delta", "--layers", "conv9"), resnet)
     with pytest.raises(UsageError, match="another than delta for a ViT, got delta"):

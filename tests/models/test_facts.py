@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._facts import facts_beside
 
 CONFIG, PREPROCESSOR, OURS = "config.json", "preprocessor_config.json", "preprocessing.json"

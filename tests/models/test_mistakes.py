@@ -35,7 +35,7 @@ HEADS = "`heads` should be a divisor of the width {}, got {}. Pass ..."
 SIZE = "`image_size` should be a multiple of 16, ... up to 16384, got {}. Pass {}...."
 NAMED = "`activation` should be one of gelu, ...got 'mish'..."
 MODULE = "`model` should be an nnx.Module, got dict. For ..."
-MODEL = "`model` should be a ResNet or a ViT, got Net. Pass ..."
+MODEL = "`model` should be a ResNet, a ViT or an EfficientNetLite0, got Net. Pass ..."
 TYPE = "`{}` should be ..., got {}. Pass ..."
 MISTAKES = [
     (CLASSES, "0", lambda: head(0)),

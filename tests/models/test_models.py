@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 # Published numbers of parameters, with 1000 classes.
 SIZES = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032}
-SIZES |= {"resnet101": 44_549_160, "resnet152": 60_192_808}
+SIZES |= {"resnet101": 44_549_160, "resnet152": 60_192_808, "EfficientNetLite0": 4_652_008}
 SIZES |= {"vit_tiny": 5_717_416, "vit_small": 22_050_664, "vit_base": 86_567_656}
 SIZES |= {"vit_large": 304_326_632, "vit_huge": 632_045_800}
 

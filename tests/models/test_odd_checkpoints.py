@@ -8,7 +8,7 @@ from flax import nnx
 
 from optax_dtnh import models
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._pretrained import load
 from optax_dtnh.models._vit import resized
 from tests.core.helpers import assert_equal
@@ -119,7 +119,7 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         "network": (told, "weights.safetensors"),
         "image_size": (40, "--image-size"),
     }
-    refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
+    refused("`heads` should be given for a ViT alone, got 2", lambda: load(resnet, heads=2))
 
 
 @pytest.mark.parametrize(

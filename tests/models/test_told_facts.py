@@ -23,7 +23,7 @@ from tests.models.named_weights import (
     tensors_of,
 )
 from tests.models.networks import images, run
-from tests.models.schemes import HF_RESNET, HF_VIT, TIMM_VIT, TV_RESNET, TV_VIT
+from tests.models.schemes import HF_RESNET, HF_VIT, LITE0, TIMM_VIT, TV_RESNET, TV_VIT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -118,6 +118,7 @@ def test_facts_that_agree_with_the_tensors_are_no_error(checked):
     assert checked(resnet, **RESNET).keys() == {"network"}
     checked(headless(vit), ONE_HEAD, pool="")
     checked(vit, ONE_HEAD, architecture="vit_x")
+    checked(tensors_of(LITE0), architecture="tf_efficientnet_lite0.in1k")
     for classes in (0, 1000):  # of the head that was left out
         checked(headless(vit), ONE_HEAD, classes=classes)
 
@@ -143,6 +144,9 @@ def test_facts_that_agree_with_the_tensors_are_no_error(checked):
         (HF_RESNET, "downsample_in_first_stage", True, "True by config.json, got False in"),
         (TV_RESNET, "width", 2048, "2048 by config.json, got 32 in"),
         (TV_RESNET, "heads", 12, "12 by config.json, got None in"),
+        (LITE0, "heads", 12, "12 by config.json, got None in"),
+        (LITE0, "activation", "silu", "'silu' by config.json, got 'relu6' in"),
+        (LITE0, "architecture", "efficientnet_b0", "'efficientnet_b0' .* got 'EfficientNetLite0'"),
     ],
 )
 def test_a_fact_that_contradicts_the_tensors(scheme, name, value, message, checked):

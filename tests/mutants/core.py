@@ -21,6 +21,7 @@ MUTANTS = listed(
             ("return rule or truncate", "return truncate"),
             ("+ 32 * jnp", "+ 0 * jnp"),
         ],
+        ("_rules.py", TRANSFORM): [("u + weighted(weight, direction", "u + (direction")],
         ("_combine.py", RULES): [
             ("decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,"),
             ("where(nonzero, dot, 0.0), ref_sq,", "where(nonzero, dot, 0.0), 1.0,"),
@@ -53,16 +54,16 @@ MUTANTS = listed(
         ("_labels.py", TRANSFORM): [
             ("itertools.compress(leaves, jax.tree.leaves(in_mask))", "leaves"),
             ("shared[label].append(i)", "shared[0].append(i)"),
-            ("range(len(leaves))", "[0] * len(leaves)"),
+            ("unflatten(range(structure.num_leaves))", "unflatten([0] * structure.num_leaves)"),
         ],
         ("_labels.py", "granularity"): [
             ("else None), tree)", "else (axis,)), tree)"),
             ("label.axes is None or bool(along) and alone", "False"),
         ],
         ("_combine.py", "granularity"): [
-            ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
+            ("jnp.sign(m) < 0", "jnp.sign(m) <= 0"),
             (" & (rule is not plain)", ""),
-            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(x.dtype)"),
+            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(r.dtype)"),
         ],
         ("_sums.py", "granularity"): [("if axis not in along", "if axis in along")],
         ("_select.py", "errors"): [
@@ -71,7 +72,6 @@ MUTANTS = listed(
         ],
         ("_labels.py", "errors"): [(" and not any(parts_of(leaf))", "")],
         ("_transform.py", TRANSFORM): [
-            ("u + weighted(lam, direction(keep, c, r, m))", "u + direction(keep, c, r, m)"),
             ("safe_increment(state.step)", "safe_increment(0)"),
             ("weight(state.step) if", "weight(state.step + 1) if"),
             ("reference.update(g, state.reference", "reference.update(u, state.reference"),
@@ -79,11 +79,15 @@ MUTANTS = listed(
             ("_replace(conflict=conflict)", "_replace()"),
         ],
         ("_anchor.py", "anchor optax_contract"): [
-            ("-(w_s - w)", "w_s - w"),
-            ("jnp.subtract(*widen_all(*pair))", "jnp.subtract(*pair)"),
-            ("copy=True", "copy=False"),
-            ("L2SPState(w_s, after", "L2SPState(w, after"),
-            ("jnp.array(x, dtype, copy", "jnp.array(x, copy"),
+            ("r = -pull(", "r = pull("),
+            ("*widen_all(*x)), w", "*x), w"),
+            ("return jnp.array(x, dtype, copy=True)", "return jnp.asarray(x, dtype)"),
+            ("0.0 if decay", "1.0 if decay"),
+            ("if not jax.tree.leaves(part):", "if False:"),
+        ],
+        ("_anchor.py", "sharding"): [
+            ('getattr(w, "sharding", None)', "None"),
+            ("return jnp.where(w == w, x, x)", "return x"),
         ],
         ("_metric.py", "metric optax_contract"): [
             ("u + p * weighted", "u + weighted"),
@@ -113,7 +117,7 @@ MUTANTS = listed(
         ("_probe.py", "check"): [
             ("anchor=1.0)", "anchor=0.0)"),
             ("for agree in (0.0, 1.0)", "for agree in (0.0,)"),
-            ('other if "anchor" in names', 'x if "anchor" in names'),
+            ("(x + move)", "x"),
         ],
         ("_report.py", "report"): [("if members & indices", "")],
         ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
@@ -138,14 +142,33 @@ MUTANTS += listed(
             ("jnp.subtract(*widen_all(x, y))", "widen_all(x - y)[0]"),
             ("jax.lax.stop_gradient(f_s)", "f_s"),
         ],
-        ("_distillation.py", "regularizers"): [
-            ("t**2 * jnp.mean", "t * jnp.mean"),
-            ("jnp.where(p_s > 0, log_p_s - log_p, 0.0)", "log_p_s - log_p"),
+        ("_kl.py", "regularizers"): [
+            ("t**2 * jnp.sum", "t * jnp.sum"),
+            ("jnp.where(p > 0, log_p - log_q, 0.0)", "(log_p - log_q)"),
+        ],
+        ("_kl.py", "kl"): [
+            ("x, 0.0) for x in (z, z_s))", "x, x) for x in (z, z_s))"),
+            ("jnp.maximum(jnp.sum(keep, dtype=z.dtype), 1.0)", "keep.size"),
+            ("-jnp.inf, z)", "0.0, z)"),
+        ],
+        ("_chunks.py", "kl"): [
+            ("-len(x) % count", "0"),
+            ("jax.tree.map(widen, params)", "params"),
+            ("x = _kept(x, keep)", "x = jnp.asarray(x)"),
+            ("@jax.checkpoint", "@jax.jit"),
+            (
+                "x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)",
+                "x.reshape(count, -1, *x.shape[1:])",
+            ),
         ],
         ("_attention.py", "regularizers"): [
             ("weights.size * widen", "widen"),
             ("losses - losses[-1]", "losses"),
             ("spread) / 5)", "spread))"),
+        ],
+        ("_fisher.py", "regularizers"): [
+            ("fold_in(key, i)", "fold_in(key, 0)"),
+            ("jnp.arange(count, count + size)", "jnp.arange(size)"),
         ],
         ("_spectral.py", "regularizers"): [
             ("v[-k:]", "v[:k]"),

@@ -12,9 +12,12 @@ from optax_dtnh.regularizers import (
     attention_feature_distance,
     batch_spectral_shrinkage,
     channel_attention,
+    diagonal_fisher,
     distillation,
     feature_distance,
     l2_sp,
+    lora_l2_sp,
+    reverse_kl,
 )
 from tests.core import helpers
 from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree, vector
@@ -39,15 +42,22 @@ def shrinkage(f, f_s):
     return batch_spectral_shrinkage(f, k=2)
 
 
+def lora(f, f_s):
+    """Sees `f` alone, too."""
+    return lora_l2_sp(f, scale=1.5)
+
+
 # Every regularizer as a function of two like trees, the names of these and their shapes.
 ALL = {
     l2_sp: ("w", helpers.SHAPES["dict"]),
     feature_distance: ("f", MAPS),
     attention: ("f", MAPS),
     soft: ("logits", MAPS),
+    reverse_kl: ("logits", MAPS),
     shrinkage: ("f", (6, 4)),
+    lora: ("params", {"lora_a": (5, 2), "lora_b": (2, 3)}),
 }
-OF_TWO = [fun for fun in ALL if fun is not shrinkage]
+OF_TWO = [fun for fun in ALL if fun not in (shrinkage, lora)]
 each = pytest.mark.parametrize("regularizer", ALL)
 of_two = pytest.mark.parametrize("regularizer", OF_TWO)
 of_features = pytest.mark.parametrize("regularizer", OF_TWO[1:])
@@ -95,7 +105,9 @@ def test_zero_at_the_source_with_a_zero_gradient(regularizer):
     f, _ = two(ALL[regularizer][1])
     value, grads = jax.value_and_grad(regularizer)(f, f)
     assert value == 0
-    assert norm(grads) <= (1e-6 if regularizer is soft else 0)  # a softmax sums to 1 only nearly
+    assert norm(grads) <= (
+        1e-6 if regularizer in (soft, reverse_kl) else 0
+    )  # a softmax sums to 1 only nearly
 
 
 @of_two
@@ -216,77 +228,12 @@ def test_the_estimate_is_traced_once_and_needs_the_memory_of_one_evaluation():
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * hidden  # in parallel: 130
 
 
-def divergence(logits, logits_s, t):
-    """`T^2 * mean(KL)` and its gradient, from probabilities in float64."""
-
-    def softmax(z):
-        z = z if z.shape[-1] > 1 else np.concatenate([0 * z, z], -1)  # a binary head
-        e = np.exp((z - z.max(-1, keepdims=True)) / t)
-        return e / e.sum(-1, keepdims=True)
-
-    p, p_s = (softmax(np.asarray(z, np.float64)) for z in (logits, logits_s))
-    rows = p.size // p.shape[-1]
-    grads = (t * (p - p_s) / rows)[..., -logits.shape[-1] :]
-    return t**2 * np.sum(p_s * np.log(p_s / p)) / rows, grads
-
-
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (6, 4), (2, 3, 4), (3, 1), (1,)], ids=str)
-@pytest.mark.parametrize("t", [0.5, 1, 4.0])
-def test_distillation_is_the_mean_divergence_times_the_squared_temperature(shape, t):
-    logits, logits_s = two(shape)
-    value, grads = jax.value_and_grad(soft)(logits, logits_s, t)
-    expected, expected_grads = divergence(logits, logits_s, t)
-    assert float(value) == pytest.approx(expected, rel=1e-5, abs=1e-6)
-    np.testing.assert_allclose(grads, expected_grads, atol=2e-6)
-
-
-def test_a_traced_temperature_is_that_number():
-    logits, logits_s = two((6, 4))
-    temperatures = jnp.array([1.0, 2.0, 8.0])
-    values = jax.jit(jax.vmap(soft, (None, None, 0)))(logits, logits_s, temperatures)
-    expected = [divergence(logits, logits_s, float(t))[0] for t in temperatures]
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
-
-
-def test_large_logits_neither_overflow_nor_lose_their_gradient():
-    logits, logits_s = jnp.array([[3e4, 0.0, -3e4]]), jnp.array([[0.0, 3e4, 0.0]])
-    value, grads = jax.value_and_grad(soft)(logits, logits_s, 1.0)
-    assert float(value) == pytest.approx(3e4)
-    np.testing.assert_allclose(grads, [[1.0, -1.0, 0.0]])
-
-
-GONE = -np.inf
-MASKED = {  # the logits of student and teacher, and those of the same value without a mask
-    "in both": ([1.0, GONE, 2.0], [0.0, GONE, 3.0], [1.0, 2.0], [0.0, 3.0]),
-    "in the teacher": ([1.0, 0.0], [0.0, GONE], [1.0, 0.0], [0.0, -1e4]),
-    "binary": ([GONE], [GONE], [1.0], [1.0]),
-    "all but one": ([GONE, 5.0], [GONE, -5.0], [1.0], [1.0]),
-}
-
-
-@pytest.mark.parametrize("rows", MASKED.values(), ids=MASKED)
-def test_a_masked_class_contributes_nothing_and_has_a_finite_gradient(rows):
-    logits, logits_s, z, z_s = map(jnp.array, rows)
-    value, grads = jax.value_and_grad(soft)(logits, logits_s)
-    assert float(value) == pytest.approx(float(soft(z, z_s)))
-    assert np.isfinite(grads).all()
-
-
-def test_a_class_that_only_the_student_masks_is_infinitely_far():
-    assert soft(jnp.array([[0.0, GONE]]), jnp.array([[0.0, 1.0]])) == np.inf
-
-
 def test_scalars_leaves_without_elements_and_empty_subtrees_have_a_distance():
     assert l2_sp({"a": 2.0, "b": jnp.ones((0, 3))}, {"a": 0.0, "b": jnp.ones((0, 3))}) == 2.0
     assert feature_distance(jnp.float32(2.0), jnp.float32(0.0)) == 4.0
     f, empty = jnp.ones((2, 3)), {"b": {}, "c": None}
     assert feature_distance({"a": f} | empty, {"a": 0 * f} | empty) == 1.0
     assert soft({"a": f} | empty, {"a": f} | empty) == 0.0
-
-
-def test_a_python_temperature_does_not_widen_the_value():
-    with jax.enable_x64(True):
-        assert soft(*two((6, 4)), np.float64(2.0)).dtype == jnp.float32
 
 
 def spectrum(*values, shape=None, seed=0):
@@ -357,3 +304,60 @@ def test_the_gradient_is_right_far_below_the_largest_singular_value():
     grads = jax.grad(batch_spectral_shrinkage)(jnp.asarray(f, "float32"))
     expected = 2 * s[-1] * np.outer(u[:, -1], vh[-1])
     assert norm(grads - expected) < 1e-3 * norm(expected)  # by way of `f f^T`: 0.03
+
+
+# --- the Fisher information
+
+
+def gaussian(params, example, key=None):
+    """`log p(y | x)` up to a constant, with `y` around `w x + b`, of variance 4."""
+    mean, y = params["w"] @ example[0] + params["b"], example[1]
+    y = y if key is None else jax.lax.stop_gradient(mean + 2.0 * jax.random.normal(key, (3,)))
+    return -jnp.sum((y - mean) ** 2) / 8
+
+
+def softmax(params, example, key=None):
+    logits, y = params["w"] @ example[0] + params["b"], example[1]
+    return jax.nn.log_softmax(logits)[y if key is None else jax.random.categorical(key, logits)]
+
+
+ROWS = np.float32(np.random.default_rng(0).standard_normal((8, 3)))
+FLAT = {"w": np.zeros((3, 3)), "b": np.log([1.0, 2.0, 1.0])}
+STEEP = FLAT | {"w": np.linspace(-1.0, 1.0, 9).reshape(3, 3)}
+# Labels of each row, distributed as `FLAT` says.
+LABELS = {gaussian: FLAT["b"] + [[2.0], [-2.0]] * 2, softmax: np.array([0, 1, 1, 2])}
+
+
+def closed_form(family, params):
+    p = np.exp(ROWS @ params["w"].T + params["b"])
+    p /= p.sum(1, keepdims=True)
+    curvature = p * (1 - p) if family is softmax else np.full((8, 3), 1 / 4)
+    return cast({"w": curvature.T @ ROWS**2 / 8, "b": curvature.mean(0)}, "float32")
+
+
+@pytest.mark.parametrize("family", LABELS)
+def test_the_fisher_information_is_that_of_the_closed_form(family):
+    labels, flat, steep = LABELS[family], cast(FLAT, "float32"), cast(STEEP, "float32")
+    x, y = np.repeat(ROWS, len(labels), 0), np.concatenate([labels] * 8)
+    batches = ((x[:5], y[:5]), (x[5:], y[5:]))  # of different sizes
+    assert_close(diagonal_fisher(family, flat, iter(batches)), closed_form(family, FLAT))
+    many, expected = [np.concatenate([a] * 128) for a in (x, y)], closed_form(family, STEEP)
+    drawn = diagonal_fisher(family, steep, [many], key=jax.random.key(0))
+    of_data = diagonal_fisher(family, steep, [many])
+    assert norm(minus(drawn, expected)) < 0.05 * norm(expected) < norm(minus(of_data, expected))
+
+
+def test_each_example_has_its_key_in_batches_of_any_size_and_a_size_is_traced_once():
+    traced, params, key = [], cast(STEEP, "float32"), jax.random.key(0)
+    log_prob = lambda *args: (traced.append(1), softmax(*args))[1]  # noqa: E731
+    whole = diagonal_fisher(log_prob, params, [(np.tile(ROWS, (6, 1)), np.zeros(48))], key=key)
+    assert_close(diagonal_fisher(log_prob, params, [(ROWS, np.zeros(8))] * 6, key=key), whole)
+    assert len(traced) == 2
+
+
+def test_the_fisher_information_takes_the_memory_of_one_gradient():
+    estimate = jax.jit(lambda w, x: diagonal_fisher(lambda w, x: jnp.tanh(x @ w) @ w[0], w, [x]))
+    w, x = jnp.ones((256, 128), jnp.bfloat16), jnp.ones((512, 256))
+    assert jax.eval_shape(estimate, w, x).dtype == jnp.float32
+    memory = estimate.lower(w, x).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 1.5 * 4 * w.size

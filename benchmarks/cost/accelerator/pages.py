@@ -4,6 +4,10 @@ from functools import partial
 
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import markdown, only
+from benchmarks.paper.cells import cells as paper_cells
+from benchmarks.paper.contents import TABLE
+
+STEPS = 9000  # of a run of the paper
 
 
 def device(results: Results) -> str:
@@ -14,19 +18,12 @@ def device(results: Results) -> str:
 def updates(results: Results) -> str:
     """Return the share of a copy's bandwidth that each update reaches, by tree."""
     rows = results["tables"][1]["rows"]
-    trees = dict.fromkeys(row["tree"] for row in rows)
-    return markdown(
-        [
-            {"update": name}
-            | {
-                f"{tree} ({row['parameters'] / 1e6:.0f} M)": f"{row['ms']:.2f} ms, "
-                f"{row['of a copy']:.0%}"
-                for tree in trees
-                for row in [only(rows, tree=tree, update=name)]
-            }
-            for name in dict.fromkeys(row["update"] for row in rows)
-        ]
-    )
+    by_update: dict[str, dict[str, str]] = {}
+    for row in rows:
+        tree = f"{row['tree']} ({row['parameters'] / 1e6:.0f} M)"
+        shown = by_update.setdefault(row["update"], {"update": row["update"]})
+        shown[tree] = f"{row['ms']:.2f} ms, {row['of a copy']:.0%}"
+    return markdown(list(by_update.values()))
 
 
 def steps(results: Results) -> str:
@@ -51,3 +48,12 @@ def ratio(results: Results, method: str) -> str:
 
 
 l2_sp, knowdist = partial(ratio, method="L2-SP + DTNH"), partial(ratio, method="KnowDist + DTNH")
+
+
+def paper(results: Results) -> str:
+    """Return the hours that the steps of the paper's table take, without loading images."""
+    cells = len(list(paper_cells(TABLE))) // len(TABLE.methods)
+    methods = ["fine-tuning", "L2-SP + DTNH", "L2-SP + DTNH", "KnowDist", "KnowDist + DTNH"]
+    rows = results["tables"][2]["rows"]
+    step = sum(only(rows, network="ResNet-50", method=name)["ms"] for name in methods) / 1000
+    return f"{cells * STEPS * step / 3600:.0f}"

@@ -1,0 +1,1 @@
+"""KL to the base in a language model: what is forgotten, and what is learnt."""

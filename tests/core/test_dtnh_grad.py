@@ -1,0 +1,256 @@
+"""`value_and_dtnh_grad`: both gradients where `c` is renewed, one backward pass in between."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import given
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optax_dtnh import DTNHGradState, dtnh, plain, truncate, value_and_dtnh_grad
+from optax_dtnh import value_and_grad_pair as pair_of
+from tests.core import test_training_loops as loops
+from tests.core.helpers import assert_close, assert_equal, minus, norm
+from tests.core.strategies import cases
+from tests.core.test_gradients import along
+from tests.core.test_properties import refute
+from tests.pages.pages import blocks, execute
+
+MASK = {"one": True, "two": False}
+WEIGHT = 0.7
+
+
+@jax.jit  # its outputs depend on different leaves, which the check of the mask has to see
+def network(params, x):
+    hidden = jnp.tanh(x @ params["one"])
+    return hidden @ params["two"], hidden
+
+
+def losses(params, x, target=4.0):
+    """A loss, and a regularizer against it that sees the first layer alone."""
+    out, hidden = network(params, x)
+    return jnp.mean((out - target) ** 2), 4 * jnp.mean((hidden + 0.5) ** 2)
+
+
+def params_and_batches(steps=6, dtype="float32"):
+    rng = np.random.default_rng(0)
+    params = {"one": 0.3 * rng.standard_normal((8, 4)), "two": np.ones((4, 2))}
+    x = 0.5 + 0.5 * rng.standard_normal((steps, 16, 8))
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), params), jnp.asarray(x, dtype)
+
+
+def by_hand(params, x, weight=WEIGHT, c=None, mask=True):
+    """The update and its `c`: of this batch, or the one that is given."""
+    _, (g, r) = pair_of(losses)(params, x)
+    r = r | ({"two": jnp.zeros_like(r["two"])} if mask else {})
+    inside = {"one": g["one"]} if mask else g
+    if c is None:
+        dot = sum(jnp.sum(r[k] * g[k]) for k in inside)
+        c = jnp.minimum(dot, 0.0) / sum(jnp.sum(v * v) for v in inside.values())
+    return {k: g[k] + weight * (r[k] - (c if k in inside else 0.0) * g[k]) for k in g}, c
+
+
+def step_of(evaluate, tx):
+    def step(carry, x):
+        params, state, dtnh_state = carry
+        (loss, _), grads, dtnh_state = evaluate(dtnh_state, params, x)
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state, dtnh_state), loss
+
+    return step
+
+
+@pytest.mark.parametrize("rule", [None, truncate, plain])
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+def test_with_every_step_renewed_it_is_the_pair_and_dtnh(rule, mask):
+    params, xs = params_and_batches()
+    schedule = optax.linear_schedule(1.0, 0.5, 4)
+    tx = dtnh(schedule, rule=rule, mask=mask)
+    state, ours = tx.init(params), DTNHGradState()
+    evaluate = jax.jit(value_and_dtnh_grad(losses, schedule, every=1, rule=rule, mask=mask))
+    for x in xs:
+        values, pair = pair_of(losses)(params, x)
+        expected, state = tx.update(pair, state, params)
+        found, grads, ours = evaluate(ours, params, x)
+        assert_close((found, grads), (values, expected))
+        assert (ours.step, ours.conflict) == (state.step, state.conflict)
+    assert ours.conflict == 1
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+def test_between_renewals_the_last_coefficient_weights_the_loss(mask):
+    params, xs = params_and_batches()
+    evaluate = jax.jit(value_and_dtnh_grad(losses, WEIGHT, every=3, mask=mask))
+    state, c, fresh = DTNHGradState(), None, []
+    for i, x in enumerate(xs):
+        expected, c = by_hand(params, x, c=None if i % 3 == 0 else c, mask=mask)
+        _, grads, state = evaluate(state, params, x)
+        assert_close(grads, expected, scale=pair_of(losses)(params, x)[1])
+        np.testing.assert_allclose(state.coefficient, c, rtol=1e-5)
+        fresh.append(norm(minus(by_hand(params, x, mask=mask)[0], expected)) / norm(expected))
+    assert c < -0.01
+    assert [f > 1e-3 for f in fresh] == [False, True, True] * 2
+
+
+def test_micro_batches_auxiliary_data_and_keywords_pass_through():
+    def with_aux(params, x, target):
+        return losses(params, x, target), x.mean(0)
+
+    params, xs = params_and_batches()
+    options = {"mask": MASK, "every": 2}
+    whole = value_and_dtnh_grad(losses, WEIGHT, **options)
+    parts = value_and_dtnh_grad(with_aux, WEIGHT, has_aux=True, micro_batches=4, **options)
+    a = b = DTNHGradState()
+    for x in xs[:3]:
+        values, grads, a = whole(a, params, x, target=0.5)
+        (found, aux), averaged, b = jax.jit(parts)(b, params, x, target=0.5)
+        for one, other in (((values, grads, a), (found, averaged, b)), (aux.mean(0), x.mean(0))):
+            assert norm(minus(one, other)) <= 1e-5 * norm(one)
+
+
+def test_a_scan_with_donation_and_a_run_that_was_resumed_equal_single_steps(tmp_path):
+    params, xs = params_and_batches()
+    tx = optax.sgd(0.1, momentum=0.9)
+    step = step_of(value_and_dtnh_grad(losses, WEIGHT, every=4, mask=MASK), tx)
+    alone, one = (params, tx.init(params), DTNHGradState()), jax.jit(step, donate_argnums=0)
+    alone = jax.tree.map(lambda w: jnp.array(w, copy=True), alone)
+    for i, x in enumerate(xs):
+        alone, _ = one(alone, x)
+        if i == 2:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(tmp_path / "step", alone)
+    start = params, tx.init(params), DTNHGradState()
+    with ocp.StandardCheckpointer() as checkpointer:
+        resumed = checkpointer.restore(tmp_path / "step", jax.eval_shape(lambda: start))
+    for x in xs[3:]:
+        resumed, _ = one(resumed, x)
+    assert_equal(resumed, alone)
+    scanned, _ = jax.jit(functools.partial(jax.lax.scan, step))(start, xs)
+    assert_close(scanned[0], alone[0])
+    assert_equal(scanned[2].step, alone[2].step)
+
+
+def branches(fun, *args):
+    return str(jax.make_jaxpr(fun)(*args)).count("cond[")
+
+
+def test_an_ensemble_keeps_its_branch_and_equals_single_members():
+    params, xs = params_and_batches()
+    names = execute("\n".join(blocks(loops.PAGE, "python")[:1]), loops.PAGE)
+    found = [b for b in blocks(loops.PAGE, "python") if "DTNHGradState" in b]
+    names |= {"DTNHGradState": DTNHGradState, "value_and_dtnh_grad": value_and_dtnh_grad}
+    names = execute(found[-1], loops.PAGE, names | {"backbone": MASK})
+    members = jax.tree.map(lambda w: jnp.stack([w, 0.5 * w, -w]), params)
+    evaluate, state = names["ensemble_of"](losses, 3)
+    assert branches(evaluate, state, members, xs[0]) == 1
+    batched = jax.vmap(value_and_dtnh_grad(losses, 0.1), in_axes=(0, 0, None))
+    counters = jax.tree.map(lambda x: jnp.stack([x] * 3), DTNHGradState())
+    assert branches(batched, counters, members, xs[0]) == 0
+    singles = [DTNHGradState()] * 3
+    single = value_and_dtnh_grad(losses, 0.1, mask=MASK)
+    for x in xs[:3]:
+        _, grads, state = evaluate(state, members, x)
+        for i in range(3):
+            member = jax.tree.map(lambda w, i=i: w[i], members)
+            _, expected, singles[i] = single(singles[i], member, x)
+            assert_close(jax.tree.map(lambda g, i=i: g[i], grads), expected, scale=(expected, 1.0))
+            np.testing.assert_allclose(state.coefficient[i], singles[i].coefficient, rtol=1e-5)
+    assert state.step == 3
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_parameters_and_batches_take_the_same_steps(kind):
+    params, xs = params_and_batches()
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+    def put(tree, specs):
+        return jax.tree.map(lambda w, s: jax.device_put(w, NamedSharding(mesh, s)), tree, specs)
+
+    spec = P("x") if kind == AxisType.Auto else P()
+    sharded = put(params, {"one": spec, "two": P()})
+    evaluate = value_and_dtnh_grad(losses, WEIGHT, mask=MASK)
+    a = b = DTNHGradState()
+    for x in xs[:3]:
+        values, grads, a = evaluate(a, params, x)
+        found = jax.jit(evaluate)(b, sharded, put(x, P("x")))
+        b = found[2]
+        assert_close(jax.device_get(found[:2]), (values, grads), scale=(grads, 4.0))
+    np.testing.assert_allclose(a.coefficient, b.coefficient, rtol=1e-5)
+
+
+# --- the recipes of the docs
+
+
+def cheap(client, every):
+    """The globals of a client's loop, with the step that keeps `c` in its place."""
+    pages = blocks(loops.PAGE, "python")
+    names = dict(loops.program(client, "+"))
+    kept = [block for block in pages if "value_and_dtnh_grad(losses, 0.1, every=2" in block]
+    names |= execute(kept[0].replace("every=2", f"every={every}"), loops.PAGE, names)
+    index = {loops.plain: 0, loops.flax_nnx: 1, loops.equinox: 2}[client]
+    names = execute(kept[index].replace("every=2", f"every={every}"), loops.PAGE, names)
+    state, seen = names["dtnh_state"], []
+    step = names[["cheap_step", "nnx_cheap_step", "equinox_cheap_step"][index]]
+
+    def with_state(*args):
+        """The step of the pair, as the loops call it."""
+        nonlocal state
+        at = 2 if client is loops.flax_nnx else 3
+        *others, state, loss = step(*args[:at], state, *args[at:])
+        seen.append(float(state.coefficient))
+        return (*others, loss) if others else loss
+
+    make = lambda model: loops.nnx.Optimizer(model, names["sgd"], wrt=loops.nnx.Param)  # noqa: E731
+    return names | {"step": with_state, "tx": names["sgd"], "make_optimizer": make}, seen
+
+
+@pytest.mark.parametrize("client", [loops.plain, loops.flax_nnx, loops.equinox])
+def test_the_recipes_walk_the_path_of_the_pair(client):
+    data = [*loops.batches()]
+    with jax.numpy_rank_promotion("allow"):
+        expected = loops.walk(loops.plain, "+")
+        for every, same in ((1, True), (4, False)):
+            names, seen = cheap(client, every)
+            found = client(names, loops.weights(), loops.keys(), data)
+            way = norm(minus(expected.weights, loops.weights()))
+            apart = norm(minus(found.weights, expected.weights)) / way
+            assert apart <= 1e-5 if same else 1e-5 < apart < 0.1
+            assert norm(minus(found.stats, expected.stats)) <= (1e-5 if same else 0.1) * way
+            assert len(set(seen)) == (6 if same else 2)
+
+
+# --- searched
+
+
+def weighted(params, g, r):
+    return along(g, params), along(r, params)
+
+
+evaluate_twice = jax.jit(value_and_dtnh_grad(weighted, 1.0, every=2))
+
+
+def is_repeated_without_a_change(change, case):
+    """The second step at the same place repeats the first, up to rounding."""
+    params = jax.tree.map(jnp.asarray, case.before)
+    _, first, state = evaluate_twice(DTNHGradState(), params, case.g, case.r)
+    _, second, _ = evaluate_twice(change(state), params, case.g, case.r)
+    assert_close(second, first, case_dtype(case), scale=(case.g, case.r))
+
+
+def case_dtype(case):
+    return min((x.dtype for x in jax.tree.leaves(case.g)), key=lambda d: -jnp.finfo(d).eps)
+
+
+@given(case=cases())
+def test_the_kept_coefficient_repeats_the_gradient_at_the_same_place(case):
+    is_repeated_without_a_change(lambda state: state, case)
+
+
+def test_a_search_finds_a_coefficient_that_is_lost():
+    lost = lambda state: state._replace(coefficient=jnp.float32(0))  # noqa: E731
+    refute(is_repeated_without_a_change, lost, cases(("array", "nested")))
