@@ -124,14 +124,10 @@ class Settings:
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     granularity: str | None = _method(
-        "What DTNH decides about at a time (default: tree; with Adam, and no other option of DTNH, "
-        "element).",
-        choices=GRANULARITIES,
+        "What DTNH decides about at a time (default: tree).", choices=GRANULARITIES
     )
     reference_decay: float | None = _method(
-        "Decay of the averaged gradient that DTNH protects (default: no averaging; with Adam, and "
-        "no other option of DTNH, 0.99 with L2-SP and 0.9 with the others).",
-        type=fraction,
+        "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
     )
     layers: tuple[str, ...] = _method(
         "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
@@ -245,8 +241,6 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_form(settings)
     if settings.regularizer == FINETUNE:
         return settings
-    if settings.method.endswith(DTNH) and settings.optimizer == "adam":
-        settings = _smoothed(settings)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
@@ -254,14 +248,6 @@ def settings_of(chosen: Namespace) -> Settings:
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
-
-
-def _smoothed(settings: Settings) -> Settings:
-    """Return Adam's default, which gained most on the digits: docs/forms.md, "Which decision"."""
-    if any((settings.form, settings.rule, settings.granularity, settings.reference_decay)):
-        return settings
-    decay = 0.99 if settings.regularizer == "l2_sp" else 0.9
-    return replace(settings, granularity="element", reference_decay=decay)
 
 
 def _check_method(settings: Settings) -> None:
