@@ -16,9 +16,9 @@ from optax_dtnh._combine import combine, decide
 from optax_dtnh._gradients import linearized, value_and_grad_pair
 from optax_dtnh._labels import groups_of
 from optax_dtnh._micro_batches import over_micro_batches
-from optax_dtnh._rules import Rule, as_rule, plain, plus, truncate
+from optax_dtnh._rules import Rule, as_rule, plain, plus, truncate, weighted
 from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
-from optax_dtnh._sums import widen
+from optax_dtnh._sums import wide_dtype, widen
 from optax_dtnh._transform import WEIGHT
 
 START = "Start with `DTNHGradState()`, and pass each step the state that the last one returned."
@@ -71,8 +71,8 @@ def value_and_dtnh_grad(
       fun: As in `value_and_grad_pair`.
       weight: As in `dtnh`. Leave `dtnh` out of the chain that follows: it is done here.
       every: Number of steps from one renewal to the next. 1 takes both gradients in every step.
-      mask: As in `dtnh`. Other leaves get `g` alone, up to rounding, so `reg` may not depend on
-        them unless `every=1`.
+      mask: As in `dtnh`. Other leaves get `g` alone, so `reg` may not depend on them
+        unless `every=1`.
       rule: `truncate` or `plain`; None means `truncate`.
       has_aux: As in `value_and_grad_pair`. `aux` holds arrays.
       micro_batches: As in `value_and_grad_pair`.
@@ -140,12 +140,14 @@ def _reusing(
             (loss, reg), tangents, aux = linearized(fun, has_aux, params, args, kwargs)
             inside = in_mask(params)
             _check_apart(tangents, params, inside)
-            factor = 1.0 - jnp.asarray(lam, jnp.float32) * state.coefficient
-            weights = factor.astype(loss.dtype), jnp.asarray(lam, reg.dtype)
+            weight, c = (jnp.asarray(x, wide_dtype(loss, reg)) for x in (lam, state.coefficient))
+            factor = 1.0 - weight * c
+            # The factor comes after the backward pass: there it would leave float16.
+            weights = jnp.ones_like(loss), (weight / factor).astype(reg.dtype)
             (grads,) = jax.linear_transpose(tangents, params)(weights)
             out = ((loss, reg), aux) if has_aux else (loss, reg)
-            g = jax.tree.map(lambda x: (widen(x) / widen(weights[0])).astype(x.dtype), grads)
-            return out, jax.tree.map(lambda kept, x, g: x if kept else g, inside, grads, g)
+            scaled = jax.tree.map(lambda x: weighted(factor, widen(x)).astype(x.dtype), grads)
+            return out, jax.tree.map(lambda kept, x, g: x if kept else g, inside, scaled, grads)
 
         if micro_batches is not None:
             one = over_micro_batches(one, has_aux, micro_batches, lambda tree: tree)

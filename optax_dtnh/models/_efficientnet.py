@@ -26,7 +26,11 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, *padding: Any, **opt
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolve each channel with a kernel of its own, [size, size, channels], by shifted views."""
-    return _weighted(views(x, kernel, stride), kernel)
+    return _forward(x, kernel, stride)[0]
+
+
+def _forward(x, kernel, stride):
+    return _weighted(views(x, kernel, stride), kernel), (x, kernel)
 
 
 def _backward(stride, residuals, cotangent):
@@ -39,7 +43,7 @@ def _backward(stride, residuals, cotangent):
     return of_x, jnp.stack(sums).reshape(kernel.shape)
 
 
-depthwise.defvjp(lambda *given: (depthwise(*given), given[:2]), _backward)
+depthwise.defvjp(_forward, _backward)
 
 
 def _weighted(shifted: list[jax.Array], kernel: jax.Array) -> jax.Array:

@@ -38,8 +38,9 @@ def chunked_mean(
       params: Tree of the parameters in `fun`, such as the unembedding. Their gradient is summed in
         float32. `fun` may close over the pretrained ones, which need no gradient.
       tokens: Arrays [tokens, ...] or trees of them.
-      where: Booleans [tokens], those that count. `fun` gets zeros for the others, and their
-        gradient is 0. The mean of no token is 0.
+      where: Booleans [tokens], those that count. `fun` gets zeros for the others and to fill the
+        last chunk. Their gradient is 0 if that of `fun` is finite there: a norm needs an epsilon.
+        The mean of no token is 0.
       chunk_size: The largest number of tokens in a chunk.
 
     Returns:

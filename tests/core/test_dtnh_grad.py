@@ -97,6 +97,22 @@ def test_between_renewals_the_last_coefficient_weights_the_loss(mask):
     assert [f > 1e-3 for f in fresh] == [False, True, True] * 2
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_factor_past_float16_neither_overflows_nor_reaches_leaves_outside_the_mask(dtype):
+    def fun(w):
+        loss = 1e-3 * w["one"][0] + 3e-3 * w["two"]
+        return loss, -100.0 * w["one"][0] + 2.0 * w["one"][1]
+
+    evaluate = value_and_dtnh_grad(fun, 1.0, mask=MASK)
+    params = {"one": jnp.zeros(2, dtype), "two": jnp.zeros((), dtype)}
+    _, renewed, state = evaluate(DTNHGradState(), params)
+    _, kept, state = evaluate(state, params)
+    assert state.coefficient < -65504
+    assert_equal(kept["two"], renewed["two"])
+    error = minus(kept["one"], renewed["one"])
+    assert norm(error) <= 100 * 2 * float(jnp.finfo(dtype).eps)  # relative to `weight * |r|`
+
+
 def test_micro_batches_auxiliary_data_and_keywords_pass_through():
     def with_aux(params, x, target):
         return losses(params, x, target), x.mean(0)

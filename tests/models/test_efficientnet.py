@@ -63,6 +63,13 @@ def test_kernels_may_be_mapped(draw):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+def test_gradients_may_be_differentiated_forward(draw):
+    x, kernel, v = draw(1, 4, 4, 2), draw(3, 3, 1, 2), draw(1, 4, 4, 2)
+    gradient = jax.grad(lambda x: jnp.sum(depthwise(x, kernel, 1) ** 2))  # linear in x
+    _, along_v = jax.jvp(gradient, (x,), (v,))
+    np.testing.assert_allclose(along_v, gradient(v), rtol=1e-12)
+
+
 def test_a_sum_in_bfloat16_is_rounded_once():
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((2, 9, 9, 8), (5, 5, 8)))
