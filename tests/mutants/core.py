@@ -149,7 +149,7 @@ MUTANTS += listed(
         ("_kl.py", "kl"): [
             ("x, 0.0) for x in (z, z_s))", "x, x) for x in (z, z_s))"),
             ("jnp.maximum(jnp.sum(keep, dtype=z.dtype), 1.0)", "keep.size"),
-            ("(target, -jnp.inf, logits)", "(target, 0.0, logits)"),
+            ("-jnp.inf, z)", "0.0, z)"),
         ],
         ("_chunks.py", "kl"): [
             ("-len(x) % count", "0"),
