@@ -1,20 +1,14 @@
 """Conflict-free regularized fine-tuning for JAX.
 
 DTNH takes the gradients of the loss and of a regularizer that pulls to a pretrained network, and
-removes the part of the second that works against the first:
+removes the part of the second that works against the first. `dtnh` has the formula.
 
-    g = gradient of the loss        r = gradient of the regularizer
-    r' = r - min(<r, g>, 0) / <g, g> * g
-    update = g + weight * r'        so that <update, g> >= <g, g>
-
-A linear model that is anchored to its starting point, without a second backward pass:
+A model that is anchored to its starting point, without a second backward pass:
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from optax_dtnh import add_l2_sp
->>> x, y = jnp.array([[1.0, 2.0], [3.0, 1.0]]), jnp.array([1.0, -1.0])
->>> loss = lambda w: jnp.mean((x @ w - y) ** 2)
->>> w = jnp.array([1.0, 1.0])
->>> tx = optax.chain(add_l2_sp(0.1), optax.sgd(0.05))
+>>> loss, w = lambda w: jnp.sum((w - jnp.array([0.0, 2.0])) ** 2), jnp.ones(2)
+>>> tx = optax.chain(add_l2_sp(0.1), optax.sgd(0.1))
 >>> state = tx.init(w)
 >>> for _ in range(20):
 ...     updates, state = tx.update(jax.grad(loss)(w), state, w)

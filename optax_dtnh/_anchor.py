@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from optax_dtnh._checks import check_floating, check_like, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._pair import THESE_PARAMS, is_pair_of
-from optax_dtnh._rules import Rule, as_rule, direction, weighted
+from optax_dtnh._rules import Rule, as_rule, plus
 from optax_dtnh._select import LEAVE_OUT, TreeOrFn, is_function, mask_out, refuse_one, resolve_mask
 from optax_dtnh._sums import widen_all
 from optax_dtnh._transform import DTNHState, conflict_free
@@ -71,16 +71,15 @@ def add_l2_sp(
       weight: As in `dtnh`.
       anchor: Tree like the parameters, or a function of them that returns one. None takes the
         parameters at `init`. The number 0.0 stores no anchor: weight decay, `r = F * w`.
-      importance: Tree of numbers >= 0 like the parameters, as from `regularizers.diagonal_fisher`,
-        or a function as for `anchor`: EWC. None stands for 1. Each pass of an update reads it once.
+      importance: Tree of numbers >= 0, as from `regularizers.diagonal_fisher`, or a function as for
+        `anchor`: EWC. None stands for 1. Each pass of an update reads it once.
       inner: As in `dtnh`. All extra arguments go to it.
       mask: As in `dtnh`. Mask a new head out. Leaves outside store nothing, and `anchor` and
         `importance` may lack them.
       rule: As in `dtnh`; `plain` gives ordinary L2-SP.
       reference: As in `dtnh`.
       labels: As in `dtnh`.
-      anchor_dtype: Dtype of the stored anchor; None keeps each leaf's. A narrower dtype saves
-        memory and moves the anchor by its rounding.
+      anchor_dtype: Dtype of the stored anchor; None keeps each leaf's. A narrower one rounds it.
 
     Returns:
       A `GradientTransformationExtraArgs` with an `L2SPState`, whose update needs `params`. With
@@ -88,13 +87,12 @@ def add_l2_sp(
       `static_args=("anchor", "importance", "mask", "rule", "labels", "anchor_dtype")`.
 
     Raises:
-      ValueError: `params` is missing; the updates are a pair; trees differ in structure or shape;
-        an `importance` whose values are known is negative or not finite; and as `dtnh`.
-      TypeError: As `dtnh`.
+      ValueError, TypeError: `params` is missing; the updates are a pair; a known `importance` is
+        negative or not finite; and as `dtnh`.
 
-    Source: L2-SP is from Li et al., [Explicit Inductive Bias for Transfer Learning with
-    Convolutional Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the
-    head; EWC is from [Kirkpatrick et al.](https://arxiv.org/abs/1612.00796), 2017; see `truncate`.
+    Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
+    Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the head; for EWC as
+    for `diagonal_fisher`.
     """
     _check_dtype(anchor_dtype)
     rule, in_mask = as_rule(rule), resolve_mask(mask)
@@ -127,7 +125,7 @@ def add_l2_sp(
 
         def add(keep, c, u, m, *x):
             r = -pull(lambda w, w_s: w_s - w, *x)  # "spelled twice": again, and never stored
-            return u + weighted(lam, direction(keep, c, r, m))
+            return plus(lam, keep, c, u, r, m)
 
         updates = combine(add, keep, c, u, m, w, *stored)
         return updates, state._replace(dtnh=after._replace(conflict=conflict))

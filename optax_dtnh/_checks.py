@@ -20,8 +20,10 @@ BOUNDS = {"": np.isfinite, " >= 0": lambda x: 0 <= x < np.inf, " > 0": lambda x:
 
 def check_number(name: str, number: Any, advice: str, bound: str = "") -> None:
     """Raise unless `number` is a traced scalar or a finite number within `bound`."""
-    value = _real_scalar(number)
-    if value is None or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
+    value = number if isinstance(number, Tracer) else np.asarray(number)
+    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    scalar = real and not value.ndim
+    if not scalar or not (isinstance(value, Tracer) or BOUNDS[bound](value)):
         raise ValueError(f"`{name}` should be a finite number{bound}, got {number!r:.60}. {advice}")
 
 
@@ -29,13 +31,6 @@ def check_count(name: str, count: Any, advice: str) -> None:
     """Raise unless `count` is a whole number from 1."""
     if isinstance(count, bool) or not (isinstance(count, Integral) and int(count) >= 1):
         raise ValueError(f"`{name}` should be a whole number >= 1, got {count!r:.60}. {advice}")
-
-
-def _real_scalar(x: Any) -> Any:
-    """Return `x` as a scalar array or tracer, or None if it is not a real scalar."""
-    value = x if isinstance(x, Tracer) else np.asarray(x)
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-    return value if real and not value.ndim else None
 
 
 def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
@@ -87,8 +82,8 @@ def check_like(name: str, tree: Any, other_name: str, other: Any, advice: str = 
 def check_pair(name: str, tree: Any, other_name: str, other: Any) -> None:
     """Raise unless two trees of real floating point can be multiplied."""
     check_like(name, tree, other_name, other)
-    check_floating(other_name, other)
     check_floating(name, tree)
+    check_floating(other_name, other)
 
 
 def described(tree: Any) -> str:

@@ -32,7 +32,8 @@ def decide(
     for group in groups:
         members = ([leaves[i] for i in group.leaves] for leaves in trees)
         if group.elements:
-            keep[group.leaves[0]] = _by_elements(rule, *members)
+            _, _, (x,), (y,) = members
+            keep[group.leaves[0]] = _by_elements(rule, *widen_all(x, y))
             continue
         kept, taken, conflict = _decide(rule, group, *members)
         for i in group.leaves:
@@ -67,19 +68,17 @@ def _decide(
     return keep, quotient(*widen_all(along, jnp.where(nonzero, ref_sq, 1.0))), dot < 0
 
 
-def _by_elements(rule: Rule, left_r: list, left_m: list, r: list, m: list) -> jax.Array:
+def _by_elements(rule: Rule, r: jax.Array, m: jax.Array) -> jax.Array:
     """Return 0 where `r` and `m` have opposite signs, else 1: exact at every normal scale."""
-    del left_r, left_m  # a positive metric changes no sign
     if rule is not plain and rule not in COINCIDENT:
         raise ValueError(
             f"`rule` should be {', '.join(f.__name__ for f in (*COINCIDENT, plain))} where each "
             f"element decides for itself, got {getattr(rule, '__name__', repr(rule)):.60}. Use "
             "another rule with coarser `labels`, such as `per_leaf`."
         )
-    x, y = widen_all(r[0], m[0])
-    opposed = jnp.sign(x) * jnp.sign(y) < 0
+    opposed = jnp.sign(r) * jnp.sign(m) < 0  # in every metric: a positive one changes no sign
     # Not a boolean as a number: XLA makes a select of its product with `r`, which hides infinity.
-    zero, one = jnp.zeros([], x.dtype), jnp.ones([], x.dtype)
+    zero, one = jnp.zeros([], r.dtype), jnp.ones([], r.dtype)
     return jnp.where(opposed & (rule is not plain), zero, one)
 
 
@@ -119,8 +118,7 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       reach every leaf.
 
     Raises:
-      ValueError: The trees differ in structure or shape.
-      TypeError: A leaf is not real floating point.
+      ValueError, TypeError: The trees differ, or a leaf is not real floating point.
     """
     check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])

@@ -16,7 +16,7 @@ from optax_dtnh._combine import combine, decide
 from optax_dtnh._gradients import linearized, value_and_grad_pair
 from optax_dtnh._labels import groups_of
 from optax_dtnh._micro_batches import over_micro_batches
-from optax_dtnh._rules import Rule, as_rule, direction, plain, truncate, weighted
+from optax_dtnh._rules import Rule, as_rule, plain, plus, truncate
 from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import widen
 from optax_dtnh._transform import WEIGHT
@@ -42,7 +42,7 @@ def value_and_dtnh_grad(
     fun: Callable[..., Any],
     weight: optax.ScalarOrSchedule,
     *,
-    every: int = 4,
+    every: int = 2,
     mask: TreeOrFn = None,
     rule: Rule | None = None,
     has_aux: bool = False,
@@ -83,9 +83,8 @@ def value_and_dtnh_grad(
       `params`, in its dtypes.
 
     Raises:
-      ValueError: `every` is no whole number >= 1; another `rule`; `reg` depends on leaves outside
-        the mask; and as `dtnh` and `value_and_grad_pair`.
-      TypeError: The state is none; and as `value_and_grad_pair`.
+      ValueError, TypeError: `every` is no whole number >= 1; another `rule` or state; `reg` depends
+        on leaves outside the mask; and as `dtnh` and `value_and_grad_pair`.
 
     Source: as for `truncate`. Keeping the scalar is not in it.
     """
@@ -125,11 +124,8 @@ def _renewing(pair_of: Callable, rule: Rule, in_mask: Callable) -> Callable:
         m, r = mask_out(inside, g), mask_out(inside, r)
         keep, c, conflict = decide(rule, (r, m), r, m, groups_of(inside, None, g))
         last = jnp.asarray([*jax.tree.leaves(c), 0.0][0], jnp.float32)  # all leaves share one
-
-        def add(keep, c, g, r):
-            return g + weighted(lam, direction(keep, c, r, g))
-
-        return out, combine(add, keep, c, g, r), state._replace(coefficient=last, conflict=conflict)
+        grads = combine(functools.partial(plus, lam), keep, c, g, r, m)
+        return out, grads, state._replace(coefficient=last, conflict=conflict)
 
     return renewed
 

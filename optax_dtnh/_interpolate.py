@@ -41,8 +41,7 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
       A tree like `params`, in its dtypes.
 
     Raises:
-      ValueError: The trees differ in structure or shape; `alpha` is no finite number.
-      TypeError: Integer or complex leaves inside the mask.
+      ValueError, TypeError: `alpha` is no finite number; and as `dtnh`.
 
     Source: Wortsman et al., [Robust fine-tuning of zero-shot
     models](https://arxiv.org/abs/2109.01903), CVPR 2022.
@@ -57,14 +56,12 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
     floating_part("anchor", inside, anchor)
 
     def leaf(inside, w, w_s):
-        return _between(alpha, w, w_s).astype(jnp.result_type(w)) if inside else w
+        if not inside:
+            return w
+        x, a = widen_all(w, w_s)
+        t = jnp.asarray(alpha, x.dtype)
+        # From the nearer end: exact at both ends, and where the two are equal.
+        start, way = jnp.where(t < 0.5, a, x), jnp.where(t < 0.5, t, t - 1.0)
+        return (start + way * (x - a)).astype(jnp.result_type(w))
 
     return jax.tree.map(leaf, inside, params, anchor)
-
-
-def _between(alpha: ArrayLike, w: jax.Array, w_s: jax.Array) -> jax.Array:
-    x, a = widen_all(w, w_s)
-    t = jnp.asarray(alpha, x.dtype)
-    # From the nearer end: exact at both ends, and where the two are equal.
-    start, way = jnp.where(t < 0.5, a, x), jnp.where(t < 0.5, t, t - 1.0)
-    return start + way * (x - a)

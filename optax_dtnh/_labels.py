@@ -61,10 +61,7 @@ def per_leaf(tree: Tree) -> Tree:
       {'bias': 0, 'kernel': 1}
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with its leaves numbered from 0.
+      tree: Any tree, such as the updates. Its leaves are numbered from 0.
     """
     structure = jax.tree.structure(tree)
     return structure.unflatten(range(structure.num_leaves))
@@ -87,9 +84,6 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
       tree: Any tree, such as the updates.
       axis: Axis of the channels. For Equinox, pass `functools.partial(per_channel, axis=0)`.
 
-    Returns:
-      A tree of the same structure, with labels of the type `Along`.
-
     Raises:
       TypeError: `tree` is a step count, as from `optax.inject_hyperparams`.
     """
@@ -100,9 +94,9 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
 def per_element(tree: Tree) -> Tree:
     """Label every leaf of `tree` with one decision for each element: `labels=per_element`.
 
-    Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So `<m, P r'> >= 0` for every
-    diagonal `P >= 0`, without an inner product. `truncate`, `drop` and `cosine` coincide; other
-    rules than these and `plain` are refused. The state's `conflict` is NaN.
+    Every label is `Along()`. Then `r' = 0 * r` where `r` and `m` have opposite signs, else `r`. So
+    `<m, P r'> >= 0` for every diagonal `P >= 0`, without an inner product. `truncate`, `drop` and
+    `cosine` coincide; other rules but `plain` are refused. The state's `conflict` is NaN.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -113,13 +107,7 @@ def per_element(tree: Tree) -> Tree:
       Array([ 0.,  2., -3.], dtype=float32)
 
     Args:
-      tree: Any tree, such as the updates.
-
-    Returns:
-      A tree of the same structure, with the label `Along()` in every leaf.
-
-    Raises:
-      TypeError: As `per_channel`.
+      tree: As in `per_channel`, like the result and the errors.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda _: Along(), tree)

@@ -33,11 +33,8 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       names: What is left out, such as the new head.
 
     Returns:
-      A function from a tree to a tree of booleans of the same structure, for `mask`.
-
-    Raises:
-      ValueError: A name matches no path of the tree that the function gets.
-      TypeError: There is no name, or one that is no string; the function gets a step count.
+      A function from a tree to a tree of booleans of the same structure, for `mask`. It raises a
+      `ValueError` if a name matches no path of the tree, a `TypeError` if it gets a step count.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(
@@ -71,14 +68,9 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
         in   layer*: 36 in 2 leaves
 
     Args:
-      params: The parameters, or their shapes as from `jax.eval_shape`.
-      mask: As in `dtnh`: a tree of booleans, a prefix of one, a function, or None for no mask.
-
-    Returns:
-      The text, to be printed.
-
-    Raises:
-      ValueError, TypeError: As `dtnh`; or `params` hold an `nnx.Variable` other than `nnx.Param`.
+      params: The parameters, or their shapes as from `jax.eval_shape`. Those of an `nnx.Variable`
+        other than `nnx.Param` are refused.
+      mask: As in `dtnh`, like the errors.
     """
     check_variables(params)
     groups, sizes = defaultdict(list), {"out": 0, "in": 0}

@@ -73,8 +73,7 @@ def scale_by_adam_dtnh(
     Raises:
       ValueError, TypeError: `bound` is not a finite number > 0; and as `dtnh`.
 
-    Source: Wan et al., [Towards Making Deep Transfer Learning Never
-    Hurt](https://arxiv.org/abs/1911.07489), 2019, for the rule. The metric is not in it.
+    Source: as for `truncate`. The metric is not in it.
     """
     check_number("bound", bound, "Pass one such as 10.0: the larger, the less is capped.", " > 0")
     adam = optax.scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)

@@ -31,7 +31,9 @@ def over_micro_batches(
         rows = _rows(batch, count)
 
         def add(total, j):
-            out, grads = fun(params, *_part(rows, j), **shared)
+            # The rows `j`, `j + count`, ...: see "strided parts".
+            part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, 1, False), rows)
+            out, grads = fun(params, *part, **shared)
             return jax.tree.map(lambda t, x: t + widen(x), total, grads), out
 
         zeros = jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params)
@@ -62,8 +64,3 @@ def _rows(batch: Any, count: int) -> Any:
             f"got {lengths}. Pass by keyword what all micro-batches share."
         )
     return jax.tree.map(lambda x: jnp.reshape(x, (-1, count, *jnp.shape(x)[1:])), batch)
-
-
-def _part(rows: Any, j: jax.Array) -> Any:
-    """Return part `j`, the rows `j`, `j + count`, ... (see "strided parts")."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, axis=1, keepdims=False), rows)

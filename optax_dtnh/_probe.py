@@ -54,7 +54,7 @@ DECAY = Trial(at=1.0), Trial()
 
 
 def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> str:
-    """Try a few updates of `tx`, and say what the regularizer does in them.
+    """Try a few updates of `tx`, and return a report of what the regularizer does in them.
 
     The report says which spellings of the gradients `tx` takes, whether the update lowers loss and
     regularizer, whether `add_l2_sp` pulls to its anchor, and how many parameters are regularized.
@@ -74,9 +74,6 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
       tx: The whole optimizer, as it is used in training.
       params: The parameters, or their shapes as from `jax.eval_shape`.
       extra_args: Extra arguments that `tx` needs in `update`, such as `value`.
-
-    Returns:
-      The report, to be printed.
 
     Raises:
       TypeError: `tx` is no transformation; `params` are refused as in `value_and_grad_pair`.
@@ -167,10 +164,9 @@ def _first_update(updates: Callable) -> tuple[int, str]:
 
 
 def _effects(updates: Callable, zeros: int, d: Any) -> Callable[..., Any]:
-    """Return a function from a cause to the change `e` of the update.
+    """Return a function from a cause to `-<e, d> / <d, d>`, `<e, e>` and the size of each leaf.
 
-    It takes the scale of the cause, a step count, and `agree` for a gradient of the loss that is
-    `agree * d`. It returns, for each leaf, the share `-<e, d> / <d, d>`, `<e, e>` and the size.
+    `e` is the change of the update, and `agree * d` is added to the gradient of the loss.
     """
     leaves = [np.ravel(x) for x in jax.tree.leaves(d)]
     ends = np.cumsum([x.size for x in leaves])[:-1]

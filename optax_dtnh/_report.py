@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_like, check_number, check_pair
+from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._rules import Rule, as_rule, direction
@@ -156,13 +156,10 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 
     Args:
       g: Tree of real floating-point leaves.
-      r: Tree of the same structure and shapes.
+      r: Tree of the same structure and shapes; the errors are those of `apply_rule`.
 
     Returns:
       A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
-
-    Raises:
-      ValueError, TypeError: As `apply_rule`.
     """
     check_pair("r", r, "g", g)
     parts = parts_of(g, r)
@@ -171,9 +168,7 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 
 
 def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
-    """Return `<updates, loss_grads>`, the first-order change of a loss by a step.
-
-    It is negative if the loss falls.
+    """Return `<updates, loss_grads>`, the first-order change of a loss: negative if it falls.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -183,13 +178,13 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
 
     Args:
       updates: Tree of real floating-point leaves, as an optimizer returns it.
-      loss_grads: The loss's gradient at `params`, same structure and shapes.
+      loss_grads: The loss's gradient at `params`, same structure and shapes; the errors are those
+        of `apply_rule`.
 
     Returns:
       A float32 scalar (float64 with float64 leaves), in units of the loss.
-
-    Raises:
-      ValueError, TypeError: As `apply_rule`.
     """
-    check_pair("loss_grads", loss_grads, "updates", updates)
+    check_like("loss_grads", loss_grads, "updates", updates)
+    check_floating("updates", updates)
+    check_floating("loss_grads", loss_grads)
     return inner_product(updates, loss_grads)

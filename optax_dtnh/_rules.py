@@ -1,9 +1,9 @@
 """The maths of conflict-free directions, readable with the paper alone.
 
-Two directions meet in every step: `m`, the direction to protect (the gradient of the empirical
-loss, or a smoothed one), and `r`, the gradient of the regularizer. Picture the half-space of all
-directions that agree with `m`, `{x : <x, m> >= 0}`. If `r` lies inside, following it costs the loss
-nothing to first order. If not, the nearest point of it is `r` without its component along `m`.
+`m` is the direction to protect, the gradient of the loss or a smoothed one, and `r` the gradient of
+the regularizer. Picture the half-space of all directions that agree with `m`, `{x : <x, m> >= 0}`.
+If `r` lies inside, following it costs the loss nothing to first order. If not, the nearest point of
+it is `r` without its component along `m`.
 
 A rule says how much of `r` to keep and how much of `m` to take away, given three scalars::
 
@@ -11,12 +11,13 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     keep, along = rule(dot, ref_sq, reg_sq)
     r' = keep * r - (along / ref_sq) * m
 
-With `labels=per_channel` they are arrays, one number for each channel. If `ref_sq` is 0, `r' = keep
-* r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64 leaves).
+With `labels=per_channel` they are arrays, one number for each channel. If `ref_sq` is 0, then
+`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64 leaves).
 Its products become NaN at norms above 1e19, and 0 at elements below 1e-19.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +66,7 @@ def drop(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, 
 def cosine(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Weight `r` by its agreement with `m`: `r' = max(cos(r, m), 0) * r`, with `cos(0, .) = 0`.
 
-    Source: Du et al., [Adapting Auxiliary Losses Using Gradient
-    Similarity](https://arxiv.org/abs/1812.02224), 2018, weighted version.
+    Source: as for `drop`, the weighted version.
     """
     return over_norms(jnp.maximum(dot, 0.0), ref_sq, reg_sq), 0.0
 
@@ -92,13 +92,10 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
 
     Args:
       rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
-      kappa: A finite number >= 0, possibly traced.
+      kappa: A finite number >= 0, possibly traced. Another raises a `ValueError`.
 
     Returns:
       A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
-
-    Raises:
-      ValueError, TypeError: `kappa` is not a finite number >= 0; `rule` is no function.
     """
     rule = as_rule(rule)
     check_number("kappa", kappa, LONGEST, " >= 0")
@@ -107,22 +104,17 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
         keep, along = rule(dot, ref_sq, reg_sq)
         k, a = (jnp.asarray(x, dot.dtype) for x in (keep, along))
         limit = jnp.asarray(kappa, dot.dtype) * _root(ref_sq)
-        longest = jnp.maximum(_longest(k, a, dot, ref_sq, reg_sq), limit)
+        # `|r'|`, or more where rounding hides what `r` has across `m`.
+        cos = over_norms(dot, ref_sq, reg_sq)
+        across = jnp.maximum(1.0 - cos * cos, 0.0) + 32 * jnp.finfo(dot.dtype).eps
+        beside = (k * dot - a) / jnp.where(ref_sq == 0, 1.0, _root(ref_sq))
+        total = k**2 * across * reg_sq + beside**2
+        length = _root(total + (total - total))  # an overflow is NaN, as in `inner_product`
+        longest = jnp.maximum(length, limit)
         scale = limit / jnp.where(longest == 0, 1.0, longest)
         return k * scale, along if isinstance(along, (int, float)) and along == 0 else a * scale
 
     return capped_rule
-
-
-def _longest(
-    keep: jax.Array, along: jax.Array, dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array
-) -> jax.Array:
-    """Return `|r'|`, or more where rounding hides what `r` has across `m`."""
-    cos = over_norms(dot, ref_sq, reg_sq)
-    across = jnp.maximum(1.0 - cos * cos, 0.0) + 32 * jnp.finfo(dot.dtype).eps
-    beside = (keep * dot - along) / jnp.where(ref_sq == 0, 1.0, _root(ref_sq))
-    total = keep**2 * across * reg_sq + beside**2
-    return _root(total + (total - total))  # an overflow is NaN, as in `inner_product`
 
 
 def _root(x: jax.Array) -> jax.Array:
@@ -151,3 +143,8 @@ def weighted(weight: ArrayLike, x: jax.Array) -> jax.Array:
 def direction(keep: Scalar, c: Scalar | None, r: jax.Array, m: jax.Array) -> jax.Array:
     """Return one leaf of `r' = keep * r - c * m`; without a `c`, nothing of `m` is taken away."""
     return keep * r if c is None else keep * r - c * m
+
+
+def plus(weight: ArrayLike, keep: Scalar, c: Scalar | None, u: Any, r: Any, m: Any) -> jax.Array:
+    """Return one leaf of `u + weight * r'`."""
+    return u + weighted(weight, direction(keep, c, r, m))

@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 import jax
 import numpy as np
 import optax
-from jax.tree_util import all_leaves
+from jax.tree_util import all_leaves, keystr
 
 from optax_dtnh._checks import check_floating, check_like, described, differing
 
@@ -75,7 +75,8 @@ def one_per_leaf(name: str, tree_or_fn: TreeOrFn, tree: Tree) -> Tree:
     try:
         return jax.tree.map(lambda x, below: jax.tree.map(lambda _: x, below), prefix, tree)
     except ValueError as error:
-        entries, leaves = _paths(prefix), _paths(tree)
+        trees = (prefix, tree)
+        entries, leaves = ([keystr(p) for p, _ in jax.tree.leaves_with_path(x)] for x in trees)
         unknown = [e for e in entries if not any(leaf.startswith(e) for leaf in leaves)]
         uncovered = [leaf for leaf in leaves if not any(leaf.startswith(e) for e in entries)]
         got = differing(entries and uncovered, unknown)
@@ -94,10 +95,6 @@ def refuse_one(name: str, entry: Any) -> NoReturn:
         "`static_args` of `optax.inject_hyperparams`, which makes arrays of numbers and calls "
         "functions with the step count."
     )
-
-
-def _paths(tree: Tree) -> list[str]:
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)]
 
 
 def _check_mask(mask: Tree) -> None:

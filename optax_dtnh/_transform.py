@@ -1,18 +1,19 @@
 """DTNH as an optax gradient transformation: the plumbing around the maths of `_rules`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh._checks import as_transformation, check_floating, check_number, check_state
+from optax_dtnh._checks import as_transformation, check_number, check_state
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._pair import as_pair
-from optax_dtnh._rules import Rule, as_rule, direction, weighted
-from optax_dtnh._select import LEAVE_OUT, TreeOrFn, floating_part, mask_out, resolve_mask
+from optax_dtnh._rules import Rule, as_rule, plus
+from optax_dtnh._select import TreeOrFn, floating_part, mask_out, resolve_mask
 
 WEIGHT = "Pass one such as 0.1, or an optax schedule: a function from the step count to one."
 
@@ -44,28 +45,25 @@ def dtnh(
 ) -> optax.GradientTransformationExtraArgs:
     """Add the regularizer's gradient without the part that conflicts with the loss's gradient.
 
-    With the loss's gradient `g`, the regularizer's gradient `r` and the protected direction
-    `m = reference(g)`, which is `g` by default:
+    With the loss's gradient `g` and the regularizer's gradient `r`:
 
-        r' = r - min(<r, m>, 0) / <m, m> * m
+        r' = r - min(<r, m>, 0) / <m, m> * m           m = reference(g), by default g
         update = inner(g) + weight * r'
 
     If `weight >= 0` and `m = g`, `<update, g> >= <inner(g), g>`: to first order, the regularizer
     never makes this loss fall more slowly than `inner` alone. An optimizer after `dtnh` does not
     keep this; see [docs/guarantee.md](guarantee.md).
 
-    Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates,
-    `tx.update(GradientPair(g, r), state, params)`, or `r` as an extra argument, `tx.update(g,
-    state, params, reg_grads=r)` ([docs/wrappers.md](wrappers.md)). The update has the dtypes of
-    `inner(g)`.
+    Put `dtnh` first in the chain, before the learning rate. Pass both gradients as the updates, as
+    below, or `tx.update(g, state, params, reg_grads=r)` ([docs/wrappers.md](wrappers.md)). The
+    update has the dtypes of `inner(g)`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
       >>> from optax_dtnh import GradientPair, dtnh
       >>> tx = optax.chain(dtnh(0.5), optax.sgd(0.1))
-      >>> params = jnp.zeros(2)
       >>> pair = GradientPair(loss_grads=jnp.array([2.0, 0.0]), reg_grads=jnp.array([-3.0, 4.0]))
-      >>> updates, state = tx.update(pair, tx.init(params), params)
+      >>> updates, state = tx.update(pair, tx.init(jnp.zeros(2)))
       >>> updates, optax.tree.get(state, "conflict")
       (Array([-0.2, -0.2], dtype=float32), Array(1., dtype=float32))
 
@@ -91,8 +89,7 @@ def dtnh(
       TypeError: Integer or complex leaves inside the mask; an argument of a wrong type; a `state`
         that was restored without its types.
 
-    Source: Wan et al., [Towards Making Deep Transfer Learning Never
-    Hurt](https://arxiv.org/abs/1911.07489), 2019. `inner`, `reference` and `labels` are not in it.
+    Source: as for `truncate`. `inner`, `reference` and `labels` are not in it.
     """
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     init, prepare = conflict_free(weight, inner, in_mask, reference, labels)
@@ -102,11 +99,8 @@ def dtnh(
         u, m, lam, groups, state = prepare(g, state, params, extra_args)
         r = floating_part("reg_grads", in_mask(g), r)
         keep, c, conflict = decide(rule, (r, m), r, m, groups)
-
-        def add(keep, c, u, r, m):
-            return u + weighted(lam, direction(keep, c, r, m))
-
-        return combine(add, keep, c, u, r, m), state._replace(conflict=conflict)
+        updates = combine(partial(plus, lam), keep, c, u, r, m)
+        return updates, state._replace(conflict=conflict)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -120,8 +114,7 @@ def conflict_free(
 ) -> tuple[optax.TransformInitFn, Callable[..., tuple[Any, Any, Any, list[Group], DTNHState]]]:
     """Return `init`, and `prepare`, which returns all that a conflict-free sum needs but `r`.
 
-    That is `u = inner(g)`, `m = reference(g)` inside the mask, the weight, the groups, and the next
-    state but for its `conflict`.
+    The next state, its last result, lacks the new `conflict`.
     """
     if not callable(weight):
         check_number("weight", weight, WEIGHT, " >= 0")
@@ -137,7 +130,7 @@ def conflict_free(
     def prepare(g, state, params, extra_args):
         check_state(state, DTNHState)
         regularized = in_mask(g)
-        check_floating("loss_grads", mask_out(regularized, g), LEAVE_OUT)
+        floating_part("loss_grads", regularized, g)
         u, inner_state = inner.update(g, state.inner, params, **extra_args)
         m, reference_state = reference.update(g, state.reference, params, **extra_args)
         lam = weight(state.step) if callable(weight) else weight

@@ -22,11 +22,10 @@ parameters and state donated:
 - The inner products that a rule does not use are gone from the program.
 - Every public use lowers for CPU, CUDA and TPU, without callbacks, effects or float64.
 
-The figures are XLA's own, for CPU, and reproducible: everything is compiled, nothing is run, except
-with `--wall`, which reports times and asserts nothing. Where XLA stores an intermediate differs
-between its versions: bytes, temporaries and instructions are asserted on jax 0.12 alone. It takes
-four minutes on two CPU cores, two more with `--wall`. `benchmarks.cost.feature_distance` counts the
-flops of a second gradient.
+Everything is compiled for CPU, nothing is run, except with `--wall`, which reports times and
+asserts nothing. Where XLA stores an intermediate differs between its versions: bytes, temporaries
+and instructions are asserted on jax 0.12 alone. It takes four minutes on two CPU cores, two more
+with `--wall`.
 """
 
 import sys

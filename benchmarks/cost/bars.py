@@ -5,15 +5,13 @@ from typing import Any
 
 import jax
 
-# In N, the bytes of one parameter tree. The floor of two passes over a pair is 8, of L2-SP 9.
-PAIR = {"bytes": 10.1, "temporary": 0.01}
-L2_SP = {"bytes": 12.1, "temporary": 0.01}
-# Bytes, temporary and inner products of the uses with Adam, whose floor is 10, in the metric 13.
-# The direction of Adam, or its metric, is kept for the last pass.
+from benchmarks.cost import grid
+
+# The uses with Adam: whose bars they have in the grid, and their inner products.
 ADAM = {
-    "dtnh, then Adam": (15.1, 0.01, 2),
-    "dtnh, inner=scale_by_adam": (17.1, 1.01, 2),
-    "scale_by_adam_dtnh": (21.1, 1.01, 3),
+    "dtnh, then Adam": ("dtnh", 2),
+    "dtnh, inner=scale_by_adam": ("dtnh, inner=", 2),
+    "scale_by_adam_dtnh": ("scale_by_adam_dtnh", 3),
 }
 
 # The inner products that are left in the program. The state's `conflict` needs <r, m> always.
@@ -39,12 +37,12 @@ def update_bars(name: str, leaves: int) -> dict[str, float]:
     if name.endswith("alone"):
         return {}
     if name in ADAM:
-        accessed, temporary, products = ADAM[name]
-        return {"bytes": accessed, "temporary": temporary, "reductions": products * leaves}
+        use, products = ADAM[name]
+        return grid.bars((use, "Adam")) | {"reductions": products * leaves}
     factory, _, option = name.partition(", ")
     rule = option if option in PRODUCTS else "truncate"
-    stored = PAIR if factory == "dtnh" else L2_SP
-    return ({} if rule == UNBARRED else stored) | {"reductions": PRODUCTS[rule] * leaves}
+    stored = {} if rule == UNBARRED else grid.bars((factory, "momentum"))
+    return stored | {"reductions": PRODUCTS[rule] * leaves}
 
 
 def exceeded(name: str, found: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:

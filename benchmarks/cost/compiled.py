@@ -80,9 +80,9 @@ def step_cost(compiled: jax.stages.Compiled) -> StepCost:
     return StepCost(analysis_of(compiled)["flops"], peak, memory.temp_size_in_bytes)
 
 
-def flops(fun: Callable[..., Any], *args: Any) -> float:
-    """Return the floating-point operations of `fun`, compiled for abstract `args`."""
-    return analysis_of(jax.jit(fun).lower(*args).compile(dict(NOT_RUN)))["flops"]
+def compiled(fun: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
+    """Return the program of `fun` for abstract arguments, which is not to be run."""
+    return jax.jit(fun).lower(*args).compile(dict(NOT_RUN))
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Any:

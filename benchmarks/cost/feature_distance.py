@@ -22,18 +22,10 @@ from collections.abc import Mapping
 
 import jax
 
-from benchmarks.cost import report
+from benchmarks.cost import report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import flops
-from benchmarks.cost.resnets import (
-    Make,
-    Maps,
-    abstract_of,
-    images_of,
-    losses_of,
-    states_of,
-    teacher_of,
-)
+from benchmarks.cost.compiled import analysis_of, compiled
+from benchmarks.cost.resnets import Make, Maps
 from benchmarks.cost.training import of_pair, of_sum, zero_array
 from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
@@ -69,16 +61,10 @@ def table(make: Make) -> Table:
 
 def ratios(make: Make, maps: Maps) -> dict[str, float]:
     """Return the numbers of a row, all but the first relative to one gradient."""
-    model, (images, labels) = abstract_of(make), images_of(BATCH, IMAGE)
-    states = states_of(model)
-    data = images, labels, jax.eval_shape(teacher_of(model, maps), *states, images)
-    forms = (form(losses_of(model, maps)) for form in (of_sum, of_pair, zero_array))
-    one, pair, control = (flops(form, *states, *data) for form in forms)
-    return {
-        "one gradient, GFLOP": one / 1e9,
-        "pair": pair / one,
-        "zero array": control / one,
-    }
+    losses, args = resnets.program(make, maps, BATCH, IMAGE)
+    programs = (compiled(form(losses), *args) for form in (of_sum, of_pair, zero_array))
+    one, pair, control = (analysis_of(program)["flops"] for program in programs)
+    return {"one gradient, GFLOP": one / 1e9, "pair": pair / one, "zero array": control / one}
 
 
 def missed(name: str, row: Mapping[str, float], bar: float, late: bool) -> list[str]:

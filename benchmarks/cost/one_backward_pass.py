@@ -20,10 +20,9 @@ and saves 0.8 N of memory only where the parameters are larger than the activati
 Everything is compiled for CPU, nothing is run. It takes three minutes on two idle CPU cores.
 """
 
-import re
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -34,8 +33,8 @@ from jax.sharding import AxisType
 
 from benchmarks.cost import networks, report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import NOT_RUN, step_cost
-from benchmarks.cost.many_devices import decoder
+from benchmarks.cost.compiled import compiled, step_cost
+from benchmarks.cost.many_devices import decoder, hlo, steps
 from benchmarks.cost.training import Losses, of_sum
 from benchmarks.cost.trees import size_in_bytes
 from benchmarks.harness.command import Question, command
@@ -50,8 +49,6 @@ RECOMPUTED = dict(zip(EVERY, (1.38, 1.20, 1.11), strict=True))
 BETWEEN = {"flops between": 1.01, "memory between": 1.02}
 DECODER = decoder.Sizes(4, 256, 4, 688, 1024, batch=4, length=64)
 
-BRANCHES = "true_computation|false_computation|branch_computations"
-
 Program = tuple[Losses, tuple[Any, ...]]  # what is differentiated, and abstract arguments
 
 
@@ -60,8 +57,8 @@ def programs() -> dict[str, Program]:
     return {
         "MLP, batch of 64": of_network(networks.of_mlp(1024, 4, 64, 10)),
         "MLP, batch of 1024": of_network(networks.of_mlp(1024, 4, 1024, 10)),
-        "ResNet-18": of_resnet(resnet18),
-        "ResNet-50": of_resnet(resnet50),
+        "ResNet-18": resnets.program(resnet18, ("stage4",), 8, 96),
+        "ResNet-50": resnets.program(resnet50, ("stage4",), 8, 96),
         "decoder, recomputed": of_decoder(DECODER),
     }
 
@@ -72,24 +69,12 @@ def of_network(network: networks.Network) -> Program:
     return networks.losses_of(network), (params, None, *data)
 
 
-def of_resnet(make: resnets.Make) -> Program:
-    """Return the losses of a residual network that sees its last map."""
-    model, images = resnets.abstract_of(make), resnets.images_of(8, 96)
-    states = resnets.states_of(model)
-    f_s = jax.eval_shape(resnets.teacher_of(model, ("stage4",)), *states, images[0])
-    return resnets.losses_of(model, ("stage4",)), (*states, *images, f_s)
-
-
 def of_decoder(sizes: decoder.Sizes) -> Program:
     """Return the losses of a decoder."""
     params = decoder.params(sizes, lambda shape, _: jax.ShapeDtypeStruct(shape, jnp.float32))
     tokens = jax.ShapeDtypeStruct((sizes.batch, sizes.length), jnp.int32)
     state = jax.ShapeDtypeStruct((*tokens.shape, sizes.width), jnp.float32)
-
-    def losses(params, statistics, *data):
-        return decoder.losses(sizes, params, *data), statistics
-
-    return losses, (params, None, tokens, state)
+    return steps.losses_of(sizes), (params, None, tokens, state)
 
 
 def at(step: int | None, losses: Losses) -> Callable[..., Any]:
@@ -114,11 +99,6 @@ def forward_mode(losses: Losses) -> Callable[..., Any]:
         return (values, aux), grads, c
 
     return gradient
-
-
-def compiled(fun: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
-    """Return the program for abstract arguments."""
-    return jax.jit(fun).lower(*args).compile(dict(NOT_RUN))
 
 
 def row_of(name: str, program: Program) -> dict[str, Any]:
@@ -146,21 +126,17 @@ def row_of(name: str, program: Program) -> dict[str, Any]:
 
 def products(text: str) -> list[int]:
     """Return the products outside of the conditional's branches, and in each of them."""
-    bodies = dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
-    entry = re.findall(r"^ENTRY %?([\w.\-]+)", text, re.M)[0]
+    computations, entry = hlo.computations(text)
 
-    def called(text: str, kinds: str) -> list[str]:
-        found = re.findall(rf"(?:{kinds})=(?:\{{([^}}]*)\}}|(%?[\w.\-]+))", text)
-        return [name for names in found for name in re.findall(r"[\w.\-]+", " ".join(names))]
-
-    def count(text: str) -> int:
-        inside = called(text, f"calls|to_apply|body|{BRANCHES}")
-        return len(re.findall(r" (?:dot|convolution)\(", text)) + sum(
-            count(bodies[c]) for c in inside
+    def count(instructions: Iterable[hlo.Instruction]) -> int:
+        return sum(
+            (i.kind in ("dot", "convolution")) + sum(count(computations[c]) for c in hlo.called(i))
+            for i in instructions
         )
 
-    branches = [count(bodies[name]) for name in called(bodies[entry], BRANCHES)]
-    return [count(bodies[entry]) - sum(branches), *branches]
+    outside = [i for i in computations[entry] if i.kind != "conditional"]
+    branches = [c for i in computations[entry] if i.kind == "conditional" for c in hlo.called(i)]
+    return [count(outside), *(count(computations[branch]) for branch in branches)]
 
 
 def measure(options: Namespace) -> Results:  # noqa: ARG001

@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.harness.record import Results
-from benchmarks.harness.tables import markdown, only
+from benchmarks.harness.tables import formatted, markdown, only
 
 SHOWN = ("SGD alone", "dtnh", "add_l2_sp", "dtnh, plain", "add_l2_sp, plain")
 TIMED = ("dtnh", "add_l2_sp", "dtnh, labels=per_element", "add_l2_sp, labels=per_element")
@@ -45,7 +45,10 @@ def times(results: Results) -> str:
 
 def steps(results: Results) -> str:
     """Return flops, memory and time of a training step with DTNH relative to one without."""
-    return markdown([_step(results, name) for name in ("L2-SP + DTNH", "KnowDist + DTNH")])
+    rows = results["tables"][0]["rows"]
+    columns = {"method": "{method}", "flops": "{flops ratio:.3f}", "memory": "{peak ratio:.2f}"}
+    columns["time"] = "{time ratio:.2f} ({low:.2f} to {high:.2f})"
+    return formatted([row for row in rows if row["method"].endswith("DTNH")], columns)
 
 
 def flops(results: Results, maps: str, column: str) -> str:
@@ -56,8 +59,8 @@ def flops(results: Results, maps: str, column: str) -> str:
 def over_periods(results: Results) -> str:
     """Return flops and memory of `value_and_dtnh_grad` relative to one gradient."""
     shown = ["every 2", "every 4", "every 8", "flops renewing", "memory between"]
-    rows = results["tables"][0]["rows"]
-    return markdown([{"network": r["network"]} | {k: f"{r[k]:.2f}" for k in shown} for r in rows])
+    columns = {"network": "{network}"} | {k: f"{{{k}:.2f}}" for k in shown}
+    return formatted(results["tables"][0]["rows"], columns)
 
 
 pair = partial(flops, maps="stage4", column="at most")
@@ -80,15 +83,5 @@ def _bytes_and_memory(title: str, rows: list[Results]) -> str:
     )
 
 
-def _step(results: Results, method: str) -> dict[str, str | None]:
-    row = only(results["tables"][0]["rows"], method=method)
-    return {
-        "method": method,
-        "flops": f"{row['flops ratio']:.3f}",
-        "memory": f"{row['peak ratio']:.2f}",
-        "time": _quartiles(row, "time ratio"),
-    }
-
-
-def _quartiles(row: Results | None, name: str = "time") -> str | None:
-    return f"{row[name]:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row else None
+def _quartiles(row: Results | None) -> str | None:
+    return f"{row['time']:.2f} ({row['low']:.2f} to {row['high']:.2f})" if row else None

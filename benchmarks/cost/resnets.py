@@ -25,7 +25,7 @@ def abstract_of(make: Make) -> ResNet:
 
 def states_of(model: ResNet) -> tuple[Any, Any]:
     """Return parameters and batch statistics."""
-    params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)[1:]
+    _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     return params, statistics
 
 
@@ -58,6 +58,14 @@ def teacher_of(model: ResNet, maps: Maps) -> Fun:
         return {name: features[name] for name in maps}
 
     return f_s
+
+
+def program(make: Make, maps: Maps, batch: int, size: int) -> tuple[Losses, tuple[Any, ...]]:
+    """Return the losses and their abstract arguments, for images of a size."""
+    model, images = abstract_of(make), images_of(batch, size)
+    states = states_of(model)
+    f_s = jax.eval_shape(teacher_of(model, maps), *states, images[0])
+    return losses_of(model, maps), (*states, *images, f_s)
 
 
 def losses_with_teacher(model: ResNet, maps: Maps) -> Losses:

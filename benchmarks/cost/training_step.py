@@ -12,10 +12,9 @@ updated:
   where the distance sees the last map, `stage4`, and both compute the teacher's.
 - Its peak of memory is at most 1.2 times that of the sum: there is one more gradient.
 
-`benchmarks.cost.feature_distance` counts the gradients alone, map by map, with a control. The
-figures are XLA's own, for CPU: everything is compiled, nothing is run, except with `--wall`, which
-reports times and asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It
-takes two minutes on two CPU cores, one more with `--wall`.
+Everything is compiled for CPU, nothing is run, except with `--wall`, which reports times and
+asserts nothing. Memory is asserted on jax 0.12, for which its bars are set. It takes two minutes on
+two CPU cores, one more with `--wall`.
 """
 
 import sys

@@ -86,6 +86,10 @@ ADAM_USES = {
 WITH_ADAM = {name: use.then(RATE) for name, use in ADAM_USES.items()}
 
 # Every public factory and option once, for the lowering to other platforms.
+EACH = transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0))
+INNER = dtnh(WEIGHT, inner=optax.scale_by_adam())
+ADAM_OPTIONS: dict[str, Any] = {"eps_root": 1e-8, "mu_dtype": jnp.bfloat16, "nesterov": True}
+ADAM_OPTIONS |= {"mask": MATRICES, "labels": per_leaf}
 OPTIONS = {
     **{name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp", "dtnh, cosine")},
     "dtnh, schedule": Use(dtnh(optax.cosine_decay_schedule(WEIGHT, 100)), pair),
@@ -93,26 +97,11 @@ OPTIONS = {
     "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=SMOOTHED), pair),
     "dtnh, mask": Use(dtnh(WEIGHT, mask=MATRICES), pair),
     "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
-    "transform_pair, dtnh": Use(
-        optax.chain(transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0)), dtnh(WEIGHT)),
-        pair,
-    ),
+    "transform_pair, dtnh": Use(optax.chain(EACH, dtnh(WEIGHT)), pair),
     "scale_by_adam_dtnh": ADAM_USES["scale_by_adam_dtnh"],
-    "scale_by_adam_dtnh, options": Use(
-        scale_by_adam_dtnh(
-            WEIGHT,
-            eps_root=1e-8,
-            mu_dtype=jnp.bfloat16,
-            nesterov=True,
-            mask=MATRICES,
-            labels=per_leaf,
-        ),
-        reg_grads,
-    ),
+    "scale_by_adam_dtnh, options": Use(scale_by_adam_dtnh(WEIGHT, **ADAM_OPTIONS), reg_grads),
     "add_l2_sp, anchor_dtype": Use(add_l2_sp(WEIGHT, anchor_dtype=jnp.bfloat16), one_gradient),
-    "add_l2_sp, inner=dtnh": Use(
-        add_l2_sp(WEIGHT, inner=dtnh(WEIGHT, inner=optax.scale_by_adam())), reg_grads
-    ),
+    "add_l2_sp, inner=dtnh": Use(add_l2_sp(WEIGHT, inner=INNER), reg_grads),
 }
 
 # --- controls: plausible ways to write the same update that cost more, which the bars must catch

@@ -1,6 +1,5 @@
 """What the pages quote from the records of the digits."""
 
-from benchmarks.digits import renewals
 from benchmarks.digits.table import markdown, mean_accuracy
 from benchmarks.harness.record import Results
 
@@ -31,8 +30,3 @@ def beyond_both(results: Results) -> str:
         for weight in results["weights"]
     ]
     return f"{max(gains):.1f}"
-
-
-def ways(results: Results) -> str:
-    """Return accuracy and guarantee by how rarely both gradients are taken."""
-    return renewals.table(results)

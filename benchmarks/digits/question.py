@@ -1,8 +1,7 @@
-"""The question that the digits and their head share: options, measurement, text, claims, figure."""
+"""The question that the digits and their head share: measurement, text, claims and figure."""
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,12 +9,14 @@ from benchmarks.digits import experiment, figure, table
 from benchmarks.digits.methods import Method
 from benchmarks.digits.tasks import CELLS
 from benchmarks.harness import command, record
-from benchmarks.harness.command import Question
+from benchmarks.harness.command import Question, option
 from benchmarks.harness.record import Results
-from optax_dtnh.finetune.settings import count, positive
+from optax_dtnh.finetune.settings import count
 
 WEIGHTS = (0.1, 1.0, 10.0)
 SEEDS = 20
+HELP = f"Run N seeds, from 0 (default: {SEEDS}); intervals need at least 2."
+OPTION = option("--seeds", type=count, default=SEEDS, metavar="N", help=HELP)
 Claims = Mapping[str, Mapping[str, Sequence[str]]]  # by method and verb, the cells
 
 
@@ -29,8 +30,7 @@ def question(
     """
 
     def measure(options: Namespace) -> Results:
-        weights = sorted(set(options.weights))
-        found = experiment.run(CELLS, methods, weights=weights, seeds=options.seeds)
+        found = experiment.run(CELLS, methods, weights=WEIGHTS, seeds=options.seeds)
         return {"question": title, **found}
 
     return Question(
@@ -40,14 +40,14 @@ def question(
         table.text,
         failures=lambda results: failures(results, claims),
         draw=lambda results: figure.draw(results, title),
-        options=add_options,
+        options=OPTION,
         shown=lambda results: "\n\n".join([table.text(results), *against_record(name, results)]),
     )
 
 
 def failures(results: Results, claims: Claims) -> list[str]:
     """Return a message for every claim that does not hold; a smaller run is no test of them."""
-    if len(results["seeds"]) < SEEDS or max(results["weights"]) < max(WEIGHTS):
+    if len(results["seeds"]) < SEEDS:
         return []
     wrong = []
     for method, cells_by_verb in claims.items():
@@ -75,12 +75,3 @@ def against_record(name: str, results: Results) -> list[str]:
         f"The means differ from the record's by at most {furthest:.2f} points: "
         "another processor, or other versions, round differently."
     ]
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """Add `--seeds` and `--weights`."""
-    add: Callable[..., Any] = parser.add_argument
-    seeds = f"Run N seeds, from 0 (default: {SEEDS}); intervals need at least 2."
-    add("--seeds", type=count, default=SEEDS, metavar="N", help=seeds)
-    weights = f"Weights of the regularizers (default: {' '.join(f'{w:g}' for w in WEIGHTS)})."
-    add("--weights", type=positive, nargs="+", default=WEIGHTS, metavar="W", help=weights)

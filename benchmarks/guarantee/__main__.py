@@ -1,6 +1,6 @@
 """Does the regularizer ever raise the protected loss in the step that is taken? Form by optimizer.
 
-    python -m benchmarks.guarantee [--draws 4000]
+    python -m benchmarks.guarantee
 
 A draw is a history of six gradients of the loss and of the regularizer, with parameters and a
 weight. Two optimizers walk it: one with the regularizer, and the same optimizer without it, which
@@ -27,6 +27,7 @@ not, but for rounding: where `r` is exactly opposed to `g`, it cancels and leave
 It takes 14 minutes on two cores.
 """
 
+import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -37,8 +38,9 @@ import numpy as np
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import Histories, K, draw, measured
 from benchmarks.guarantee.pages import record_table
-from benchmarks.harness.command import Question, command, option
+from benchmarks.harness.command import Question, command
 
+DRAWS = 4000  # of each cell of the table
 RANGES = {  # of weight * |r| / |g|
     "float32": {"ordinary": (0.1, 10.0), "large": (10.0, 1e5), "beyond": (1e5, 1e8)},
     "bfloat16": {"ordinary": (0.1, 10.0), "beyond": (10.0, 1e3)},
@@ -46,30 +48,29 @@ RANGES = {  # of weight * |r| / |g|
 OPPOSED = {"float32": (1e2, 1e4, 1e5, 1e6, 1e8), "bfloat16": (1.0, 10.0, 100.0, 1e4)}
 
 
-def measure(options: Namespace) -> dict[str, Any]:
+def measure(options: Namespace) -> dict[str, Any]:  # noqa: ARG001
     """Return the rows of every form, optimizer, dtype and range of weights."""
     return {
-        "draws": options.draws,
+        "draws": DRAWS,
         "k": K,
         "ranges": RANGES,
-        "rows": list(rows(options.draws)),
+        "rows": list(rows()),
         "opposed": [
-            {"dtype": dtype, "ratio": x, "not_descending": not_descending(options.draws, dtype, x)}
+            {"dtype": dtype, "ratio": x, "not_descending": not_descending(dtype, x)}
             for dtype, ratios in OPPOSED.items()
             for x in ratios
         ],
     }
 
 
-def rows(n: int) -> Iterator[dict[str, Any]]:
+def rows() -> Iterator[dict[str, Any]]:
     """Yield one row for each form, optimizer, dtype and range of weights."""
     for dtype, ranges in RANGES.items():
         for between, (low, high) in ranges.items():
-            histories = draw(n, low, high, dtype)
-            for form in FORMS:
-                for name in DIRECTIONS:
-                    row = {"form": form, "optimizer": name, "dtype": dtype, "range": between}
-                    yield row | shares(form, name, histories, dtype)
+            histories = draw(DRAWS, low, high, dtype)
+            for form, name in itertools.product(FORMS, DIRECTIONS):
+                row = {"form": form, "optimizer": name, "dtype": dtype, "range": between}
+                yield row | shares(form, name, histories, dtype)
 
 
 def shares(form: str, name: str, histories: Histories, dtype: str) -> dict[str, Any]:
@@ -88,9 +89,9 @@ def shares(form: str, name: str, histories: Histories, dtype: str) -> dict[str, 
     }
 
 
-def not_descending(n: int, dtype: str, ratio: float) -> float:
+def not_descending(dtype: str, ratio: float) -> float:
     """Return how often `dtnh` and SGD do not descend where `r` is exactly opposed to `g`."""
-    steps = measured("before", "sgd", draw(n, ratio, ratio, dtype, opposed=True)).step
+    steps = measured("before", "sgd", draw(DRAWS, ratio, ratio, dtype, opposed=True)).step
     return float(np.mean(steps >= 0))
 
 
@@ -103,9 +104,7 @@ def failures(results: dict[str, Any]) -> list[str]:
     ]
 
 
-DRAWS = "Number of histories for each cell of the table (default: 4000)."
-OPTION = option("--draws", type=int, default=4000, metavar="N", help=DRAWS)
-QUESTION = Question("guarantee", __doc__, measure, record_table, failures, options=OPTION)
+QUESTION = Question("guarantee", __doc__, measure, record_table, failures)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

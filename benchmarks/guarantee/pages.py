@@ -16,12 +16,8 @@ def table(results: Results) -> str:
 
 def record_table(results: Results) -> str:
     """Return the same table with what the user writes for every form."""
-    return markdown(
-        [
-            {"form": f"{form} ({value.written})"} | _row(results, form)
-            for form, value in FORMS.items()
-        ]
-    )
+    written = {form: {"form": f"{form} ({value.written})"} for form, value in FORMS.items()}
+    return markdown([first | _row(results, form) for form, first in written.items()])
 
 
 def draws(results: Results) -> str:

@@ -27,6 +27,11 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def formatted(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """Return `rows` as such a table of `columns`: by heading, a format of a row's values."""
+    return markdown([{k: form.format_map(row) for k, form in columns.items()} for row in rows])
+
+
 def cell(value: Any) -> str:
     """Return one value: numbers to 4 digits, a dash for none, text as it is."""
     if isinstance(value, float):

@@ -69,13 +69,8 @@ def draw(results: Results) -> Figure:
         means, widths = (np.array([x, y], float)[..., i] for i in (0, 1))
         axes.errorbar(means[0], means[1], widths[1], widths[0], label=method, **style)
         for run, a, b in zip(runs, x, y, strict=True):
-            axes.annotate(
-                run["weight"] or "",
-                (a.mean, b.mean),
-                (4, 4),
-                textcoords="offset points",
-                fontsize=7,
-            )
+            near = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 7}
+            axes.annotate(run["weight"] or "", (a.mean, b.mean), **near)
     axes.set(title=results["question"], xlabel=LOSSES["training"], ylabel=LOSSES["old"])
     axes.legend(frameon=False)
     return figure

@@ -27,7 +27,7 @@ def init(key: jax.Array) -> Params:
 
 def loss_and_logits(params: Params, text: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the mean loss of the next character of [batch, LENGTH + 1], and the logits."""
-    x = params["embedding"][text[:, :-1]] + params["position"]
+    x = params["embedding"][text[:, :-1]] + params["position"][None]
     heads = (jax.nn.standardize(x) @ params["qkv"]).reshape(*x.shape[:2], 3, HEADS, -1)
     mixed = jax.nn.dot_product_attention(*jnp.moveaxis(heads, 2, 0), is_causal=True)
     x = x + mixed.reshape(x.shape) @ params["out"]

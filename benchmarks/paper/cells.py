@@ -19,7 +19,6 @@ class Asset(NamedTuple):
     name: str  # in options, folders and tables
     where: str | None  # `--source` or `--data` of the command, None where the user has to say
     how: str = ""  # the command or the steps that get it
-    known: str = ""  # who says that it belongs in the table
     trained_on: str = ""  # name of the data set that a checkpoint was trained on
 
 

@@ -25,7 +25,6 @@ def results(table: Table, cells: Sequence[Cell], out: Path) -> Results:
     return {
         "question": table.question,
         "notes": list(table.notes),
-        "known_from": {x.name: x.known for x in (*table.sources, *table.data) if x.known},
         "cells": {"all": len(cells), "finished": len(summaries)},
         "runs_on": [json.loads(x) for x in sorted(environments)],
         "runs": [_record(cell, found) for cell, found in summaries.items()],

@@ -37,7 +37,7 @@ from benchmarks.parity.compare import MODES, Pair, batch_for, compare, seeded_pa
 from benchmarks.parity.torch_models import LIBRARIES, library_of, loaded_reference, package
 from optax_dtnh import models
 from optax_dtnh.finetune.errors import usage_errors
-from optax_dtnh.models import CheckpointError, ViT, load_pretrained
+from optax_dtnh.models import CheckpointError, EfficientNetLite0, ViT, load_pretrained
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._names import recognized
@@ -105,11 +105,12 @@ def of_source(source: str, download: bool) -> Iterator[Row]:
     with usage_errors(CheckpointError, OSError, ImportError):
         path = hub_file(source, download=download) if on_hub else Path(source)
         model, file = load_pretrained(path), open_checkpoint(path)
-        if model.head is None:
-            raise CheckpointError(
-                f"`source` should hold a network with a head, got {path}. Compare one with a head."
-            )
         scheme = recognized(file).scheme
+        if model.head is None or isinstance(model, EfficientNetLite0):
+            raise CheckpointError(
+                f"`source` should hold a ResNet or ViT with a head, got {path}. Compare another "
+                "one; `make parity` compares EfficientNet-Lite0."
+            )
         library = library_of(scheme)
         package(library.package)
         config = (

@@ -13,7 +13,7 @@ from benchmarks.parity import outputs
 from benchmarks.parity.outputs import Batch, Model, Outputs
 from benchmarks.parity.torch_models import Library, Reference, classes_of, seeded_reference
 from benchmarks.parity.weights import Tensors
-from optax_dtnh.models import ResNet, load_pretrained
+from optax_dtnh.models import ViT, load_pretrained
 from optax_dtnh.models._names import Scheme
 
 CLASSES = 10
@@ -86,10 +86,10 @@ def batch_for(model: Model, mode: Mode) -> Batch:
     ones get 32 px otherwise: of a million values some are so close to 0, or to another one, that
     rounding decides whether a relu or a maximum lets a gradient through.
     """
-    if isinstance(model, ResNet):
-        image_size = 96 if mode.train or model.stem.conv.out_features < 64 else 32
-    else:
+    if isinstance(model, ViT):
         image_size = model.image_size
+    else:
+        image_size = 96 if mode.train or model.stem.conv.out_features < 64 else 32
     return outputs.random_batch(2, image_size, classes_of(model))
 
 

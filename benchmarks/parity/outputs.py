@@ -15,10 +15,7 @@ from safetensors.numpy import load_file
 
 from benchmarks.parity.torch_models import Reference, package
 from benchmarks.parity.weights import Tensors
-from optax_dtnh.models import ResNet, ViT
-from optax_dtnh.models._names import Scheme, names_of
-
-Model = ResNet | ViT
+from optax_dtnh.models._names import Model, Scheme, names_of
 
 
 class Batch(NamedTuple):

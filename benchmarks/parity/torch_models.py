@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.parity.weights import Tensors, seeded
 from optax_dtnh.models import Bottleneck, ResNet, ViT, _names
-from optax_dtnh.models._names import Scheme
+from optax_dtnh.models._names import Model, Scheme
 
 
 class Library(NamedTuple):
@@ -47,7 +47,7 @@ def package(name: str) -> Any:
     return module
 
 
-def seeded_reference(library: Library, model: ResNet | ViT) -> Reference:
+def seeded_reference(library: Library, model: Model) -> Reference:
     """Return the library's network of the size of `model`, with random weights and statistics."""
     torch, net = package("torch"), library.build(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
@@ -56,7 +56,7 @@ def seeded_reference(library: Library, model: ResNet | ViT) -> Reference:
 
 
 def loaded_reference(
-    library: Library, model: ResNet | ViT, tensors: Tensors, config: Path | None = None
+    library: Library, model: Model, tensors: Tensors, config: Path | None = None
 ) -> Reference:
     """Return the library's network of the size of `model` with the tensors of a checkpoint.
 
@@ -112,7 +112,7 @@ def _loads(torch: Any, folder: Path) -> bool:
     return True
 
 
-def classes_of(model: ResNet | ViT) -> int:
+def classes_of(model: Model) -> int:
     """Return the number of logits, 0 for a network without a head."""
     return 0 if model.head is None else model.head.out_features
 

@@ -37,6 +37,6 @@ def _scale(name: str, shape: tuple[int, ...]) -> float:
     if len(shape) == 2:
         return shape[1] ** -0.5
     if len(shape) == 4:
-        is_patch = "proj" in name
+        is_patch = "proj" in name and "project_" not in name
         return (0.02 if is_patch else 2**0.5) * np.prod(shape[1:]) ** -0.5
     return 0.02

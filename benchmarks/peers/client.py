@@ -4,37 +4,33 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.record import ROOT
 from benchmarks.peers.waiting import passive
 
+Call = Callable[..., Any]  # from a command and its arguments to the answer
+
 # Otherwise glibc returns blocks of 32 MiB and more to the system whenever they are free, and a
 # step waits for its 10,000 pages to be given back: that would compare the system's speed.
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 
 
-class Client:
-    """One process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], framework: str):
-        self.process: Any = process
-        self.framework = framework
-
-    def call(self, command: str, *arguments: Any) -> Any:
-        """Return the answer to one command."""
-        try:
-            pickle.dump((command, arguments), self.process.stdin)
-            self.process.stdin.flush()
-            return pickle.load(self.process.stdout)
-        except (BrokenPipeError, EOFError) as error:
-            raise RuntimeError(
-                f"The process of {self.framework} ended instead of answering to {command!r}. Read "
-                "its error above."
-            ) from error
+def ask(process: Any, framework: str, command: str, *arguments: Any) -> Any:
+    """Return the answer of a framework's process to one command."""
+    try:
+        pickle.dump((command, arguments), process.stdin)
+        process.stdin.flush()
+        return pickle.load(process.stdout)
+    except (BrokenPipeError, EOFError) as error:
+        raise RuntimeError(
+            f"The process of {framework} ended instead of answering to {command!r}. Read its "
+            "error above."
+        ) from error
 
 
 @contextmanager
@@ -45,8 +41,8 @@ def started(
     cache: Path,
     x64: bool = False,
     allocator: Mapping[str, str] = KEEPING,
-) -> Iterator[Client]:
-    """Start the process of a framework, `jax` or `torch`, and end it.
+) -> Iterator[Call]:
+    """Start the process of a framework, `jax` or `torch`, yield `call(command, ...)`, and end it.
 
     Jax keeps compiled programs in the folder `cache`. With `x64` it may compute in float64.
     """
@@ -65,4 +61,4 @@ def started(
     command = [sys.executable, "-m", "benchmarks.peers.worker", framework, str(threads)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe) as process:
-        yield Client(process, framework)  # the process ends when its pipe is closed
+        yield partial(ask, process, framework)  # the process ends when its pipe is closed

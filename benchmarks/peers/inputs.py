@@ -9,6 +9,7 @@ WEIGHT = 0.5
 RATE, MOMENTUM = 1e-3, 0.9
 FINETUNE_WEIGHTS = {"l2_sp": 0.01, "knowdist": 1.0}
 HEAD = "fc."  # what names of the head begin with in torchvision's checkpoints
+ORACLE = "TorchJD PCD"  # its direction is checked, and not timed
 CONFLICT = 0.5  # how much of -g there is in r
 
 Arrays = dict[str, np.ndarray]

@@ -29,8 +29,8 @@ def cores(threads: int) -> list[int] | None:
     found = sorted(os.sched_getaffinity(0))
     if not 1 <= threads <= len(found):
         raise ValueError(
-            f"`--threads` should be from 1 to {len(found)}, the cores of this process, got "
-            f"{threads}. Use fewer."
+            f"`threads` should be from 1 to {len(found)}, the cores of this process, got "
+            f"{threads}. Run it on more cores."
         )
     return found[:threads]
 

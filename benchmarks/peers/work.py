@@ -1,11 +1,11 @@
 """What is compared, as data: pieces of work, who does them, and how far apart they may be."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks.cost.trees import Shapes, resnet50, vit_base
 from benchmarks.harness import updates
-from benchmarks.peers.inputs import WEIGHT
+from benchmarks.peers.inputs import ORACLE, WEIGHT
 
 TREES: dict[str, Shapes] = {"ResNet-50": resnet50(), "ViT-B": vit_base()}
 
@@ -27,26 +27,14 @@ TITLES = {
 }
 
 
-class Tuning(NamedTuple):
-    """A fine-tuning step: a method, who computes it and in which framework."""
-
-    method: str
-    contender: str
-    framework: str
-
-    @property
-    def name(self) -> str:
-        """Return what tells it from the others."""
-        return f"{self.method}, {self.contender}, {self.framework}"
-
-
+# Fine-tuning steps: a method, who computes it, and in which framework.
 SINGLE_STEPS = [
-    Tuning(method, "single", framework)
+    (method, "single", framework)
     for method in ("none", "knowdist sum")
     for framework in ("jax", "torch")
 ]
 TUNINGS = [
-    Tuning(method, contender, FRAMEWORK[contender])
+    (method, contender, FRAMEWORK[contender])
     for method in PLAIN
     for contender in ("ours", *TORCH[:3])
 ]
@@ -73,6 +61,8 @@ def missed(row: Row, dtype: str) -> list[str]:
         return [f"{where}: updates differ by {found:.1e}, at most {BARS[dtype]:g}"]
     if row["contender"] == "ours" and not row.get("from float64", 0.0) <= EXACT:
         return [f"{where}: {row['from float64']:.1e} from the formula, at most {EXACT:g}"]
+    if not row.get("oracle", 0.0) <= BARS[dtype]:
+        return [f"{where}: {ORACLE} {row['oracle']:.1e} from the formula, at most {BARS[dtype]:g}"]
     if "PCGrad" in row["contender"] and not found >= CONFLICT:
         return [f"{where}: no conflict in the numbers, PCGrad differs by {found:.1e}"]
     return []

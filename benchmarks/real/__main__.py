@@ -23,5 +23,7 @@ from benchmarks.real.question import question
 
 LAST = Scale(seeds=8, few=5, tuning=2, lanes=5, spoiling=3e-3)
 
+QUESTION = question("real", __doc__, "stage7", LAST)
+
 if __name__ == "__main__":
-    sys.exit(command(question("real", __doc__, "stage7", LAST)))
+    sys.exit(command(QUESTION))

@@ -9,13 +9,14 @@ relu6, no squeeze-and-excitation, and stem and head of one width.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.nn import relu6
+
+from optax_dtnh.models._efficientnet import depthwise, views
 
 EPSILON = 1e-3
 STAGES = {"stage1": (1, 1), "stage2": (2, 2), "stage3": (2, 2), "stage4": (2, 3)}
@@ -78,54 +79,3 @@ def normalized(convolve, x: jax.Array, params: Tree, fixed: Tree, stride: int = 
 def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Convolve with a kernel [size, size, inputs, outputs], padded as TensorFlow does."""
     return jnp.concatenate(views(x, kernel, stride), axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with its own kernel, `kernel` [size, size, channels]."""
-    return weighted(views(x, kernel, stride), kernel)
-
-
-def _depthwise_forward(x, kernel, stride):
-    return depthwise(x, kernel, stride), (x, kernel)
-
-
-def _depthwise_backward(stride, residuals, cotangent):
-    x, kernel = residuals
-    # With zeros between (a stride) and around, so that it fits `x`.
-    edges, sides = [(0, 0, 0)], (x.shape[1:3], cotangent.shape[1:3])
-    for (before, _), n, m in zip(pads(x, kernel, stride), *sides, strict=True):
-        edges.append((len(kernel) - 1 - before, n - 1 - (m - 1) * stride + before, stride - 1))
-    spread = lax.pad(cotangent, jnp.zeros((), x.dtype), [*edges, (0, 0, 0)])
-    of_x = weighted(windows(spread, len(kernel), 1), kernel[::-1, ::-1])
-    sums = [jnp.sum(v * cotangent, axis=(0, 1, 2)) for v in views(x, kernel, stride)]
-    return of_x, jnp.stack(sums).reshape(kernel.shape)
-
-
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-
-
-def weighted(shifted: list[jax.Array], kernel: jax.Array) -> jax.Array:
-    """Return the sum of the views, each times its weights of the channels."""
-    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
-    return sum((v * w for v, w in zip(shifted, weights, strict=True)), jnp.zeros((), kernel.dtype))
-
-
-def views(x: jax.Array, kernel: jax.Array, stride: int) -> list[jax.Array]:
-    """Return what each element of a kernel is multiplied with."""
-    return windows(jnp.pad(x, ((0, 0), *pads(x, kernel, stride), (0, 0))), len(kernel), stride)
-
-
-def pads(x: jax.Array, kernel: jax.Array, stride: int) -> list[tuple[int, int]]:
-    """Return what TensorFlow's `SAME` adds before and after height and width."""
-    return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
-
-
-def windows(x: jax.Array, size: int, stride: int) -> list[jax.Array]:
-    """Return, for each place in a window, what stands there as the window moves over `x`."""
-    height, width = (n - size + 1 for n in x.shape[1:3])
-    return [
-        x[:, i : i + height : stride, j : j + width : stride]
-        for i in range(size)
-        for j in range(size)
-    ]

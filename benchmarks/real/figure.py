@@ -55,7 +55,9 @@ def frontier(axes: Axes, results: Results, source: str, name: str) -> None:
         y, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
         axes.errorbar(x, y, widths, capsize=2, markersize=5, linewidth=1, **style)
     axes.set_title(f"{name}, source {source}", fontsize=10)
-    axes.set(xlabel="forgetting", xscale="log")
+    drawn = [mean(c["forgetting"]) or np.nan for found, _ in lines for c in found]
+    decades = np.nanmax(drawn) > 10 * np.nanmin(drawn)
+    axes.set(xlabel="forgetting", xscale="log" if decades else "linear")
 
 
 def removed(axes: Axes, results: Results, source: str, name: str) -> None:

@@ -1,28 +1,71 @@
-"""What the pages quote from the record, each a short string."""
+"""What the pages quote from the records, each a short string or a table."""
 
+from collections.abc import Sequence
 from functools import partial
 
+from benchmarks.harness import tables
 from benchmarks.harness.record import Results
-from benchmarks.harness.statistics import mean_interval
 from benchmarks.real import report
-from benchmarks.real.cells import BAD, GOOD
+from benchmarks.real.cells import BAD, BASIC, GOOD, STRONG
 
 
-def accuracy(results: Results, source: str) -> str:
-    """Return the accuracy of fine-tuning, with its interval."""
-    (cell,) = report.fine_tuning(results, source)
-    return str(mean_interval(cell["accuracy"]))
+def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
+    """Return a table of the largest weights: without and with DTNH, by source."""
+    accuracy, forgotten = (f"{{}}, {what}" for what in ("accuracy", "forgetting"))
+    (good,), (bad,) = (report.fine_tuning(results, source) for source in (GOOD, BAD))
+    bare = {cell["source"]: f"{report.mean(cell['accuracy']):.1f}" for cell in (good, bad)}
+    rows = [
+        {
+            "method, weight": "fine-tuning",
+            accuracy.format(GOOD): bare[GOOD],
+            forgotten.format(GOOD): f"{report.mean(good['forgetting']):.2g}",
+            accuracy.format(BAD): bare[BAD],
+        }
+    ]
+    for name, method in ((n, m) for n in STRONG for m in methods):
+        found = {
+            source: [
+                report.select(
+                    results, source=source, regularizer=name, method=m, weight=STRONG[name]
+                )[0]
+                for m in (BASIC[0], method)
+            ]
+            for source in (GOOD, BAD)
+        }
+        before, after = (f"{report.mean(c['forgetting']):.2g}" for c in found[GOOD])
+        rows.append(
+            {
+                "method, weight": f"{name} + DTNH, {method}, {STRONG[name]:g}",
+                accuracy.format(GOOD): changed(*found[GOOD]),
+                forgotten.format(GOOD): f"{before} → {after}",
+                accuracy.format(BAD): changed(*found[BAD]),
+            }
+        )
+    return tables.markdown(rows)
+
+
+strong_finest = partial(strong, methods=BASIC[-1:])
+
+
+def changed(plain: Results, cell: Results) -> str:
+    """Return the accuracy without and with DTNH, and the paired difference."""
+    without, protected = (f"{report.mean(c['accuracy']):.1f}" for c in (plain, cell))
+    return f"{without} → {protected} ({report.difference(cell, plain).marked()})"
 
 
 def knowdist(results: Results, method: str) -> str:
-    """Return what a decision changes about KnowDist at the strong weight, from ImageNet."""
+    """Return what a decision changes about KnowDist at the larger weight of the headline.
+
+    The decision "plain" is compared with fine-tuning.
+    """
     cell = report.headline(results, source=GOOD, regularizer="KnowDist", method=method)[-1]
     difference = report.against_plain(results, cell)
     return difference.signed() if difference else "n/a"
 
 
-fine_tuning, shuffled = partial(accuracy, source=GOOD), partial(accuracy, source=BAD)
+knowdist_gain = partial(knowdist, method="plain")
 knowdist_whole = partial(knowdist, method="whole tree")
 knowdist_element = partial(knowdist, method="per element")
 removed_whole = partial(report.removed, unit="whole tree")
 removed_element = partial(report.removed, unit="per element")
+removed_full = partial(report.removed, unit="whole tree", size=-1)

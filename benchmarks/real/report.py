@@ -90,10 +90,10 @@ def against_plain(results: Results, cell: Results) -> Interval | None:
     return difference(cell, found[0]) if found else None
 
 
-def removed(results: Results, unit: str) -> str:
-    """Return the share of L2-SP removed at batch 16, from ImageNet, over the weights, in %."""
+def removed(results: Results, unit: str, size: int = 0) -> str:
+    """Return the share of L2-SP removed, from ImageNet, over the weights, in %."""
     found = headline(results, source=GOOD, regularizer="L2-SP", method="plain")
-    shares = [100 * (cell[f"everything, {unit}"][0] or 0) for cell in found]
+    shares = [100 * (cell[f"everything, {unit}"][size] or 0) for cell in found]
     return f"{min(shares):.2g} to {max(shares):.2g}"
 
 

@@ -14,5 +14,7 @@ from benchmarks.real.question import question
 
 WHOLE = Scale()
 
+QUESTION = question("real.whole", __doc__, "stem", WHOLE)
+
 if __name__ == "__main__":
-    sys.exit(command(question("real.whole", __doc__, "stem", WHOLE)))
+    sys.exit(command(QUESTION))

@@ -1,4 +1,4 @@
-r"""Fine-tune a pretrained ResNet or ViT on a folder of images, with or without DTNH.
+r"""Fine-tune a pretrained network on a folder of images, with or without DTNH.
 
     python -m optax_dtnh.finetune train --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
@@ -44,10 +44,7 @@ all images if there is no test split. Whether the model was trained on such imag
 PREDICT = "Print the most probable class of each image, and its probability."
 
 
-_AS_WRITTEN: dict[str, Any] = {
-    "formatter_class": RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-}
+_AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
 class Parser(argparse.ArgumentParser):

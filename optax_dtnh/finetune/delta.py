@@ -20,7 +20,7 @@ from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.preprocessing import Preprocessing
-from optax_dtnh.models import ResNet, replace_head
+from optax_dtnh.models import replace_head
 from optax_dtnh.regularizers import channel_attention
 
 BATCHES = 2  # over which the increase of the loss is averaged
@@ -35,7 +35,7 @@ def shapes(model: Any, layers: Sequence[str], size: int) -> dict[str, jax.ShapeD
 
 
 def channel_weights(
-    model: ResNet,
+    model: methods.Model,
     layers: Sequence[str],
     train: Source,
     preprocessing: Preprocessing,
@@ -85,7 +85,7 @@ def _divided(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def _features(
-    model: ResNet, train: Source, preprocessing: Preprocessing, batch_size: int
+    model: methods.Model, train: Source, preprocessing: Preprocessing, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and labels of all training images."""
     graph, arrays = nnx.split(model)
@@ -121,5 +121,5 @@ def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[st
     return scan(head)[0][0]
 
 
-def _in_evaluation(model: ResNet) -> ResNet:
+def _in_evaluation(model: methods.Model) -> methods.Model:
     return nnx.view(model, use_running_average=True, raise_if_not_found=False)

@@ -24,7 +24,8 @@ from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.finetune.settings import OF_DATA
-from optax_dtnh.models import CheckpointError, ResNet, ViT, load_pretrained, save_pretrained
+from optax_dtnh.models import CheckpointError, load_pretrained, save_pretrained
+from optax_dtnh.models._names import Model
 
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 TRAINED = "train_images.sha256"
@@ -34,13 +35,13 @@ ESCAPED = {ord(x): repr(x)[1:-1] for x in "\t\n\r"}  # in a line of predictions
 class Trained(NamedTuple):
     """The result of a finished run."""
 
-    model: ResNet | ViT  # in evaluation mode
+    model: Model  # in evaluation mode
     classes: tuple[str, ...]  # their names, in the order of the logits
     preprocessing: Preprocessing
     settings: dict[str, Any]  # those of the run, as in its `settings.json`
 
 
-def write(out: Path, model: ResNet | ViT, data: Data, how: Preprocessing) -> None:
+def write(out: Path, model: Model, data: Data, how: Preprocessing) -> None:
     """Write the model, its labels, its preprocessing, and a list of its training images."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
@@ -165,7 +166,7 @@ def predictions(trained: Trained, paths: Sequence[Path]) -> Iterator[tuple[str, 
 
 
 def _with_logits(
-    model: ResNet | ViT, batches: Iterable[dict[str, Any]]
+    model: Model, batches: Iterable[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     graph, arrays = nnx.split(model)
     logits = jax.jit(lambda arrays, images: nnx.merge(graph, arrays)(images)[0])

@@ -18,7 +18,8 @@ from optax_dtnh import add_l2_sp, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
-from optax_dtnh.models import ResNet, ViT, backbone_mask
+from optax_dtnh.models import ViT, backbone_mask
+from optax_dtnh.models._names import Model
 
 MOMENTUM = 0.9
 DROP_AT, DROP = 2 / 3, 0.1  # the schedule `step`
@@ -47,11 +48,8 @@ REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
     ),
     "bss": lambda student, *_: regularizers.batch_spectral_shrinkage(student.pooled),
 }
-WITH_TEACHER = (
-    "feature_distance",
-    "delta",
-    "distillation",
-)  # need the pretrained network's outputs
+# Those that need the pretrained network's outputs.
+WITH_TEACHER = ("feature_distance", "delta", "distillation")
 
 
 def transformation(settings: Settings) -> optax.GradientTransformation:
@@ -109,12 +107,12 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
     return optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(MOMENTUM)
 
 
-def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
+def layers(settings: Settings, model: Model) -> tuple[str, ...]:
     """Return the names of the feature maps to compare, in the order of the network."""
-    if settings.regularizer == "delta" and not isinstance(model, ResNet):
+    if settings.regularizer == "delta" and isinstance(model, ViT):
         raise UsageError(
             f"`--method` should be another than delta for a ViT, got {settings.method}. DELTA "
-            "closes the channels of a ResNet one by one."
+            "closes the channels of a convolutional network one by one."
         )
     names = feature_maps(model)
     if unknown := sorted(set(settings.layers) - set(names)):
@@ -126,21 +124,21 @@ def layers(settings: Settings, model: ResNet | ViT) -> tuple[str, ...]:
     return tuple(name for name in names if name in chosen)
 
 
-def feature_maps(model: ResNet | ViT) -> list[str]:
+def feature_maps(model: Model) -> list[str]:
     """Return the names of the feature maps, in the order of the network."""
-    if isinstance(model, ResNet):
-        return ["stem", *(f"stage{i + 1}" for i in range(model.stages))]
-    return [f"block{i + 1}" for i in range(len(model.blocks))]
+    if isinstance(model, ViT):
+        return [f"block{i + 1}" for i in range(len(model.blocks))]
+    return ["stem", *(f"stage{i + 1}" for i in range(model.stages))]
 
 
-def _default_layers(model: ResNet | ViT, names: list[str]) -> list[str]:
-    if isinstance(model, ResNet):
+def _default_layers(model: Model, names: list[str]) -> list[str]:
+    if not isinstance(model, ViT):
         return names[1:]
     count = len(names)
     return [names[-(-count * (i + 1) // VIT_MAPS) - 1] for i in range(min(VIT_MAPS, count))]
 
 
-def pooled(model: ResNet | ViT, features: dict[str, jax.Array]) -> jax.Array:
+def pooled(model: Model, features: dict[str, jax.Array]) -> jax.Array:
     """Return the input of the head, from the last feature map."""
     last = features[feature_maps(model)[-1]]
-    return jnp.mean(last, axis=(1, 2)) if isinstance(model, ResNet) else model.norm(last[:, 0])
+    return model.norm(last[:, 0]) if isinstance(model, ViT) else jnp.mean(last, axis=(1, 2))

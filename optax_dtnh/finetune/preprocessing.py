@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from optax_dtnh.finetune.errors import UsageError, usage_errors
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, Fact, facts_beside
 
 DEFAULT = "default"

@@ -16,7 +16,7 @@ from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
 from optax_dtnh.finetune.settings import OF_DATA, Settings
 from optax_dtnh.finetune.tfds import PREFIX
-from optax_dtnh.models import CheckpointError, ResNet, ViT
+from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._facts import Fact
 from optax_dtnh.models._hub import unknown_beside
 from optax_dtnh.models._pretrained import Loaded, load
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
     settings: Settings
     out: Path  # its folder
-    source: ResNet | ViT
+    source: methods.Model
     layers: tuple[str, ...]  # names of the feature maps that are compared
     data: Data
     preprocessing: Preprocessing
@@ -78,7 +78,7 @@ def _open_source(settings: Settings) -> Loaded:
 
 
 def _told_of_images(
-    settings: Settings, source: ResNet | ViT, path: Path, usual: dict[str, Fact]
+    settings: Settings, source: methods.Model, path: Path, usual: dict[str, Fact]
 ) -> dict[str, Fact]:
     """Return the facts about the images, of a size that the network takes."""
     options = {name: getattr(settings, name, None) for name in Preprocessing._fields}
@@ -93,7 +93,7 @@ def _told_of_images(
     return told
 
 
-def _facts(source: ResNet | ViT, told: dict[str, Fact], data: Data) -> dict[str, Any]:
+def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
         digest.update(np.asarray(leaf).data)

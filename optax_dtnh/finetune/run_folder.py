@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.settings import FREE, Settings, check_recorded
-from optax_dtnh.models import _files
-from optax_dtnh.models._files import PARTIAL
+from optax_dtnh.models import _saving
+from optax_dtnh.models._saving import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
@@ -55,7 +55,7 @@ def reading(out: Path, name: str) -> Iterator[None]:
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write the file: it appears whole, or not at all and with a `UsageError`."""
     with writing(path):
-        _files.atomically(path, write)
+        _saving.atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,13 +14,8 @@ from optax_dtnh.finetune.errors import UsageError
 # Of the functions in `optax_dtnh.regularizers`: feature_distance and delta are means, so that their
 # weights depend on no batch, resolution or width. The others are published weights.
 # docs/regularizers.md, "Which weight", converts what is published for sums.
-DEFAULT_WEIGHTS = {
-    "l2_sp": 0.01,
-    "feature_distance": 1.0,
-    "distillation": 2.0,
-    "delta": 1.0,
-    "bss": 0.001,
-}
+DEFAULT_WEIGHTS = {"l2_sp": 0.01, "feature_distance": 1.0, "distillation": 2.0}
+DEFAULT_WEIGHTS |= {"delta": 1.0, "bss": 0.001}
 DTNH, FINETUNE = "+dtnh", "finetune"
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps
@@ -127,13 +122,17 @@ class Settings:
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     granularity: str | None = _method(
-        "What DTNH decides about at a time (default: tree).", choices=GRANULARITIES
+        "What DTNH decides about at a time (default: tree; with Adam, and no other option of DTNH, "
+        "element).",
+        choices=GRANULARITIES,
     )
     reference_decay: float | None = _method(
-        "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
+        "Decay of the averaged gradient that DTNH protects (default: no averaging; with Adam, and "
+        "no other option of DTNH, 0.99 with L2-SP and 0.9 with the others).",
+        type=fraction,
     )
     layers: tuple[str, ...] = _method(
-        "Feature maps to compare (default: the stages of a ResNet, four blocks of a ViT).", ()
+        "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
     head_decay: float = _method(
@@ -244,6 +243,8 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_form(settings)
     if settings.regularizer == FINETUNE:
         return settings
+    if settings.method.endswith(DTNH) and settings.optimizer == "adam":
+        settings = _smoothed(settings)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
@@ -251,6 +252,14 @@ def settings_of(chosen: Namespace) -> Settings:
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
+
+
+def _smoothed(settings: Settings) -> Settings:
+    """Return Adam's default, which gained most on the digits: docs/forms.md, "Which decision"."""
+    if any((settings.form, settings.rule, settings.granularity, settings.reference_decay)):
+        return settings
+    decay = 0.99 if settings.regularizer == "l2_sp" else 0.9
+    return replace(settings, granularity="element", reference_decay=decay)
 
 
 def _check_method(settings: Settings) -> None:

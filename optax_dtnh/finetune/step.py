@@ -20,7 +20,7 @@ from optax_dtnh.finetune import methods
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.methods import Outputs
 from optax_dtnh.finetune.settings import Settings
-from optax_dtnh.models import ResNet, ViT, teacher_view
+from optax_dtnh.models import ViT, teacher_view
 
 AXIS = "batch"
 SMALLEST = 1024  # elements of an array that is worth dividing
@@ -55,7 +55,7 @@ class Network(NamedTuple):
     stats: Any  # all other arrays
 
 
-def split(model: ResNet | ViT) -> Network:
+def split(model: methods.Model) -> Network:
     """Return the network apart from its arrays."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
@@ -73,7 +73,7 @@ def mesh(devices: int | None) -> Mesh:
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_batch(settings: Settings, model: ResNet | ViT, image_size: int) -> None:
+def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
     """Raise a `UsageError` where batch normalization would get one value per channel."""
     if isinstance(model, ViT):
         return
@@ -170,7 +170,7 @@ def train_step(
 
 
 def outputs(
-    model: ResNet | ViT, frozen: ResNet | ViT | None, images: jax.Array, layers: tuple[str, ...]
+    model: methods.Model, frozen: methods.Model | None, images: jax.Array, layers: tuple[str, ...]
 ) -> tuple[jax.Array, Outputs]:
     """Return the logits and what regularizers see; what they do not use is never computed."""
     logits, features = model(images)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import ResNet, ViT, replace_head
+from optax_dtnh.models import replace_head
 
 CHECKPOINTS = "checkpoints"
 
@@ -67,11 +67,11 @@ def _claimed(run: Run) -> Iterator[None]:
         yield
 
 
-def _fit(run: Run) -> ResNet | ViT:
+def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    source: Any = run.source  # of either class
-    student = step.split(replace_head(source, len(run.data.classes), rngs=nnx.Rngs(settings.seed)))
+    classes, rngs = len(run.data.classes), nnx.Rngs(settings.seed)
+    student = step.split(replace_head(run.source, classes, rngs=rngs))
     graph, tx = student.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
         state, placed = _start(run, student, tx, saved)
@@ -134,7 +134,7 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
 def _channel_weights(run: Run) -> dict[str, jax.Array]:
     processes.say(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.")
     return delta.channel_weights(
-        cast(ResNet, run.source),
+        run.source,
         run.layers,
         run.data.train,
         run.preprocessing,
@@ -180,7 +180,7 @@ def _stop(done: int) -> None:
     sys.exit(interrupts.STATUS)
 
 
-def _end(run: Run, model: ResNet | ViT) -> None:
+def _end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
     evaluate.write(out, model, run.data, run.preprocessing)

@@ -8,7 +8,8 @@ Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 """
 
 from optax_dtnh.models import _extra  # noqa: F401, before the imports that need the extra
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from optax_dtnh.models._pretrained import load_pretrained
 from optax_dtnh.models._resnet import (
     Basic,
@@ -28,6 +29,7 @@ __all__ = [
     "Basic",
     "Bottleneck",
     "CheckpointError",
+    "EfficientNetLite0",
     "ResNet",
     "ViT",
     "backbone_mask",

@@ -7,21 +7,23 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from optax_dtnh.models._checkpoint import Checkpoint
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import Checkpoint, CheckpointError
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from optax_dtnh.models._fields import Fact, Facts, read_fields, table
-from optax_dtnh.models._names import EXACT, Recognized, dotted, ignored, listed, their_shape
+from optax_dtnh.models._names import EXACT, Model, Recognized, dotted, ignored, listed, their_shape
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._sizes import kind_of
 from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
-# What no size tells of our networks, by the names of facts. None is what only the other one has.
-OURS: dict[type[ResNet] | type[ViT], dict[str, Any]] = {
-    ViT: {"architecture": "ViT", "pool": "token", "qkv_bias": True}
-    | dict.fromkeys(("depths", "hidden_sizes", "block")),
-    ResNet: {"architecture": "ResNet", "pool": "avg", "activation": "relu"}
-    | dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False)
-    | dict.fromkeys(("heads", "hidden", "blocks", "patch_size")),
+OF_RESNETS = dict.fromkeys(("depths", "hidden_sizes", "block"))
+OF_VITS = dict.fromkeys(("heads", "hidden", "blocks", "patch_size"))
+# What no size tells of our networks, by the names of facts. None is what only another one has.
+OURS: dict[type[Model], dict[str, Any]] = {
+    ViT: {"architecture": "ViT", "pool": "token", "qkv_bias": True, **OF_RESNETS},
+    ResNet: {"architecture": "ResNet", "pool": "avg", "activation": "relu", **OF_VITS}
+    | dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False),
+    EfficientNetLite0: {"architecture": "EfficientNetLite0", "pool": "avg", "activation": "relu6"}
+    | {**OF_RESNETS, **OF_VITS},
 }
 # What our own files store in their metadata, because no tensor tells it.
 METADATA = table(
@@ -51,6 +53,8 @@ def _told_by(network: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
     if network is ViT:
         same = ("width", "hidden", "blocks", "patch_size", "classes")
         return {"model_image_size": sizes["image_size"], **{name: sizes[name] for name in same}}
+    if network is EfficientNetLite0:
+        return dict(sizes)
     block, depths = sizes["block"], tuple(sizes["blocks"])
     widths = tuple(sizes["width"] * block.expansion * 2**i for i in range(len(depths)))
     facts = {"depths": depths, "hidden_sizes": widths, "width": widths[-1]}
@@ -58,7 +62,7 @@ def _told_by(network: type, sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_tensors(
-    file: Checkpoint, found: Recognized, model: ResNet | ViT, ignore: Collection[str]
+    file: Checkpoint, found: Recognized, model: Model, ignore: Collection[str]
 ) -> None:
     """Raise unless the file holds exactly the tensors of the model, in their shapes."""
     expected = {
@@ -105,9 +109,9 @@ def check_values(file: Checkpoint, used: Mapping[str, np.ndarray]) -> None:
 # --- what is taken
 
 
-def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
+def network(file: Checkpoint, found: Recognized, model: Model) -> Fact:
     """Return in words what the tensors tell: naming scheme, depth, width and head."""
-    stages = ["blocks"] if isinstance(model, ViT) else [f"stage{i}" for i in (1, 2, 3, 4)]
+    stages = ["blocks"] if hasattr(model, "blocks") else [f"stage{i}" for i in (1, 2, 3, 4)]
     blocks = "-".join(str(len(getattr(model, stage))) for stage in stages)
     prefix = f", prefix {found.prefix}" if found.prefix else ""
     size = f"{blocks} blocks, width {model.pooled_width}"
@@ -118,15 +122,15 @@ def network(file: Checkpoint, found: Recognized, model: ResNet | ViT) -> Fact:
 def settled(
     file: Checkpoint, found: Recognized, sizes: dict[str, Any], said: Facts, heads: int | None
 ) -> Facts:
-    """Return the facts that are taken for a transformer of these sizes, none for a ResNet.
+    """Return the facts that are taken for a transformer of these sizes, none for other networks.
 
     `heads` precedes our own metadata, these what is `said` beside the file, that the usual values.
     """
-    if found.scheme.network is ResNet:
+    if found.scheme.network is not ViT:
         if heads is None:
             return {}
         raise CheckpointError(
-            f"`heads` should be left out for a ResNet, got {heads} for {file.path}. Drop it."
+            f"`heads` should be given for a ViT alone, got {heads} for {file.path}. Drop it."
         )
     own = {key: _number(value) for key, value in file.metadata.items()}
     said = {**_usual(found, sizes), **said, **read_fields(file.path, own, METADATA)}

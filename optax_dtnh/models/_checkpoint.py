@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from optax_dtnh.models._errors import CheckpointError
-
 # Copies, since safetensors refuses views and shared memory.
 CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
@@ -24,6 +22,10 @@ NO_WEIGHTS = {
     rb"version https://git-lfs": "a git-LFS pointer to them, for `git lfs pull`",
     rb"(?i:(\xef\xbb\xbf)?\s*<(!doctype|html))": "an HTML page, such as an error or a login",
 }
+
+
+class CheckpointError(ValueError):
+    """A checkpoint, or what a file beside it says, is refused; the message says why."""
 
 
 class Checkpoint(NamedTuple):

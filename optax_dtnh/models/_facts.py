@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from optax_dtnh.models import _fields as fields
+from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._configurations import image_facts, is_timm, model_facts, timm_facts
-from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._fields import Fact, Facts, read_field, read_fields, read_object
 from optax_dtnh.models._sizes import implied, torchvision_facts
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 
 LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
@@ -124,8 +124,7 @@ def channels(value: Any) -> tuple[float, ...]:
     return tuple(map(float, values * (3 // len(values))))
 
 
-_wanted = "a positive number, or a list of three"
-deviations = reader(_wanted, lambda value: min(channels(value)) > 0, channels)
+spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
 
 
 def interpolation(value: Any) -> str:
@@ -141,7 +140,7 @@ READERS: dict[str, Read] = {  # by our names; `plain` reads what is not here
     **dict.fromkeys(("architecture", "activation"), text),
     **dict.fromkeys(("epsilon", "rescale"), positive),
     **dict.fromkeys(("image_size", "model_image_size", "patch_size"), side),
-    **{"mean": channels, "std": deviations, "interpolation": interpolation, "crop_pct": share},
+    **{"mean": channels, "std": spread, "interpolation": interpolation, "crop_pct": share},
     **dict.fromkeys(("do_center_crop", "do_pad"), other_than(False)),
     **{"do_resize": other_than(True), "crop_mode": other_than("squash"), "": never},
 }

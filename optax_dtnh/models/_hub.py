@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 
 Folder = str | os.PathLike[str] | None  # of the cache; None is the client's own choice
 DEFAULT_FILE = "model.safetensors"
@@ -17,8 +17,7 @@ BESIDE = ("config.json", "preprocessor_config.json", "processor_config.json")
 # A revision has no slash, except for the names of pull requests.
 SOURCE = re.compile(r"hf:([^/@]+/[^/@]+)(?:@(refs/pr/\d+|[^/@\s]+))?(?:/([^:\\\n]+))?")
 TIMEOUT_S = (1.0, 10.0, 10.0, 10.0)  # without a network, the user waits for the first
-REFUSALS: dict[Any, type[OSError]] = {404: FileNotFoundError}
-REFUSALS |= {401: PermissionError, 403: PermissionError}
+REFUSALS: dict[Any, Any] = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError}
 
 
 class HubFile(NamedTuple):

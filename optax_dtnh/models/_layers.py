@@ -1,20 +1,18 @@
-"""Layers that compute what torch computes where Flax differs, and what both networks share."""
+"""Layers that compute what torch computes where Flax differs, and what the networks share."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 
-def convolution(
-    inputs: int, outputs: int, size: int, stride: int, *, dtype: DTypeLike | None, rngs: nnx.Rngs
-) -> nnx.Conv:
-    """Return a convolution without bias, padded by `size // 2` on every side."""
+def convolution(inputs: int, outputs: int, size: int, stride: int, **options: Any) -> nnx.Conv:
+    """Return a convolution without bias, by default padded by `size // 2` on every side."""
     init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-    options = {"use_bias": False, "kernel_init": init, "dtype": dtype, "rngs": rngs}
-    return nnx.Conv(inputs, outputs, (size, size), strides=stride, padding=size // 2, **options)
+    options = {"padding": size // 2, "use_bias": False, "kernel_init": init, **options}
+    return nnx.Conv(inputs, outputs, (size, size), strides=stride, **options)
 
 
 class BatchNorm(nnx.BatchNorm):
@@ -25,8 +23,8 @@ class BatchNorm(nnx.BatchNorm):
     difference of squares it would lose digits. In float32 at least, returned in the input's dtype.
     """
 
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        options = {"momentum": 0.9, "epsilon": 1e-5, "use_fast_variance": False}
+    def __init__(self, features: int, epsilon: float = 1e-5, *, rngs: nnx.Rngs):
+        options = {"momentum": 0.9, "epsilon": epsilon, "use_fast_variance": False}
         super().__init__(features, **options, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -46,6 +44,19 @@ class BatchNorm(nnx.BatchNorm):
         return y
 
 
+class Projection(nnx.Module):
+    """A normalized convolution."""
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, stride: int, epsilon: float = 1e-5, **options
+    ):
+        self.conv = convolution(inputs, outputs, size, stride, **options)
+        self.norm = BatchNorm(outputs, epsilon, rngs=options["rngs"])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(self.conv(x))
+
+
 class LayerNorm(nnx.LayerNorm):
     """Layer normalization in float32 at least, returned in the dtype of the input."""
 
@@ -55,6 +66,11 @@ class LayerNorm(nnx.LayerNorm):
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return `x` normalized over its last axis."""
         return super().__call__(x).astype(x.dtype)
+
+
+def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:
+    """Return `x` times its gate, or `x` if it has none."""
+    return x if gates is None or name not in gates else x * gates[name]
 
 
 def check_images(images: Any, size: int | None = None) -> None:

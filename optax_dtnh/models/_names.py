@@ -10,18 +10,19 @@ three tensors, which are concatenated along the first axis.
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_dtnh.models._checkpoint import Checkpoint
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import Checkpoint, CheckpointError
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
+Model = ResNet | ViT | EfficientNetLite0
 Row = tuple[str, ...]
 Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
@@ -34,12 +35,13 @@ class Scheme(NamedTuple):
     """A naming scheme."""
 
     name: str  # what a user calls it
-    network: type[ResNet] | type[ViT]
+    network: type[Model]
     known_by: str  # a tensor that every checkpoint of the scheme has, and no other scheme's
     rows: dict[str, str]  # from the paths of our modules to prefixes
     excused: frozenset[str] = frozenset()  # tensors that may be there and are not used
     epsilon: float = 1e-6  # of the layer normalization where nothing says it
     stem: str = ""  # what the names of a backbone begin with if there is a head, and only then
+    images: Mapping[str, Any] = {}  # how the network wants them where nothing says it
 
 
 def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
@@ -113,8 +115,21 @@ POOLER = frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"})
 TOKEN = EMBEDDED + "cls_token"
 HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HUGGING_FACE, POOLER, 1e-12, "vit.")
 
-SCHEMES = (TORCHVISION_RESNET, HUGGING_FACE_RESNET)
-SCHEMES += (TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT, OLDER_TORCHVISION_VIT)
+LITE = {
+    **{"stem.conv": "_conv_stem.", "stem.norm": "_bn0.", "head": "_fc."},
+    **{"last.conv": "_conv_head.", "last.norm": "_bn1."},
+}
+for _i, _part in enumerate(("expand", "depthwise", "project")):
+    LITE[f"blocks.{{b}}.{_part}.conv"] = f"_blocks.{{b}}._{_part}_conv."
+    LITE[f"blocks.{{b}}.{_part}.norm"] = f"_blocks.{{b}}._bn{_i}."
+STEM = "_conv_stem.weight"
+# The pixels less 127, divided by 128.
+GRAY = dict(image_size=224, mean=3 * (127 / 255,), std=3 * (128 / 255,), interpolation="bicubic")
+LITE0 = Scheme("PyTorch EfficientNet-Lite0", EfficientNetLite0, STEM, LITE, images=GRAY)
+
+# The first of a network is that which is saved.
+SCHEMES = (TORCHVISION_RESNET, HUGGING_FACE_RESNET, TIMM_VIT, TORCHVISION_VIT, HUGGING_FACE_VIT)
+SCHEMES += (LITE0, OLDER_TORCHVISION_VIT)
 
 
 # --- which network a file holds

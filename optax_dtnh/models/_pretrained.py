@@ -11,20 +11,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from optax_dtnh.models import _agreement as agreement
-from optax_dtnh.models._checkpoint import Checkpoint, open_checkpoint
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from optax_dtnh.models._facts import Fact, facts_beside
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._names import Recognized, dotted, our_layout, recognized
-from optax_dtnh.models._resnet import ResNet
-from optax_dtnh.models._sizes import SIZES
+from optax_dtnh.models._names import Model, Recognized, dotted, our_layout, recognized
+from optax_dtnh.models._sizes import sizes_of
 from optax_dtnh.models._vit import ViT, check_image_size, resized
 
 
 class Loaded(NamedTuple):
     """A model and where it comes from."""
 
-    model: ResNet | ViT
+    model: Model
     path: Path  # the file of its weights
     facts: dict[str, Fact]  # what no tensor tells; `network` is what the tensors tell
 
@@ -40,8 +38,8 @@ def load_pretrained(
     endpoint: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
-) -> ResNet | ViT:
-    """Load a ResNet or ViT from a checkpoint in the form of torchvision, timm or Hugging Face.
+) -> Model:
+    """Load a ResNet, ViT or EfficientNet-Lite0 from a checkpoint as torch's libraries write it.
 
     The names and shapes of the tensors give the architecture, the size and the naming scheme. Every
     tensor must be used, and every parameter and statistic filled. Only a head may be left out as a
@@ -69,10 +67,10 @@ def load_pretrained(
       endpoint: Address of the hub.
       heads: Number of attention heads, for a `ViT` of a size that is not published.
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
-        `ViT` are interpolated; a `ResNet` takes images of any size.
+        `ViT` are interpolated; other networks take images of any size.
 
     Returns:
-      A `ResNet` or `ViT` with float32 parameters. Its `head` is None if the file has none.
+      A model with float32 parameters. Its `head` is None if the file has none.
 
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
@@ -87,14 +85,7 @@ def load_pretrained(
 
 
 def load(
-    source: str | os.PathLike[str],
-    *,
-    dtype: DTypeLike | None = None,
-    sha256: str | None = None,
-    ignore: Collection[str] = (),
-    heads: int | None = None,
-    image_size: int | None = None,
-    **hub: Any,
+    source: Any, *, dtype=None, sha256=None, ignore=(), heads=None, image_size=None, **hub: Any
 ) -> Loaded:
     """Load as `load_pretrained` does, and return also the file and the facts that were taken."""
     _check_types(ignore, heads=heads, image_size=image_size)
@@ -102,7 +93,7 @@ def load(
         source = hub_file(source, **hub)
     file = open_checkpoint(source, sha256)
     found = recognized(file, ignore)
-    sizes = SIZES[found.scheme.network](lambda path: _shape(file, found, path))
+    sizes = sizes_of(found.scheme.network, lambda path: _shape(file, found, path))
     agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
     said = facts_beside(file.path)
     agreement.check_facts(file, found, sizes, said)
@@ -137,7 +128,7 @@ def _shape(file: Checkpoint, found: Recognized, path: str) -> tuple[int, ...] | 
     return None if tensor is None or 0 in tensor.shape else tensor.shape
 
 
-def _abstract(found: Recognized, **options: Any) -> ResNet | ViT:
+def _abstract(found: Recognized, **options: Any) -> Model:
     """Return the model with shapes and dtypes in place of arrays."""
     if found.scheme.network is ViT:
         options = {"heads": 1, **options}  # no shape depends on them
@@ -151,7 +142,7 @@ class OneKey(nnx.Rngs):
         return jax.random.key(0)
 
 
-def _filled(file: Checkpoint, found: Recognized, abstract: ResNet | ViT) -> ResNet | ViT:
+def _filled(file: Checkpoint, found: Recognized, abstract: Model) -> Model:
     """Return the model with the values of the file."""
     graph, state = nnx.split(abstract)
     leaves = dict(nnx.to_flat_state(state))
@@ -164,11 +155,15 @@ def _filled(file: Checkpoint, found: Recognized, abstract: ResNet | ViT) -> ResN
 
 
 def _resized(
-    file: Checkpoint, found: Recognized, model: ResNet | ViT, image_size: int | None
+    file: Checkpoint, found: Recognized, model: Model, image_size: int | None
 ) -> dict[str, Fact]:
-    """Interpolate the positions of a transformer if asked, and return the size with its origin."""
-    asked = {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
-    if isinstance(model, ResNet):
+    """Interpolate the positions of a transformer if asked; return the facts about the images."""
+    usual = found.scheme.images.items()
+    asked = {
+        name: Fact(value, f"default of {found.scheme.network.__name__}") for name, value in usual
+    }
+    asked |= {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
+    if not isinstance(model, ViT):
         return asked
     before = model.image_size
     if image_size in (None, before):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._layers import BatchNorm, check_images, convolution
+from optax_dtnh.models._layers import BatchNorm, Projection, check_images, convolution, gated
 
 
 class Basic(nnx.Module):
@@ -53,17 +53,6 @@ class Bottleneck(nnx.Module):
         y = nnx.relu(self.norm2(self.conv2(y)))
         y = self.norm3(self.conv3(y))
         return nnx.relu(y + (self.shortcut(x) if self.shortcut else x))
-
-
-class Projection(nnx.Module):
-    """A normalized convolution: the stem, and a shortcut whose shape changes."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, **options):
-        self.conv = convolution(inputs, outputs, size, stride, **options)
-        self.norm = BatchNorm(outputs, rngs=options["rngs"])
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(self.conv(x))
 
 
 def shortcut(inputs: int, outputs: int, stride: int, **options) -> Projection | None:
@@ -142,11 +131,6 @@ class ResNet(nnx.Module):
             features[f"stage{i}"] = x = gated(x, gates, f"stage{i}")
         pooled = jnp.mean(x, axis=(1, 2))
         return self.head(pooled) if self.head else pooled, features
-
-
-def gated(x: jax.Array, gates: Mapping[str, jax.Array] | None, name: str) -> jax.Array:
-    """Return `x` times its gate, or `x` if it has none."""
-    return x if gates is None or name not in gates else x * gates[name]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

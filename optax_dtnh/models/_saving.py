@@ -1,6 +1,7 @@
 """From a model to a checkpoint that torch's own code loads."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from safetensors.numpy import save_file
 
 from optax_dtnh.models import _names as names
 from optax_dtnh.models._agreement import METADATA
-from optax_dtnh.models._errors import CheckpointError
-from optax_dtnh.models._files import atomically
-from optax_dtnh.models._resnet import ResNet
+from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._vit import ViT
 
+PARTIAL = ".partial-"  # prefix of a file that is being written
 
-def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
+
+def save_pretrained(model: names.Model, path: str | os.PathLike[str]) -> None:
     """Write a model as a safetensors file for `load_pretrained` and for torch's own code.
 
-    A ResNet gets the names of torchvision and timm, a ViT those of timm, in float32. Loading it
-    again gives the same bits. The file is written completely or not at all.
+    A ResNet gets the names of torchvision and timm, a ViT those of timm, an EfficientNetLite0 its
+    own, in float32. Loading it again gives the same bits. The file is whole, or not there at all.
 
     Examples:
       >>> import tempfile
@@ -36,22 +37,22 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
       [64, 32, 1, 1]
 
     Args:
-      model: A `ResNet` or `ViT`.
+      model: A `ResNet`, `ViT` or `EfficientNetLite0`.
       path: Where to write, in a folder that exists, ending in `.safetensors`. An existing file is
         replaced.
 
     Raises:
-      TypeError: `model` is neither, or has parameters that float32 does not hold, such as float64.
+      TypeError: `model` is none, or has parameters that float32 does not hold, such as float64.
       CheckpointError: `path` has another ending.
       OSError: The file cannot be written.
     """
     path = Path(path)
-    if not isinstance(model, (ResNet, ViT)):
+    scheme = next((x for x in names.SCHEMES if isinstance(model, x.network)), None)
+    if scheme is None:
         raise TypeError(
-            f"`model` should be a ResNet or a ViT, got {type(model).__name__}. Pass what "
-            "`load_pretrained` or `resnet50` returns."
+            "`model` should be a ResNet, a ViT or an EfficientNetLite0, got "
+            f"{type(model).__name__}. Pass what `load_pretrained` or `resnet50` returns."
         )
-    scheme = names.TORCHVISION_RESNET if isinstance(model, ResNet) else names.TIMM_VIT
     if path.suffix != ".safetensors":
         raise CheckpointError(f"`path` should end in .safetensors, got {path.name}. Rename it.")
     tensors = {
@@ -68,6 +69,20 @@ def save_pretrained(model: ResNet | ViT, path: str | os.PathLike[str]) -> None:
             f"{str(path)!r} cannot be written ({error}). Check that its folder exists, that you "
             "may write there, that there is space, and that it is no folder."
         ) from error
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` write another file, and move it to `path` once it is whole.
+
+    Raises:
+      OSError: That cannot be done. Nothing of the file is left.
+    """
+    partial = path.with_name(PARTIAL + path.name)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:

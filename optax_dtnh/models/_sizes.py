@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optax_dtnh.models import _resnet, _vit
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from optax_dtnh.models._fields import Fact, Facts
 from optax_dtnh.models._resnet import Basic, Bottleneck, ResNet
 from optax_dtnh.models._vit import ViT
@@ -19,19 +20,18 @@ ShapeOf = Callable[[str], tuple[int, ...] | None]
 
 
 def resnet_sizes(shape_of: ShapeOf) -> dict[str, Any]:
-    """Return depths, width, kind of block and number of classes of a residual network."""
+    """Return depths, width and kind of block of a residual network."""
     stages = [f"stage{i}.{{}}." for i in (1, 2, 3, 4)]
     third = shape_of("stage1.0.conv3.kernel") or shape_of("stage1.0.norm3.scale")
     return {
         "blocks": [_count(shape_of, stage, "conv1.kernel", "conv2.kernel") for stage in stages],
         "block": Bottleneck if third else Basic,
         "width": _first_axis(shape_of, "stem.conv.kernel", "stem.norm.scale", usual=64),
-        "classes": _first_axis(shape_of, "head.bias", "head.kernel", usual=0),
     }
 
 
 def vit_sizes(shape_of: ShapeOf) -> dict[str, Any]:
-    """Return depth, widths, resolution and number of classes of a transformer."""
+    """Return depth, widths and resolution of a transformer."""
     *_, patch_size = shape_of("patches.kernel") or (16,)
     positions = shape_of("positions") or ()
     patches = positions[1] - 1 if len(positions) == 3 else 196
@@ -43,11 +43,16 @@ def vit_sizes(shape_of: ShapeOf) -> dict[str, Any]:
         "hidden": _first_axis(shape_of, *linear1, usual=4 * width),
         "image_size": math.isqrt(max(patches, 1)) * patch_size,
         "patch_size": patch_size,
-        "classes": _first_axis(shape_of, "head.bias", "head.kernel", usual=0),
     }
 
 
-SIZES = {ResNet: resnet_sizes, ViT: vit_sizes}
+SIZES = {ResNet: resnet_sizes, ViT: vit_sizes, EfficientNetLite0: lambda _: {}}
+
+
+def sizes_of(network: type, shape_of: ShapeOf) -> dict[str, Any]:
+    """Return the sizes of a network, by the names of its arguments."""
+    classes = _first_axis(shape_of, "head.bias", "head.kernel", usual=0)
+    return {**SIZES[network](shape_of), "classes": classes}
 
 
 def _first_axis(shape_of: ShapeOf, *paths: str, usual: int) -> int:
@@ -68,6 +73,7 @@ VITS = {n[0]: getattr(_vit, f"vit_{n}") for n in ("tiny", "small", "base", "larg
 # Before a `.` is the network, behind it is how timm's weights were trained.
 RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
 VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
+LITE0 = re.compile(r"(?:tf_)?efficientnet[-_]lite0(?:\..*)?")
 # Not for timm's `plus` nor for sizes with another number of blocks, such as `36x1`.
 SIZED_VIT = re.compile(
     r"(?:vit|deit)_(tiny|small|base|large|huge|b|l|h)_(?:patch)?(\d+)(?!.*_(?:plus|\d+x\d))"
@@ -95,6 +101,8 @@ def kind_of(architecture: str) -> str | None:
     resnet = RESNET.fullmatch(architecture)
     if resnet and resnet[1] in ("", *RESNETS):  # Hugging Face's name has no depth
         return "ResNet"
+    if LITE0.fullmatch(architecture):
+        return "EfficientNetLite0"
     return "ViT" if VIT.fullmatch(architecture) else None
 
 

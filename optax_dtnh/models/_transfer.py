@@ -26,7 +26,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
       67
 
     Args:
-      model: Any `nnx.Module` whose head is an `nnx.Linear`, or a `ResNet` or `ViT` without a head.
+      model: Any `nnx.Module` whose head is an `nnx.Linear`, or one of ours without a head.
       classes: Number of classes of the new task.
       rngs: Random keys for the head.
       head: Path of the head in `model`, such as `"classifier"`, `"head.fc"` or `"layers.3"`.

@@ -20,10 +20,9 @@ PUBLISHED_HEADS = {
     (896, 2304): 14,
     **{(1152, 4304): 16, (1280, 5120): 16, (1408, 6144): 16, (1664, 8192): 16},
 }
-EXACT_GELU = partial(nnx.gelu, approximate=False)
 TANH_GELU = partial(nnx.gelu, approximate=True)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {  # as transformers and timm name them
-    **dict.fromkeys(("gelu", "gelu_python"), EXACT_GELU),
+    **dict.fromkeys(("gelu", "gelu_python"), partial(nnx.gelu, approximate=False)),
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_tanh"), TANH_GELU),
     "quick_gelu": lambda x: x * nnx.sigmoid(1.702 * x),  # in CLIP's networks
     "relu": nnx.relu,

@@ -13,19 +13,10 @@ from optax_dtnh.regularizers._lora import lora_l2_sp
 from optax_dtnh.regularizers._spectral import batch_spectral_shrinkage
 
 __all__ = [
-    "attention_feature_distance",
-    "batch_spectral_shrinkage",
-    "channel_attention",
-    "chunked_mean",
-    "diagonal_fisher",
-    "distillation",
-    "feature_distance",
-    "forward_kl",
-    "l2_sp",
-    "lora_l2_sp",
-    "non_target_logits",
-    "reverse_kl",
-]
+    "attention_feature_distance", "batch_spectral_shrinkage", "channel_attention", "chunked_mean",
+    "diagonal_fisher", "distillation", "feature_distance", "forward_kl", "l2_sp", "lora_l2_sp",
+    "non_target_logits", "reverse_kl",
+]  # fmt: skip
 
 for _name in __all__:
     globals()[_name].__module__ = __name__  # the public path, in `help` and wherever it is printed

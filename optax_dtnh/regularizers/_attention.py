@@ -7,15 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from optax_dtnh._checks import check_floating, check_like
+from optax_dtnh._checks import check_floating, check_like, check_pair
 from optax_dtnh._sums import widen, widen_all
-from optax_dtnh.regularizers._checks import (
-    check_elements,
-    check_last_axis,
-    check_pair,
-    check_scalar,
-    check_some,
-)
+from optax_dtnh.regularizers._checks import as_scalar, check_last_axis
 from optax_dtnh.regularizers._distances import Reduction, reduced, squares, total
 
 
@@ -36,26 +30,19 @@ def attention_feature_distance(
       Array(1.75, dtype=float32)
 
     Args:
-      f: Array or tree (such as a dict by layer) of the trained network's feature maps, channels
-        last.
-      f_s: The pretrained network's, same structure and shapes. No gradient flows into them.
+      f: As in `feature_distance`, channels last, like the result.
+      f_s: As in `feature_distance`.
       channel_weights: A vector `W` of length `C` for every map, such as from `channel_attention`.
-      reduction: From the weighted squared differences of one map, in float32, to a scalar.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
+      reduction: As in `feature_distance`, from the weighted squared differences.
 
     Raises:
-      ValueError: The trees differ in structure, shape or number of channels, have no leaf, a map
-        has no axis or one of length 0, or `reduction` does not return a scalar.
-      TypeError: A leaf is not real floating point.
+      ValueError, TypeError: As `feature_distance`; a map has no axis or another number of channels.
 
     Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
     Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019.
     """
     check_pair("f", f, "f_s", f_s)
     check_last_axis("f", f, "channels")
-    check_elements("f", f)
     channels = jax.tree.map(lambda x: np.zeros(x.shape[-1]), f)
     check_like("channel_weights", channel_weights, "channels of f", channels)
     check_floating("channel_weights", channel_weights)
@@ -83,10 +70,9 @@ def channel_attention(
 
     `increase_j = loss(gates with gate j closed) - loss(all gates open)`, normalized over the
     channels of each map. Use it before training, with the loss of the pretrained network on target
-    data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta).
-
-    Each channel of each map costs one evaluation of `loss`, and all open gates cost one more. They
-    run one after the other, without gradients.
+    data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta). Each channel of
+    each map costs one evaluation of `loss`, and all open gates cost one more. They run one after
+    the other, without gradients.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -109,35 +95,28 @@ def channel_attention(
       `channel_weights` of `attention_feature_distance`. A single channel gets the weight 1.
 
     Raises:
-      ValueError: There is no map, a map has no axis or one of length 0, or `loss` does not return a
-        scalar.
+      ValueError: There is no map, a map is empty or has no axis, or `loss` returns no scalar.
       TypeError: A map is not real floating point.
 
-    Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
-    Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019, and its published code.
+    Source: as for `attention_feature_distance`, and its published code.
     """
-    check_some("f_s", f_s)
     check_last_axis("f_s", f_s, "channels")
-    check_elements("f_s", f_s)
     check_floating("f_s", f_s)
     maps, structure = jax.tree.flatten(f_s)
     ends = np.cumsum([x.shape[-1] for x in maps], dtype=int)
     every = np.arange(ends[-1] + 1)  # the last is no channel: all gates open
 
-    def by_map(vector):
-        return [vector[end - x.shape[-1] : end] for x, end in zip(maps, ends, strict=True)]
-
     def loss_without(channel):
+        *gates, _ = jnp.split(every != channel, ends)
         gates = [
-            _along_channels(gate.astype(x.dtype), x.ndim)
-            for gate, x in zip(by_map(every != channel), maps, strict=True)
+            _along_channels(g.astype(x.dtype), x.ndim) for g, x in zip(gates, maps, strict=True)
         ]
         value = loss(structure.unflatten(gates))
-        check_scalar("loss", value, "Reduce it, for example with `jnp.mean`.")
-        return widen(value)
+        return widen(as_scalar("loss", value, "Reduce it, for example with `jnp.mean`."))
 
     losses = jax.lax.map(loss_without, every)
-    return structure.unflatten([normalize(part) for part in by_map(losses - losses[-1])])
+    *increases, _ = jnp.split(losses - losses[-1], ends)
+    return structure.unflatten(map(normalize, increases))
 
 
 def _along_channels(vector: jax.Array, ndim: int) -> jax.Array:

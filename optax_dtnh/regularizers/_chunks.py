@@ -1,14 +1,13 @@
 """A mean over tokens, chunk by chunk, of what is too large to exist for all of them at once."""
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_floating
+from optax_dtnh._checks import check_count, check_floating
 from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_kind
 
@@ -47,8 +46,7 @@ def chunked_mean(
       The mean in float32 (float64 for float64).
 
     Raises:
-      ValueError: The leading axes differ, are missing or of length 0, or `chunk_size` is not a
-        whole number >= 1.
+      ValueError: The leading axes differ or are empty, or `chunk_size` is no whole number >= 1.
       TypeError: A leaf of `params` is not real floating point, or `where` not boolean.
     """
     axes = {jnp.shape(x)[:1] for x in jax.tree.leaves((tokens, where))}
@@ -57,11 +55,7 @@ def chunked_mean(
             f"`tokens` and `where` should share a leading axis, not of length 0, got {sorted(axes)}"
             ". Reshape batch and length into one axis."
         )
-    if isinstance(chunk_size, bool) or not (isinstance(chunk_size, Integral) and chunk_size >= 1):
-        raise ValueError(
-            f"`chunk_size` should be a whole number >= 1, got {chunk_size!r:.60}. Pass the number "
-            "of tokens to compute at once."
-        )
+    check_count("chunk_size", chunk_size, "Pass the number of tokens to compute at once.")
     check_floating("params", params)
     keep = jnp.ones(axes.pop(), jnp.bool_) if where is None else jnp.asarray(where)
     check_kind("where", keep, jnp.bool_)

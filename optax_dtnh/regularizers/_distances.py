@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from optax_dtnh._checks import check_pair
 from optax_dtnh._sums import sum_of, widen_all
-from optax_dtnh.regularizers._checks import check_elements, check_pair, check_scalar
+from optax_dtnh.regularizers._checks import as_scalar, check_elements, check_some
 
 Reduction = Callable[[jax.Array], jax.Array]
 REDUCE = "Pass `jnp.mean`, `jnp.sum` or a function that reduces every axis."
@@ -38,10 +39,10 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       ValueError: The trees differ in structure or shape, or have no leaf.
       TypeError: A leaf is not real floating point.
 
-    Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
-    Networks](https://arxiv.org/abs/1802.01483), 2018, without their separate term for the head.
+    Source: as for `add_l2_sp`.
     """
     check_pair("w", w, "w_s", w_s)
+    check_some("w", w)
     return 0.5 * total(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
 
 
@@ -60,8 +61,7 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       Array(2., dtype=float32)
 
     Args:
-      f: Array or tree (such as a dict by layer) of the trained network's feature maps, of any
-        shape but without an axis of length 0. A scalar is a map of one element.
+      f: Array or tree (such as a dict by layer) of the trained network's feature maps, any shape.
       f_s: The pretrained network's, same structure and shapes. No gradient flows into them.
       reduction: From the squared differences of one map, in float32, to a scalar.
 
@@ -69,9 +69,7 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape, have no leaf or an empty one, or
-        `reduction` does not return a scalar.
-      TypeError: A leaf is not real floating point.
+      ValueError, TypeError: As `l2_sp`; a map is empty, or `reduction` does not return a scalar.
 
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. We do not know which reduction the paper uses.
@@ -89,9 +87,7 @@ def squares(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
 def reduced(reduction: Reduction, x: jax.Array) -> jax.Array:
     """Return `reduction(x)`, checked to be a scalar."""
-    part = reduction(x)
-    check_scalar("reduction", part, REDUCE)
-    return part
+    return as_scalar("reduction", reduction(x), REDUCE)
 
 
 def total(parts: Any) -> jax.Array:

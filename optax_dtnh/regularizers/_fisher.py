@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from optax_dtnh._checks import check_floating
 from optax_dtnh._paths import check_variables
 from optax_dtnh._sums import widen
-from optax_dtnh.regularizers._checks import check_scalar
+from optax_dtnh.regularizers._checks import as_scalar
 
 SUM = "It gets one example, without the axis of the batch: sum what is left, as over tokens."
 
@@ -33,13 +33,10 @@ def diagonal_fisher(
       divergence between the predictions. Draw it behind `jax.lax.stop_gradient`;
     - that of the data: the empirical Fisher information, small where the model fits the data.
 
-    `F` is not normalized, neither within a layer nor between layers. Each leaf has the scale of its
-    own gradients, so layers may differ by orders of magnitude. The same function written with
-    parameters `c` times as large has `F / c^2`. To bring `F` to the scale of L2-SP, divide all of
-    it by its mean: [docs/regularizers.md](regularizers.md#ewc).
-
-    The examples run one after the other, compiled once for each shape of a batch. Beside the
-    result, the gradient of one example is in memory.
+    `F` is not normalized, and layers may differ by orders of magnitude: parameters `c` times as
+    large have `F / c^2`. To bring `F` to the scale of L2-SP, divide all of it by its mean:
+    [docs/regularizers.md](regularizers.md#ewc). The examples run one after the other, compiled once
+    for each shape of a batch. Beside the result, the gradient of one example is in memory.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -54,10 +51,8 @@ def diagonal_fisher(
         `key`; the loss of one example, its negative, gives the same. `example` is a row of a batch,
         without the leading axis. Run batch normalization and dropout in evaluation mode.
       params: Tree of parameters, real floating-point leaves.
-      batches: Iterable of batches, trees of arrays with a leading axis in common. They may differ
-        in size, and each example counts the same.
-      key: Random key. `log_prob` gets one of its own for each example, the same however the
-        examples are cut into batches.
+      batches: Iterable of batches of any size, trees of arrays with a leading axis in common.
+      key: Random key. `log_prob` gets one for each example, however these are cut into batches.
 
     Returns:
       A tree like `params`, float32 (float64 for float64 leaves).
@@ -65,8 +60,7 @@ def diagonal_fisher(
     Raises:
       ValueError: There is no example; the leaves of a batch share no leading axis; `log_prob` does
         not return a scalar.
-      TypeError: A leaf of `params` is not real floating point, or in an `nnx.Variable` other than
-        `nnx.Param`.
+      TypeError: `params` are refused as in `value_and_grad_pair`.
 
     Source: Kirkpatrick et al., [Overcoming catastrophic forgetting in neural
     networks](https://arxiv.org/abs/1612.00796), 2017. On the two kinds of labels: Kunstner et al.,
@@ -76,9 +70,7 @@ def diagonal_fisher(
     check_floating("params", params)
 
     def value(params, example, *keys):
-        log_p = log_prob(params, example, *keys)
-        check_scalar("log_prob", log_p, SUM)
-        return log_p
+        return as_scalar("log_prob", log_prob(params, example, *keys), SUM)
 
     def add_example(params, total, numbered):
         i, example = numbered

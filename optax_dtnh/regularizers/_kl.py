@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_like, check_number
+from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
 from optax_dtnh._sums import widen_all
-from optax_dtnh.regularizers._checks import check_elements, check_kind, check_last_axis, check_pair
+from optax_dtnh.regularizers._checks import check_kind, check_last_axis
 from optax_dtnh.regularizers._distances import total
 
 LARGER = "Pass one such as 2.0: the larger, the more the improbable classes count."
@@ -44,9 +44,8 @@ def forward_kl(
       A float32 scalar (float64 with float64 leaves); 0 at `logits = logits_s`.
 
     Raises:
-      ValueError: The trees differ in structure or shape or have no leaf, a leaf has no axis or one
-        of length 0, or `temperature` is not a positive number.
-      TypeError: A leaf is not real floating point, or `where` not boolean.
+      ValueError, TypeError: As `l2_sp`; a leaf has no axis or one of length 0; `temperature` is not
+        a positive number; `where` is not boolean.
 
     Source: Agarwal et al., [GKD](https://arxiv.org/abs/2306.13649), 2023, section 2, per token.
     """
@@ -115,13 +114,13 @@ def non_target_logits(logits: Any, labels: Any) -> Any:
       Array([[  1.,   2., -inf]], dtype=float32)
 
     Args:
-      logits: Array [..., classes] or tree of arrays, real floating point.
+      logits: Array [..., classes] or tree of arrays, real floating point, with two classes or more.
       labels: Integers [...]. One that is no class, such as -1, leaves its row as it is.
 
     Source: Zhao et al., [Decoupled Knowledge Distillation](https://arxiv.org/abs/2203.08679), 2022,
     the distribution in NCKD.
     """
-    check_pair("logits", logits, "logits", logits)
+    check_floating("logits", logits)
     _check_rows("labels", labels, logits, jnp.integer)
 
     def without(z, y):
@@ -151,7 +150,6 @@ def _mean(logits: Any, logits_s: Any, where: Any, temperature: Any, divergence: 
 def _check_rows(name: str, rows: Any, logits: Any, kind: Any) -> None:
     """Raise unless `logits` have classes, and `rows`, if given, an entry of a kind per row."""
     check_last_axis("logits", logits, "classes")
-    check_elements("logits", logits)
     if rows is not None:
         check_like(name, rows, "logits[..., 0]", jax.tree.map(lambda z: z[..., 0], logits))
         check_kind(name, rows, kind)

@@ -5,8 +5,9 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
+from optax_dtnh._checks import check_floating, described
 from optax_dtnh._sums import widen
-from optax_dtnh.regularizers._checks import check_matrix
+from optax_dtnh.regularizers._checks import check_elements
 
 
 def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
@@ -25,21 +26,27 @@ def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
     Args:
       f: Matrix [batch, features], such as the pooled features before the head. With one image or
         one feature, the only singular value is the norm, so everything is shrunk.
-      k: Number of singular values, out of `min(batch, features)`.
+      k: Number of singular values, a whole number from 1 to `min(batch, features)`.
 
     Returns:
       A float32 scalar (float64 for float64). It grows with the batch: divide by the batch size for
       a weight that does not depend on it.
 
     Raises:
-      ValueError: `f` is no matrix or has no element, or `k` is not a whole number from 1 to
-        `min(batch, features)`.
+      ValueError: `f` is no matrix or has no element, or `k` is not such a number.
       TypeError: `f` is not real floating point.
 
     Source: Chen et al., [Catastrophic Forgetting Meets Negative Transfer: Batch Spectral Shrinkage
     for Safe Transfer Learning](https://papers.nips.cc/paper/8466), 2019.
     """
-    check_matrix("f", f)
+    if getattr(f, "ndim", None) != 2:
+        got = f"shape {f.shape}" if hasattr(f, "shape") else described(f)
+        raise ValueError(
+            f"`f` should be one matrix [batch, features], got {got}. Pool or flatten the "
+            "other axes first, as in `f.mean((1, 2))`."
+        )
+    check_floating("f", f)
+    check_elements("f", f)
     if not (isinstance(k, Integral) and 1 <= k <= min(f.shape)):
         raise ValueError(
             f"`k` should be a whole number from 1 to min{f.shape}, got {k!r:.60}. Pass fewer "

@@ -71,9 +71,17 @@ def test_an_update_stays_within_its_bytes(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["dtnh", "add_l2_sp"])
+def test_decisions_of_elements_take_one_pass_and_no_memory(name):
+    cell = f"{name}, labels=per_element", "momentum"
+    bars_of_cell = grid.bars(cell) | {"reductions": 0}
+    assert not exceeded(name, on_resnet50(grid.built(cell)), bars_of_cell)
+
+
+@pytest.mark.slow
 def test_a_shared_difference_to_the_anchor_would_store_a_tree():
     cost = on_resnet50(uses.SHARED_DIFFERENCE.then(sgd()))
-    missed = exceeded("shared", cost, bars.L2_SP)
+    missed = exceeded("shared", cost, grid.bars(("add_l2_sp", "momentum")))
     assert [message.split()[1] for message in missed] == ["bytes", "temporary"]
 
 

@@ -37,8 +37,9 @@ def small(tmp_path_factory, quickly_compiled):
     runs = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(question, "CELLS", tasks.CELLS[:2])
+        patch.setattr(question, "WEIGHTS", (10.0,))
         for folder in (out / "first", out / "second"):
-            command(digits.QUESTION, ["--seeds", "2", "--weights", "10", "--out", str(folder)])
+            command(digits.QUESTION, ["--seeds", "2", "--out", str(folder)])
             runs.append(record.read(folder / "digits.json"))
     return runs
 

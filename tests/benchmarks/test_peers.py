@@ -16,6 +16,7 @@ SHAPES = {"a": (3, 5), "b": (7,)}
         ("ours", {"difference": 1e-12}, ""),
         ("ours", {"difference": np.nan}, "w, ours: updates differ by nan, at most 1e-09"),
         ("ours", {"from float64": 2e-6}, "w, ours: 2.0e-06 from the formula, at most 1e-06"),
+        ("ours", {"oracle": np.nan}, "w, ours: TorchJD PCD nan from the formula, at most 1e-09"),
         ("TorchJD PCGrad", {"difference": 0.1}, ""),
         ("TorchJD PCGrad", {}, "w, TorchJD PCGrad: no conflict in the numbers"),
     ],
@@ -41,10 +42,10 @@ def test_the_combination_in_jax_is_the_formula(contender):
 def test_a_process_of_its_own_computes_the_same_and_its_end_is_an_error(tmp_path, capfd):
     spec = {"task": "combine", "contender": "ours", "shapes": SHAPES}
     expected = work.formula(*inputs.gradient_pair(SHAPES))
-    with started("jax", 1, cache=tmp_path / "compiled") as client:
-        assert work.relative(measure.updates_of(client, spec), expected) < 1e-6
-        peak, imported = client.call("memory")
+    with started("jax", 1, cache=tmp_path / "compiled") as call:
+        assert work.relative(measure.updates_of(call, spec), expected) < 1e-6
+        peak, imported = call("memory")
         assert 0 < imported <= peak
         with pytest.raises(RuntimeError, match="process of jax ended instead of answering to 'run"):
-            client.call("run", "nobody")
+            call("run", "nobody")
     assert "KeyError" in capfd.readouterr().err

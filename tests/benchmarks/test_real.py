@@ -1,64 +1,18 @@
 """The pretrained network's convolutions, and the division of the solar cells."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from benchmarks.real import data
-from benchmarks.real.efficientnet import convolution, depthwise, normalized
+from benchmarks.real.efficientnet import convolution, normalized
+from tests.models import test_efficientnet as lite0
 
-# Even and odd sides, more of the kernel than of the image, and strides that leave a rest.
-CASES = [(6, 3, 1), (6, 3, 2), (7, 3, 2), (6, 5, 2), (7, 5, 2), (2, 5, 1), (1, 3, 2)]
-
-
-@pytest.fixture
-def draw():
-    """Normal arrays in float64, whatever the default."""
-    with jax.enable_x64(True):
-        rng = np.random.default_rng(0)
-        yield lambda *shape: jnp.asarray(rng.normal(size=shape))
+draw = lite0.draw
 
 
-def xla(groups):
-    """The convolution of XLA, `groups` of channels apart."""
-
-    def convolve(x, kernel, stride):
-        kernel = kernel[:, :, None] if groups > 1 else kernel
-        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
-        return lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", **options)
-
-    return convolve
-
-
-def with_derivatives(convolve, x, kernel, stride):
-    """The result, and what comes back from a cotangent that differs everywhere."""
-
-    @jax.jit
-    def run(*operands):
-        y, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), *operands)
-        return [y, *back(jnp.sin(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))]
-
-    return run(x, kernel)
-
-
-@pytest.mark.parametrize(("side", "size", "stride"), CASES)
-@pytest.mark.parametrize("channels", [(4,), (4, 3)], ids=["depthwise", "of patches"])
-def test_convolutions_and_their_derivatives_are_those_of_xla(side, size, stride, channels, draw):
-    ours, theirs = (convolution, xla(1)) if len(channels) == 2 else (depthwise, xla(4))
-    given = draw(2, side, side + 1, 4), draw(size, size, *channels), stride
-    for a, b in zip(*(with_derivatives(f, *given) for f in (ours, theirs)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
-
-
-def test_kernels_may_be_mapped(draw):
-    x, kernels = draw(3, 2, 6, 6, 4), draw(3, 3, 3, 4)
-    run = jax.grad(lambda x, kernel: jnp.sum(depthwise(x, kernel, 2) ** 2), argnums=(0, 1))
-    mapped = jax.jit(jax.vmap(run))(x, kernels)
-    looped = jax.lax.map(lambda v: run(*v), (x, kernels))
-    for a, b in zip(mapped, looped, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
+@pytest.mark.parametrize(("side", "size", "stride"), lite0.CASES)
+def test_convolutions_and_their_derivatives_are_those_of_xla(side, size, stride, draw):
+    lite0.assert_as_xla(convolution, draw(2, side, side + 1, 4), draw(size, size, 4, 3), stride)
 
 
 def test_the_factors_in_the_kernel_normalize_the_channels(draw):

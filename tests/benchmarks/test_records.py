@@ -18,6 +18,7 @@ from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.guarantee.histories import K
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS
+from benchmarks.language import __main__ as language
 from benchmarks.paper import on_digits
 from benchmarks.parity import __main__ as parity
 from benchmarks.parity.compare import MODES
@@ -25,14 +26,15 @@ from benchmarks.parity.torch_models import LIBRARIES
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers import work
 from benchmarks.real import __main__ as real
-from benchmarks.real import report
+from benchmarks.real import report, whole
 from optax_dtnh.finetune.settings import METHODS
 
 QUESTIONS = [
     *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
     *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
-    *(parity.QUESTION, peers.QUESTION, real.QUESTION, one_backward_pass.QUESTION),
+    *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, language.QUESTION),
+    one_backward_pass.QUESTION,
 ]
 
 
@@ -80,7 +82,7 @@ def test_every_method_library_and_framework_was_measured_against_the_bars_of_tod
 
 
 def test_what_the_experiment_has_not_run_is_counted():
-    results = of(real.QUESTION)
+    results = of(whole.QUESTION)
     assert "headline (5 of 26)" in report.missing(results)
     (cell,) = report.headline(results, source="ImageNet", method="plain", regularizer="L2-SP")[:1]
     fewer = [run for run in results["runs"] if run is not cell]

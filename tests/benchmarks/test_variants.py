@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.digits import data, mini_batches, network
+from benchmarks.digits import mini_batches, network
 from benchmarks.digits.methods import FINE_TUNING, SGD
 from benchmarks.digits.tasks import SAME
 from benchmarks.digits.variants import analysis, cases, forms, runs, table
 
 pytestmark = pytest.mark.slow
-DIGITS = data.load()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +26,7 @@ SOURCE = network.init(jax.random.key(1))
 
 def test_methods_of_one_seed_share_batches_and_head():
     """At weight 0 they are one method, and give the same loss to rounding."""
-    tasks = cases.tasks_of(TINY, DIGITS)[5, 0.0]
-    networks = jax.vmap(lambda s: network.init(jax.random.key(s)))(np.arange(2))
+    networks, tasks, _ = cases.inputs_of(TINY)(TINY.cases[0])
 
     def loss(program, seeds, batches):
         return program(np.zeros(1, np.float32), seeds, networks, tasks, batches).training_loss

@@ -151,11 +151,10 @@ def optimizer(wrt=nnx.Param, **options):
     nnx.Optimizer(Net(), add_l2_sp(0.1, **options), wrt=wrt)
 
 
-def untyped(tx, updates=G, like=dict):
-    """A state as checkpoint libraries restore it without a target: as dicts, lists or tuples."""
+def untyped(tx, updates=G):
+    """A state as checkpoint libraries restore it without a target."""
     state = tx.init(PARAMS)
-    plain = {dict: state._asdict(), tuple: tuple(state), list: list(state)}[like]
-    return tx.update(updates, plain, PARAMS)
+    return tx.update(updates, state._asdict(), PARAMS)
 
 
 def losses(*anything):
@@ -241,7 +240,7 @@ BEGIN = "`state` should be a `DTNHGradState`, got {}. Start with `DTNHGradState(
 TWO_RULES = "`rule` should be truncate or plain, got {}. Use another one with ..."
 APART = "`mask` should be True for what `reg` depends on, got False for `{}`. One backward pass ..."
 NO_LEAF = "`{}` should hold at least one array, got {}. Pass what is compared: the names of the ..."
-TWO_NAMES = "`names` should be two different names, got {}. Pass that of A and that of B, as in ..."
+TWO_NAMES = "`names` should be a tuple of two different names, got {}. Pass that of A and that of B, as in ..."
 FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
 ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
 RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
@@ -275,21 +274,17 @@ MISTAKES = {
     dtnh: [
         # the pair
         (MISSING, A_DICT, lambda: both(reg_grads=None)),
-        (MISSING, "a State as updates, shaped like `params`", lambda: nnx_update(lambda g: [g])),
         (MISSING, "one array as updates, not a pair", lambda: update(dtnh(0.1), HEAD, None)),
         (MISSING, NO_PAIR_DICT, lambda: update(optax.chain(dtnh(0.1), dtnh(0.1)), (G, R), None)),
         (MISSING, "a list of 2 as updates, not a pair", lambda: both([G, R], None)),
-        (MISSING, "a tuple of 3 as updates, not a pair", lambda: pair(G, R, R)),
         (MISSING, "a tuple of 2 as updates, shaped ...", lambda: pair(*TWO, params=TWO, start=TWO)),
+        (MISSING, "a tuple of 3 as updates, not a pair", lambda: pair(G, R, R)),
         (ALONE, "", lambda: pair((LOSS, LOSS), PAIR)),
         (TWICE, "", lambda: both((G, R), R)),
         # trees that differ
         (LIKE_LOSS, NO_HEAD, lambda: both(G, BODY)),
         (LIKE_LOSS, f"{NO_BODY} and an entry for ['b'], ['w']", lambda: both(G, R["body"])),
-        (LIKE_LOSS, "None in place of a dict", lambda: pair(G, None)),
         (LIKE_LOSS, "a function in place of a dict", lambda: both(G, lambda params: 0.0)),
-        (LIKE_LOSS, "a FrozenDict in place of a dict", lambda: both(G, freeze(R))),
-        (LIKE_LOSS, "a tuple of 1 in place of a list of 1", lambda: pair([LOSS], (LOSS,))),
         (LIKE_LOSS, "other containers for the same keys", lambda: pair([[LOSS]], [(LOSS,)])),
         (COMPATIBLE, A_HEAD, lambda: update(optax.masked(dtnh(0.1), MASK), G, reg_grads=R)),
         (MEMBER, "reg_grads | loss_grads | GradientPair", lambda: both(G, PAIR)),
@@ -300,22 +295,17 @@ MISTAKES = {
         (LIKE_PARAMS, "loss_grads | no entry for .activation, .final_activation", unfiltered),
         (LEAVE_OUT, "loss_grads['n'] | int32", lambda: pair(MIXED, MIXED, start=MIXED)),
         (LEAVE_OUT, "loss_grads['n'] | [('float0', 'V')]", of_integers),
-        (LEAVE_OUT, "reg_grads['head'] | int32", lambda: both(G, WHOLE)),
         (LEAVE_OUT, "reg_grads['head'] | complex64", lambda: both(G, COMPLEX)),
         (STATE, "DTNHState | a dict", lambda: untyped(dtnh(0.1), PAIR)),
-        (STATE, "DTNHState | a tuple of 4", lambda: untyped(dtnh(0.1), PAIR, tuple)),
         (STATE, "DTNHState | None", lambda: dtnh(0.1).update(PAIR, None, PARAMS)),
         # the options
         (WEIGHT, "'0.1'", lambda: dtnh("0.1")),
-        (WEIGHT, "GradientTransformationExtraArgs(init=...", lambda: dtnh(optax.sgd(0.1))),
         (WEIGHT, "Array([1., 1.], dtype=float32)", lambda: both(weight=lambda step: jnp.ones(2))),
         (WEIGHT, "...float32[2]...", lambda: traced(lambda w: both(weight=w))),
-        (WEIGHT, "<function constant...", lambda: both(weight=optax.constant_schedule)),
         (WEIGHT, "-0.1", lambda: dtnh(-0.1)),
         (WEIGHT, "nan", lambda: both(weight=lambda step: float("nan"))),
         (TRANSFORMATION, "inner | <function adam at ...", lambda: dtnh(0.1, inner=optax.adam)),
         (TRANSFORMATION, "reference | None", lambda: dtnh(0.1, reference=None)),
-        (RULE, "'drop'", lambda: dtnh(0.1, rule="drop")),
         (RULE, "(1.0, ...)", lambda: dtnh(0.1, rule=truncate(LOSS, LOSS, LOSS))),
         (EVERY_LEAF, "mask | True", lambda: both(mask=True)),
         (EVERY_LEAF, "labels | Along(axes=(0,))", lambda: both(labels=Along((0,)))),
@@ -326,11 +316,9 @@ MISTAKES = {
         (BOOLEANS, "Array([False, False], dtype=bool)", lambda: both(mask=lambda _: HEAD[0] > 1)),
         (NOTHING, "{0: False, ...", lambda: dtnh(0.1, mask=dict.fromkeys(range(99), False))),
         (PREFIX, f"mask | {TAIL}", lambda: both(mask=MISSPELLED)),
-        (PREFIX, f"mask | {NO_HEAD}", lambda: both(mask=PARTLY)),
         (PREFIX, "mask | None for a dict", lambda: both(mask=lambda tree: None)),
         (PREFIX, "mask | a dict for a State", lambda: nnx_update(lambda g: [(g, g)], mask=PARTLY)),
         (PREFIX, f"labels | {TAIL}", lambda: both(labels={"body": "a", "tail": "b"})),
-        (HASHABLE, "Array(0.5, dtype=float32...", lambda: both(labels={"body": LOSS, "head": 0})),
         (HASHABLE, "<function per_e...", lambda: both(labels={"body": per_element, "head": 0})),
         (AXES, "Along(axes=(9,)) | 1", lambda: both(labels=along(9))),
         (ELEMENTS, "orthogonal", lambda: both(labels=per_element, rule=orthogonal)),
@@ -342,14 +330,12 @@ MISTAKES = {
         *[(SIZE, f"bound | {b!r:.60} | {BOUND}", lambda b=b: in_metric(bound=b)) for b in NO_SIZES],
         (SIZE, f"bound | ...float32[2]... | {BOUND}", lambda: traced(lambda b: in_metric(bound=b))),
         (STATE, "DTNHState | a dict", lambda: untyped(scale_by_adam_dtnh(0.1), PAIR)),
-        (MISSING, A_DICT, lambda: in_metric(reg_grads=None)),
         (LIKE_LOSS, NO_HEAD, lambda: in_metric(reg_grads=BODY)),
     ],
     add_l2_sp: [
         (NO_PARAMS, "", lambda: anchored(params=None)),
         (SHAPE, "params['head'] | (2, 4) | state.anchor | (4, ...", lambda: anchored(start=TURNED)),
         (STATE, "L2SPState | a dict", lambda: untyped(add_l2_sp(0.1))),
-        (STATE, "L2SPState | a list of 3", lambda: untyped(add_l2_sp(0.1), like=list)),
         (OWN, "", lambda: anchored((G, R))),
         (MEMBER, "updates | params | tuple", lambda: anchored((LOSS, G))),
         (LIKE_PARAMS, f"updates | {NO_HEAD}", lambda: anchored(BODY)),
@@ -380,7 +366,6 @@ MISTAKES = {
         (NO_PAIR, A_DICT, lambda: update(transform_pair(), G)),
         (EXTRA, "", lambda: update(transform_pair(), G, reg_grads=R)),
         (TRANSFORMATION, "reg | <function trace at ...", lambda: transform_pair(reg=optax.trace)),
-        (TRANSFORMATION, "loss | {'loss': ...", lambda: transform_pair({"loss": optax.identity()})),
         (TRANSFORMATION, "loss | 0.9", lambda: transform_pair(0.9)),
     ],
     value_and_grad_pair: [
@@ -392,10 +377,10 @@ MISTAKES = {
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
         (FUNCTION, "a tuple of 2", lambda: value_and_grad_pair(losses())),
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
+        (VARIABLE, "Cache", lambda: value_and_grad_pair(losses)(nnx.State({"a": nnx.Cache(HEAD)}))),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
         (COUNT, "micro_batches | 0", lambda: of(losses, micro_batches=0)),
         (NO_BATCH, "", cut),
-        (CUT, "{'args[0]': 4, \"args[1]['y']\": 2}", lambda: cut(X, {"y": X[:2]})),
         (CUT, "{'args[0]': 4, 'args[1]': 'a scalar'}", lambda: cut(X, 0.5)),
     ],
     value_and_dtnh_grad: [
@@ -417,9 +402,9 @@ MISTAKES = {
         (FUNCTION, "None", lambda: value_and_dtnh_grad(None, 0.1)),
     ],
     all_but: [
-        (STRINGS, "()", all_but),
         (STRINGS, "(['head'],)", lambda: all_but(["head"])),
         (NAMED, "'haed' | 'head'", lambda: all_but("haed")(PARAMS)),
+        (NAMED, "'zz' | 'body', 'b', 'w', 'head'", lambda: all_but("zz")(PARAMS)),
         (IN_A_TREE, "", lambda: optax.inject_hyperparams(dtnh)(0.1, mask=all_but("b")).init(G)),
     ],
     check: [
@@ -445,7 +430,6 @@ MISTAKES = {
         (LIKE, f"anchor | params | {NO_HEAD}", lambda: interpolate(PARAMS, BODY, 0.5)),
         (SHAPE, "anchor['head'] | (4, 2) | params | (2, 4)", lambda: interpolate(G, TURNED, 0.5)),
         (LEAVE_OUT, "params['n'] | int32", lambda: interpolate(MIXED, MIXED, 0.5)),
-        (LEAVE_OUT, "anchor['head'] | int32", lambda: interpolate(G, WHOLE, 0.5)),
         *[(NUMBER, f"{ALPHA}{a!r:.60} | ...", lambda a=a: interpolate(G, R, a)) for a in NO_ALPHAS],
     ],
     cosine_similarity: [
@@ -456,7 +440,6 @@ MISTAKES = {
         (MEMBER, "loss_grads | updates | GradientPair", lambda: first_order_change(G, PAIR)),
         (SHAPE, "loss_grads | (4, 2) | updates | ()", lambda: first_order_change(HEAD, LOSS)),
         (SPLIT, "updates['n'] | int32", lambda: first_order_change(MIXED, MIXED)),
-        (SPLIT, "loss_grads | int32", lambda: first_order_change(jnp.ones(2), jnp.arange(2))),
     ],
     l2_sp: [
         (LIKE, f"w | w_s | {A_HEAD}", lambda: l2_sp(PARAMS, BODY)),
@@ -532,7 +515,6 @@ MISTAKES = {
     ],
     batch_spectral_shrinkage: [
         (MATRIX, "shape (4, 7, 7, 3)", lambda: batch_spectral_shrinkage(jnp.ones((4, 7, 7, 3)))),
-        (MATRIX, "shape (3,)", lambda: batch_spectral_shrinkage(jnp.ones(3))),
         (EMPTY, "f | (0, 3)", lambda: batch_spectral_shrinkage(X[:0])),
         (MATRIX, "a dict", lambda: batch_spectral_shrinkage({"stage1": X})),
         (SPLIT, "f | int32", lambda: batch_spectral_shrinkage(jnp.ones((2, 2), int))),

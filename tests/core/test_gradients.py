@@ -29,12 +29,6 @@ def params_and_x():
     return params, jnp.float32(rng.standard_normal((5, 3)))
 
 
-def test_golden_value_by_hand():
-    values, pair = value_and_grad_pair(lambda w: (w**2, 3 * w))(jnp.float32(2.0))
-    assert_equal(values, (jnp.float32(4), jnp.float32(6)))
-    assert_equal(pair, GradientPair(jnp.float32(4), jnp.float32(3)))
-
-
 def test_what_the_regularizer_does_not_depend_on_gets_zeros():
     params, x = params_and_x()
     _, pair = value_and_grad_pair(losses)(params, x)
@@ -111,14 +105,6 @@ def test_works_through_scan_remat_and_custom_rules(activation, checkpoint):
     _, pair = value_and_grad_pair(fun)(square, x)
     assert_close(pair.loss_grads, jax.grad(lambda p: fun(p, x)[0])(square))
     assert_close(pair.reg_grads, jax.grad(lambda p: fun(p, x)[1])(square))
-
-
-def test_vmap_equals_a_loop():
-    params, x = params_and_x()
-    batched = jax.vmap(value_and_grad_pair(losses), in_axes=(None, 0))(params, x)
-    for i in range(len(x)):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
-        assert_close(one, value_and_grad_pair(losses)(params, x[i]))
 
 
 # --- searched

@@ -38,19 +38,6 @@ def gradients(model):
 backbone = all_but("head")
 
 
-@pytest.mark.parametrize("kind", [nnx.BatchStat, nnx.RngKey, nnx.Cache, nnx.Variable])
-def test_variables_other_than_parameters_are_refused_with_the_way_to_split(kind):
-    def fun(model):
-        return losses(*model(X))
-
-    model = Net(nnx.Rngs(0))
-    value_and_grad_pair(fun)(model)
-    model.backbone.mean = kind(jnp.zeros(4))
-    for tree in (model, nnx.state(model)):
-        with pytest.raises(TypeError, match=rf"got {kind.__name__} at backbone/mean. .*nnx.split"):
-            value_and_grad_pair(fun)(tree)
-
-
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
 @pytest.mark.parametrize("mask", [None, backbone], ids=["whole", "backbone"])
 def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):

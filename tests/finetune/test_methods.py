@@ -19,6 +19,7 @@ from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import Preprocessing
 from optax_dtnh.finetune.settings import FORMS, GRANULARITIES
 from optax_dtnh.models import Basic, ResNet, ViT, replace_head, resnet18, vit_tiny
+from optax_dtnh.models._efficientnet import EfficientNetLite0
 from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
 from tests.core.loops import quickly
 from tests.finetune.runs import settings, write_digits
@@ -180,6 +181,8 @@ def test_layers_are_the_stages_or_every_fourth_part_of_the_blocks():
     assert methods.layers(asked, resnet) == ("stem", "stage2")
     vit = nnx.eval_shape(lambda: vit_tiny(rngs=nnx.Rngs(0)))
     assert methods.layers(settings(), vit) == ("block3", "block6", "block9", "block12")
+    lite0 = nnx.eval_shape(lambda: EfficientNetLite0(rngs=nnx.Rngs(0)))
+    assert methods.layers(settings("--method", "delta"), lite0)[-1] == "stage8"
     with pytest.raises(UsageError, match="`--layers` should be among stem, stage1, .*got conv9"):
         methods.layers(settings("--method", "delta", "--layers", "conv9"), resnet)
     with pytest.raises(UsageError, match="another than delta for a ViT, got delta"):

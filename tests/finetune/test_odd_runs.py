@@ -95,12 +95,6 @@ def test_foreign_folders_beside_the_checkpoints_do_not_count(out, arguments, lef
     assert "Resuming from step 5" in run(*arguments, out=out)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_a_folder_that_cannot_exist_is_one_line(arguments, command):
-    given = arguments if command == "train" else ()
-    assert "File name too long" in printed_error(*given, "--out", "x" * 300, command=command)
-
-
 def test_a_regularizer_far_above_the_loss_is_warned_of_once_with_a_weight(
     arguments, tmp_path, capsys
 ):

@@ -59,10 +59,8 @@ def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path)
         ({"resize": 2.5}, "`--resize` should be a positive whole number, got 2.5"),
         ({"image_size": 8, "resize": 7}, r"`--resize` .* size, 8 \(--image-size\), got 7 \(--res"),
         ({"resize": 99}, r"`--resize` .* size, 224 \(default\), got 99"),
-        ({"std": (1, 0, 1)}, "`--std` should be a positive number"),
         ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),
         ({"mean": (123.7, 0, 0)}, r"`--mean` should be between 0 and 1, .* 123.7 0 0 \(--mean"),
-        ({"mean": (0, -0.5, 0)}, "`--mean` should be between 0 and 1, .* got 0 -0.5 0"),
         ({"interpolation": "magic"}, "`--interpolation` should be one of nearest, .*, got magic"),
     ],
 )

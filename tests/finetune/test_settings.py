@@ -37,6 +37,18 @@ def test_a_regularizer_has_its_default_weight_and_dtnh_its_rule(name):
     assert (none.form, none.weight, none.rule) == (None, None, None)
 
 
+@pytest.mark.parametrize(("name", "decay"), [("l2_sp", 0.99), ("feature_distance", 0.9)])
+def test_dtnh_with_adam_decides_per_element_against_an_average(name, decay):
+    def chosen(*argv):
+        given = settings("--optimizer", "adam", *argv)
+        return given.granularity, given.reference_decay
+
+    assert chosen("--method", f"{name}+dtnh") == ("element", decay)
+    assert chosen("--method", f"{name}+dtnh", "--form", "decoupled") == (None, None)
+    assert chosen("--method", f"{name}+dtnh", "--granularity", "tree") == ("tree", None)
+    assert chosen("--method", name) == (None, None)
+
+
 def test_options_win_over_defaults_and_are_written_as_json():
     argv = ["--weight", "0", "--form", "decoupled", "--rule", "drop", "--method", "delta+dtnh"]
     given = settings(*argv, "--layers", "stem", "stage1", "--reference-decay", ".9", "--fsdp")
@@ -61,15 +73,11 @@ def test_the_forms_of_the_options_are_those_that_exist():
 
 REFUSED = {
     "--steps 0": "--steps: it should be a whole number from 1 to",
-    "--steps 1.5": "--steps: it should be a whole number",
     "--seed 4294967296": "--seed: it should be a whole number from 0",
-    "--learning-rate fast": "--learning-rate: it should be a number > 0, got 'fast'",
     "--learning-rate 0": "should be a number > 0",
     "--weight 1e999": "--weight: it should be a number >= 0",
-    "--weight nan": "should be a number >= 0",
     "--reference-decay 1": "above 0 and below 1",
     "--step 3": "unrecognized arguments: --step",  # no abbreviations
-    "--form after": "invalid choice: 'after'",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
     "--method finetune --form before": "`--form` should come with",
@@ -83,7 +91,6 @@ REFUSED = {
     "--distributed host:1": "`--distributed` should have HOST:PORT",
     "--mean 0.5 0.5": "--mean: expected 3 arguments",
     "--mean 1 2 nan": "--mean: it should be a number, got 'nan'",
-    "--std 1 0 1": "--std: it should be a number > 0, got '0'",
     "--interpolation magic": "--interpolation: invalid choice: 'magic'",
 }
 EMPTY = ("--data=", "--labels=", "--classes=", "--data-dir=")

@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from optax_dtnh.models import Basic, Bottleneck, CheckpointError, ResNet
+from optax_dtnh.models import Basic, Bottleneck, CheckpointError, EfficientNetLite0, ResNet
 from optax_dtnh.models._names import names_of
 from tests.models.networks import MODELS, abstract
-from tests.models.schemes import HF_RESNET, TV_RESNET
+from tests.models.schemes import HF_RESNET, LITE0, TV_RESNET
 
 RESNETS = {
     block: functools.partial(ResNet, (1, 2, 1, 1), block, width=4, classes=3)
@@ -23,8 +23,8 @@ RESNETS = {
 
 def small(scheme, block=Basic):
     """A model with two blocks in a row, statistics included, with distinct values everywhere."""
-    is_resnet = scheme in (TV_RESNET, HF_RESNET)
-    graph, state = abstract(RESNETS[block] if is_resnet else MODELS["transformer"])
+    make = RESNETS[block] if scheme in (TV_RESNET, HF_RESNET) else MODELS["transformer"]
+    graph, state = abstract(EfficientNetLite0, classes=3) if scheme is LITE0 else abstract(make)
     rng = np.random.default_rng(0)
 
     def drawn(path, x):
@@ -67,7 +67,7 @@ def saved(tensors, folder, metadata=ONE_HEAD):
     return path
 
 
-HEADS = ("fc.", "classifier.", "head.", "heads.")
+HEADS = ("fc.", "_fc.", "classifier.", "head.", "heads.")
 
 
 def tensors_of(scheme, block=Basic):

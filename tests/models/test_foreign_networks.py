@@ -1,7 +1,6 @@
 """A transfer of networks that are not ours: heads by path, masks, and teachers of any class."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -70,23 +69,9 @@ def test_a_teacher_is_printed_names_its_shardings_and_may_hold_trees():
     assert norm(nnx.grad(lambda model: jnp.sum(model.pair.get_value()["a"]))(teacher)) == 0
 
 
-def test_a_teacher_is_a_module():
-    with pytest.raises(TypeError, match="`model` should be an nnx.Module, got dict. For"):
-        teacher_view({"kernel": jnp.ones(2)})
-
-
 def test_a_head_inside_a_network_is_replaced_by_one_like_it():
     head = replace_head(Net(), 7, rngs=nnx.Rngs(1), head=HEAD).classifier.layers[2]
     assert (head.kernel.shape, head.bias, head.dtype) == ((8, 7), None, jnp.bfloat16)
-
-
-@pytest.mark.parametrize("head", ["head", "classifier", "norm", ["norm"]])
-def test_a_head_that_is_no_linear_layer_is_refused_with_those_that_are(head):
-    known = r"\['classifier.layers.0', 'classifier.layers.2'\]"
-    with pytest.raises(
-        ValueError, match=rf"`head` should be .* {known}, got {re.escape(repr(head))}. Pass"
-    ):
-        replace_head(Net(), 7, rngs=nnx.Rngs(0), head=head)
 
 
 @pytest.mark.parametrize("head", [HEAD, lambda path, x: path == f"{HEAD}.kernel" and x.size == 24])
@@ -98,9 +83,3 @@ def test_a_mask_leaves_out_a_head_by_its_path_or_by_a_function(head):
     assert not mask(model)["classifier"]["layers"][2]["kernel"]
     anchor = add_l2_sp(0.1, mask=mask).init(nnx.as_pure(params)).anchor
     assert len(jax.tree.leaves(anchor)) == len(jax.tree.leaves(params)) - 1
-
-
-@pytest.mark.parametrize("head", ["head", "class", lambda path, x: False, lambda path, x: True])
-def test_a_mask_whose_head_matches_nothing_or_all_is_refused(head):
-    with pytest.raises(ValueError, match=r"`tree` should hold .* got .*'classifier'.*\. Pass"):
-        backbone_mask(Net(), head)

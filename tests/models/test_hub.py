@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._checkpoint import open_checkpoint
-from optax_dtnh.models._errors import CheckpointError
 from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._hub import BESIDE, hub_file, unknown_beside
 

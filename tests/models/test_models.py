@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from optax_dtnh import models
-from optax_dtnh.models import Basic, Bottleneck, ResNet, ViT, vit_small
+from optax_dtnh.models import Basic, Bottleneck, ResNet, vit_small
 from optax_dtnh.models._layers import BatchNorm
 from optax_dtnh.models._pretrained import OneKey
 from tests.core.helpers import assert_equal, minus, norm
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 # Published numbers of parameters, with 1000 classes.
 SIZES = {"resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032}
-SIZES |= {"resnet101": 44_549_160, "resnet152": 60_192_808}
+SIZES |= {"resnet101": 44_549_160, "resnet152": 60_192_808, "EfficientNetLite0": 4_652_008}
 SIZES |= {"vit_tiny": 5_717_416, "vit_small": 22_050_664, "vit_base": 86_567_656}
 SIZES |= {"vit_large": 304_326_632, "vit_huge": 632_045_800}
 
@@ -95,37 +95,6 @@ def test_a_single_value_per_channel_has_no_variance_in_training_mode():
     nnx.eval_shape(run, model, images(rows=2, side=8))
     model.eval()
     nnx.eval_shape(run, model, one)
-
-
-@pytest.mark.parametrize(
-    ("kind", "shape", "dtype", "message"),
-    [
-        ("basic", (32, 32, 3), "float32", r"\[batch, height, width, 3\], got \[32, 32, 3\]. Resi"),
-        ("basic", (4, 3, 32, 32), "float32", r"\[batch, height, width, 3\], got \[4, 3, 32, 32\]"),
-        ("transformer", (4, 48, 48, 3), "float32", r"\[batch, 32, 32, 3\], got \[4, 48, 48, 3\]"),
-        ("basic", (4, 32, 32, 3), "uint8", "`images` should be floating point, got uint8. Scale"),
-        ("transformer", (4, 32, 32, 3), "int32", "should be floating point, got int32. Scale"),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(kind, shape, dtype, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        build(kind)(jnp.zeros(shape, dtype))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"width": 100, "heads": 3}, "`heads` should be a divisor of the width 100, got 3. Pass"),
-        ({"width": 96}, "`heads` should be a divisor of the width 96, got None. Pass"),
-        ({"width": 0}, "`heads` should be a divisor of the width 0, got None"),
-        ({"width": 64, "image_size": 40}, "multiple of 16, .* up to 16384, got 40. Pass 32 or 48."),
-        ({"width": 64, "image_size": 8}, "multiple of 16, .* up to 16384, got 8. Pass 16 or 32."),
-        ({"width": 64, "activation": "mish"}, "`activation` should be one of gelu, .*got 'mish'"),
-    ],
-)
-def test_sizes_that_no_transformer_has_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        ViT(**options, rngs=nnx.Rngs(0))
 
 
 @each_network

@@ -8,7 +8,7 @@ from flax import nnx
 
 from optax_dtnh import models
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
-from optax_dtnh.models._errors import CheckpointError
+from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._pretrained import load
 from optax_dtnh.models._vit import resized
 from tests.core.helpers import assert_equal
@@ -111,16 +111,6 @@ def test_positions_are_interpolated_by_the_cubic_of_timm():
     assert found[0] == 9
 
 
-@pytest.mark.parametrize(
-    ("size", "nearest"),
-    [(40, "32 or 48"), (8, "16 or 32"), (-32, "16 or 32"), (16**6, "16368 or 16384")],
-)
-def test_a_size_between_two_patches_is_answered_with_the_nearest(size, nearest, tmp_path):
-    path = saved(tensors_of(TIMM_VIT), tmp_path)
-    message = f"`image_size` should be a multiple of 16, .* got {size}. Pass {nearest}. This is "
-    refused(message, lambda: load_pretrained(path, image_size=size))
-
-
 def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
     bare = headless(tensors_of(TV_RESNET))
     resnet = saved(prefixed(bare, "net."), tmp_path)
@@ -129,16 +119,14 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         "network": (told, "weights.safetensors"),
         "image_size": (40, "--image-size"),
     }
-    refused("`heads` should be left out for a ResNet, got 2", lambda: load(resnet, heads=2))
+    refused("`heads` should be given for a ViT alone, got 2", lambda: load(resnet, heads=2))
 
 
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
         ("new/m.safetensors", OSError, "new/m.safetensors' cannot be written .*Check that its fol"),
-        ("file/m.safetensors", OSError, "cannot be written"),
         ("folder.safetensors", OSError, "cannot be written .* and that it is no folder"),
-        ("x" * 240 + ".safetensors", OSError, "cannot be written .*Check that its folder exists"),
         ("a\0.safetensors", OSError, "cannot be written"),
         ("m.pth", CheckpointError, "`path` should end in .safetensors, got m.pth. Ren"),
     ],

@@ -13,35 +13,12 @@ from optax_dtnh.models import _pretrained as module
 from optax_dtnh.models import load_pretrained, replace_head, save_pretrained, teacher_view
 from optax_dtnh.models._names import names_of
 from tests.core.helpers import assert_equal
-from tests.models import checkpoints
-from tests.models.named_weights import as_checkpoint, leaves, of_torch, saved, small, tensors_of
+from tests.models.named_weights import as_checkpoint, leaves, saved, small, tensors_of
 from tests.models.networks import build, images, run
-from tests.models.schemes import HF_RESNET, HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
+from tests.models.schemes import HF_RESNET, HF_VIT, LITE0, SCHEMES, TIMM_VIT, TV_RESNET
 
 RESNETS = TV_RESNET, HF_RESNET
-
-# Networks of published sizes, and names and shapes as the three libraries write them.
-PUBLISHED = [
-    (TV_RESNET, models.resnet50, checkpoints.torchvision_resnet(50)),
-    (HF_RESNET, models.resnet34, checkpoints.hugging_face_resnet(34, width=64)),
-    (TIMM_VIT, models.vit_tiny, checkpoints.timm_vit(192, patches=196)),
-    (TV_VIT, models.vit_tiny, checkpoints.torchvision_vit(192, patches=196)),
-    (HF_VIT, models.vit_tiny, checkpoints.hugging_face_vit(192, patches=196)),
-]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "factory", "listed"), PUBLISHED, ids=lambda x: getattr(x, "name", "")
-)
-def test_names_and_shapes_are_those_that_the_libraries_write(scheme, factory, listed):
-    model = nnx.eval_shape(lambda: factory(classes=checkpoints.CLASSES, rngs=module.OneKey()))
-    shapes = {}
-    for path, leaf in leaves(model).items():
-        names = names_of(scheme, path)
-        leaf = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        first, *rest = jax.eval_shape(lambda x, p=path: of_torch(p, x), leaf).shape
-        shapes |= dict.fromkeys(names, (first // len(names), *rest))
-    assert shapes == {n: s for n, s in listed.items() if "num_batches" not in n}
+WRITTEN = [(TV_RESNET, TV_RESNET), (HF_VIT, TIMM_VIT), (LITE0, LITE0)]
 
 
 def test_a_path_that_no_row_names_is_an_error_of_its_own():
@@ -60,7 +37,7 @@ def test_every_family_of_names_is_recognized_and_loaded_bit_for_bit(scheme, bloc
     assert_equal(nnx.state(found), nnx.state(model))
     if scheme in RESNETS:
         assert isinstance(found.stage2[1], block)
-    else:
+    elif scheme is not LITE0:
         assert found.epsilon == (1e-12 if scheme is HF_VIT else 1e-6)
         assert found.image_size == 32
 
@@ -93,7 +70,7 @@ def test_a_source_on_the_hub_is_fetched_and_its_digest_compared(monkeypatch, tmp
         load_pretrained(path, sha256="0" * 64)
 
 
-@pytest.mark.parametrize(("scheme", "written"), [(TV_RESNET, TV_RESNET), (HF_VIT, TIMM_VIT)])
+@pytest.mark.parametrize(("scheme", "written"), WRITTEN)
 def test_what_is_saved_has_names_of_torch_and_is_loaded_bit_for_bit(scheme, written, tmp_path):
     path = saved(tensors_of(scheme), tmp_path)
     model = replace_head(load_pretrained(path), 5, rngs=nnx.Rngs(0))
@@ -119,9 +96,3 @@ def test_narrow_parameters_are_saved_widened_and_wide_ones_not_at_all(tmp_path):
         message = "`model` should have parameters .* got float64 at head.kernel. Round"
         with pytest.raises(TypeError, match=message):
             save_pretrained(model, path)
-
-
-def test_nothing_but_a_model_is_saved(tmp_path):
-    with pytest.raises(TypeError, match="`model` should be a ResNet or a ViT, got Linear. Pass"):
-        save_pretrained(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), tmp_path / "model.safetensors")
-    assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 from optax_dtnh.models import Bottleneck, load_pretrained
 from tests.models import named_weights
 from tests.models.named_weights import saved, tensors_of
-from tests.models.schemes import HF_RESNET, SCHEMES, TIMM_VIT, TV_RESNET
+from tests.models.schemes import HF_RESNET, LITE0, SCHEMES, TIMM_VIT, TV_RESNET
 
 FLOAT = "float32"
 
@@ -46,11 +46,13 @@ def test_a_network_without_a_known_name_is_refused_with_those_that_are(name, tmp
 
 OTHERS = ["blocks.0.ls1.gamma", "dist_token", "blocks.0.attn.q_norm.weight", "fc_norm.weight"]
 OTHERS += ["blocks.0.attn.qkv.lora_A.weight", "blocks.0.attn.qkv.weight_scale", "norm_pre.weight"]
+OTHERS += ["_blocks.0._se_reduce.weight"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_tensor_of_another_network_is_not_left_out_by_itself(name, tmp_path):
-    message = refused(tensors_of(TIMM_VIT) | {name: with_shape(2)}, tmp_path)
+    scheme = LITE0 if name.startswith("_") else TIMM_VIT
+    message = refused(tensors_of(scheme) | {name: with_shape(2)}, tmp_path)
     assert f"1 unexpected: {name}. Pass a checkpoint of this architecture; name in" in message
 
 
@@ -68,11 +70,6 @@ def test_everything_that_differs_is_listed_at_once_and_sorted(tmp_path):
         "bn1.bias [5] float32 instead of [4] float32, bn1.weight [4] int32 instead of [4] float32, "
         "fc.bias [3] float64 instead of [3] float32. Pass a checkpoint of this architecture; name "
     ) in refused(tensors, tmp_path)
-
-
-def test_a_head_tells_that_the_stage_before_it_is_missing(tmp_path):
-    message = refused(without(tensors_of(TV_RESNET), "layer4."), tmp_path)
-    assert "fc.weight [3, 32] float32 instead of [3, 16]" in message
 
 
 def test_a_long_list_is_cut_and_counted(tmp_path):
@@ -104,20 +101,6 @@ def test_what_is_ignored_by_name_may_stay_unused_and_nothing_else(tmp_path):
     assert "1 missing: fc.bias." in message
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [
-        ("ignore", "fc.bias", "a collection of names, got the string 'fc.bias'. Pass"),
-        ("heads", "4", "a whole number or None, got '4'. Pass"),
-        ("heads", True, "a whole number or None, got True"),
-        ("image_size", 64.0, "a whole number or None, got 64.0"),
-    ],
-)
-def test_an_argument_of_another_type_is_refused(name, value, wanted):
-    with pytest.raises(TypeError, match=f"^`{name}` should be {wanted}"):
-        load_pretrained("none.safetensors", **{name: value})
-
-
 @pytest.mark.parametrize("scheme", [TV_RESNET, HF_RESNET], ids=lambda s: s.name)
 def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, tmp_path):
     tensors = tensors_of(scheme)
@@ -132,15 +115,10 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     ("name", "value", "message"),
     [
         ("bn1.running_var", np.array([1, np.nan, 1, 1], FLOAT), "infinity in bn1.running_var of"),
-        ("bn1.bias", np.array([-np.inf, 1, 1, 1], "float16"), "NaN or infinity in bn1.bias of"),
         ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative variances in bn1.running"),
-        ("bn1.running_var", with_shape(0), "bn1.running_var [0] float32 instead of [4]"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
         ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),
         ("bn1.bias", with_shape(4, dtype="int8"), "bn1.bias [4] int8 instead of [4] float32"),
-        ("fc.weight", with_shape(0, 32), "fc.weight [0, 32] float32 instead of [3, 32]"),
-        ("layer1.0.conv1.weight", with_shape(), "layer1.0.conv1.weight [] float32 instead"),
-        ("patch_embed.proj.weight", with_shape(64, 5), "proj.weight [64, 5] float32 instead"),
         ("pos_embed", with_shape(64), "pos_embed [64] float32 instead of ["),
         ("head.weight", with_shape(), "head.weight [] float32 instead of ["),
     ],

@@ -21,6 +21,7 @@ MUTANTS = listed(
             ("return rule or truncate", "return truncate"),
             ("+ 32 * jnp", "+ 0 * jnp"),
         ],
+        ("_rules.py", TRANSFORM): [("u + weighted(weight, direction", "u + (direction")],
         ("_combine.py", RULES): [
             ("decide(rule, (r, m), r, m,", "decide(rule, (m, r), r, m,"),
             ("where(nonzero, dot, 0.0), ref_sq,", "where(nonzero, dot, 0.0), 1.0,"),
@@ -53,16 +54,16 @@ MUTANTS = listed(
         ("_labels.py", TRANSFORM): [
             ("itertools.compress(leaves, jax.tree.leaves(in_mask))", "leaves"),
             ("shared[label].append(i)", "shared[0].append(i)"),
-            ("range(len(leaves))", "[0] * len(leaves)"),
+            ("unflatten(range(structure.num_leaves))", "unflatten([0] * structure.num_leaves)"),
         ],
         ("_labels.py", "granularity"): [
             ("else None), tree)", "else (axis,)), tree)"),
             ("label.axes is None or bool(along) and alone", "False"),
         ],
         ("_combine.py", "granularity"): [
-            ("jnp.sign(y) < 0", "jnp.sign(y) <= 0"),
+            ("jnp.sign(m) < 0", "jnp.sign(m) <= 0"),
             (" & (rule is not plain)", ""),
-            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(x.dtype)"),
+            ("jnp.where(opposed & (rule is not plain), zero, one)", "(~opposed).astype(r.dtype)"),
         ],
         ("_sums.py", "granularity"): [("if axis not in along", "if axis in along")],
         ("_select.py", "errors"): [
@@ -71,7 +72,6 @@ MUTANTS = listed(
         ],
         ("_labels.py", "errors"): [(" and not any(parts_of(leaf))", "")],
         ("_transform.py", TRANSFORM): [
-            ("u + weighted(lam, direction(keep, c, r, m))", "u + direction(keep, c, r, m)"),
             ("safe_increment(state.step)", "safe_increment(0)"),
             ("weight(state.step) if", "weight(state.step + 1) if"),
             ("reference.update(g, state.reference", "reference.update(u, state.reference"),

@@ -87,7 +87,7 @@ MUTANTS = listed(
             ("in lines[:-1]]", "in lines]"),
             ("if log[-1][name] is not None", ""),
         ],
-        ("../models/_files.py", "run_folder"): [("write(partial)", "write(path)")],
+        ("../models/_saving.py", "run_folder"): [("write(partial)", "write(path)")],
         ("train.py", "command"): [("jax.tree.map(jnp.copy, zeros))", "state.sums)")],
         ("train.py", "interrupts"): [
             ("start=int(state.step)", "start=0"),

@@ -18,19 +18,12 @@ def device(results: Results) -> str:
 def updates(results: Results) -> str:
     """Return the share of a copy's bandwidth that each update reaches, by tree."""
     rows = results["tables"][1]["rows"]
-    trees = dict.fromkeys(row["tree"] for row in rows)
-    return markdown(
-        [
-            {"update": name}
-            | {
-                f"{tree} ({row['parameters'] / 1e6:.0f} M)": f"{row['ms']:.2f} ms, "
-                f"{row['of a copy']:.0%}"
-                for tree in trees
-                for row in [only(rows, tree=tree, update=name)]
-            }
-            for name in dict.fromkeys(row["update"] for row in rows)
-        ]
-    )
+    by_update: dict[str, dict[str, str]] = {}
+    for row in rows:
+        tree = f"{row['tree']} ({row['parameters'] / 1e6:.0f} M)"
+        shown = by_update.setdefault(row["update"], {"update": row["update"]})
+        shown[tree] = f"{row['ms']:.2f} ms, {row['of a copy']:.0%}"
+    return markdown(list(by_update.values()))
 
 
 def steps(results: Results) -> str:

@@ -58,13 +58,11 @@ def too_coarse(moved: float) -> list[str]:
 
 def with_anchors() -> list[methods.Method]:
     """Return L2-SP with DTNH, its anchor in float32 and in bfloat16."""
-    chosen = (("float32", None, None), ("bfloat16", jnp.bfloat16, "float32"))
-    return [
-        regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)._replace(
-            name=name, baseline=baseline
-        )
-        for name, dtype, baseline in chosen
-    ]
+    wide, narrow = (
+        regularized("L2-SP", SGD, FORMS["before"], anchor_dtype=dtype)
+        for dtype in (None, jnp.bfloat16)
+    )
+    return [wide._replace(name="float32"), narrow._replace(name="bfloat16", baseline="float32")]
 
 
 def pull_table(seeds: int) -> Table:

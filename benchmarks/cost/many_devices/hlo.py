@@ -17,7 +17,8 @@ HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?)\b([a-z][a-z0-9\-]*)\((.*)$")
 SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 CALLED = re.compile(
-    r"\b(?:calls|to_apply|body|condition|branch_computations)=\{?([^},\s]+(?:, %[^},\s]+)*)"
+    r"\b(?:calls|to_apply|body|condition|true_computation|false_computation|branch_computations)"
+    r"=\{?([^},\s]+(?:, %[^},\s]+)*)"
 )
 CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
@@ -68,13 +69,14 @@ def product_flops(text: str) -> int:
 
 def _run(text: str, trips: int | None) -> Iterator[tuple[int, dict[str, Dims], Instruction]]:
     """Yield every instruction, with how often it runs and the shapes in its computation."""
-    computations, entry = _computations(text)
-    for name, times in _times(computations, entry, trips).items():
-        shapes = {i.name: dims[0] for i in computations[name] if (dims := _dims(i.result))}
-        yield from ((times, shapes, instruction) for instruction in computations[name])
+    found, entry = computations(text)
+    for name, times in _times(found, entry, trips).items():
+        shapes = {i.name: dims[0] for i in found[name] if (dims := _dims(i.result))}
+        yield from ((times, shapes, instruction) for instruction in found[name])
 
 
-def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """Return the instructions of every computation, by its name, and the name of the first one."""
     found: dict[str, list[Instruction]] = {}
     current = entry = ""
     for line in text.splitlines():
@@ -87,6 +89,12 @@ def _computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     return found, entry
 
 
+def called(instruction: Instruction) -> list[str]:
+    """Return the names of the computations that an instruction calls."""
+    groups = CALLED.findall(instruction.rest)
+    return [name.strip().lstrip("%") for group in groups for name in group.split(",")]
+
+
 def _times(
     computations: dict[str, list[Instruction]], entry: str, trips: int | None
 ) -> Counter[str]:
@@ -97,9 +105,8 @@ def _times(
         times[name] += by
         for instruction in computations[name]:
             often = _trips(instruction, trips) if instruction.kind == "while" else 1
-            for group in CALLED.findall(instruction.rest):
-                for called in group.split(","):
-                    run(called.strip().lstrip("%"), by * often)
+            for callee in called(instruction):
+                run(callee, by * often)
 
     run(entry, 1)
     return times

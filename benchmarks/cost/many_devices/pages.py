@@ -3,7 +3,7 @@
 from functools import partial
 
 from benchmarks.harness.record import Results
-from benchmarks.harness.tables import markdown, only
+from benchmarks.harness.tables import formatted, only
 
 SHOWN = (
     *("Adam", "L2-SP in the loss, Adam", "add_l2_sp, Adam", "distance in the loss, Adam"),
@@ -11,22 +11,19 @@ SHOWN = (
 )
 
 
+COLUMNS = {
+    "step, 64 devices, FSDP": "{step}",
+    "arguments, GiB": "{arguments GiB:.2f}",
+    "temporaries, GiB": "{temporary GiB:.2f}",
+    "gathered, GiB": "{all-gather GiB:.1f}",
+    "reduced, GiB": "{all-reduce GiB:.1f}",
+    "matrix products, TFLOP": "{TFLOP:.1f}",
+}
+
+
 def table(results: Results) -> str:
     """Return what a training step holds and moves on each of 64 devices."""
-    return markdown(
-        [
-            {
-                "step, 64 devices, FSDP": name,
-                "arguments, GiB": f"{step['arguments GiB']:.2f}",
-                "temporaries, GiB": f"{step['temporary GiB']:.2f}",
-                "gathered, GiB": f"{step['all-gather GiB']:.1f}",
-                "reduced, GiB": f"{step['all-reduce GiB']:.1f}",
-                "matrix products, TFLOP": f"{step['TFLOP']:.1f}",
-            }
-            for name in SHOWN
-            for step in [_step(results, name)]
-        ]
-    )
+    return formatted([_step(results, name) for name in SHOWN], COLUMNS)
 
 
 def anchor(results: Results) -> str:

@@ -27,9 +27,9 @@ class Compared(NamedTuple):
 
 
 def losses_of(sizes: Sizes) -> Losses:
-    """Return the losses, given tokens, the source's state on them, and its parameters."""
+    """Return the losses, given tokens, the source's state on them, and maybe its parameters."""
 
-    def losses(params, statistics, tokens, source_state, source):  # noqa: ARG001
+    def losses(params, statistics, tokens, source_state, *source):  # noqa: ARG001
         return decoder.losses(sizes, params, tokens, source_state), statistics
 
     return losses

@@ -2,10 +2,9 @@
 
     python -m benchmarks.digits.gate
 
-No rule inside the training loop keeps test accuracy safe: DTNH protects the training loss, and a
-regularizer whose job is to hold that back loses by it. Here the choice among fine-tuning, the plain
-regularizer and its DTNH form is made from the target's own images before training: by
-cross-validation with short folds, all folds and candidates in one compiled call.
+DTNH protects the training loss, and a regularizer whose job is to hold that back loses by it. Here
+the choice among fine-tuning, the plain regularizer and its DTNH form is made from the target's own
+images before training, by cross-validation with short folds.
 
 What each choice reaches comes from the record of `benchmarks.digits.variants`, seed by seed. Its
 regret is what it loses against the better of fine-tuning and the plain regularizer, by the means of

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.digits.gate.scoring import SETTINGS, names
+from benchmarks.digits.gate.scoring import FOLDS, STEPS, names
 from benchmarks.digits.methods import RECIPE
 from benchmarks.digits.variants.analysis import grouped
 from benchmarks.digits.variants.table import TITLES
@@ -65,11 +65,6 @@ class Choice(NamedTuple):
         return without[:, np.argmax(without.mean(axis=0))]
 
 
-def always(column: int, choice: Choice) -> np.ndarray:
-    """Return the accuracy by seed of a candidate that is taken without a decision."""
-    return choice.accuracy[:, column]
-
-
 def lowest(with_dtnh: bool, choice: Choice) -> np.ndarray:
     """Return the accuracy of the candidate with the lowest score, seed by seed."""
     every = range(choice.accuracy.shape[1])
@@ -81,9 +76,9 @@ def lowest(with_dtnh: bool, choice: Choice) -> np.ndarray:
 MAIN = "cross-validation, Brier score"
 SAFER = f"{MAIN}, without DTNH"
 DECISIONS: dict[str, Callable[[Choice], np.ndarray]] = {
-    "always fine-tuning": partial(always, 0),
-    "always plain": partial(always, -2),  # at the largest weight if it is open
-    "always DTNH": partial(always, -1),
+    "always fine-tuning": lambda choice: choice.accuracy[:, 0],
+    "always plain": lambda choice: choice.accuracy[:, -2],  # at the largest weight if it is open
+    "always DTNH": lambda choice: choice.accuracy[:, -1],
     MAIN: partial(lowest, True),
     SAFER: partial(lowest, False),
 }
@@ -168,33 +163,28 @@ def cost(record: dict[str, Any], weights: int) -> float:
         return 0.0
     forms = 1 if "without" in decision else 2
     candidates = 1 + forms * (weights if record["weight"] == "open" else 1)
-    return candidates * SETTINGS.folds * SETTINGS.steps / RECIPE.steps
+    return candidates * FOLDS * STEPS / RECIPE.steps
 
 
 def markdown(variants: Results, results: Results) -> str:
     """Return the regret of every decision, by part and by task."""
-    blocks = [note(results)]
+    blocks, weights = [note(results)], len(results["settings"]["weights"])
     for part in PARTS:
         rows = [
-            {
-                **{key: r[key] for key in ("weight", "decision")},
-                "extra trainings": f"{cost(r, len(results['settings']['weights'])):.1f}",
-                **figures(r),
-            }
+            {"weight": r["weight"], "decision": r["decision"]}
+            | {"extra trainings": f"{cost(r, weights):.1f}", **figures(r)}
             for r in results["regrets"]
             if r["part"] == part.name and r["decision"] in DECISIONS
         ]
         seeds = "10 to 19" if part.seeds.start else "0 to 9"
         what = f"Seeds {seeds}; {', '.join(TITLES[source] for source in part.sources)}."
         blocks += [f"## {part.name.capitalize()}", what, tables.markdown(rows)]
-    return "\n\n".join(
-        [
-            *blocks,
-            "## By label noise and images per class, new seeds",
-            "The weight given, all sources; of the same run, but this table was chosen after it.",
-            by_task(variants, results),
-        ]
-    )
+    blocks += [
+        "## By label noise and images per class, new seeds",
+        "The weight given, all sources; of the same run, but this table was chosen after it.",
+        by_task(variants, results),
+    ]
+    return "\n\n".join(blocks)
 
 
 def by_task(variants: Results, results: Results) -> str:

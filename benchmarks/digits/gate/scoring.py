@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from benchmarks.digits import data, experiment, methods, mini_batches
+from benchmarks.digits import methods, mini_batches
 from benchmarks.digits.data import Images
 from benchmarks.digits.methods import PAIRS, Method, Optimizer, batch_logits, optimizers
 from benchmarks.digits.network import BACKBONE, Params
@@ -27,13 +27,6 @@ from benchmarks.digits.variants.runs import COMPILER_OPTIONS
 from benchmarks.harness import record
 from benchmarks.harness.record import Results
 from optax_dtnh.finetune.forms import FORMS
-
-
-class Settings(NamedTuple):
-    """Settings of the cross-validation."""
-
-    folds: int = 5
-    steps: int = 50
 
 
 class Candidate(NamedTuple):
@@ -52,7 +45,7 @@ class Folds(NamedTuple):
     batches: np.ndarray | None  # into `learned`, `[folds, steps, size]`; None for full batches
 
 
-SETTINGS = Settings()
+FOLDS, STEPS = 5, 50  # of the cross-validation, steps in each fold
 
 
 def candidates(weights: Sequence[float]) -> Candidate:
@@ -85,15 +78,15 @@ def method(optimizer: Optimizer, regularizer: str) -> Method:
     return Method(regularizer, build, gradients, regularizer)
 
 
-def folds_of(labels: np.ndarray, seed: int, batch: int | None, settings: Settings) -> Folds:
+def folds_of(labels: np.ndarray, seed: int, batch: int | None) -> Folds:
     """Return equal folds with about the same number of images of every label."""
     shuffled = np.random.default_rng([seed, 4]).permutation(len(labels))
     by_label = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    dealt, folds = by_label.reshape(-1, settings.folds).T, range(settings.folds)
+    dealt, folds = by_label.reshape(-1, FOLDS).T, range(FOLDS)
     learned = np.stack([np.delete(dealt, i, axis=0).ravel() for i in folds])
     if batch is None:
         return Folds(learned, dealt, None)
-    what = learned.shape[1], settings.steps, batch
+    what = learned.shape[1], STEPS, batch
     return Folds(
         learned, dealt, np.stack([mini_batches.draw(100 * seed + i, *what) for i in folds])
     )
@@ -146,20 +139,18 @@ def brier_score(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def scored(grid: Grid) -> Results:
     """Return the settings, and the scores by case and regularizer of a grid, lower is better."""
-    digits = data.load()
-    tasks = cases.tasks_of(grid, digits)
-    networks = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
+    inputs = cases.inputs_of(grid)
     trained = {
         (optimizer.name, regularizer): method(optimizer, regularizer)
-        for optimizer, regularizer in itertools.product(optimizers(SETTINGS.steps), PAIRS)
+        for optimizer, regularizer in itertools.product(optimizers(STEPS), PAIRS)
     }
     scores = []
     for case, name in tqdm(list(itertools.product(grid.cases, PAIRS)), desc="decisions"):
-        target, network = tasks[case.shots, case.noise].target, networks[case.source.name]
-        found = scores_of(grid, case, trained[case.optimizer, name], network, target)
+        network, task, _ = inputs(case)
+        found = scores_of(grid, case, trained[case.optimizer, name], network, task.target)
         scores.append({"case": case.name, "regularizer": name, "brier": found})
     settings = {
-        "cross_validation": SETTINGS._asdict(),
+        "cross_validation": {"folds": FOLDS, "steps": STEPS},
         "weights": list(grid.weights),
         "seeds": list(range(grid.seeds)),
         "cases": [case.name for case in grid.cases],
@@ -175,10 +166,10 @@ def scores_of(
     They have 4 digits, far finer than their noise; None is for what is not finite.
     """
     seeds = np.arange(grid.seeds)
-    each = [folds_of(y, i, case.batch, SETTINGS) for i, y in enumerate(target.labels)]
+    each = [folds_of(y, i, case.batch) for i, y in enumerate(target.labels)]
     folds = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
     inputs = candidates(grid.weights), seeds, network, target, folds
-    logits = held_out_logits(*inputs, method=method, steps=SETTINGS.steps)
+    logits = held_out_logits(*inputs, method=method, steps=STEPS)
     held_out = np.stack([y[i] for y, i in zip(target.labels, folds.held_out, strict=True)])
     scores = brier_score(np.asarray(logits), held_out)
     return [[x and float(f"{x:.4g}") for x in record.numbers(row)] for row in scores]

@@ -141,6 +141,12 @@ def hurt_by_all(cells: Iterable[Cell]) -> list[Cell]:
     return [min(group, key=lambda cell: cell.regret.mean) for group in hurt]
 
 
+def number_hurt(cells: Sequence[Cell]) -> str:
+    """Return how many cells that is, of how many."""
+    number = len({(c.case["name"], c.regularizer, c.weight) for c in cells})
+    return f"{len(hurt_by_all(cells))} of {number}"
+
+
 def failures(results: Results) -> list[str]:
     """Return a message for every claim that does not hold; a corner of the grid is no test."""
     if len(results["cases"]) < WHOLE_CASES:

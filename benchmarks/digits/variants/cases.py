@@ -1,12 +1,15 @@
 """What the forms are compared on: tasks on the digits, a batch size and an optimizer."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.digits import experiment
-from benchmarks.digits.data import Images, Task
-from benchmarks.digits.methods import OPTIMIZERS, Method
+import numpy as np
+
+from benchmarks.digits import data, experiment, mini_batches
+from benchmarks.digits.data import Task
+from benchmarks.digits.methods import OPTIMIZERS, RECIPE, Method
+from benchmarks.digits.network import Params
 from benchmarks.digits.tasks import ROTATED, SAME, SHUFFLED, Source
 from benchmarks.digits.variants.forms import VARIANTS, methods_of
 
@@ -61,9 +64,22 @@ SOURCES = (SAME, ROTATED, SHUFFLED)
 WHOLE = grid(("SGD", "Adam"), (16, None), SOURCES, (10,), (0.0, 0.4), WEIGHTS, 20)
 
 
-def tasks_of(grid: Grid, digits: Images) -> dict[tuple[int, float], Task]:
-    """Return the tasks of all seeds, stacked, by the number of shots and the label noise."""
-    return {
+def inputs_of(grid: Grid) -> Callable[[Case], tuple[Params, Task, np.ndarray | None]]:
+    """Train the source networks; return what gives those of a case, its task and its batches.
+
+    All are stacked by seed; the batches are None where every step sees the whole target.
+    """
+    digits, seeds = data.load(), range(grid.seeds)
+    sources = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
+    tasks = {
         key: experiment.stacked_tasks(digits, grid.seeds, *key, TEST_SIZE)
         for key in {(case.shots, case.noise): None for case in grid.cases}
     }
+
+    def inputs(case: Case) -> tuple[Params, Task, np.ndarray | None]:
+        sizes, batches = (data.CLASSES * case.shots, RECIPE.steps), None
+        if case.batch:
+            batches = np.stack([mini_batches.draw(seed, *sizes, case.batch) for seed in seeds])
+        return sources[case.source.name], tasks[case.shots, case.noise], batches
+
+    return inputs

@@ -1,35 +1,56 @@
 """What the pages quote from the record of the variants."""
 
+import itertools
 import math
 from functools import partial
+
+import numpy as np
 
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell
 from benchmarks.digits.variants.forms import VARIANTS, WITHOUT_REGULARIZER
-from benchmarks.digits.variants.table import disguised, grouped, setting
+from benchmarks.digits.variants.table import disguised, grouped, setting, situations
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
 SETTINGS = ("SGD batch 16", "SGD full batch", "Adam batch 16", "Adam full batch")
-REGULARIZERS = ("L2-SP", "KnowDist")
 FORMS = (*VARIANTS, *reversed(WITHOUT_REGULARIZER))
 
 
 def table(results: Results) -> str:
     """Return the points of every form against the plain regularizer, by setting."""
     found = _gains(analysis.cells(results))
-    columns = [(regularizer, where) for regularizer in REGULARIZERS for where in SETTINGS]
+    columns = list(itertools.product(("L2-SP", "KnowDist"), SETTINGS))
     return tables.markdown(
         [
             {"form": form}
-            | {
-                f"{regularizer}, {where}": found.get((regularizer, where, form))
-                for regularizer, where in columns
-            }
+            | {f"{name}, {where}": found.get((name, where, form)) for name, where in columns}
             for form in FORMS
             if form != "plain"
         ]
     )
+
+
+def recommended(results: Results) -> str:
+    """Return the form with the highest mean accuracy over weights, by situation and setting.
+
+    Where its difference to fine-tuning is not above 0 beyond chance, it is fine-tuning.
+    """
+    rows = []
+    for (situation, regularizer), here in situations(analysis.cells(results)).items():
+        row = {"situation": situation, "regularizer": regularizer}
+        rows.append(
+            row | {where: _choice(group) for where, group in grouped(here, setting).items()}
+        )
+    return tables.markdown(rows)
+
+
+def _choice(cells: list[Cell]) -> str:
+    by_form = grouped(cells, lambda cell: cell.form)
+    form, best = max(by_form.items(), key=lambda x: np.mean([c.accuracy for c in x[1]]))
+    gained = analysis.over(best, analysis.to_fine_tuning)
+    helps = gained.excludes_zero() and gained.mean > 0
+    return f"`{form}`, {gained.signed()}" if helps else "fine-tuning"
 
 
 def by_weight(results: Results, where: str = "SGD batch 16") -> str:
@@ -70,20 +91,14 @@ spread_finest = partial(spread, form="momentum, per element")
 
 def hurt(results: Results) -> str:
     """Return in how many cells every form hurts."""
-    cells = analysis.cells(results)
-    number = len({(cell.case["name"], cell.regularizer, cell.weight) for cell in cells})
-    return f"{len(analysis.hurt_by_all(cells))} of {number}"
+    return analysis.number_hurt(analysis.cells(results))
 
 
 def diverged(results: Results) -> str:
     """Return in how many cells L2-SP in Adam's metric diverged."""
-    metric = [
-        cell.training_loss
-        for cell in analysis.cells(results)
-        if (cell.regularizer, cell.form) == ("L2-SP", "metric")
-    ]
+    cells = [c for c in analysis.cells(results) if (c.regularizer, c.form) == ("L2-SP", "metric")]
     # The loss of a cell in which a seed diverged is NaN.
-    return f"{sum(map(math.isnan, metric))} of {len(metric)}"
+    return f"{sum(math.isnan(cell.training_loss) for cell in cells)} of {len(cells)}"
 
 
 def _gains(cells: list[Cell]) -> dict[tuple[str, str, str], str]:

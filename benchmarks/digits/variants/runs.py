@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.digits import data, experiment, mini_batches
 from benchmarks.digits.data import Images, Task
 from benchmarks.digits.methods import RECIPE, Method, loss_gradient
 from benchmarks.digits.network import Params
@@ -103,13 +102,17 @@ def descends(source: Params, target: Images, full_batch: bool, step: Step) -> ja
 def run(grid: Grid) -> Results:
     """Return the settings of a grid, and the record of every run of it."""
     everything = [(case, m) for case in grid.cases for m in grid.methods[case.optimizer]]
-    outcome, found = outcomes_of(grid), {}
+    inputs, seeds, found = cases.inputs_of(grid), np.arange(grid.seeds), {}
     with tqdm(total=len(everything), desc="runs", smoothing=0) as bar:
 
         def work(group: list[Run]) -> None:
             compiled = program(group[0][1])
-            for run in group:
-                found[run] = outcome(run, compiled)
+            for case, method in group:
+                networks, task, batches = inputs(case)
+                weights = forms.weights_of(method.regularizer, grid.weights)
+                used = np.array(weights, np.float32)
+                outcome = numbers(compiled(used, seeds, networks, task, batches))
+                found[case, method] = {"case": case.name, "method": method.name, **outcome}
                 bar.update()
 
         groups = itertools.groupby(sorted(everything, key=program_of), program_of)
@@ -137,26 +140,6 @@ def program_of(run: Run) -> tuple[str, str, int, str]:
     """Return what the runs of one compiled program have in common."""
     case, method = run
     return case.optimizer, str(case.batch), case.shots, method.name
-
-
-def outcomes_of(grid: Grid) -> Callable[..., dict[str, Any]]:
-    """Return a function from a run and its program to the record, the source networks trained."""
-    digits = data.load()
-    tasks = cases.tasks_of(grid, digits)
-    sources = experiment.source_networks([c.source for c in grid.cases], digits, grid.seeds)
-
-    def outcome(run: Run, compiled: Callable[..., Outcome]) -> dict[str, Any]:
-        case, method = run
-        task, networks = tasks[case.shots, case.noise], sources[case.source.name]
-        weights = np.array(forms.weights_of(method.regularizer, grid.weights), np.float32)
-        seeds, batches = np.arange(grid.seeds), None
-        if case.batch:
-            sizes = data.CLASSES * case.shots, RECIPE.steps, case.batch
-            batches = np.stack([mini_batches.draw(i, *sizes) for i in range(grid.seeds)])
-        result = compiled(weights, seeds, networks, task, batches)
-        return {"case": case.name, "method": method.name, **numbers(result)}
-
-    return outcome
 
 
 def numbers(outcome: Outcome) -> dict[str, Any]:

@@ -61,9 +61,8 @@ def best(cells: Sequence[Cell]) -> list[Cell]:
 def by_setting(cells: Sequence[Cell]) -> str:
     """Return one row per setting, regularizer and form, over all tasks and weights."""
     rows = []
-    for (where, regularizer), group in grouped(
-        cells, lambda c: (setting(c), c.regularizer)
-    ).items():
+    groups = grouped(cells, lambda c: (setting(c), c.regularizer))
+    for (where, regularizer), group in groups.items():
         by_form = grouped(group, lambda c: c.form)
         for form in sorted(by_form, key=WITHOUT_REGULARIZER.__contains__):  # last
             what = {"setting": where, "regularizer": regularizer, "form": form}
@@ -73,10 +72,10 @@ def by_setting(cells: Sequence[Cell]) -> str:
 
 def every_form_hurts(cells: Sequence[Cell]) -> str:
     """Return in how many cells every form hurts, by situation, regularizer and weight."""
-    hurt = analysis.hurt_by_all(cells)
-    number = len({(c.case["name"], c.regularizer, c.weight) for c in cells})
-    text = f"In {len(hurt)} of {number} cells every form of the method hurts, beyond chance."
-    groups = grouped(hurt, lambda c: (situation_of(c), c.regularizer, f"{c.weight:g}"))
+    text = f"In {analysis.number_hurt(cells)} cells every form of the method hurts, beyond chance."
+    groups = grouped(
+        analysis.hurt_by_all(cells), lambda c: (situation_of(c), c.regularizer, f"{c.weight:g}")
+    )
     rows = []
     for (situation, regularizer, weight), group in groups.items():
         worst = analysis.worst(group)

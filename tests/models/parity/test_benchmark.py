@@ -46,7 +46,7 @@ def test_a_file_without_a_head_is_refused(vit, tmp_path, capsys):
     vit.vit.save_pretrained(tmp_path)
     with pytest.raises(SystemExit):
         compared(tmp_path / "model.safetensors", tmp_path / "out")
-    assert "`--source` should hold a network with a head, got" in capsys.readouterr().err
+    assert "`--source` should hold a ResNet or ViT with a head, got" in capsys.readouterr().err
 
 
 def test_a_file_of_torch_is_compared_without_its_configuration(vit, tmp_path):
