@@ -33,7 +33,6 @@ lint: $(installed)  ## format, lint and types
 
 parity: $(PARITY)/installed  ## the models and the KL against torch's, in an environment with torch
 	$(PARITY)/bin/python -m pytest -n 0 tests/models/parity tests/regularizers/parity
-	$(PARITY)/bin/python -m benchmarks.parity
 
 clients: $(CLIENTS)/installed  ## networks of another library, in an environment with it
 	$(CLIENTS)/bin/python -m pytest -n 0 tests/models/clients

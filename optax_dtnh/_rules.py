@@ -11,9 +11,9 @@ A rule says how much of `r` to keep and how much of `m` to take away, given thre
     keep, along = rule(dot, ref_sq, reg_sq)
     r' = keep * r - (along / ref_sq) * m
 
-With `labels=per_channel` they are arrays, one number for each channel. If `ref_sq` is 0, then
-`r' = keep * r`. No epsilon is added anywhere. Everything is computed in float32 (float64 for float64 leaves).
-Its products become NaN at norms above 1e19, and 0 at elements below 1e-19.
+With `labels=per_channel` they are arrays, one number for each channel. No epsilon is added
+anywhere: if `ref_sq` is 0, `r' = keep * r`. Everything is computed in float32 (float64 for float64
+leaves). Its products become NaN at norms above 1e19, and 0 at elements below 1e-19.
 """
 
 from collections.abc import Callable

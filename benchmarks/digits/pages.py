@@ -1,12 +1,7 @@
 """What the pages quote from the records of the digits."""
 
-from benchmarks.digits.table import markdown, mean_accuracy
+from benchmarks.digits.table import mean_accuracy
 from benchmarks.harness.record import Results
-
-
-def largest_weight(results: Results) -> str:
-    """Return the table at the largest weight alone, beside a figure of all of them."""
-    return markdown(results | {"weights": [max(results["weights"])]})
 
 
 def seeds(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
@@ -51,6 +52,24 @@ def changed(plain: Results, cell: Results) -> str:
     """Return the accuracy without and with DTNH, and the paired difference."""
     without, protected = (f"{report.mean(c['accuracy']):.1f}" for c in (plain, cell))
     return f"{without} → {protected} ({report.difference(cell, plain).marked()})"
+
+
+def failing(results: Results) -> str:
+    """Return the mean accuracies of the forms per element that average, with strong L2-SP."""
+    settings = [{"smoothing": decay} for decay in (0.9, 0.99)] + [{"momenta": [0.9, 0.9, 0.0]}]
+    means = [_strong_l2_sp(results, BASIC[-1], **given) for given in settings]
+    return f"{min(means):.0f} to {max(means):.0f}"
+
+
+def plain_there(results: Results) -> str:
+    """Return the mean accuracy of the plain regularizer there."""
+    return f"{_strong_l2_sp(results, BASIC[0]):.0f}"
+
+
+def _strong_l2_sp(results: Results, method: str, **settings: Any) -> float:
+    given = {"regularizer": "L2-SP", "method": method, "weight": STRONG["L2-SP"], "source": BAD}
+    (cell,) = report.select(results, **given, **settings)
+    return report.mean(cell["accuracy"]) or 0.0
 
 
 def knowdist(results: Results, method: str) -> str:

@@ -80,7 +80,9 @@ class Settings:
     """
 
     source: str = _file(
-        "Pretrained .safetensors or .pth file, or hf:OWNER/NAME.", metavar="FILE", required=True
+        "ResNet, ViT or EfficientNet-Lite0: .safetensors or .pth file, or hf:OWNER/NAME.",
+        metavar="FILE",
+        required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
     heads: int | None = _file(
@@ -113,7 +115,7 @@ class Settings:
         metavar="METHOD",
     )
     form: str | None = _method(
-        "Where regularizer and optimizer meet, see docs/forms.md (default: before).", choices=FORMS
+        "Where the regularizer enters the step, see docs/forms.md (default: before).", choices=FORMS
     )
     weight: float | None = _method(
         f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
@@ -122,14 +124,10 @@ class Settings:
     )
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     granularity: str | None = _method(
-        "What DTNH decides about at a time (default: tree; with Adam, and no other option of DTNH, "
-        "element).",
-        choices=GRANULARITIES,
+        "What DTNH decides about at a time (default: tree).", choices=GRANULARITIES
     )
     reference_decay: float | None = _method(
-        "Decay of the averaged gradient that DTNH protects (default: no averaging; with Adam, and "
-        "no other option of DTNH, 0.99 with L2-SP and 0.9 with the others).",
-        type=fraction,
+        "Decay of the averaged gradient that DTNH protects (default: no averaging).", type=fraction
     )
     layers: tuple[str, ...] = _method(
         "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
@@ -243,8 +241,6 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_form(settings)
     if settings.regularizer == FINETUNE:
         return settings
-    if settings.method.endswith(DTNH) and settings.optimizer == "adam":
-        settings = _smoothed(settings)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
@@ -252,14 +248,6 @@ def settings_of(chosen: Namespace) -> Settings:
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
-
-
-def _smoothed(settings: Settings) -> Settings:
-    """Return Adam's default, which gained most on the digits: docs/forms.md, "Which decision"."""
-    if any((settings.form, settings.rule, settings.granularity, settings.reference_decay)):
-        return settings
-    decay = 0.99 if settings.regularizer == "l2_sp" else 0.9
-    return replace(settings, granularity="element", reference_decay=decay)
 
 
 def _check_method(settings: Settings) -> None:

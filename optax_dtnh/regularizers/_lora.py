@@ -57,7 +57,9 @@ def lora_l2_sp(
     check_number("scale", scale, "Pass `alpha / rank` of the adapters.")
     if not (isinstance(names, tuple) and len(names) == len(set(names)) == 2):
         advice = 'Pass that of A and that of B, as in `("lora_a", "lora_b")`.'
-        raise ValueError(f"`names` should be a tuple of two different names, got {names!r:.60}. {advice}")
+        raise ValueError(
+            f"`names` should be a tuple of two different names, got {names!r:.60}. {advice}"
+        )
     total = sum_of([_squared_norm(*pair, stacked) for pair in _pairs(params, names)])
     return 0.5 * jnp.asarray(scale, total.dtype) ** 2 * total
 

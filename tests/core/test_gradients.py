@@ -37,16 +37,6 @@ def test_what_the_regularizer_does_not_depend_on_gets_zeros():
     assert_equal(pair.reg_grads, jnp.zeros(3))
 
 
-def test_auxiliary_data_passes_through():
-    def with_aux(params, x):
-        return losses(params, x), {"logits": network(params, x)[0], "name": "any tree"}
-
-    params, x = params_and_x()
-    (values, aux), pair = value_and_grad_pair(with_aux, has_aux=True)(params, x)
-    assert_equal((values, pair), value_and_grad_pair(losses)(params, x))
-    assert_equal(aux["logits"], network(params, x)[0])
-
-
 def test_the_function_is_traced_once():
     calls = []
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from optax_dtnh import (
     Along,
-    add_l2_sp,
     apply_rule,
     capped,
     cosine,
@@ -148,11 +147,8 @@ def test_a_cap_is_one_for_each_decision_and_may_be_traced():
 
 
 @pytest.mark.parametrize("ratio", [1e4, 1e8])
-def test_a_cap_bounds_the_far_longer_pull_to_an_anchor(ratio):
-    g, far = jnp.array([1.0, 1.0]), ratio * jnp.array([1.0, -1.0])
-    tx = add_l2_sp(0.1, rule=capped(truncate, 2.0))
-    part = tx.update(g, tx.init(jnp.zeros(2)), far)[0] - g
-    assert 0.199 * norm(g) <= norm(part) <= 0.2 * norm(g) * (1 + 1e-6)
+def test_a_cap_bounds_a_far_longer_pull_that_is_nearly_opposed(ratio):
+    g = jnp.array([1.0, 1.0])
     hidden = apply_rule(capped(truncate, 2.0), jnp.array([-ratio, -1.0001 * ratio]), g)
     assert norm(hidden) <= 2.0 * norm(g) * (1 + 1e-6)
 

@@ -15,7 +15,7 @@ from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import Preprocessing, decode
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+RED, BLUE = (255, 0, 0), (0, 0, 255)
 # Pixels from 0 to 255, so that an image of one gray is recognized in a batch.
 KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jfif": "JPEG", ".avif": "AVIF"}
 KINDS |= {".ppm": "PPM", ".jp2": "JPEG2000"}

@@ -117,16 +117,6 @@ def test_every_method_runs(finished, method):
 
 
 @slow
-def test_at_the_start_networks_differ_in_the_mode_of_batch_normalization_alone(arguments, tmp_path):
-    """So L2-SP does not pull, and maps differ from those of the network in evaluation mode."""
-    argv = [*arguments, "--steps", "1", "--log-every", "1"]
-    for method in ("l2_sp", "feature_distance"):
-        run(*argv, "--method", method, out=tmp_path / method)
-    assert log_of(tmp_path / "l2_sp")[0]["conflict"] == 0
-    assert log_of(tmp_path / "feature_distance")[0]["regularizer"] > 1e-3
-
-
-@slow
 def test_the_new_head_is_of_the_seed(arguments, tmp_path):
     argv = [*arguments, "--steps", "1", "--learning-rate", "1e-20"]
     for name, seed in (("a", "0"), ("b", "1")):

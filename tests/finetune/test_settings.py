@@ -37,18 +37,6 @@ def test_a_regularizer_has_its_default_weight_and_dtnh_its_rule(name):
     assert (none.form, none.weight, none.rule) == (None, None, None)
 
 
-@pytest.mark.parametrize(("name", "decay"), [("l2_sp", 0.99), ("feature_distance", 0.9)])
-def test_dtnh_with_adam_decides_per_element_against_an_average(name, decay):
-    def chosen(*argv):
-        given = settings("--optimizer", "adam", *argv)
-        return given.granularity, given.reference_decay
-
-    assert chosen("--method", f"{name}+dtnh") == ("element", decay)
-    assert chosen("--method", f"{name}+dtnh", "--form", "decoupled") == (None, None)
-    assert chosen("--method", f"{name}+dtnh", "--granularity", "tree") == ("tree", None)
-    assert chosen("--method", name) == (None, None)
-
-
 def test_options_win_over_defaults_and_are_written_as_json():
     argv = ["--weight", "0", "--form", "decoupled", "--rule", "drop", "--method", "delta+dtnh"]
     given = settings(*argv, "--layers", "stem", "stage1", "--reference-decay", ".9", "--fsdp")

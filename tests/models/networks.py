@@ -52,12 +52,12 @@ def images(rows=4, side=32):
     return jnp.asarray(values, jnp.float32)
 
 
-def variables(model):
-    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model)))
+def variables(model, *kinds):
+    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, *kinds)))
 
 
 def statistics(model):
-    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    return variables(model, nnx.BatchStat)
 
 
 def loss_fn(model, images):

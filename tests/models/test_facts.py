@@ -37,10 +37,8 @@ SIZES = {
         *({"size": {edge: 192, "longest_edge": 192}} for edge in ("shortest_edge", "longest_edge")),
     ],
     (32, None): [{"size": SQUARE}, {"size": SQUARE, "crop_size": None}, {"crop_size": [32, 32]}],
-    (None, None): [
-        *({"size": None}, {"crop_size": NULLS}, {"crop_pct": None}),
-        {"size": 256, "do_center_crop": True},  # only the class knows its crop
-    ],
+    # Of the last, only the class knows its crop.
+    (None, None): [{"size": None}, {"crop_size": NULLS}, {"size": 256, "do_center_crop": True}],
     ((192, 96), None): [{"size": [192, 96]}, {"size": {"height": 192, "width": 96}}],
     ((224, 160), None): [{"size": 256, "crop_size": {"height": 224, "width": 160}}],
     (224, None): [
@@ -55,7 +53,6 @@ SIZES = {
     ],
     (256, None): [{"size": 256, "crop_size": 224, "do_center_crop": False}],
     (224, 248): [{"size": {"shortest_edge": 224}, "crop_pct": 0.9}],
-    (384, None): [{"size": 384, "crop_pct": 0.875}],
 }
 
 
