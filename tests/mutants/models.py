@@ -7,8 +7,8 @@ MUTANTS = listed(
     "tests/models",
     {
         ("_layers.py", "model_goldens"): [
-            ("padding=size // 2", 'padding="SAME"'),
-            ('"epsilon": 1e-5', '"epsilon": 1e-3'),
+            ('"padding": size // 2', '"padding": "SAME"'),
+            ("features: int, epsilon: float = 1e-5", "features: int, epsilon: float = 1e-3"),
         ],
         ("_layers.py", "models"): [
             ('"momentum": 0.9', '"momentum": 0.99'),

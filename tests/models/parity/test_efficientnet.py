@@ -36,6 +36,7 @@ def test_logits_are_those_of_torch_and_a_cat_is_a_cat_as_the_command_prepares_it
     assert np.argmax(logits[0]) == 285  # an Egyptian cat
 
 
+@pytest.mark.usefixtures("quickly_compiled")
 def test_what_our_advice_makes_of_the_file_is_loaded_saved_and_fine_tuned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(CONVERSION.replace("model.pth", PATH), {"torch": torch, "safetensors": safetensors})
@@ -43,7 +44,6 @@ def test_what_our_advice_makes_of_the_file_is_loaded_saved_and_fine_tuned(tmp_pa
     arguments = ("--source", "model.safetensors", "--data", write_digits(tmp_path / "digits", 2))
     printed = run(*arguments, *SMALL, "--steps", "1", out=tmp_path / "run")
     assert "mean 0.498 0.498 0.498 (default of EfficientNetLite0), std 0.502" in printed
-    assert load(tmp_path / "run/model.safetensors").model.head.out_features == 2
     given = torch.load(PATH, weights_only=True)
     for name, tensor in safetensors.torch.load_file("again.safetensors").items():
         assert torch.equal(given.pop(name), tensor)
