@@ -61,7 +61,7 @@ def value_and_dtnh_grad(
     Examples:
       >>> import jax.numpy as jnp
       >>> from optax_dtnh import DTNHGradState, value_and_dtnh_grad
-      >>> fun = lambda w: (2.0 * w[0], -3.0 * w[0] + 4.0 * w[1])
+      >>> fun = lambda w: (2.0 * w[0], -4.0 * w[0] + 4.0 * w[1])
       >>> evaluate = value_and_dtnh_grad(fun, 0.5, every=2)
       >>> values, grads, state = evaluate(DTNHGradState(), jnp.zeros(2))
       >>> grads, evaluate(state, jnp.zeros(2))[1]
