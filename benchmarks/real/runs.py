@@ -143,9 +143,11 @@ class Bench:
         averaged, size = self.plan(first.batch).averaged, first.batch // self.scale.shrink
         values: list[Results] = []
         for i, run in enumerate(group):
-            outcome, *steps = jax.tree.map(lambda x, i=i: x[i], found)
+            outcome, observed, measured = jax.tree.map(lambda x, i=i: x[i], found)
             judged = {k: record.numbers([x])[0] for k, x in outcome.items()}
-            values.append({**judged, **measures.summary(*steps, averaged, run.weight, size)})
+            values.append(
+                {**judged, **measures.summary(observed, measured, averaged, run.weight, size)}
+            )
         return params, values
 
     def arguments(self, runs: Sequence[Run]) -> tuple:
