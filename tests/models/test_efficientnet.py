@@ -88,7 +88,7 @@ def loaded(tmp_path_factory):
 @pytest.mark.usefixtures("quickly_compiled")
 def test_logits_are_those_of_another_port_and_gates_close_each_map(loaded, monkeypatch):
     monkeypatch.setattr(data, "cached", lambda *_: loaded.path)
-    x, run = images(rows=2, side=33), nnx.jit(teacher_view(loaded.model))
+    x, run = 10 * images(rows=2, side=34), nnx.jit(teacher_view(loaded.model))
     widths = {"stem": 32, "stage8": 1280} | {f"stage{i}": s[-1] for i, s in enumerate(STAGES, 1)}
     opened = {name: jnp.ones((1, 1, 1, width)) for name, width in widths.items()}
     logits, features = run(x, opened)
