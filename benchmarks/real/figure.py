@@ -1,4 +1,4 @@
-"""Accuracy against forgetting by weight, and what decisions remove by number of images."""
+"""Accuracy against forgetting by weight, paired, and what decisions remove by number of images."""
 
 from typing import Any
 
@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.digits.figure import STYLES
 from benchmarks.harness.record import Results
-from benchmarks.harness.statistics import mean_interval
 from benchmarks.real.cells import BASIC, SOURCES, WEIGHTS
 from benchmarks.real.measures import TRAINED, UNITS
-from benchmarks.real.report import fine_tuning, headline, mean, select
+from benchmarks.real.report import difference, fine_tuning, headline, mean, select
 
 FINE_TUNING: dict[str, Any] = {
     "color": "0.2",
@@ -25,7 +24,7 @@ def draw(results: Results) -> Figure:
     """Return the figure: a row for each source; on each side a column for each regularizer."""
     figure = Figure(figsize=(13, 7), layout="constrained")
     figure.suptitle(f"{results['question']} Means and 95 % intervals over seeds.", fontsize=11)
-    labels = {frontier: "test accuracy, %", removed: "share of |r|² removed"}
+    labels = {frontier: "accuracy, relative to fine-tuning", removed: "share of |r|² removed"}
     sides: Any = figure.subfigures(1, 2)
     for side, (panel, label) in zip(sides, labels.items(), strict=True):
         grid = side.subplots(len(SOURCES), len(WEIGHTS), sharey=True, squeeze=False)
@@ -44,14 +43,15 @@ def draw(results: Results) -> Figure:
 
 
 def frontier(axes: Axes, results: Results, source: str, name: str) -> None:
-    """Draw accuracy against forgetting, a point for each weight."""
-    lines = [(fine_tuning(results, source), FINE_TUNING)]
+    """Draw accuracy against forgetting, a point for each weight, paired with fine-tuning."""
+    bare = fine_tuning(results, source)
+    lines = [(bare, FINE_TUNING)]
     for method, style in zip(BASIC, STYLES, strict=False):
         found = select(results, source=source, regularizer=name, method=method)
         lines.append(([c for c in found if c["weight"]], {"label": method, **style}))
     for cells, style in lines:
         x = [mean(c["forgetting"]) or np.nan for c in cells]
-        points = [mean_interval(c["accuracy"]) for c in cells]
+        points = [difference(c, bare[0]) for c in cells if bare]
         y, widths = [p.mean for p in points], [p.half_width or 0 for p in points]
         axes.errorbar(x, y, widths, capsize=2, markersize=5, linewidth=1, **style)
     axes.set_title(f"{name}, source {source}", fontsize=10)

@@ -11,38 +11,44 @@ from benchmarks.real.cells import BAD, BASIC, GOOD, STRONG
 
 
 def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
-    """Return a table of the largest weights: without and with DTNH, by source."""
-    accuracy, forgotten = (f"{{}}, {what}" for what in ("accuracy", "forgetting"))
-    (good,), (bad,) = (report.fine_tuning(results, source) for source in (GOOD, BAD))
-    bare = {cell["source"]: f"{report.mean(cell['accuracy']):.1f}" for cell in (good, bad)}
+    """Return a table of the largest weights: without and with DTNH, by source, on equal seeds."""
+    named = {source: _of_strong(results, source) for source in (GOOD, BAD)}
+    bare = {source: cells["fine-tuning"] for source, cells in named.items()}
     rows = [
         {
             "method, weight": "fine-tuning",
-            accuracy.format(GOOD): bare[GOOD],
-            forgotten.format(GOOD): f"{report.mean(good['forgetting']):.2g}",
-            accuracy.format(BAD): bare[BAD],
+            f"{GOOD}, accuracy": f"{report.mean(bare[GOOD]['accuracy']):.1f}",
+            f"{GOOD}, forgetting": f"{report.mean(bare[GOOD]['forgetting']):.2g}",
+            f"{BAD}, accuracy": f"{report.mean(bare[BAD]['accuracy']):.1f}",
         }
     ]
     for name, method in ((n, m) for n in STRONG for m in methods):
-        found = {
-            source: [
-                report.select(
-                    results, source=source, regularizer=name, method=m, weight=STRONG[name]
-                )[0]
-                for m in (BASIC[0], method)
-            ]
-            for source in (GOOD, BAD)
-        }
-        before, after = (f"{report.mean(c['forgetting']):.2g}" for c in found[GOOD])
+        both = {s: [cells[name, m] for m in (BASIC[0], method)] for s, cells in named.items()}
+        before, after = (f"{report.mean(cell['forgetting']):.2g}" for cell in both[GOOD])
         rows.append(
             {
                 "method, weight": f"{name} + DTNH, {method}, {STRONG[name]:g}",
-                accuracy.format(GOOD): changed(*found[GOOD]),
-                forgotten.format(GOOD): f"{before} → {after}",
-                accuracy.format(BAD): changed(*found[BAD]),
+                f"{GOOD}, accuracy": changed(*both[GOOD]),
+                f"{GOOD}, forgetting": f"{before} → {after}",
+                f"{BAD}, accuracy": changed(*both[BAD]),
             }
         )
     return tables.markdown(rows)
+
+
+def _of_strong(results: Results, source: str) -> dict[Any, Results]:
+    """Return fine-tuning, and the cells of the largest weights by regularizer and method."""
+    (found,) = report.fine_tuning(results, source)
+    cells: dict[Any, Results] = {"fine-tuning": found}
+    for name, method in ((n, m) for n in STRONG for m in BASIC):
+        given = {"regularizer": name, "method": method, "weight": STRONG[name]}
+        (cells[name, method],) = report.select(results, source=source, **given)
+    return dict(zip(cells, report.on_equal_seeds(list(cells.values())), strict=True))
+
+
+def seeds(results: Results) -> str:
+    """Return the number of these seeds."""
+    return str(len(_of_strong(results, GOOD)["fine-tuning"]["seeds"]))
 
 
 strong_finest = partial(strong, methods=BASIC[-1:])

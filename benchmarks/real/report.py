@@ -78,6 +78,16 @@ def difference(cell: Results, baseline: Results) -> Interval:
     return paired_difference([a[seed] for seed in both], [b[seed] for seed in both])
 
 
+def on_equal_seeds(cells: Sequence[Results]) -> list[Results]:
+    """Return accuracy and forgetting of the cells, of the seeds that all of them have."""
+    common = sorted(set.intersection(*(set(cell["seeds"]) for cell in cells)))
+    places = [[cell["seeds"].index(seed) for seed in common] for cell in cells]
+    return [
+        {"seeds": common} | {k: [cell[k][i] for i in at] for k in ("accuracy", "forgetting")}
+        for cell, at in zip(cells, places, strict=True)
+    ]
+
+
 def against_plain(results: Results, cell: Results) -> Interval | None:
     """Return the difference to the plain regularizer, or to fine-tuning if it is that."""
     settings = {key: cell[key] for key in SETTINGS} | {"method": "plain", "smoothing": 0.0}

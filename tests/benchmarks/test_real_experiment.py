@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 from benchmarks.real import cells, material, report, runs, training
 from benchmarks.real.training import COARSE
-from optax_dtnh import add_l2_sp
+from optax_dtnh import GradientPair, dtnh, transform_pair
 
 SCALE = material.Scale(8, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
 RNG = np.random.default_rng(0)
@@ -31,21 +31,33 @@ def network():
     return material.Material(apply, UNRAVEL, parts, original, PIXELS, LABELS, PIXELS[:80])
 
 
-@pytest.mark.parametrize("method", COARSE)
-def test_a_lane_takes_the_steps_of_add_l2_sp_before_sgd_with_momentum(method):
-    lane = material.lane_of(cells.Run("", method, "L2-SP", 3.0, 0.1, 0), network(), SCALE)
+SMOOTHED, APART = {"smoothing": 0.9}, {"momenta": (0.9, 0.8, 0.0)}
+SETTINGS = [(method, {}) for method in COARSE] + [("per element", x) for x in (SMOOTHED, APART)]
+
+
+def chained(method, smoothing=0.0, momenta=(0.0, 0.0, 0.9)):
+    """The same steps, of a pair, as a chain of the library and optax."""
+    options = {"reference": optax.ema(smoothing), "mask": {"backbone": True, "head": False}}
+    *apart, last = map(optax.trace, momenta)
+    tx = dtnh(3.0, **options, **COARSE[method])
+    return optax.chain(transform_pair(*apart), tx, last, optax.scale(-0.1))
+
+
+@pytest.mark.parametrize(("method", "options"), SETTINGS)
+def test_a_lane_takes_the_steps_of_a_chain(method, options):
+    run = cells.Run("", method, "L2-SP", 3.0, 0.1, 0, **options)
+    lane = material.lane_of(run, network(), SCALE)
     start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
-    keeps = [training.coarse(COARSE[method])]
-    train = jax.jit(training.train(apply, "L2-SP", keeps, plan, lambda *_: 0.0))
+    given = [training.coarse(COARSE[method])], plan, lambda *_: 0.0, None, cells.usual(run)
+    train = jax.jit(training.train(apply, "L2-SP", *given))
     found, *_ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS))
-    mask = {"backbone": True, "head": False}
-    anchored = add_l2_sp(3.0, mask=mask, **COARSE[method])
-    tx = optax.chain(anchored, optax.trace(0.9), optax.scale(-0.1))
+    tx = chained(method, **options)
     params, state = start, tx.init(start)
     for rate, batch in zip(plan.rate, lane.batches[:8], strict=True):
         images, labels = PIXELS[lane.images[batch]], lane.labels[batch]
         loss = lambda p: training.cross_entropy(apply(p, images)[0], labels)  # noqa: B023, E731
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        r = {**optax.tree.zeros_like(params), "backbone": params["backbone"] - BACKBONE}
+        updates, state = tx.update(GradientPair(jax.grad(loss)(params), r), state, params)
         params = jax.tree.map(lambda w, u: w + rate * u, params, updates)  # noqa: B023
     np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
 
