@@ -117,11 +117,20 @@ def non_target_logits(logits: Any, labels: Any) -> Any:
       logits: Array [..., classes] or tree of arrays, real floating point, with two classes or more.
       labels: Integers [...]. One that is no class, such as -1, leaves its row as it is.
 
+    Raises:
+      ValueError, TypeError: As `forward_kl`; there is one class; `labels` are no integers.
+
     Source: Zhao et al., [Decoupled Knowledge Distillation](https://arxiv.org/abs/2203.08679), 2022,
     the distribution in NCKD.
     """
     check_floating("logits", logits)
     _check_rows("labels", labels, logits, jnp.integer)
+    for z in jax.tree.leaves(logits):
+        if z.shape[-1] == 1:
+            raise ValueError(
+                f"`logits` should have two classes or more, got shape {z.shape}. Spell a binary "
+                "head's as `jnp.concatenate([jnp.zeros_like(z), z], axis=-1)`."
+            )
 
     def without(z, y):
         return jnp.where(jax.nn.one_hot(y, z.shape[-1], dtype=jnp.bool_), -jnp.inf, z)

@@ -92,9 +92,10 @@ def _squared_norm(path: str, a: Any, b: Any, stacked: int | None) -> jax.Array:
     allowed = [k for k in range(min(a.ndim, b.ndim) - 1) if stacked in (None, k)]
     fits = [k for k in allowed if a.shape[:k] == b.shape[:k] and a.shape[-1] == b.shape[k]]
     if len(fits) != 1:
+        advice = f"They fit with `stacked` in {fits}: pass one." if fits else "Transpose one."
         raise ValueError(
             f"`params` should hold A [layers, in, r] and B [layers, r, out], got {a.shape} and "
-            f"{b.shape} at {path!r}. They fit with `stacked` in {fits}: pass one, or transpose."
+            f"{b.shape} at {path!r}. {advice}"
         )
     k = fits[0]
     return jnp.sum(_products(a, range(k, a.ndim - 1), k) * _products(b, range(k + 1, b.ndim), k))

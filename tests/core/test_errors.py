@@ -244,6 +244,8 @@ TWO_NAMES = "`names` should be a tuple of two different names, got {}. Pass that
 FACTORS = "`params` should hold factors named 'lora_a' and 'lora_b', got {}. Pass the adapters' ..."
 ONE_FACTOR = "`params` should hold both factors of a pair, got no {}. Keep both ..."
 RANKS = "`params` should hold A [layers, in, r] and ..., got {}. They fit with `stacked` in {}: ..."
+NO_RANKS = "`params` should hold A [layers, in, r] and ..., got {} at 'lora_a'. Transpose one."
+CLASSES = "`logits` should have two classes or more, got shape {}. Spell a binary head's as ..."
 KIND = "`{}` should be {}, got {}. Convert it, as in `mask > 0` or `labels.astype(int)`."
 SHARED = "`tokens` and `where` should share a leading axis, not ..., got {}. Reshape batch and ..."
 CHUNK = "`chunk_size` should be a whole number >= 1, got {}. Pass the number of tokens ..."
@@ -486,7 +488,7 @@ MISTAKES = {
         (TWO_NAMES, "'lora'", lambda: lora_l2_sp(PARAMS, names="lora")),
         (FACTORS, "body/b, body/w, head", lambda: lora_l2_sp(PARAMS)),
         (ONE_FACTOR, "'q/w_lora_b'", lambda: lora_l2_sp({"q": {"w_lora_a": X}})),
-        (RANKS, "(4, 3) and (4, 3) at 'lora_a' | []", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
+        (NO_RANKS, "(4, 3) and (4, 3)", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
         (RANKS, "... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
         (NUMBER, "scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
         (SPLIT, "params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
@@ -502,6 +504,7 @@ MISTAKES = {
         (KIND, "labels | integer | float32", lambda: non_target_logits(X, X[:, 0])),
         (SPLIT, "logits | int32", lambda: non_target_logits(jnp.ones((2, 2), int), jnp.arange(2))),
         (LAST_AXIS, "logits | classes", lambda: non_target_logits(LOSS, 0)),
+        (CLASSES, "(2, 1)", lambda: non_target_logits(jnp.ones((2, 1)), jnp.arange(2))),
     ],
     chunked_mean: [
         (SHARED, "[(3,), (4,)]", lambda: in_chunks(X, X.T)),
