@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune import events, methods, step, student
 from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
@@ -53,7 +53,10 @@ def open_run(settings: Settings, out: Path) -> Run:
     layers = methods.layers(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
+    student.check(settings, source, layers)
     step.check_batch(settings, source, preprocessing.image_size)
+    methods.learning_rate(settings)  # which refuses a warm-up that is too long
+    events.check(settings)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
     facts = _facts(source, told, data)
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
@@ -135,7 +138,7 @@ def described_run(run: Run) -> list[str]:
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *_network(run),
-        *described(run.told),
+        *described(run.told, settings.augment),
     ]
 
 

@@ -24,13 +24,13 @@ from optax_dtnh.finetune import (
     processes,
     run_folder,
     step,
+    student,
 )
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import replace_head
 
 CHECKPOINTS = "checkpoints"
 
@@ -70,12 +70,11 @@ def _claimed(run: Run) -> Iterator[None]:
 def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    classes, rngs = len(run.data.classes), nnx.Rngs(settings.seed)
-    student = step.split(replace_head(run.source, classes, rngs=rngs))
-    graph, tx = student.graph, methods.transformation(settings)
+    network = student.student(run.source, len(run.data.classes), settings)
+    graph, tx = network.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
-        state, placed = _start(run, student, tx, saved)
-        del student  # its arrays are donated with the state
+        state, placed = _start(run, network, tx, saved)
+        del network  # its arrays are donated with the state
         teacher = teacher_of(run)
         teacher_graph, *pretrained = teacher or (None,)
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
@@ -89,6 +88,8 @@ def _fit(run: Run) -> methods.Model:
             start=int(state.step),
             workers=settings.workers,
             shard=(jax.process_index(), jax.process_count()),
+            augment=settings.augment,
+            class_weights=settings.class_weights,
         )
         with closing(images):
             state = _steps(run, state, advance, images, saved)
@@ -109,13 +110,13 @@ def _shardings(run: Run, tree: Any) -> Any:
     return step.shardings(tree, run.mesh, fsdp=run.settings.fsdp)
 
 
-def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
+def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
     """Return the state of the newest checkpoint, or the first one, and its shardings."""
     init = functools.partial(step.init, tx=tx)
     attends = run.settings.regularizer == "delta"
     size = run.preprocessing.image_size
     weights = delta.shapes(run.source, run.layers, size) if attends else {}
-    abstract = jax.eval_shape(init, student.params, student.stats, weights)
+    abstract = jax.eval_shape(init, network.params, network.stats, weights)
     placed = _shardings(run, abstract)
     like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
     state = checkpoints.restore_latest(saved, like)
@@ -125,7 +126,7 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
         processes.say(f"Resuming from step {int(state.step)}.")
         return state, placed
     weights = _channel_weights(run) if attends else {}
-    state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
+    state = jax.jit(init, out_shardings=placed)(network.params, network.stats, weights)
     if attends:  # the weights of channels take long to compute
         checkpoints.save(saved, 0, state)
     return state, placed
@@ -142,6 +143,7 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         mesh=run.mesh,
+        augment=run.settings.augment,
     )
 
 
@@ -150,7 +152,8 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
     progress, stop = Progress(settings, run.out, first), None
     zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
     zeros = jax.device_put(zeros, _shardings(run, zeros))
-    with progress.bar as bar, interrupts.noticed() as interrupted:
+    shown = progress.bar, progress.events or nullcontext()
+    with shown[0] as bar, shown[1], interrupts.noticed() as interrupted:
         for done in range(first + 1, settings.steps + 1):
             batch = step.on_devices(next(images), run.mesh, stop=interrupted())
             # The flag of the step before, which has to end for it: at most two are under way.
