@@ -58,18 +58,14 @@ def batches(
             f"{batch_size}. Change it."
         )
     images = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    weights = None if class_weights is None else balanced(cast(Selected, source).labels)
+    weights = (
+        None if class_weights is None else _weights(class_weights, cast(Selected, source).labels)
+    )
     options = {"preprocessing": preprocessing, "augment": augment, "weights": weights}
     examples = images.random_map(partial(_training_example, **options))
     # Rounded up, the length of this endless data set would be more than a `len` can be.
     parts = examples.batch(batch_size // processes, drop_remainder=True)
     return iter(_prefetched(parts[process::processes][start:], workers))
-
-
-def balanced(labels: Sequence[int]) -> np.ndarray:
-    """Return the weight of each class, `n / (C n_c)` as in scikit-learn."""
-    counts = np.bincount(labels)
-    return (len(labels) / (len(counts) * counts)).astype(np.float32)
 
 
 def evaluation_batches(
@@ -109,6 +105,13 @@ def _follow_parent(*_: int) -> None:
         os._exit(1)
 
     Thread(target=follow, daemon=True).start()
+
+
+def _weights(kind: str, labels: Sequence[int]) -> np.ndarray:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = compute_class_weight(kind, classes=np.unique(labels), y=labels)
+    return weights.astype(np.float32)
 
 
 def _training_example(

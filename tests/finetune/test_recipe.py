@@ -15,12 +15,11 @@ import optax
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file
-from sklearn.utils.class_weight import compute_class_weight
 from tensorboardX.proto import event_pb2
 
 from optax_dtnh import GradientPair, conflict_report, dtnh
 from optax_dtnh.finetune import forms, methods, progress, step, student
-from optax_dtnh.finetune.batches import balanced, batches
+from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import evaluation_image
 from optax_dtnh.models import Basic, EfficientNetLite0, ResNet, ViT, backbone_mask
@@ -247,13 +246,6 @@ class Source(list):
     labels = (0, 0, 0, 1)
 
 
-def test_balanced_weights_are_those_of_scikit_learn_and_their_mean_is_one():
-    labels = [0, 2, 2, 1, 2, 2, 0]
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    np.testing.assert_allclose(balanced(labels), expected, rtol=1e-6)
-    assert balanced(labels)[labels].mean() == pytest.approx(1)
-
-
 def test_without_augmentation_images_are_as_in_evaluation_and_weights_follow_labels():
     image = halves()
     source = Source({"image": encoded(image), "label": n, "name": ""} for n in Source.labels)
@@ -262,7 +254,8 @@ def test_without_augmentation_images_are_as_in_evaluation_and_weights_follow_lab
     (batch,) = islice(endless, 1)
     endless.close()
     np.testing.assert_array_equal(batch["image"], [evaluation_image(image, AS_IS)] * 4)
-    np.testing.assert_allclose(batch["weight"], np.where(batch["label"] == 0, 4 / 6, 2))
+    # n / (C n_c): of 4 images of 2 classes, 3 are of class 0.
+    np.testing.assert_allclose(batch["weight"], np.where(batch["label"] == 0, 4 / 6, 4 / 2))
 
 
 # --- the command

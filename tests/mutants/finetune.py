@@ -74,7 +74,7 @@ MUTANTS = listed(
         ],
         ("student.py", "recipe"): [("        model.eval()", "        pass")],
         ("step.py", "recipe"): [("False if settings.batch_norm == FROZEN else ", "")],
-        ("batches.py", "recipe"): [("(len(counts) * counts)", "counts")],
+        ("batches.py", "recipe"): [("np.unique(labels)", "np.unique(labels)[::-1]")],
         ("events.py", "recipe"): [
             ("is not None:\n            writer", "is None:\n            writer")
         ],
