@@ -43,8 +43,9 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
-        run_folder.check(out, settings)  # before what is slow, and again once it is locked
-        if run_folder.is_finished(out):
+        # Before what is slow, and again once it is locked.
+        more = run_folder.check(out, settings)
+        if not more and run_folder.is_finished(out):
             processes.say(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
             return
         run = open_run(settings, out)
@@ -159,7 +160,8 @@ def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: A
             bar.update()
             if done == first + 1:
                 jax.block_until_ready(stop)
-                progress.start(done)  # without the compilation
+                progress.begin(done)  # without the compilation
+            progress.estimate(done - 1)
             if done % settings.log_every == 0 or last:
                 progress.add(done, jax.device_get(state.sums), state)
                 # A copy: the sums are donated with the state.
