@@ -152,7 +152,12 @@ class Settings:
     devices: int | None = _machine("Use the first N devices (default: all).", type=count)
     fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
     log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
-    save_every: int = _machine("Steps between two checkpoints.", 500, free=True, type=count)
+    save_every: int = _machine(
+        "Steps between two checkpoints; one is saved every minute as well.",
+        500,
+        free=True,
+        type=count,
+    )
 
     @property
     def regularizer(self) -> str:

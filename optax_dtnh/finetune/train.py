@@ -148,30 +148,32 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
 
 def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
     settings, first = run.settings, int(state.step)
-    progress, stop = Progress(settings, run.out, first), None
+    progress, clock, answer = Progress(settings, run.out, first), checkpoints.Clock(), None
     zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
     zeros = jax.device_put(zeros, _shardings(run, zeros))
     with progress.bar as bar, interrupts.noticed() as interrupted:
         for done in range(first + 1, settings.steps + 1):
-            batch = step.on_devices(next(images), run.mesh, stop=interrupted())
-            # The flag of the step before, which has to end for it: at most two are under way.
-            before, (state, stop) = stop, advance(state, batch=batch)
-            stopping, last = before is not None and bool(before), done == settings.steps
+            save = processes.is_main() and clock.is_due()
+            ask = step.STOP if interrupted() else step.SAVE if save else step.GO_ON
+            batch = step.on_devices(next(images), run.mesh, ask=ask)
+            # The answer to the step before, which has to end for it: at most two are under way.
+            before, (state, answer) = answer, advance(state, batch=batch)
+            asked, last = step.GO_ON if before is None else int(before), done == settings.steps
             bar.update()
             if done == first + 1:
-                jax.block_until_ready(stop)
+                jax.block_until_ready(answer)
                 progress.begin(done)  # without the compilation
             progress.estimate(done - 1)
             if done % settings.log_every == 0 or last:
                 progress.add(done, jax.device_get(state.sums), state)
                 # A copy: the sums are donated with the state.
                 state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
-            if done % settings.save_every == 0 or last or stopping:
-                checkpoints.save(saved, done, state)
+            if done % settings.save_every == 0 or last or asked != step.GO_ON:
+                clock.restart(took=checkpoints.save(saved, done, state))
                 progress.start(done)
-            if stopping:
+            if asked == step.STOP:
                 _stop(done)
-        if processes.anywhere(interrupted()):  # during the last steps, whose flags nobody has read
+        if processes.anywhere(interrupted()):  # during the last steps, with answers not read
             _stop(settings.steps)
     return state
 

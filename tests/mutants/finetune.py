@@ -8,10 +8,11 @@ MUTANTS = listed(
     {
         ("settings.py", "settings"): [
             ('rule=rule if settings.method.endswith(DTNH) else "plain"', "rule=rule"),
-            ("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)"),
             ('"sgd", choices=OPTIMIZERS', '"adam", choices=OPTIMIZERS'),
-            ("500, free=True, type=count", "500, free=False, type=count"),
+            ("50, free=True, type=count", "50, free=False, type=count"),
         ],
+        ("options.py", "settings"): [("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)")],
+        ("length.py", "length"): [("math.ceil(", "math.floor(")],
         ("__main__.py", "command"): [
             ('error.name.startswith("optax_dtnh")', "False"),
             ("import interrupts\n", "import interrupts, train\n"),
@@ -79,9 +80,10 @@ MUTANTS = listed(
         ],
         ("run_folder.py", "run_folder"): [
             (" - set(FREE)", ""),
-            ("if not check(out, settings, facts):\n        record", "if True:\n        record"),
+            ("if check(out, settings, facts) != 0:", "if check(out, settings, facts) or True:"),
             (" | fcntl.LOCK_NB", " | fcntl.LOCK_SH"),
         ],
+        ("run_folder.py", "length"): [("more < 0 or (", "(")],
         ("log.py", "run_folder"): [
             ('entry["step"] <= step', 'entry["step"] < step'),
             ("in lines[:-1]]", "in lines]"),
@@ -92,9 +94,9 @@ MUTANTS = listed(
         ("train.py", "interrupts"): [
             ("start=int(state.step)", "start=0"),
             ("log.LOG, int(state.step) if state else 0)", "log.LOG, 0)"),
-            ("or last or stopping:", "or last:"),
+            ("or last or asked != step.GO_ON:", "or last:"),
         ],
-        ("step.py", "interrupts"): [('jnp.any(batch["stop"])', 'jnp.all(batch["stop"]) & False')],
+        ("step.py", "interrupts"): [('jnp.max(batch["ask"])', 'jnp.min(batch["ask"]) * 0')],
         ("interrupts.py", "command"): [("os._exit(128 + number)", "pass")],
         ("interrupts.py", "interrupts"): [
             ("is not signal.SIG_IGN", "is not None"),
