@@ -126,6 +126,14 @@ class Settings:
     train_per_class: int | None = _image(
         "Training images of a class (default: all); required without test images.", type=count
     )
+    val_per_class: int | None = _image(
+        "Training images of a class to validate on instead (default: the validation split, if the "
+        "data have one beside a test split).",
+        type=count,
+    )
+    val_fraction: float | None = _image(
+        "The same as a share of the training images.", type=fraction
+    )
     image_size: int | None = _image(
         "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
     )
@@ -167,9 +175,10 @@ class Settings:
 
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
-ALTERNATIVES = [("epochs", "steps")]
+ALTERNATIVES = [("epochs", "steps"), ("val_per_class", "val_fraction")]
 # The opening of data takes these.
 OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
+OF_DATA += ["val_per_class", "val_fraction"]
 
 
 def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:

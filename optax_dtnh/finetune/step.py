@@ -138,7 +138,7 @@ def train_step(
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
     and statistics, None for methods without a teacher. `asked` is the most that any process
-    asked for. `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
+    asks for. `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
     """
     regularize = methods.REGULARIZERS.get(settings.regularizer)
 

@@ -21,9 +21,14 @@ MUTANTS = listed(
         ("dataset.py", "dataset"): [
             ("[1] if same else", "[1] if False else"),
             ("default_rng(request.seed)", "default_rng(0)"),
-            ("image.label, image.digest)", "image.label, 0)"),
+            ("return image.label, image.digest", "return image.label, b''"),
             (" if image.position not in drawn", ""),
             ("train_per_class + 1,", "train_per_class,"),
+        ],
+        ("dataset.py", "validation"): [
+            ("if image.digest not in contents]", "]"),
+            ("default_rng((request.seed, 1))", "default_rng(0)"),
+            ("held_out or sorted(checked.val, key=_by_content)", "held_out or checked.val"),
         ],
         ("checking.py", "dataset"): [("digest + names[image.label]", "digest")],
         ("class_names.py", "dataset"): [("position[names[label]]", "label")],
@@ -32,7 +37,7 @@ MUTANTS = listed(
             ('name.startswith(".")', "False"),
             ("if real in outside:", "if False:"),
         ],
-        ("folder.py", "layouts"): [("splits.get(TEST, splits", "(splits")],
+        ("folder.py", "layouts"): [("(test, val) if test else (val, None)", "(test, val)")],
         ("table.py", "table"): [
             ('encoding="utf-8-sig"', 'encoding="utf-8"'),
             ('== ".." or not path', '== "..." or not path'),
