@@ -14,6 +14,7 @@ from optax_dtnh.finetune import log, methods, processes
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
+from optax_dtnh.finetune.validation import Validate
 
 ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
@@ -59,18 +60,16 @@ class Progress:
             speed = steps * self.settings.batch_size / seconds
             tqdm.write(f"About {left} to go after step {done}, at {speed:.1f} images/s.")
 
-    def add(self, done: int, sums: Metrics, state: State) -> None:
-        """Show and log the means, and for L2-SP its value now; all of them have to be finite."""
+    def add(self, done: int, sums: Metrics, state: State, validate: Validate | None = None) -> None:
+        """Show and log the means, for L2-SP its value now, and the validation, which are finite."""
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))
-        for name in ("loss", "regularizer"):
-            if not math.isfinite(means[name]):
-                raise UsageError(
-                    f"The training {name} should stay finite, got {means[name]} by step {done}. "
-                    "Lower --learning-rate or --weight, in another --out."
-                )
+        _check_finite({"training loss": means["loss"], "regularizer": means["regularizer"]}, done)
         entry = self._entry(done, means)
+        if validate:
+            entry |= validate(state)
+            _check_finite({"validation loss": entry["val_loss"]}, done)
         if processes.is_main():
             self._warn(entry)
             log.append(self.path, entry)
@@ -108,12 +107,24 @@ class Progress:
         )
 
 
+def _check_finite(values: dict[str, float], done: int) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UsageError(
+                f"The {name} should stay finite, got {value} by step {done}. Lower --learning-rate "
+                "or --weight, in another --out."
+            )
+
+
 def _in_words(entry: dict[str, Any]) -> str:
     parts = [f"loss {entry['loss']:.3g}", f"accuracy {entry['accuracy']:.1%}"]
     if entry["penalty"] is not None:
         parts.append(f"weight * regularizer {entry['penalty']:.3g}")
     if entry["conflict"] is not None:
         parts.append(f"conflict {entry['conflict']:.0%}")
+    if "val_loss" in entry:
+        parts.append(f"validation loss {entry['val_loss']:.3g}")
+        parts.append(f"validation accuracy {entry['val_accuracy']:.1%}")
     if entry["images_per_second"] is not None:
         parts.append(f"{entry['images_per_second']:.1f} images/s")
     return ", ".join(parts)

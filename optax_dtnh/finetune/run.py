@@ -55,6 +55,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
     step.check_batch(settings, source, preprocessing.image_size)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
+    _check_validated(settings, data)
     facts = _facts(source, told, data)
     settings = length.resolved(settings, len(data.train))
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
@@ -107,7 +108,17 @@ def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str
         "class_names": data.classes,
         "broken_images": data.broken,
         "data_sha256": data.sha256,
-    }
+    } | ({"val_images": len(data.val)} if data.val else {})
+
+
+def _check_validated(settings: Settings, data: Data) -> None:
+    for name in ("val_every", "patience"):
+        if data.val is None and getattr(settings, name) is not None:
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should come with validation images, got none in "
+                f"'{settings.data}'. Leave it out, or add --val-fraction, or a validation split "
+                "beside a test split."
+            )
 
 
 def _check_devices(settings: Settings, mesh: Mesh) -> None:
@@ -127,11 +138,12 @@ def described_run(run: Run) -> list[str]:
     """Return in lines what the run is about to do."""
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
+    validated = f", {len(data.val)} validation" if data.val else ""
     broken = (broken_ones(len(data.broken)),) if data.broken else ()
     left_out = listed((*broken, *data.left_out), 9)
     return [
-        f"{settings.method}{weighted}: {len(data.train)} training and {len(data.test)} test images "
-        f"of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
+        f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
+        f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
         length.described(settings, len(data.train)),
         *([f"left out: {left_out}"] if left_out else []),

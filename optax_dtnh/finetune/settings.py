@@ -32,6 +32,7 @@ RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
 # The default length: the steps of the published code would be thousands of epochs of few images.
 PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
+VAL_EVERY = 50
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 _file, _method, _training, _image, _machine = (partial(option, group) for group in GROUPS)
@@ -121,6 +122,12 @@ class Settings:
     epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
     seed: int = _training(
         "Seed of the new head, and of choice, order and augmentation of images.", 0, type=whole
+    )
+    val_every: int | None = _training(
+        f"Steps between two validations (default: an epoch, but at least {VAL_EVERY}).", type=count
+    )
+    patience: int | None = _training(
+        "Stop after N validations without a better one (default: never).", type=count
     )
 
     train_per_class: int | None = _image(
