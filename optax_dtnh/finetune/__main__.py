@@ -32,9 +32,13 @@ The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels
 preprocessing.json, settings.json, summary.json, log.jsonl, figure.png, confusion_matrix.png and
 mistakes.png, the test images that it was most wrong about.
 
-The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
-divided by 10 after two thirds of 9000 steps, and crops of 224 out of 256 pixels. The weights are
-not: docs/regularizers.md converts published weights, which belong to sums.
+A finished run is extended by the same command with more --steps or --epochs, if it was trained with
+--schedule constant.
+
+The defaults are those of the code published with DELTA: SGD with momentum 0.9, a learning rate of
+0.01 that is divided by 10 after two thirds of the steps, batches of 64, at most 9000 steps, both
+weight decays, and crops of 224 out of 256 pixels. The weights are not: docs/regularizers.md
+converts published weights, which belong to sums.
 """
 EVALUATE = """Measure the model in --out on test images.
 

@@ -14,7 +14,9 @@ from optax_dtnh.finetune import events, log, methods, processes
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
+from optax_dtnh.finetune.validation import Validate
 
+ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 WORDS = {
@@ -25,6 +27,8 @@ WORDS = {
     "cosine": "cosine {:.2f}",
     "ratio": "weight * |r'| / |g| {:.2g}",
     "learning_rate": "learning rate {:.2g}",
+    "val_loss": "validation loss {:.3g}",
+    "val_accuracy": "validation accuracy {:.1%}",
     "images_per_second": "{:.1f} images/s",
 }
 
@@ -45,6 +49,7 @@ class Progress:
         logged = log.entries(self.path) if processes.is_main() else []
         self.largest = max((entry["loss"] for entry in logged), default=0.0)
         self.warned = False
+        self.begun: tuple[int, float] | None = None
         self.start(done)
 
     def start(self, done: int) -> None:
@@ -52,18 +57,33 @@ class Progress:
         self.done = done
         self.clock = time.perf_counter()
 
-    def add(self, done: int, sums: Metrics, state: State) -> None:
-        """Show and log the means, and for L2-SP its value now; all of them have to be finite."""
+    def begin(self, done: int) -> None:
+        """Start the clock, and that of the estimate."""
+        self.start(done)
+        self.begun = done, self.clock
+
+    def estimate(self, done: int) -> None:
+        """Say once how long the training takes, by `done` steps that have ended."""
+        first, clock = self.begun or (done, 0.0)
+        steps, seconds = done - first, time.perf_counter() - clock
+        if steps < 1 or (steps < ESTIMATED and seconds < ESTIMATED_S):
+            return
+        self.begun = None
+        if processes.is_main():
+            left = tqdm.format_interval((self.settings.steps - done) * seconds / steps)
+            speed = steps * self.settings.batch_size / seconds
+            tqdm.write(f"About {left} to go after step {done}, at {speed:.1f} images/s.")
+
+    def add(self, done: int, sums: Metrics, state: State, validate: Validate | None = None) -> None:
+        """Show and log the means, for L2-SP its value now, and the validation, which are finite."""
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))
-        for name in ("loss", "regularizer"):
-            if not math.isfinite(means[name]):
-                raise UsageError(
-                    f"The training {name} should stay finite, got {means[name]} by step {done}. "
-                    "Lower --learning-rate or --weight, in another --out."
-                )
+        _check_finite({"training loss": means["loss"], "regularizer": means["regularizer"]}, done)
         entry = self._entry(done, means)
+        if validate:
+            entry |= validate(state)
+            _check_finite({"validation loss": entry["val_loss"]}, done)
         if processes.is_main():
             self._warn(entry)
             log.append(self.path, entry)
@@ -88,15 +108,12 @@ class Progress:
         }
 
     def _in_words(self, entry: dict[str, Any]) -> str:
-        words = {
-            name: text.format(entry[name])
-            for name, text in WORDS.items()
-            if entry[name] is not None
-        }
-        if speed := entry["images_per_second"]:
+        known = {name: value for name, value in entry.items() if value is not None}
+        words = [text.format(known[name]) for name, text in WORDS.items() if name in known]
+        if speed := known.get("images_per_second"):
             left = (self.settings.steps - entry["step"]) * self.settings.batch_size / speed
-            words["left"] = f"{tqdm.format_interval(left)} left"
-        return ", ".join(words.values())
+            words.append(f"{tqdm.format_interval(left)} left")
+        return ", ".join(words)
 
     def _warn(self, entry: dict[str, Any]) -> None:
         """Warn once; the largest loss counts, because the last ones may be near 0."""
@@ -116,3 +133,12 @@ class Progress:
 def _known(mean: float, weight: float | None) -> float | None:
     """Return a mean of the two gradients if there are two; over a gradient of 0 it is infinite."""
     return mean if weight is not None and math.isfinite(mean) else None
+
+
+def _check_finite(values: dict[str, float], done: int) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UsageError(
+                f"The {name} should stay finite, got {value} by step {done}. Lower --learning-rate "
+                "or --weight, in another --out."
+            )

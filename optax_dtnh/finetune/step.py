@@ -23,6 +23,7 @@ from optax_dtnh.finetune.settings import FINETUNE, FROZEN, Settings
 from optax_dtnh.models import ViT, teacher_view
 
 AXIS = "batch"
+GO_ON, SAVE, STOP = range(3)  # what a process asks all others for
 SMALLEST = 1024  # elements of an array that is worth dividing
 
 
@@ -112,14 +113,15 @@ def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
 
 
 def on_devices(
-    batch: dict[str, np.ndarray], mesh: Mesh, *, stop: bool = False
+    batch: dict[str, np.ndarray], mesh: Mesh, *, ask: int = GO_ON
 ) -> dict[str, jax.Array]:
     """Return a global batch, divided among the devices, from this process's rows.
 
-    `stop` becomes a part of the batch, so that all processes learn of it after the same step.
+    What this process asks for, `SAVE` or `STOP`, becomes a part of the batch, so that all processes
+    learn of it after the same step.
     """
     rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    batch = batch | {"stop": np.full(len(batch["label"]), stop)}
+    batch = batch | {"ask": np.full(len(batch["label"]), ask, np.int32)}
     return {k: jax.make_array_from_process_local_data(rows, x) for k, x in batch.items()}
 
 
@@ -139,18 +141,17 @@ def train_step(
     settings: Settings,
     layers: tuple[str, ...],
 ) -> Callable[..., tuple[State, jax.Array]]:
-    """Return `step(state, pretrained, batch) -> (state, stop)`, to be jitted.
+    """Return `step(state, pretrained, batch) -> (state, asked)`, to be jitted.
 
     One forward pass of the student serves both gradients, which are averaged over micro-batches
     before they are compared; so are the running statistics. `pretrained` are the teacher's
-    parameters and statistics, None for methods without a teacher. `stop` is whether any process
-    asked for it. `student` and `teacher` are definitions of networks, `tx` transforms a
+    parameters and statistics, None for methods without a teacher. `asked` is the most that any
+    process asks for. `student` and `teacher` are definitions of networks, `tx` transforms a
     `GradientPair`.
     """
     regularize = methods.REGULARIZERS.get(settings.regularizer, _nothing)
-    moving = (
-        False if settings.batch_norm == FROZEN else nnx.BatchStat
-    )  # of no variable, or of these
+    # A filter of variables: of none, or of the running statistics.
+    moving = False if settings.batch_norm == FROZEN else nnx.BatchStat
 
     def step(state: State, pretrained: Any, batch: dict[str, jax.Array]) -> tuple[State, jax.Array]:
         frozen = teacher_view(nnx.merge(teacher, *pretrained)) if pretrained else None
@@ -175,7 +176,7 @@ def train_step(
         params = optax.apply_updates(state.params, updates)
         stats = nnx.merge_state(state.stats, moved)
         new = State(params, stats, opt_state, state.channel_weights, sums, state.step + 1)
-        return new, jnp.any(batch["stop"])
+        return new, jnp.max(batch["ask"])
 
     return step
 

@@ -1,7 +1,6 @@
 """The training of a run: start or resume it, take its steps, and end it."""
 
 import functools
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
@@ -9,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import (
     checkpoints,
     delta,
     evaluate,
-    interrupts,
     log,
     methods,
     metrics,
@@ -27,9 +21,10 @@ from optax_dtnh.finetune import (
     step,
     student,
     trained,
+    validation,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.progress import Progress
+from optax_dtnh.finetune.loop import Loop, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
@@ -45,8 +40,9 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
-        run_folder.check(out, settings)  # before what is slow, and again once it is locked
-        if run_folder.is_finished(out):
+        # Before what is slow, and again once it is locked.
+        more = run_folder.check(out, settings)
+        if not more and run_folder.is_finished(out):
             processes.say(f"The run in {out} is finished. {_result(out)}")
             return
         run = open_run(settings, out)
@@ -94,10 +90,8 @@ def _fit(run: Run) -> methods.Model:
             class_weights=settings.class_weights,
         )
         with closing(images):
-            state = _steps(run, state, advance, images, saved)
-    whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
-    arrays = jax.tree.map(np.asarray, whole((state.params, state.stats)))
-    return nnx.merge(graph, *arrays)
+            state = Loop(run, graph, state, saved).steps(advance, images)
+    return whole(run, graph, state)
 
 
 def teacher_of(run: Run) -> step.Network | None:
@@ -149,47 +143,13 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
     )
 
 
-def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
-    settings, first = run.settings, int(state.step)
-    progress, stop = Progress(settings, run.out, first), None
-    zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
-    zeros = jax.device_put(zeros, _shardings(run, zeros))
-    shown = progress.bar, progress.events or nullcontext()
-    with shown[0] as bar, shown[1], interrupts.noticed() as interrupted:
-        for done in range(first + 1, settings.steps + 1):
-            batch = step.on_devices(next(images), run.mesh, stop=interrupted())
-            # The flag of the step before, which has to end for it: at most two are under way.
-            before, (state, stop) = stop, advance(state, batch=batch)
-            stopping, last = before is not None and bool(before), done == settings.steps
-            bar.update()
-            if done == first + 1:
-                jax.block_until_ready(stop)
-                progress.start(done)  # without the compilation
-            if done % settings.log_every == 0 or last:
-                progress.add(done, jax.device_get(state.sums), state)
-                # A copy: the sums are donated with the state.
-                state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
-            if done % settings.save_every == 0 or last or stopping:
-                checkpoints.save(saved, done, state)
-                progress.start(done)
-            if stopping:
-                _stop(done)
-        if processes.anywhere(interrupted()):  # during the last steps, whose flags nobody has read
-            _stop(settings.steps)
-    return state
-
-
-def _stop(done: int) -> None:
-    text = f"Stopped after step {done}, which is saved. Run the same command again to resume."
-    processes.say(text, file=sys.stderr)
-    sys.exit(interrupts.STATUS)
-
-
 def _end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
-    trained.write(out, model, run.data, run.preprocessing)
+    trained.write(out, run.data, run.preprocessing)
     entries = log.entries(out / log.LOG)
+    best = validation.best(entries)
+    trained.write_model(out / (trained.LAST if best else trained.MODEL), model)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
     found = evaluate.outcome(trained.read_model(out, asdict(settings)), run.data.test)
@@ -201,12 +161,18 @@ def _end(run: Run, model: methods.Model) -> None:
         "test_accuracy": accuracy,
         "test": found.measures,
         **numbers,
+        "best": best,
         "settings": asdict(settings),
         "found": run.facts,
         "environment": log.environment(),
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
     print(*metrics.in_words(found.measures), sep="\n")
+    if best:
+        print(
+            f"{trained.MODEL} is of step {best['step']}, with the best validation accuracy, "
+            f"{best['val_accuracy']:.2%}, and {trained.LAST} of step {entries[-1]['step']}."
+        )
     print(f"Wrote {trained.MODEL}, {run_folder.SUMMARY} and more to {out}")
 
 

@@ -122,7 +122,7 @@ def lowered(make, *argv):
     teacher = step.split(source) if given.regularizer in methods.WITH_TEACHER else None
     state = step.init(net.params, net.stats, {}, tx=tx)
     keys = jax.random.split(jax.random.key(1))
-    batch = {"image": jax.random.normal(keys[0], (8, 32, 32, 3)), "stop": jnp.zeros(8, bool)}
+    batch = {"image": jax.random.normal(keys[0], (8, 32, 32, 3)), "ask": jnp.zeros(8, jnp.int32)}
     batch |= {"label": jax.random.randint(keys[1], (8,), 0, 4)}
     function = step.train_step(net.graph, teacher and teacher.graph, tx, given, layers)
     args = state, teacher and list(teacher[1:]), batch
