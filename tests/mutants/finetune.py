@@ -78,8 +78,8 @@ MUTANTS = listed(
             ("coupled, decoupled = clip, decay", "pass"),
             ('options["reference"] = optax.tree.get(opt_state, "ema")', "pass"),
         ],
-        ("student.py", "recipe"): [("        model.eval()", "        pass")],
-        ("step.py", "recipe"): [("False if settings.batch_norm == FROZEN else ", "")],
+        ("student.py", "student"): [("        model.eval()", "        pass")],
+        ("step.py", "student"): [("False if settings.batch_norm == FROZEN else ", "")],
         ("batches.py", "recipe"): [("np.unique(labels)", "np.unique(labels)[::-1]")],
         ("events.py", "recipe"): [
             ("is not None:\n            writer", "is None:\n            writer")
