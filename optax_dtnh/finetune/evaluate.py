@@ -41,7 +41,7 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
     """
     trained = read(out)
     with named("FOLDER"):
-        tested = _tested(trained, out, where)
+        tested = test_images(trained, out, where)
     found = outcome(trained, tested.images)
     remarks = " ".join(_remarks(trained, tested, own=where.get("data") is None))
     print(*metrics.in_words(found.measures), *([remarks] if remarks else []), sep="\n")
@@ -97,7 +97,7 @@ def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
         yield f"Left out: {listed(tested.left_out, 9)}."
 
 
-def _tested(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
+def test_images(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
     """Return the test images, with labels that are positions among the classes of the model."""
     settings, given = trained.settings, {k: v for k, v in where.items() if v is not None}
     name = given.pop("data", settings["data"])
