@@ -7,8 +7,8 @@ candidates: the test images, which decide nothing, are the check.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,8 +44,17 @@ def interval(values: ArrayLike) -> Interval:
     return Interval(float(np.mean(x)), quantile * _standard_error(x))
 
 
-def choose(scores: Mapping[Candidate, Sequence[float] | np.ndarray]) -> Candidate:
-    """Return the candidate to take, higher scores being better.
+class Decision(NamedTuple):
+    """What is taken, and what it was decided by; candidates are keys of the scores."""
+
+    chosen: Any
+    best: Any  # with the highest mean
+    picked: Any  # the simplest one within a standard error of the best
+    gain: Interval  # of the picked one over the reference
+
+
+def decide(scores: Mapping[Any, ArrayLike]) -> Decision:
+    """Decide which candidate to take, higher scores being better.
 
     The candidates are in order: first the reference, plain fine-tuning, and then from the simplest
     on. All have the scores of the same blocks.
@@ -57,10 +66,15 @@ def choose(scores: Mapping[Candidate, Sequence[float] | np.ndarray]) -> Candidat
     """
     rows = {candidate: np.asarray(x, np.float64) for candidate, x in scores.items()}
     reference = next(iter(rows))
-    best = max(rows.values(), key=np.mean)
-    picked = next(candidate for candidate, x in rows.items() if _is_tied(best - x))
+    best = max(rows, key=lambda candidate: np.mean(rows[candidate]))
+    picked = next(candidate for candidate, x in rows.items() if _is_tied(rows[best] - x))
     gain = interval(rows[picked] - rows[reference])
-    return picked if gain.above_zero else reference
+    return Decision(picked if gain.above_zero else reference, best, picked, gain)
+
+
+def choose(scores: Mapping[Candidate, ArrayLike]) -> Candidate:
+    """Return the candidate that `decide` takes."""
+    return decide(scores).chosen
 
 
 def _is_tied(behind: np.ndarray) -> bool:
