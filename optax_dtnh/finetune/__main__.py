@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
-from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of
+from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
 from optax_dtnh.finetune.errors import UsageError, address_error
 from optax_dtnh.finetune.settings import add_options, settings_of
 
@@ -160,6 +160,12 @@ def _evaluate(chosen: Namespace) -> None:
 
 
 def _compare(chosen: Namespace) -> None:
+    if chosen.runs:
+        refuse_options(chosen, parser())
+        from optax_dtnh.finetune.compare import finished
+
+        finished.compare_runs(chosen.runs, chosen.out)
+        return
     plan = plan_of(chosen)
     from optax_dtnh.finetune.compare import command
 

@@ -215,13 +215,13 @@ def _flag(name: str) -> str:
 
 
 def arguments(settings: dict[str, Any]) -> list[str]:
-    """Return the arguments of the command line for settings, without those that are left out."""
+    """Return the arguments of the command line that give these settings."""
     argv = []
     for f in fields(Settings):
         value = settings[f.name]
         if value is True:
             argv.append(_flag(f.name))
-        elif value not in (None, False, (), []) and (f.name, value) != ("rule", "plain"):
+        elif value not in (f.default, [], None) and (f.name, value) != ("rule", "plain"):
             values = value if isinstance(value, (list, tuple)) else [value]
             one = len(values) == 1
             argv += [f"{_flag(f.name)}={values[0]}"] if one else [_flag(f.name), *map(str, values)]

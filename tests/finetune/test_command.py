@@ -292,7 +292,7 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
         "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
-        "own = ('__main__', 'errors', 'interrupts', 'settings')\n"
+        "own = ('__main__', 'compare', 'compare.candidates', 'errors', 'interrupts', 'settings')\n"
         "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

@@ -1,9 +1,11 @@
 """What is compared, and the options of it: methods, weights, and how each candidate is set up."""
 
 import argparse
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from optax_dtnh.finetune.errors import UsageError
@@ -14,8 +16,8 @@ from optax_dtnh.finetune.settings import (
     METHODS,
     Settings,
     add_options,
+    arguments,
     count,
-    number,
     positive,
     settings_of,
     unfit,
@@ -26,6 +28,7 @@ DELTA = "delta"  # its weights of channels take longer than a short run
 # The order in which one that is as good is preferred: no regularizer, no teacher, no DTNH first.
 SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswith(DELTA)))
 COMPARED = SIMPLEST_FIRST[:6]
+COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 
@@ -50,6 +53,7 @@ class Plan(NamedTuple):
     folds: int
     seeds: int
     budget: float | None  # seconds
+    command: str  # with all options but the budget
 
     @property
     def trained(self) -> list[Candidate]:
@@ -61,13 +65,13 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
     """Add the options of the comparison to those of its runs, and return the groups by name."""
     group = parser.add_argument_group("comparison")
     runs = "Folders of finished runs to compare, instead of --source and --data."
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=runs)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=runs)
     methods = f"Methods to compare with {FINETUNE}: {', '.join(SIMPLEST_FIRST[1:])} (default: "
     methods += f"{', '.join(COMPARED[1:])})."
     named = {"nargs": "+", "choices": SIMPLEST_FIRST, "metavar": "METHOD"}
     group.add_argument("--methods", **named, default=list(COMPARED), help=methods)
     weights = "Weights of each regularizer (default: its default weight times 0.1, 1 and 10)."
-    group.add_argument("--weights", nargs="+", type=number, metavar="X", help=weights)
+    group.add_argument("--weights", nargs="+", type=positive, metavar="X", help=weights)
     folds = "Parts of the training images, each of which validates once (default: 3)."
     group.add_argument("--folds", type=count, default=3, metavar="N", help=folds)
     seeds = "Seeds of each candidate on each fold, from --seed on (default: 1)."
@@ -93,12 +97,38 @@ def plan_of(chosen: Namespace) -> Plan:
     _refuse_unused(chosen, methods)
     candidates = _candidates([m for m in SIMPLEST_FIRST if m in methods], chosen.weights)
     settings = {candidate: settings_for(chosen, candidate) for candidate in candidates}
-    budget = None if chosen.budget is None else 60 * chosen.budget
     asked = {"candidates": [str(candidate) for candidate in candidates]}
     names = ("folds", "seeds", *(name for name in unfit(FINETUNE) if name != "weight"))
     asked |= {name: getattr(chosen, name) for name in names}
-    compiled = {candidate: settings_for(chosen, _shared(candidate)) for candidate in candidates}
-    return Plan(settings, compiled, asked, chosen.folds, chosen.seeds, budget)
+    return Plan(
+        settings,
+        {candidate: settings_for(chosen, _shared(candidate)) for candidate in candidates},
+        asked,
+        chosen.folds,
+        chosen.seeds,
+        None if chosen.budget is None else 60 * chosen.budget,
+        _command_of(chosen),
+    )
+
+
+def _command_of(chosen: Namespace) -> str:
+    argv = arguments(vars(chosen) | {"method": None, "weight": None})
+    argv += ["--methods", *chosen.methods]
+    if chosen.weights:
+        argv += ["--weights", *(f"{x:g}" for x in chosen.weights)]
+    argv += ["--folds", str(chosen.folds), "--seeds", str(chosen.seeds), "--out", str(chosen.out)]
+    return f"{COMMAND} compare {shlex.join(argv)}"
+
+
+def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise a `UsageError` if folders of runs come with an option but `--out`."""
+    usual = parser.parse_args(["compare", "--out", str(chosen.out)])
+    for name, value in vars(usual).items():
+        if name not in ("runs", "act") and getattr(chosen, name) != value:
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should come without folders of finished runs, got "
+                f"'{chosen.runs[0]}'. Leave one of them out."
+            )
 
 
 def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:

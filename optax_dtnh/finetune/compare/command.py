@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
-from optax_dtnh.finetune import interrupts, methods, run_folder
-from optax_dtnh.finetune.compare import record, result, table, work
+from optax_dtnh.finetune import interrupts, log, methods, run_folder
+from optax_dtnh.finetune.compare import figure, record, report, result, table, work
 from optax_dtnh.finetune.compare.candidates import Plan
+from optax_dtnh.finetune.compare.final import CHOSEN, Tested, final_runs
 from optax_dtnh.finetune.compare.memory import Fold, Images, folds_of, images_of
+from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.training import Stopped, Trainer
 from optax_dtnh.finetune.run import Run, check_apart, check_head, described_run, open_run
 
@@ -28,6 +30,9 @@ def compare(plan: Plan, out: Path) -> None:
     with run_folder.locked(out):
         origins = {name: fact.origin for name, fact in run.told.items()}
         run_folder.claim(out, settings, run.facts | plan.asked, origins)
+        if (found := record.finished(out)) is not None:
+            print(f"The comparison in {out} is finished. {found['why']}")
+            return
         images = images_of(run.data.train, run.preprocessing)
         folds = folds_of(images, run.data.train.labels, plan.folds)
         print("\n".join([*described_run(run), *_described(plan, folds, images)]), flush=True)
@@ -39,16 +44,31 @@ def _compare(plan: Plan, run: Run, folds: list[Fold], out: Path) -> None:
     with interrupts.noticed(STOPPING) as interrupted:
         trainer = Trainer(run, interrupted)
         try:
-            work.score(plan, trainer, folds, out, scores)
-            stopped = False
+            for _ in work.blocks(plan, trainer, folds, out, scores):
+                _write(plan, run, scores, [], out)
         except Stopped:
-            stopped = True
-    found = result.of(plan, run, scores)
+            _write(plan, run, scores, [], out)
+            print("Stopped. Run the same command again to resume.", file=sys.stderr)
+            sys.exit(interrupts.STATUS)
+    chosen, why = result.decided(plan, scores)
+    print("\n".join([*table.lines(scores, list(plan.settings)), why]), flush=True)
+    tested = final_runs(plan, trainer, chosen, out)
+    _write(plan, run, scores, tested, out)
+    print(
+        f"{report.in_test(tested)}The model is in {out / CHOSEN}, the report {out / record.REPORT}"
+    )
+
+
+def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path) -> None:
+    """Write what is finished: the figure, the result and, the last of them, the report."""
+    found = result.of(plan, run, scores) | {"test": result.of_test(tested)}
+    with run_folder.writing(out / record.FIGURE):
+        log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
     run_folder.write_json(out / record.RESULT, found)
-    print("\n".join([*table.lines(scores, list(plan.settings)), found["why"]]), flush=True)
-    if stopped:
-        print("Stopped. Run the same command again to resume.", file=sys.stderr)
-        sys.exit(interrupts.STATUS)
+    text = report.page(plan, run, scores, found, tested)
+    run_folder.atomically(
+        out / record.REPORT, lambda partial: partial.write_text(text, encoding="utf-8")
+    )
 
 
 def _described(plan: Plan, folds: list[Fold], images: Images) -> list[str]:

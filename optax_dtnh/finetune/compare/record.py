@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.compare.candidates import Candidate
 
-RUNS, RESULT, FIGURE = "runs.jsonl", "comparison.json", "comparison.png"
+RUNS, RESULT = "runs.jsonl", "comparison.json"
+FIGURE, REPORT = "comparison.png", "report.html"
 
 
 class Block(NamedTuple):
@@ -58,6 +59,15 @@ def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
     text = "".join(f"{line}\n" for line in lines)
     run_folder.atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return found
+
+
+def finished(out: Path) -> dict[str, Any] | None:
+    """Return the result of a comparison that has come to its end, None before that."""
+    if not (out / RESULT).exists():
+        return None
+    with run_folder.reading(out, RESULT):
+        found = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        return found if found["test"] and str(found["why"]) else None
 
 
 def whole_blocks(scores: Scores, candidates: Sequence[Candidate]) -> list[Block]:

@@ -7,24 +7,31 @@ from typing import Any
 
 from optax_dtnh.finetune import log
 from optax_dtnh.finetune.compare import record, table, work
-from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, Plan
+from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, Candidate, Plan
 from optax_dtnh.finetune.compare.choice import Decision, Interval, decide
-from optax_dtnh.finetune.compare.record import Block, Scores
+from optax_dtnh.finetune.compare.final import Tested, difference
+from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.run import Run
-from optax_dtnh.finetune.settings import arguments
-
-COMMAND = "python -m optax_dtnh.finetune train"
+from optax_dtnh.finetune.settings import FINETUNE, arguments
 
 
-def of(plan: Plan, run: Run, scores: Scores) -> dict[str, Any]:
-    """Return the result of the runs that are finished, ready for JSON."""
+def decided(plan: Plan, scores: Scores) -> tuple[Candidate, str]:
+    """Return the candidate to take, by the blocks that all candidates have finished, and why."""
     candidates = list(plan.settings)
     blocks = record.whole_blocks(scores, candidates)
     decision = decide(record.accuracies(scores, candidates, blocks)) if blocks else None
     chosen = decision.chosen if decision else candidates[0]
+    return chosen, _why(decision, f"{len(blocks)} of {plan.folds * plan.seeds} folds and seeds")
+
+
+def of(plan: Plan, run: Run, scores: Scores) -> dict[str, Any]:
+    """Return the result of the runs that are finished, ready for JSON."""
+    candidates, (chosen, why) = list(plan.settings), decided(plan, scores)
+    blocks = record.whole_blocks(scores, candidates)
     return {
         "chosen": chosen._asdict(),
-        "why": why(decision, blocks, len(work.jobs(plan)) // len(plan.trained)),
+        "why": why,
+        "command": plan.command,
         "candidates": [_candidate(plan, scores, candidate) for candidate in candidates],
         "blocks": [block._asdict() for block in blocks],
         "seconds": sum(work.seconds_of(scores)),
@@ -33,35 +40,34 @@ def of(plan: Plan, run: Run, scores: Scores) -> dict[str, Any]:
     }
 
 
-def why(decision: Decision | None, blocks: Sequence[Block], planned: int) -> str:
-    """Return why the candidate is chosen, in sentences."""
+def of_test(tested: Sequence[Tested]) -> dict[str, Any] | None:
+    """Return the measures of the final runs by the names of their folders, None before them."""
+    if not tested:
+        return None
+    measures = {found.name: found.outcome.measures for found in tested}
+    return measures | {"difference": _numbers(difference(tested))}
+
+
+def _why(decision: Decision | None, on: str) -> str:
     reference = "Plain fine-tuning is taken"
-    if decision is None:
-        return f"{reference}: no fold has been finished by all candidates."
-    folds = f"{len(blocks)} of {planned} folds and seeds"
-    if len(blocks) < 2:
-        return f"{reference}: only {folds} are finished, which gives no interval."
+    if decision is None or decision.gain.half_width is None:
+        return f"{reference}: candidates cannot be told apart by {on}."
     chosen, best, picked, gain = decision
-    gained = f"{table.points(gain, signed=True)} points"
-    if chosen == picked and chosen.method != "finetune":
-        simplest = "it has the highest accuracy"
-        if picked != best:
-            simplest = f"it is the simplest within one standard error of the best, {best}"
-        return (
-            f"{chosen} is taken: {simplest}, and its gain over plain fine-tuning, {gained} on "
-            f"{folds}, is beyond chance."
-        )
-    if picked == chosen:
-        return f"{reference}: on {folds}, it is within one standard error of the best, {best}."
-    return (
-        f"{reference}: no difference beyond chance. On {folds}, the gain of {picked} is {gained}."
-    )
+    gained = f"{table.points(gain, signed=True)} points on {on}"
+    if picked.method == FINETUNE:
+        by = "" if picked == best else " by more than one standard error of the difference"
+        return f"{reference}: on {on}, no other is more accurate{by}."
+    if chosen != picked:
+        return f"{reference}: no difference beyond chance. The gain of {picked} is {gained}."
+    simplest = f"the simplest within one standard error of {best}"
+    what = "the most accurate" if picked == best else simplest
+    return f"{chosen} is taken: it is {what}, and its gain over plain fine-tuning is {gained}."
 
 
 def command_of(plan: Plan, candidate: Candidate, out: str) -> str:
     """Return the command that trains the candidate on all training images."""
     settings = plan.settings[candidate]
-    return f"{COMMAND} {shlex.join([*arguments(asdict(settings)), '--out', out])}"
+    return f"{COMMAND} train {shlex.join([*arguments(asdict(settings)), '--out', out])}"
 
 
 def _candidate(plan: Plan, scores: Scores, candidate: Candidate) -> dict[str, Any]:

@@ -4,7 +4,7 @@ So the comparison is balanced whenever it ends, by a signal or by the budget.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +32,16 @@ class Job(NamedTuple):
         return f"{self.candidate}, fold {fold + 1}, seed {seed}"
 
 
-def score(plan: Plan, trainer: Trainer, folds: Sequence[Fold], out: Path, scores: dict) -> None:
+def blocks(
+    plan: Plan,
+    trainer: Trainer,
+    folds: Sequence[Fold],
+    out: Path,
+    scores: dict[Block, dict[Candidate, Score]],
+) -> Iterator[Block]:
     """Add to the scores, in the folder too, what is missing and fits into the budget.
+
+    Yields every block that is finished in this call.
 
     Raises:
       Stopped: A signal has come. The run under way is lost.
@@ -41,16 +49,23 @@ def score(plan: Plan, trainer: Trainer, folds: Sequence[Fold], out: Path, scores
     live = table.Live(list(plan.settings))
     live.show(scores, "", status(plan, scores))
     for job in jobs(plan):
-        row = scores.get(job.block, {})
-        if all(candidate in row for candidate in job.scored):
+        if is_done(job, scores):
             continue
         if over_budget(plan, scores, job.candidate):
+            live.show(scores, "", "Another run would exceed the budget.")
             return
         found = _scored(plan, trainer, folds[job.block.fold], job)
         record.append(out, job.block, found)
         scores.setdefault(job.block, {}).update(found)
         accuracy = f"{100 * found[job.candidate].accuracy:.1f} %"
         live.show(scores, f"{job}: {accuracy}", status(plan, scores))
+        if job.candidate == plan.trained[-1]:
+            yield job.block
+
+
+def is_done(job: Job, scores: Scores) -> bool:
+    """Return whether the job has given all its scores."""
+    return all(candidate in scores.get(job.block, {}) for candidate in job.scored)
 
 
 def jobs(plan: Plan) -> list[Job]:
@@ -92,18 +107,24 @@ def _score_of(probabilities: np.ndarray, fold: Fold, trained: Trained, seconds: 
 
 def status(plan: Plan, scores: Scores) -> str:
     """Return how far the comparison is, the best candidate so far, and the time left."""
-    todo = [j for j in jobs(plan) if any(c not in scores.get(j.block, {}) for c in j.scored)]
-    parts = [f"{len(jobs(plan)) - len(todo)} of {len(jobs(plan))} runs"]
+    every = jobs(plan)
+    todo = [job.candidate for job in every if not is_done(job, scores)]
+    parts = [f"{len(every) - len(todo)} of {len(every)} runs"]
+    if scores:
+        parts.append(_best_so_far(plan, scores))
+        left = expected(plan, scores, todo) + final(scores)
+        parts.append(f"about {duration(left)} left with the final runs")
+    return ", ".join(parts)
+
+
+def _best_so_far(plan: Plan, scores: Scores) -> str:
     reference, *others = plan.settings
     gains = {c: table.compared(scores, c, reference) for c in others}
-    found = {c: gain for c, gain in gains.items() if gain is not None}
-    if found:
-        best = max(found, key=lambda candidate: found[candidate].mean)
-        parts.append(f"best so far {best} ({table.points(found[best], signed=True)} points)")
-    if scores:
-        left = expected(plan, scores, [job.candidate for job in todo]) + final(scores)
-        parts.append(f"about {duration(left)} left, with the final runs")
-    return ", ".join(parts)
+    above = {c: gain for c, gain in gains.items() if gain is not None and gain.mean > 0}
+    if not above:
+        return f"best so far {reference}"
+    best = max(above, key=lambda candidate: above[candidate].mean)
+    return f"best so far {best} ({table.points(above[best], signed=True)} points)"
 
 
 def over_budget(plan: Plan, scores: Scores, candidate: Candidate) -> bool:
