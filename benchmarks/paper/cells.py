@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.harness.command import Parser
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.settings import DTNH, Settings, add_options, settings_of
+from optax_dtnh.finetune.settings import DTNH, PUBLISHED, Settings, add_options, settings_of
 
 OUT = "{out}"  # in texts: the folder of the table
 
@@ -123,6 +123,7 @@ def arguments(cell: Cell, common: Sequence[str]) -> list[str]:
         *(() if count is None else ("--train-per-class", str(count))),
         *("--method", cell.method),
         *("--seed", str(cell.seed)),
+        *("--steps", str(PUBLISHED)),
         *dict(cell.target.arguments).get(cell.method.removesuffix(DTNH), ()),
         *common,
     ]

@@ -30,6 +30,7 @@ class Checked(NamedTuple):
 
     train: list[Image]  # of the training split, those that can be read and have a label, in order
     test: list[Image]  # of the test split
+    val: list[Image]  # of the validation split
     broken: dict[str, str]  # reason by name of every image that cannot be read
     unlabeled: int  # number of images without a label, which TFDS marks with -1
 
@@ -37,20 +38,21 @@ class Checked(NamedTuple):
 def check_images(parts: Parts) -> Checked:
     """Decode every image in threads, with a progress bar on a terminal."""
     splits, broken, unlabeled = [], dict[str, str](), 0
-    for source in (parts.train, parts.test):
+    for source in (parts.train, parts.test, parts.val):
         results = [] if source is None else _results(source)
         broken |= {image.name: reason for image, reason in results if reason is not None}
         readable = [image for image, reason in results if reason is None]
         splits.append([image for image in readable if image.label >= 0])
         unlabeled += len(readable) - len(splits[-1])
-    return Checked(splits[0], splits[1], broken, unlabeled)
+    train, test, val = splits
+    return Checked(train, test, val, broken, unlabeled)
 
 
 def checksum(checked: Checked, classes: Sequence[str]) -> str:
     """Return a checksum of the images and the names of their classes, in whatever order."""
     names = [name.encode("utf-8", "surrogatepass") for name in classes]
     whole = hashlib.sha256()
-    for split in (checked.train, checked.test):
+    for split in (checked.train, checked.test, *([checked.val] if checked.val else [])):
         labeled = (image.digest + names[image.label] for image in split)
         whole.update(b"".join(sorted(hashlib.sha256(x).digest() for x in labeled)) + b"|")
     return whole.hexdigest()
@@ -66,7 +68,7 @@ def refuse_broken(checked: Checked, request: Request) -> None:
     skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
     raise UsageError(
         f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
-        f"{broken_ones(len(broken))} among {len(broken) + len(checked.train) + len(checked.test)}. "
+        f"{broken_ones(len(broken))} among {len(broken) + sum(map(len, checked[:3]))}. "
         f"{mend}{skip}."
     )
 

@@ -12,9 +12,11 @@ run that saved.
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +29,28 @@ from optax_dtnh.finetune import processes, run_folder
 from optax_dtnh.finetune.errors import UsageError
 
 KEPT = 2
+SAVE_S, SAVE_SHARE = 60, 0.05  # between checkpoints; the largest share of time that they may take
 CHECKSUMS = "checksums.json"
 SHOWN = 5  # leaves in an error
 ROOM = ".room-"  # prefix of a file that shows whether the disk has room
+
+
+class Clock:
+    """Tells when a checkpoint is due: a minute after the last, or later where saving takes long."""
+
+    def __init__(self) -> None:
+        self.restart(took=0.0)
+
+    def restart(self, took: float) -> None:
+        """Start again after a checkpoint, whose saving took some seconds."""
+        self.due = time.monotonic() + max(SAVE_S, took / SAVE_SHARE)
+
+    def is_due(self) -> bool:
+        """Return whether a checkpoint is due, once for each."""
+        if time.monotonic() < self.due:
+            return False
+        self.due = math.inf
+        return True
 
 
 @contextmanager
@@ -52,10 +73,13 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
         yield manager
 
 
-def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Write a checkpoint of a tree of arrays, whole or not at all, and keep the two newest."""
-    path = _path(manager, step)
-    leaves = jax.tree.leaves(state)
+def save(manager: ocp.CheckpointManager, step: int, state: Any) -> float:
+    """Write a checkpoint of a tree of arrays, whole or not at all, and keep the two newest.
+
+    Return the seconds that it took, once the arrays were computed.
+    """
+    path, leaves = _path(manager, step), jax.tree.leaves(jax.block_until_ready(state))
+    begun = time.monotonic()
     with run_folder.writing(path):
         _reserve(path.parent, leaves)
         with _system_errors():
@@ -64,6 +88,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
         if processes.is_main():
             content = {"leaves": _described(state), "files": _checksums(path)}
             run_folder.write_json(path / CHECKSUMS, content)
+    return time.monotonic() - begun
 
 
 def restore_latest(manager: ocp.CheckpointManager, like: Any) -> Any | None:

@@ -10,7 +10,7 @@ from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected
 from optax_dtnh.finetune.folder import RENAME, open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
@@ -21,14 +21,15 @@ GET = "Get the data again."
 class Data(NamedTuple):
     """A task. A label is an index into `classes`, which are names."""
 
-    train: Source
-    test: Source
+    train: Selected
+    test: Selected
     classes: tuple[str, ...]
     broken: tuple[str, ...]  # names of the images that are left out because they cannot be read
     sha256: str  # of all other images, as encoded, and of the names of their classes
     left_out: tuple[str, ...]  # what else is there, in words like ".csv 1"
     notes: tuple[str, ...]  # sentences about copies of images and similar names of classes
     trained: dict[str, bytes]  # SHA-256 by name of every training image
+    val: Selected | None  # images to validate on, none of which is trained on
 
 
 class Tested(NamedTuple):
@@ -47,14 +48,14 @@ def open_data(data: str, **options: Any) -> Data:
 
     Images, classes and seed alone decide which images are drawn, and in which order they are
     trained on: not the names of files. If the data have a test split, the images are drawn from the
-    training split, and its rest is not used.
+    training split, and its rest is not used. Validation images are those of a split of their own,
+    or taken from the images that are drawn.
     """
     request = Request(data, **options)
     parts, checked, sha256 = _open(request)
     if request.duplicates == copies.DROP:
-        count = len(checked.train) + len(checked.test)
-        checked = copies.dropped(checked)
-        parts = parts.leave_out("copies", count - len(checked.train) - len(checked.test))
+        before, checked = checked, copies.dropped(checked)
+        parts = parts.leave_out("copies", sum(map(len, before[:3])) - sum(map(len, checked[:3])))
     _refuse_small_classes((image.label for image in checked.train), parts, request)
     drawn, rest = _draw(checked.train, request)
     tested = rest if parts.test is None else checked.test
@@ -63,10 +64,15 @@ def open_data(data: str, **options: Any) -> Data:
         raise UsageError(
             f"`--data` should have images to train and to test on, got {counts}. {GET}"
         )
+    drawn, held_out = _hold_out(drawn, parts.classes, request)
     train, test = _selected(parts.train, drawn), _selected(parts.test or parts.train, tested)
-    present = test.labels if data.startswith(PREFIX) else range(len(parts.classes))
+    validated = held_out or sorted(checked.val, key=_by_content)
+    val = _selected(parts.val or parts.train, validated) if validated else None
+    labels = (*test.labels, *(val.labels if val else ()))
+    present = labels if data.startswith(PREFIX) else range(len(parts.classes))
     class_names.refuse_untrained(train.labels, present, parts.classes, data)
-    notes = parts.notes + copies.notes(checked, drawn, tested, request)
+    used = {"train": drawn, "validation": validated, "test": tested}
+    notes = parts.notes + copies.notes(checked, used, request)
     return Data(
         train=train,
         test=test,
@@ -76,6 +82,7 @@ def open_data(data: str, **options: Any) -> Data:
         left_out=parts.left_out,
         notes=notes + class_names.notes(train.labels, test.labels, parts.classes),
         trained={image.name: image.digest for image in drawn},
+        val=val,
     )
 
 
@@ -107,6 +114,7 @@ def open_test(
     images = _selected(parts.test or parts.train, tested)
     present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
     seen = sum(image.digest in trained for image in tested)
+    parts = parts.leave_out("broken", len(checked.broken))
     return Tested(images, parts.classes, present, parts.left_out, same, seen)
 
 
@@ -148,6 +156,11 @@ def _refuse_parts(parts: Parts, request: Request) -> None:
             "`--data` should have a split of its own where `--train-per-class` is not given, got "
             f"'{request.data}' without test images{left_out}. Give `--train-per-class N` or {mend}."
         )
+    if (name := _held_out_by(request)) and parts.val is not None:
+        raise UsageError(
+            f"`--{name.replace('_', '-')}` should come with data without a validation split, got "
+            f"'{request.data}' with one. Leave the option out."
+        )
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
         class_names.refuse_untrained(labels, range(len(parts.classes)), parts.classes, request.data)
@@ -175,13 +188,48 @@ def _selected(source: NamedSource, images: list[Image]) -> Selected:
     return Selected(source, tuple(x.position for x in images), tuple(x.label for x in images))
 
 
+def _by_content(image: Image) -> tuple[int, bytes]:
+    return image.label, image.digest
+
+
 def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
     """Return the images to train on, ordered by class and content, and the others."""
     train = []
-    ordered = sorted(pool, key=lambda image: (image.label, image.digest))
-    for _, images in groupby(ordered, key=lambda image: image.label):
+    for _, images in groupby(sorted(pool, key=_by_content), key=lambda image: image.label):
         images = list(images)
         shuffled = np.random.default_rng(request.seed).permutation(len(images))
         train += [images[i] for i in sorted(shuffled[: request.train_per_class])]
     drawn = {image.position for image in train}
     return train, [image for image in pool if image.position not in drawn]
+
+
+def _held_out_by(request: Request) -> str | None:
+    """Return the name of the option that takes validation images from the training images."""
+    return next((x for x in ("val_per_class", "val_fraction") if getattr(request, x)), None)
+
+
+def _hold_out(
+    drawn: list[Image], classes: Sequence[str], request: Request
+) -> tuple[list[Image], list[Image]]:
+    """Return the images to train on and those to validate on, in their order.
+
+    All copies of a content are on one side.
+    """
+    name, contents = _held_out_by(request), set[bytes]()
+    if name is None:
+        return drawn, []
+    for label, images in groupby(drawn, key=lambda image: image.label):
+        found = sorted({image.digest for image in images})
+        count = request.val_per_class or max(1, round((request.val_fraction or 0) * len(found)))
+        if count >= len(found):
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should leave images of every class to train on, got "
+                f"{getattr(request, name)}, which takes {count} of {len(found)} of "
+                f"{classes[label]!r}. Lower it, or leave the class out."
+            )
+        shuffled = np.random.default_rng((request.seed, 1)).permutation(len(found))
+        contents |= {found[i] for i in shuffled[:count]}
+    return (
+        [image for image in drawn if image.digest not in contents],
+        [image for image in drawn if image.digest in contents],
+    )

@@ -1,4 +1,6 @@
-"""Images of equal content in train and test, or in two classes."""
+"""Images of equal content in two splits, or in two classes."""
+
+from itertools import combinations
 
 from optax_dtnh.finetune.checking import Checked, Image
 from optax_dtnh.finetune.errors import UsageError, listed
@@ -10,28 +12,36 @@ DROP, REFUSE = "drop", "refuse"
 def dropped(checked: Checked) -> Checked:
     """Return the splits without copies.
 
-    Contents with two labels are dropped altogether, and those of the test split from the training
-    split. Without a test split, the first image of every content is kept.
+    Contents with two labels are dropped altogether, those of the test split from the others, and
+    those of the validation split from the training split. Without a test split, the first image of
+    every content is kept.
     """
-    contents = _ambiguous(checked)
-    test = [image for image in checked.test if image.digest not in contents]
-    contents |= {image.digest for image in test}
-    train = [image for image in checked.train if image.digest not in contents]
+    contents, kept = _ambiguous(checked), []
+    for split in (checked.test, checked.val, checked.train):
+        kept.append([image for image in split if image.digest not in contents])
+        contents |= {image.digest for image in kept[-1]}
+    test, val, train = kept
     if not test:
         first = {image.digest: image for image in reversed(train)}
         train = [image for image in train if first[image.digest] is image]
-    return checked._replace(train=train, test=test)
+    return checked._replace(train=train, test=test, val=val)
 
 
-def notes(
-    checked: Checked, drawn: list[Image], tested: list[Image], request: Request
-) -> tuple[str, ...]:
-    """Return a sentence for either kind of copies that is there: they may be refused instead."""
-    shared = {image.digest for image in drawn} & {image.digest for image in tested}
-    found = (
-        _note("both in train and in test", shared, drawn + tested),
-        _note("in two classes", _ambiguous(checked), checked.train + checked.test),
-    )
+def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> tuple[str, ...]:
+    """Return a sentence for every kind of copies that is there: they may be refused instead.
+
+    `used` are the images of each split that the run uses.
+    """
+    found = [
+        _note(
+            f"both in {one} and in {other}",
+            _shared(used[one], used[other]),
+            used[one] + used[other],
+        )
+        for one, other in combinations(used, 2)
+    ]
+    images = checked.train + checked.test + checked.val
+    found.append(_note("in two classes", _ambiguous(checked), images))
     notes = tuple(note for note in found if note)
     if notes and request.duplicates == REFUSE:
         raise UsageError(
@@ -41,9 +51,13 @@ def notes(
     return notes
 
 
+def _shared(images: list[Image], others: list[Image]) -> set[bytes]:
+    return {image.digest for image in images} & {image.digest for image in others}
+
+
 def _ambiguous(checked: Checked) -> set[bytes]:
     """Return the contents that have two labels."""
-    images = checked.train + checked.test
+    images = checked.train + checked.test + checked.val
     label = {image.digest: image.label for image in images}
     return {image.digest for image in images if image.label != label[image.digest]}
 

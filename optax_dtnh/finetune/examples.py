@@ -22,6 +22,8 @@ class Request(NamedTuple):
     classes: Sequence[str] = ()
     duplicates: str = "warn"
     known: Sequence[str] | None = None
+    val_per_class: int | None = None
+    val_fraction: float | None = None
 
 
 class Source(Protocol):
@@ -67,6 +69,7 @@ class Parts(NamedTuple):
     classes: tuple[str, ...]
     left_out: tuple[str, ...]  # what is not among them, in words like ".csv 1"
     notes: tuple[str, ...] = ()  # sentences about what may be meant otherwise
+    val: NamedSource | None = None  # the validation split beside a test split
 
     def leave_out(self, what: str, count: int) -> "Parts":
         """Return the same with the number of something else that is left out."""

@@ -48,19 +48,22 @@ def open_folder(request: Request) -> Parts:
     """List a folder of class folders, or of splits with class folders.
 
     It holds splits if a folder with a usual name of the training split has folders of images, or,
-    to test a model, if it has folders of splits alone. Of a test and a validation split, the test
-    split is used. Folders beside the images of a class belong to the class, which is noted.
+    to test a model, if it has folders of splits alone. A validation split without a test split is
+    the test split. Folders beside the images of a class belong to the class, which is noted.
     """
     tree = tree_of(request.data)
     splits = _splits(tree, request.classes)
-    train, test = tree, None
+    train, test, val = tree, None, None
     alone = all(f in splits.values() for f in tree.folders if any(all_images(f)))
     if TRAIN in splits or (request.known is not None and splits and alone):
-        train, test = splits.get(TRAIN), splits.get(TEST, splits.get(VALIDATION))
+        train, test, val = (splits.get(name) for name in (TRAIN, TEST, VALIDATION))
+        test, val = (test, val) if test else (val, None)
+    validated = None if val is None else _by_class(_inside(val), request)
     holders = [_inside(split) for split in (train, test) if split is not None]
     found = [_by_class(folder, request) for folder in holders]
     _refuse_choice(holders, found, request)
-    result = parts({} if train is None else found[0], None if test is None else found[-1], tree)
+    trained, tested = {} if train is None else found[0], None if test is None else found[-1]
+    result = parts(trained, tested, validated, tree)
     return result._replace(notes=_notes(holders, found))
 
 
@@ -79,12 +82,13 @@ def _notes(holders: list[Folder], found: Sequence[Files]) -> tuple[str, ...]:
     return (f"Of all images, {deep} are in folders inside class folders.",) if deep else ()
 
 
-def parts(train: Files, test: Files | None, tree: Folder) -> Parts:
+def parts(train: Files, test: Files | None, val: Files | None, tree: Folder) -> Parts:
     """Return the splits with labels: positions in the sorted names of all classes."""
-    classes = tuple(sorted({*train, *(test or ())}))
-    sources = _source(train, classes), None if test is None else _source(test, classes)
-    used = {file for source in sources if source for file in source.files}
-    return Parts(*sources, classes, left_out(tree, used))
+    classes = tuple(sorted({*train, *(test or ()), *(val or ())}))
+    tested, validated = (None if x is None else _source(x, classes) for x in (test, val))
+    trained = _source(train, classes)
+    used = {file for source in (trained, tested, validated) if source for file in source.files}
+    return Parts(trained, tested, classes, left_out(tree, used), val=validated)
 
 
 def tree_of(data: str) -> Folder:

@@ -102,8 +102,8 @@ def _table(measures: dict[str, Any]) -> Iterator[str]:
 
 def _worst(measures: dict[str, Any]) -> Iterator[str]:
     """Yield the lowest recalls and the most frequent confusions, if there is a mistake."""
-    present = [(name, x) for name, x in measures["classes"].items() if x["support"]]
-    lowest = sorted(present, key=lambda item: (item[1]["recall"], -item[1]["support"]))
+    missed = [(n, x) for n, x in measures["classes"].items() if x["support"] and x["recall"] < 1]
+    lowest = sorted(missed, key=lambda item: (item[1]["recall"], -item[1]["support"]))
     mistakes = [
         (count, true, answer)
         for true, row in measures["confusion_matrix"].items()
@@ -125,7 +125,7 @@ def _percent(value: float | None) -> str:
 def printable(name: str) -> str:
     """Return a name of a class in one short line."""
     text = repr(name)[1:-1]
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 2]}.."
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 2].rstrip()}.."
 
 
 def matrix(measures: dict[str, Any]) -> np.ndarray:

@@ -15,6 +15,7 @@ from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
 
+ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 
@@ -33,12 +34,30 @@ class Progress:
         logged = log.entries(self.path) if processes.is_main() else []
         self.largest = max((entry["loss"] for entry in logged), default=0.0)
         self.warned = False
+        self.begun: tuple[int, float] | None = None
         self.start(done)
 
     def start(self, done: int) -> None:
         """Start the clock, with `done` steps made."""
         self.done = done
         self.clock = time.perf_counter()
+
+    def begin(self, done: int) -> None:
+        """Start the clock, and that of the estimate."""
+        self.start(done)
+        self.begun = done, self.clock
+
+    def estimate(self, done: int) -> None:
+        """Say once how long the training takes, by `done` steps that have ended."""
+        first, clock = self.begun or (done, 0.0)
+        steps, seconds = done - first, time.perf_counter() - clock
+        if steps < 1 or (steps < ESTIMATED and seconds < ESTIMATED_S):
+            return
+        self.begun = None
+        if processes.is_main():
+            left = tqdm.format_interval((self.settings.steps - done) * seconds / steps)
+            speed = steps * self.settings.batch_size / seconds
+            tqdm.write(f"About {left} to go after step {done}, at {speed:.1f} images/s.")
 
     def add(self, done: int, sums: Metrics, state: State) -> None:
         """Show and log the means, and for L2-SP its value now; all of them have to be finite."""

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune import length, methods, step
 from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
@@ -25,7 +25,7 @@ from optax_dtnh.models._pretrained import Loaded, load
 class Run(NamedTuple):
     """Everything that a run needs."""
 
-    settings: Settings
+    settings: Settings  # with the number of steps
     out: Path  # its folder
     source: methods.Model
     layers: tuple[str, ...]  # names of the feature maps that are compared
@@ -56,6 +56,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     step.check_batch(settings, source, preprocessing.image_size)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
     facts = _facts(source, told, data)
+    settings = length.resolved(settings, len(data.train))
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
@@ -137,6 +138,7 @@ def described_run(run: Run) -> list[str]:
         f"{settings.method}{weighted}: {len(data.train)} training and {len(data.test)} test images "
         f"of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
+        length.described(settings, len(data.train)),
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *_network(run),

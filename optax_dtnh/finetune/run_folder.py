@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.length import resolved
 from optax_dtnh.finetune.settings import FREE, Settings, check_recorded
 from optax_dtnh.models import _saving
 from optax_dtnh.models._saving import PARTIAL
@@ -89,22 +90,35 @@ def summary(out: Path) -> dict[str, Any]:
     return found
 
 
-def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) -> bool:
-    """Return whether this run has begun in the folder, and compare it with what is recorded.
+def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) -> int | None:
+    """Compare a run with the one that has begun in the folder; return how many more steps it has.
 
-    `facts` are those about source and data, None as long as they are not known.
+    This is None if no run has begun. `facts` are those about source and data, None as long as they
+    are not known. More steps than before are allowed where the learning rate does not depend on
+    their number.
     """
     with writing(out / SETTINGS):  # a name that is too long, a folder that may not be listed
         if out.exists() and not out.is_dir():
             raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
         if not (out / SETTINGS).is_file():
             check_free(out)
-            return False
+            return None
     settings_before, facts_before = recorded(out)
-    _check_same(out, "settings", asdict(settings), settings_before)
+    with reading(out, SETTINGS):
+        settings = resolved(settings, int(facts_before["train_images"]))
+        steps = int(settings_before.pop("steps"))
+    now = asdict(settings)
+    more = now.pop("steps") - steps
+    _check_same(out, "settings", now, settings_before)
     if facts is not None:
         _check_same(out, "source and data", facts, facts_before)
-    return True
+    if more < 0 or (more > 0 and settings.schedule != "constant"):
+        raise UsageError(
+            f"`--steps` should be {steps} as in '{out}', or more with --schedule constant, got "
+            f"{settings.steps} with {settings.schedule}. Name another --out: the learning rates of "
+            "other schedules depend on the number of steps."
+        )
+    return more
 
 
 def claim(
@@ -112,16 +126,19 @@ def claim(
 ) -> None:
     """Record the run in a locked folder, or `check` it against its record.
 
-    Where facts are from, `origins` by their names, is recorded and not compared.
+    Where facts are from, `origins` by their names, is recorded and not compared. A finished run
+    with more steps is no longer finished.
     """
-    if not check(out, settings, facts):
+    if check(out, settings, facts) != 0:
+        with writing(out / SUMMARY):
+            (out / SUMMARY).unlink(missing_ok=True)
         record = {"settings": asdict(settings), "found": facts, "origins": origins or {}}
         write_json(out / SETTINGS, record)
 
 
 def check_claimed(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
     """Like `check`, but raise where the run that the main process has recorded is not seen."""
-    if not check(out, settings, facts):
+    if check(out, settings, facts) is None:
         raise UsageError(
             f"`--out` should be one folder that all processes see, got '{out}', where this process "
             f"finds no {SETTINGS}. Name a folder of a shared file system."

@@ -1,15 +1,23 @@
 """What a run depends on: every setting stands once, with its default and its help."""
 
 import argparse
-import math
-import re
 from argparse import Namespace
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.options import (
+    GROUPS,
+    count,
+    finite,
+    fraction,
+    number,
+    option,
+    positive,
+    whole,
+)
 
 # Of the functions in `optax_dtnh.regularizers`: feature_distance and delta are means, so that their
 # weights depend on no batch, resolution or width. The others are published weights.
@@ -23,52 +31,11 @@ OPTIMIZERS = ("sgd", "adam")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
+# The default length: the steps of the published code would be thousands of epochs of few images.
+PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-GROUPS = ("files", "method", "training", "images", "machine")
 
-
-def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]):
-    """Return a type of `argparse`: plain numbers for which `holds` is true."""
-
-    def parse(given: str) -> Any:
-        try:
-            value = kind(given) if re.fullmatch(r"[0-9.eE+-]+", given) else math.nan
-        except ValueError:
-            value = math.nan
-        if not holds(value):
-            raise argparse.ArgumentTypeError(f"it should be {what}, got {given!r}")
-        return value
-
-    return parse
-
-
-number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
-finite = _numeric("a number", float, math.isfinite)
-positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
-fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
-whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
-count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
-
-
-def _option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:
-    """Return a field that is also an option of the command, under the heading `group`.
-
-    False makes the option a switch, () a list of names; other defaults are added to the help. A run
-    may be resumed with another value of what is `free`, because no weight depends on it.
-    """
-    if default is False:
-        more["action"] = "store_true"
-    elif default == ():
-        more |= {"nargs": "+", "metavar": "NAME"}
-    elif default is not None:
-        text = f"{text.removesuffix('.')} (default: {default})."
-    if kind := more.get("type"):
-        more["metavar"] = "N" if kind in (whole, count) else "X"
-    more |= {"help": text, "default": default}
-    return field(default=default, metadata={"group": group, "free": free, "argument": more})
-
-
-_file, _method, _training, _image, _machine = (partial(_option, group) for group in GROUPS)
+_file, _method, _training, _image, _machine = (partial(option, group) for group in GROUPS)
 _WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in DEFAULT_WEIGHTS.items())
 
 
@@ -76,6 +43,7 @@ _WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in DEFAULT_WEIGHT
 class Settings:
     """Everything that a run depends on, as `settings.json` keeps it; `train --help` describes it.
 
+    `steps` is None and `epochs` may be given until the data are known, see `length.resolved`.
     `form`, `weight` and `rule` are None without a regularizer; `rule` is "plain" without DTNH.
     """
 
@@ -146,13 +114,26 @@ class Settings:
         choices=("step", "cosine", "constant"),
     )
     batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
-    steps: int = _training("Number of steps.", 9000, type=count)
+    steps: int = _training(
+        f"Number of steps (default: {EPOCHS} epochs, but {FEWEST} to {PUBLISHED} steps; "
+        f"{PUBLISHED} are DELTA's published code, the other two limits are ours).",
+        type=count,
+    )
+    epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
     seed: int = _training(
         "Seed of the new head, and of choice, order and augmentation of images.", 0, type=whole
     )
 
     train_per_class: int | None = _image(
         "Training images of a class (default: all); required without test images.", type=count
+    )
+    val_per_class: int | None = _image(
+        "Training images of a class to validate on instead (default: the validation split, if the "
+        "data have one beside a test split).",
+        type=count,
+    )
+    val_fraction: float | None = _image(
+        "The same as a share of the training images.", type=fraction
     )
     image_size: int | None = _image(
         "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
@@ -180,7 +161,12 @@ class Settings:
     devices: int | None = _machine("Use the first N devices (default: all).", type=count)
     fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
     log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
-    save_every: int = _machine("Steps between two checkpoints.", 500, free=True, type=count)
+    save_every: int = _machine(
+        "Steps between two checkpoints; one is saved every minute as well.",
+        500,
+        free=True,
+        type=count,
+    )
 
     @property
     def regularizer(self) -> str:
@@ -190,8 +176,10 @@ class Settings:
 
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
+ALTERNATIVES = [("epochs", "steps"), ("val_per_class", "val_fraction")]
 # The opening of data takes these.
 OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
+OF_DATA += ["val_per_class", "val_fraction"]
 
 
 def add_options(
@@ -254,6 +242,7 @@ def settings_of(chosen: Namespace) -> Settings:
     for name in ("source", "data"):  # the completion of a shell adds a slash
         given[name] = given[name].rstrip("/") or given[name]
     settings = Settings(**given)
+    _check_alternatives(settings)
     _check_method(settings)
     _check_form(settings)
     if settings.regularizer == FINETUNE:
@@ -265,6 +254,15 @@ def settings_of(chosen: Namespace) -> Settings:
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
+
+
+def _check_alternatives(settings: Settings) -> None:
+    for one, other in ALTERNATIVES:
+        if None not in (getattr(settings, one), getattr(settings, other)):
+            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
+            raise UsageError(
+                f"`{flags[0]}` should come without `{flags[1]}`, got both. Leave one of them out."
+            )
 
 
 def unfit(method: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.models import ViT, teacher_view
 
 AXIS = "batch"
+GO_ON, SAVE, STOP = range(3)  # what a process asks all others for
 SMALLEST = 1024  # elements of an array that is worth dividing
 
 
@@ -105,14 +106,15 @@ def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
 
 
 def on_devices(
-    batch: dict[str, np.ndarray], mesh: Mesh, *, stop: bool = False
+    batch: dict[str, np.ndarray], mesh: Mesh, *, ask: int = GO_ON
 ) -> dict[str, jax.Array]:
     """Return a global batch, divided among the devices, from this process's rows.
 
-    `stop` becomes a part of the batch, so that all processes learn of it after the same step.
+    What this process asks for, `SAVE` or `STOP`, becomes a part of the batch, so that all processes
+    learn of it after the same step.
     """
     rows = NamedSharding(mesh, PartitionSpec(AXIS))
-    batch = batch | {"stop": np.full(len(batch["label"]), stop)}
+    batch = batch | {"ask": np.full(len(batch["label"]), ask, np.int32)}
     return {k: jax.make_array_from_process_local_data(rows, x) for k, x in batch.items()}
 
 
@@ -132,15 +134,15 @@ def train_step(
     settings: Settings,
     layers: tuple[str, ...],
     *,
-    summed: bool = False,
+    sum_weight: Any = None,
 ) -> Callable[..., tuple[State, jax.Array]]:
-    """Return `step(state, pretrained, batch) -> (state, stop)`, to be jitted.
+    """Return `step(state, pretrained, batch) -> (state, asked)`, to be jitted.
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
-    and statistics, None for methods without a teacher. `stop` is whether any process asked for it.
-    `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`. With
-    `summed`, its first member is the gradient of `loss + weight * reg`, from one backward pass, and
-    its second one is 0.
+    and statistics, None for methods without a teacher. `asked` is the most that any process
+    asks for. `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
+    With `sum_weight`, its first member is the gradient of `loss + sum_weight * reg`, from one
+    backward pass, and its second one is 0.
     """
     regularize = methods.REGULARIZERS.get(settings.regularizer)
 
@@ -160,8 +162,7 @@ def train_step(
                 reg = regularize(student_outputs, teacher_outputs, weights, temperature)
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
             stats = nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
-            values = (loss + settings.weight * reg, jnp.zeros_like(reg)) if summed else (loss, reg)
-            return values, (loss, reg, right, stats)
+            return _summed(loss, reg, sum_weight), (loss, reg, right, stats)
 
         (_, (loss, reg, right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
         updates, opt_state = tx.update(pair, state.opt_state, state.params)
@@ -170,9 +171,13 @@ def train_step(
         sums = jax.tree.map(jnp.add, state.sums, seen)
         params = optax.apply_updates(state.params, updates)
         new = State(params, stats, opt_state, state.channel_weights, sums, state.step + 1)
-        return new, jnp.any(batch["stop"])
+        return new, jnp.max(batch["ask"])
 
     return step
+
+
+def _summed(loss: jax.Array, reg: jax.Array, weight: Any) -> tuple[jax.Array, jax.Array]:
+    return (loss, reg) if weight is None else (loss + weight * reg, jnp.zeros_like(reg))
 
 
 def outputs(

@@ -44,7 +44,9 @@ def open_table(table: str, request: Request) -> Parts:
     splits = {split: dict[str, list[str]]() for split in SPELLINGS}
     for file, row in _files(kept, tree, table).items():
         splits[row.split].setdefault(row.label, []).append(file)
-    found = parts(splits[TRAIN], splits[TEST] or splits[VALIDATION] or None, tree)
+    test, val = splits[TEST] or None, splits[VALIDATION] or None
+    test, val = (test, val) if test else (val, None)
+    found = parts(splits[TRAIN], test, val, tree)
     return found.leave_out("rows without a label", len(rows) - len(labeled))
 
 

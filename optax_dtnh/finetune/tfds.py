@@ -57,11 +57,12 @@ def open_tfds(name: str, data_dir: str | None) -> Parts:
     present = [split for split in (TRAIN, *TESTS) if split in splits]
     read = partial(builder.as_data_source, decoders={"image": tfds.decode.SkipDecoding()})
     sources = {split: TfdsSource(f"{name} {split}", read(split)) for split in present}
-    used = [split for split in present if _is_labeled(sources[split])][:2]
+    used = [split for split in present if _is_labeled(sources[split])]
     if TRAIN not in used:
         _refuse("with a split `train` with labels", name, f" with {_listed(splits)}", OTHER)
     left = tuple(f"split {x} {splits[x].num_examples}" for x in splits if x not in used)
-    return Parts(sources[TRAIN], sources[used[1]] if len(used) > 1 else None, classes, left)
+    _, test, val = ([sources[split] for split in used] + [None, None])[:3]
+    return Parts(sources[TRAIN], test, classes, left, val=val)
 
 
 def _refuse(wanted: str, name: str, found: str, mend: str) -> NoReturn:

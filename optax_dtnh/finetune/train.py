@@ -21,9 +21,11 @@ from optax_dtnh.finetune import (
     interrupts,
     log,
     methods,
+    metrics,
     processes,
     run_folder,
     step,
+    trained,
 )
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.progress import Progress
@@ -43,16 +45,17 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
-        run_folder.check(out, settings)  # before what is slow, and again once it is locked
-        if run_folder.is_finished(out):
-            processes.say(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
+        # Before what is slow, and again once it is locked.
+        more = run_folder.check(out, settings)
+        if not more and run_folder.is_finished(out):
+            processes.say(f"The run in {out} is finished. {_result(out)}")
             return
         run = open_run(settings, out)
         with _claimed(run):
             processes.say("\n".join(described_run(run)))
             model = _fit(run)
             if processes.is_main():
-                _end(run, model)
+                end(run, model)
 
 
 @contextmanager
@@ -147,29 +150,32 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
 
 def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
     settings, first = run.settings, int(state.step)
-    progress, stop = Progress(settings, run.out, first), None
+    progress, clock, answer = Progress(settings, run.out, first), checkpoints.Clock(), None
     zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
     zeros = jax.device_put(zeros, _shardings(run, zeros))
     with progress.bar as bar, interrupts.noticed() as interrupted:
         for done in range(first + 1, settings.steps + 1):
-            batch = step.on_devices(next(images), run.mesh, stop=interrupted())
-            # The flag of the step before, which has to end for it: at most two are under way.
-            before, (state, stop) = stop, advance(state, batch=batch)
-            stopping, last = before is not None and bool(before), done == settings.steps
+            save = processes.is_main() and clock.is_due()
+            ask = step.STOP if interrupted() else step.SAVE if save else step.GO_ON
+            batch = step.on_devices(next(images), run.mesh, ask=ask)
+            # The answer to the step before, which has to end for it: at most two are under way.
+            before, (state, answer) = answer, advance(state, batch=batch)
+            asked, last = step.GO_ON if before is None else int(before), done == settings.steps
             bar.update()
             if done == first + 1:
-                jax.block_until_ready(stop)
-                progress.start(done)  # without the compilation
+                jax.block_until_ready(answer)
+                progress.begin(done)  # without the compilation
+            progress.estimate(done - 1)
             if done % settings.log_every == 0 or last:
                 progress.add(done, jax.device_get(state.sums), state)
                 # A copy: the sums are donated with the state.
                 state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
-            if done % settings.save_every == 0 or last or stopping:
-                checkpoints.save(saved, done, state)
+            if done % settings.save_every == 0 or last or asked != step.GO_ON:
+                clock.restart(took=checkpoints.save(saved, done, state))
                 progress.start(done)
-            if stopping:
+            if asked == step.STOP:
                 _stop(done)
-        if processes.anywhere(interrupted()):  # during the last steps, whose flags nobody has read
+        if processes.anywhere(interrupted()):  # during the last steps, with answers not read
             _stop(settings.steps)
     return state
 
@@ -180,28 +186,32 @@ def _stop(done: int) -> None:
     sys.exit(interrupts.STATUS)
 
 
-def _end(run: Run, model: methods.Model) -> None:
+def end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
-    evaluate.write(out, model, run.data, run.preprocessing)
+    trained.write(out, model, run.data, run.preprocessing)
     entries = log.entries(out / log.LOG)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
-    trained = evaluate.read_model(out, asdict(settings))
-    result = {"test_accuracy": evaluate.accuracy(trained, run.data.test)}
-    title = f"{settings.method}: test accuracy {result['test_accuracy']:.1%}"
-    log.draw(out / log.FIGURE, entries, title)
+    found = evaluate.outcome(trained.read_model(out, asdict(settings)), run.data.test)
+    accuracy = found.measures["accuracy"]
+    log.draw(out / log.FIGURE, entries, f"{settings.method}: test accuracy {accuracy:.1%}")
+    with run_folder.writing(out / evaluate.CONFUSION):
+        evaluate.draw(out, found)
     summary = {
-        **result,
+        "test_accuracy": accuracy,
+        "test": found.measures,
         **numbers,
         "settings": asdict(settings),
         "found": run.facts,
         "environment": log.environment(),
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
-    wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"
-    print(f"{_result(summary)} {wrote}")
+    print(*metrics.in_words(found.measures), sep="\n")
+    print(f"Wrote {trained.MODEL}, {run_folder.SUMMARY} and more to {out}")
 
 
-def _result(summary: dict[str, Any]) -> str:
-    return evaluate.in_words(summary["test_accuracy"], summary["found"]["test_images"])
+def _result(out: Path) -> str:
+    summary = run_folder.summary(out)
+    with run_folder.reading(out, run_folder.SUMMARY):
+        return metrics.in_words(summary["test"])[0]

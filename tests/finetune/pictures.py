@@ -92,8 +92,8 @@ def flip(path, at=None):
 
 
 def found(data):
-    """What of some data is trained on, tested on and left out, in one line."""
-    counts = f"{len(data.train)}+{len(data.test)}"
+    """What of some data is trained, tested and validated on and left out, in one line."""
+    counts = f"{len(data.train)}+{len(data.test)}" + (f"+{len(data.val)}" if data.val else "")
     return f"{' '.join(data.classes)} {counts}" + "".join(f", {x}" for x in data.left_out)
 
 

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from optax_dtnh.finetune import __main__ as finetune
+from optax_dtnh.finetune.length import resolved
 from optax_dtnh.finetune.settings import settings_of
 from optax_dtnh.models import Basic, ResNet, save_pretrained
 
@@ -67,9 +68,9 @@ def printed_error(*argv, command="train"):
 
 
 def settings(*argv):
-    """Return the settings of a training with these arguments."""
+    """Return the settings of a training with these arguments, on many images."""
     given = ["--source", "s", "--data", "d", "--out", "o", *argv]
-    return settings_of(finetune.parser().parse_args(["train", *given]))
+    return resolved(settings_of(finetune.parser().parse_args(["train", *given])), images=100_000)
 
 
 def log_of(out):

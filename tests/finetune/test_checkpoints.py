@@ -205,6 +205,15 @@ def test_killed_at_any_stage_of_a_save_the_one_before_is_restored(two, stage, mo
     resume(two, 2)
 
 
+def test_one_is_due_every_minute_or_so_that_saving_takes_a_twentieth_of_the_time(monkeypatch):
+    times = iter([0, 59, 61, 62, 62, 161, 163])
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: next(times))
+    clock = checkpoints.Clock()
+    assert [clock.is_due() for _ in range(3)] == [False, True, False]
+    clock.restart(took=5)
+    assert [clock.is_due() for _ in range(2)] == [False, True]
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from optax_dtnh.finetune import interrupts, step
+from optax_dtnh.finetune import checkpoints, interrupts, step
 from tests.finetune.runs import ROOT, assert_same_log, assert_same_model, run, started, wait_until
 
 slow = pytest.mark.slow
@@ -64,6 +64,18 @@ def test_no_step_is_lost_and_the_run_ends_in_the_same_bits(
     assert f"Resuming from step {stopped}." in run(*argv, out=tmp_path / "stopped")
     assert_same_model(tmp_path / "whole", tmp_path / "stopped")
     assert_same_log(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_checkpoint_is_saved_by_time_and_changes_nothing(arguments, tmp_path, monkeypatch):
+    argv, steps = [*arguments, "--steps", "9", "--save-every", "9"], []
+    run(*argv, out=tmp_path / "whole")
+    monkeypatch.setattr(checkpoints, "SAVE_S", 0.0)
+    monkeypatch.setattr(checkpoints, "SAVE_SHARE", float("inf"))
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *x: steps.append(x[1]) or save(*x))
+    run(*argv, out=tmp_path / "often")
+    assert steps == [2, 4, 6, 8, 9]  # the step after the one that asks for it
+    assert_same_model(tmp_path / "whole", tmp_path / "often")
 
 
 def test_a_signal_is_noticed_and_the_handlers_come_back(capfd):

@@ -11,7 +11,7 @@ from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune.runs import ROOT, settings
 
-FACTS = {"classes": 3, "broken_images": ("a.png",)}
+FACTS = {"classes": 3, "train_images": 100_000, "broken_images": ("a.png",)}
 HOLD = """
 import pathlib, sys, time
 from optax_dtnh.finetune import run_folder
@@ -33,7 +33,7 @@ def test_a_run_finds_its_own_folder_again(out):
     run_folder.claim(out, settings("--workers", "3"), FACTS)  # which changes no weight
     run_folder.check_claimed(out, settings(), FACTS)
     found = json.loads((out / run_folder.SETTINGS).read_text())["found"]
-    assert found == {"classes": 3, "broken_images": ["a.png"]}
+    assert found == FACTS | {"broken_images": ["a.png"]}
     assert not run_folder.is_finished(out)
 
 
@@ -42,8 +42,10 @@ def test_other_settings_and_other_data_are_refused(out):
     for compare in (run_folder.check, run_folder.claim, run_folder.check_claimed):
         with pytest.raises(UsageError, match="same source and data, got .* classes was 3 and is"):
             compare(out, settings(), FACTS | {"classes": 4})
-        with pytest.raises(UsageError, match="settings, got .* where seed was 0 and is 1; steps w"):
-            compare(out, settings("--seed", "1", "--steps", "7"), FACTS)
+        with pytest.raises(
+            UsageError, match="settings, got .* where batch_size was 64 and is 1; seed w"
+        ):
+            compare(out, settings("--seed", "1", "--batch-size", "1"), FACTS)
     assert (out / run_folder.SETTINGS).read_text() == before
 
 
@@ -54,7 +56,7 @@ def test_a_process_that_sees_another_folder_is_refused(tmp_path):
 
 def test_what_a_killed_claim_has_left_does_not_count(tmp_path):
     (tmp_path / f"{run_folder.PARTIAL}settings.json").write_text("{")
-    assert run_folder.check(tmp_path, settings()) is False
+    assert run_folder.check(tmp_path, settings()) is None
 
 
 def test_a_folder_is_of_one_process_until_that_is_gone(tmp_path):

@@ -19,7 +19,7 @@ OF_OTHERS = {"--file_format", "--data_dir", "--overwrite", "--xla_gpu_determinis
 
 
 def test_the_defaults_are_those_of_the_published_code():
-    given = asdict(settings())
+    given = asdict(settings())  # on many images
     assert given | {"method": "l2_sp+dtnh", "optimizer": "sgd", "learning_rate": 0.01} == given
     assert given | {"schedule": "step", "steps": 9000, "batch_size": 64} == given
     assert given | {"head_decay": 0.01, "weight_decay": 1e-4, "temperature": 2.0} == given
@@ -76,6 +76,7 @@ REFUSED = {
     "--form momentum --optimizer adam": "should come with --optimizer sgd, got adam",
     "--form metric": "`--form metric` should come with --optimizer adam",
     "--form metric --optimizer adam --reference-decay 0.9": "should come with another form",
+    "--epochs 3 --steps 9": "`--epochs` should come without `--steps`, got both",
     "--distributed host:1": "`--distributed` should have HOST:PORT",
     "--mean 0.5 0.5": "--mean: expected 3 arguments",
     "--mean 1 2 nan": "--mean: it should be a number, got 'nan'",

@@ -67,6 +67,7 @@ with tfds.core.registered.skip_registration():
     MIXED = tfds.features.ClassLabel(names=[NAMES[i] for i in (3, *range(9, 3, -1), 0, 2, 1)])
     Reordered = variant("Reordered", lambda *x: NAMES[LABELS[x[2]]], MIXED, train=120, test=30)
     Contest = variant("Contest", held_back, train=20, test=5, validation=10)
+    Three = variant("Three", train=20, test=5, validation=10)
     Gaps = variant("Gaps", lambda *x: LABELS[x[2]] if x[2] % 3 else -1, train=60, test=12)
     TrainOnly = variant("TrainOnly", train=120)
     Untrained = variant("Untrained", test=20)
@@ -123,6 +124,12 @@ def test_images_without_a_label_are_left_out_and_counted(tmp_path, train_per_cla
     assert min(x["label"] for x in (*all_of(data.train), *all_of(data.test))) == 0
 
 
+def test_a_validation_split_beside_a_test_split_is_validated_on(tmp_path):
+    data = opened("three", prepare(Three, tmp_path))
+    assert (len(data.train), len(data.test), len(data.val), data.left_out) == (20, 5, 10, ())
+    assert data.val[0]["name"].startswith("three validation[")
+
+
 def write_images(source, classes, root):
     for x in all_of(source):
         path = root / classes[x["label"]] / f"{zlib.crc32(x['image'])}.png"
@@ -153,8 +160,8 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == (f"{accuracy:.2%}", "30")
     data = opened("png_digits", prepared)
-    folder = ["--data", write_images(data.test, data.classes, tmp_path / "folder")]
-    other = ["--data", "tfds:reordered", "--data-dir", prepare(Reordered, tmp_path / "reordered")]
+    folder = [write_images(data.test, data.classes, tmp_path / "folder")]
+    other = ["tfds:reordered", "--data-dir", prepare(Reordered, tmp_path / "reordered")]
     for argv in (folder, other):
         shown = run(*argv, command="evaluate", out=tmp_path / "run")
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")

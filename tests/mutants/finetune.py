@@ -8,10 +8,11 @@ MUTANTS = listed(
     {
         ("settings.py", "settings"): [
             ('rule=rule if settings.method.endswith(DTNH) else "plain"', "rule=rule"),
-            ("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)"),
             ('"sgd", choices=OPTIMIZERS', '"adam", choices=OPTIMIZERS'),
-            ("500, free=True, type=count", "500, free=False, type=count"),
+            ("50, free=True, type=count", "50, free=False, type=count"),
         ],
+        ("options.py", "settings"): [("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)")],
+        ("length.py", "length"): [("math.ceil(", "math.floor(")],
         ("__main__.py", "command"): [
             ('error.name.startswith("optax_dtnh")', "False"),
             ("import interrupts\n", "import interrupts, train\n"),
@@ -20,9 +21,14 @@ MUTANTS = listed(
         ("dataset.py", "dataset"): [
             ("[1] if same else", "[1] if False else"),
             ("default_rng(request.seed)", "default_rng(0)"),
-            ("image.label, image.digest)", "image.label, 0)"),
+            ("return image.label, image.digest", "return image.label, b''"),
             (" if image.position not in drawn", ""),
             ("train_per_class + 1,", "train_per_class,"),
+        ],
+        ("dataset.py", "validation"): [
+            ("if image.digest not in contents]", "]"),
+            ("default_rng((request.seed, 1))", "default_rng(0)"),
+            ("held_out or sorted(checked.val, key=_by_content)", "held_out or checked.val"),
         ],
         ("checking.py", "dataset"): [("digest + names[image.label]", "digest")],
         ("class_names.py", "dataset"): [("position[names[label]]", "label")],
@@ -31,7 +37,7 @@ MUTANTS = listed(
             ('name.startswith(".")', "False"),
             ("if real in outside:", "if False:"),
         ],
-        ("folder.py", "layouts"): [("splits.get(TEST, splits", "(splits")],
+        ("folder.py", "layouts"): [("(test, val) if test else (val, None)", "(test, val)")],
         ("table.py", "table"): [
             ('encoding="utf-8-sig"', 'encoding="utf-8"'),
             ('== ".." or not path', '== "..." or not path'),
@@ -79,9 +85,10 @@ MUTANTS = listed(
         ],
         ("run_folder.py", "run_folder"): [
             (" - set(FREE)", ""),
-            ("if not check(out, settings, facts):\n        record", "if True:\n        record"),
+            ("if check(out, settings, facts) != 0:", "if check(out, settings, facts) or True:"),
             (" | fcntl.LOCK_NB", " | fcntl.LOCK_SH"),
         ],
+        ("run_folder.py", "length"): [("more < 0 or (", "(")],
         ("log.py", "run_folder"): [
             ('entry["step"] <= step', 'entry["step"] < step'),
             ("in lines[:-1]]", "in lines]"),
@@ -92,9 +99,9 @@ MUTANTS = listed(
         ("train.py", "interrupts"): [
             ("start=int(state.step)", "start=0"),
             ("log.LOG, int(state.step) if state else 0)", "log.LOG, 0)"),
-            ("or last or stopping:", "or last:"),
+            ("or last or asked != step.GO_ON:", "or last:"),
         ],
-        ("step.py", "interrupts"): [('jnp.any(batch["stop"])', 'jnp.all(batch["stop"]) & False')],
+        ("step.py", "interrupts"): [('jnp.max(batch["ask"])', 'jnp.min(batch["ask"]) * 0')],
         ("interrupts.py", "command"): [("os._exit(128 + number)", "pass")],
         ("interrupts.py", "interrupts"): [
             ("is not signal.SIG_IGN", "is not None"),

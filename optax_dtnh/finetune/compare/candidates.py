@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.length import resolved
+from optax_dtnh.finetune.options import count, positive
 from optax_dtnh.finetune.settings import (
     DEFAULT_WEIGHTS,
     DTNH,
@@ -17,8 +19,6 @@ from optax_dtnh.finetune.settings import (
     Settings,
     add_options,
     arguments,
-    count,
-    positive,
     settings_of,
     unfit,
 )
@@ -30,6 +30,8 @@ SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswit
 COMPARED = SIMPLEST_FIRST[:6]
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
+# Each candidate has its own of the former, and the folds are there instead of the others.
+LEFT_OUT = ("method", "weight", "val_per_class", "val_fraction")
 DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 
 
@@ -78,7 +80,7 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
     group.add_argument("--seeds", type=count, default=1, metavar="N", help=seeds)
     budget = "Minutes for all of it, the two final runs included (default: no limit)."
     group.add_argument("--budget", type=positive, metavar="MINUTES", help=budget)
-    return add_options(parser, leave_out=("method", "weight"), required=False)
+    return add_options(parser, leave_out=LEFT_OUT, required=False)
 
 
 def plan_of(chosen: Namespace) -> Plan:
@@ -111,8 +113,20 @@ def plan_of(chosen: Namespace) -> Plan:
     )
 
 
+def with_length(plan: Plan, images: int) -> Plan:
+    """Return the plan with the length of all runs in steps, for this number of training images.
+
+    Short runs are as long as those on all images.
+    """
+    settings, compiled = (
+        {candidate: resolved(x, images) for candidate, x in of.items()} for of in plan[:2]
+    )
+    steps = settings[plan.trained[0]].steps
+    return plan._replace(settings=settings, compiled=compiled, asked=plan.asked | {"steps": steps})
+
+
 def _command_of(chosen: Namespace) -> str:
-    argv = arguments(vars(chosen) | {"method": None, "weight": None})
+    argv = arguments(DEFAULTS | vars(chosen))
     argv += ["--methods", *chosen.methods]
     if chosen.weights:
         argv += ["--weights", *(f"{x:g}" for x in chosen.weights)]
@@ -134,7 +148,7 @@ def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:
 def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:
     """Return the settings of a run of the candidate, without options that its method lacks."""
     method = FINETUNE if candidate.method == AVERAGE else candidate.method
-    values = vars(chosen) | {"method": method, "weight": candidate.weight}
+    values = DEFAULTS | vars(chosen) | {"method": method, "weight": candidate.weight}
     values |= {name: DEFAULTS[name] for name in unfit(method)}
     return settings_of(Namespace(**values))
 

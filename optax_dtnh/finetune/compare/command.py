@@ -5,7 +5,7 @@ from pathlib import Path
 
 from optax_dtnh.finetune import interrupts, log, methods, run_folder
 from optax_dtnh.finetune.compare import figure, record, report, result, table, work
-from optax_dtnh.finetune.compare.candidates import Plan
+from optax_dtnh.finetune.compare.candidates import Plan, with_length
 from optax_dtnh.finetune.compare.final import CHOSEN, Tested, final_runs
 from optax_dtnh.finetune.compare.memory import Fold, Images, folds_of, images_of
 from optax_dtnh.finetune.compare.record import Scores
@@ -24,6 +24,7 @@ def compare(plan: Plan, out: Path) -> None:
     check_apart(settings.data, out)
     run_folder.check(out, settings)
     run = open_run(settings, out)
+    plan = with_length(plan, len(run.data.train))
     for candidate in plan.trained:
         check_head(plan.settings[candidate], run.source)
         methods.layers(plan.settings[candidate], run.source)

@@ -63,18 +63,18 @@ def _against_weight(
     axes: Any, scores: Scores, own: Sequence[Candidate], reference: Candidate, color: str
 ) -> None:
     points = [
-        (candidate, mean, gain)
+        (candidate.weight or 0.0, mean, gain)
         for candidate in own
         if (mean := table.accuracy(scores, candidate))
         and (gain := table.compared(scores, candidate, reference))
     ]
     if points:
         shift = 1.04 if color == PROTECTED else 1 / 1.04  # else one bar hides the other
-        weights = [candidate.weight * shift for candidate, *_ in points]
+        weights = [weight * shift for weight, *_ in points]
         means = [100 * mean.mean for _, mean, _ in points]
         widths = [100 * (gain.half_width or 0) for *_, gain in points]
         style = {"color": color, "marker": "o", "markersize": 4, "capsize": 3}
-        axes.errorbar(weights, means, widths, **style, label=points[0][0].method)
+        axes.errorbar(weights, means, widths, **style, label=own[0].method)
         axes.set_xscale("log")
 
 
@@ -119,10 +119,10 @@ def of_short_runs(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
     return figure
 
 
-def _mean_curve(scores: Scores, candidate: Candidate) -> tuple[list[float], np.ndarray]:
+def _mean_curve(scores: Scores, candidate: Candidate) -> tuple[list[Any], Any]:
     curves = [row[candidate].curve for row in scores.values() if candidate in row]
     if not curves:
-        return [], np.array([])
+        return [], []
     losses = [[np.nan if x["loss"] is None else x["loss"] for x in curve] for curve in curves]
     return [x["step"] for x in curves[0]], np.mean(losses, axis=0)
 

@@ -52,7 +52,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
 
 def _finished(folder: Path) -> Finished:
     model = trained.read(folder)
-    tested = evaluate.tested(model, folder, {})
+    tested = evaluate.test_images(model, folder, {})
     found = evaluate.outcome(model, tested.images)
     summary = run_folder.summary(folder)
     return Finished(

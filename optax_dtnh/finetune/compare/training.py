@@ -51,7 +51,7 @@ class Trained(NamedTuple):
 
     params: Any
     stats: Any
-    curve: list[dict[str, float]]
+    curve: list[dict[str, float | None]]
 
 
 class Trainer:
@@ -64,7 +64,7 @@ class Trainer:
         self.run, self.interrupted = run, interrupted
         self.program = functools.cache(functools.partial(_program, run))
         graph = step.split(student(run, seed=0)).graph
-        self.halfway = jax.jit(lambda *trees: interpolate(*trees, HALFWAY, mask=backbone_mask))
+        self.halfway = jax.jit(lambda x, start: interpolate(x, start, HALFWAY, backbone_mask))
         self.measure = jax.jit(functools.partial(_measured, graph))
         self.logits = jax.jit(functools.partial(_logits, graph))
 
@@ -75,13 +75,13 @@ class Trainer:
         program = self.program(compiled)
         how = np.float32(settings.weight or 0.0), np.bool_(settings.method.endswith(DTNH))
         _, *arrays = step.split(student(self.run, seed))
-        state, stop, curve = program.init(*arrays, *how), None, []
+        state, answer, curve = program.init(*arrays, *how), None, []
         every = -(-settings.steps // POINTS)
         bar = tqdm(desc=title, total=settings.steps, unit="step", leave=False, disable=None)
         with closing(self._batches(source, seed)) as images, bar:
             for done in range(1, settings.steps + 1):
                 inputs = program.pretrained, self._placed(next(images)), *how
-                before, (state, stop) = stop, program.advance(state, *inputs)
+                before, (state, answer) = answer, program.advance(state, *inputs)
                 jax.block_until_ready(before)  # at most two steps are under way
                 bar.update()
                 if done % every == 0 or done == settings.steps:
@@ -142,9 +142,9 @@ def _program(run: Run, settings: Settings) -> Program:
         return step.init(params, stats, {}, tx=tx(weight, protected))
 
     def advance(state, pretrained, batch, weight, protected):
-        own = replace(settings, weight=weight)
-        options = network.graph, teacher, tx(weight, protected), own, run.layers
-        return step.train_step(*options, summed=in_one)(state, pretrained, batch)
+        options = network.graph, teacher, tx(weight, protected), settings, run.layers
+        function = step.train_step(*options, sum_weight=weight if in_one else None)
+        return function(state, pretrained, batch)
 
     abstract = jax.eval_shape(init, network.params, network.stats, np.float32(0), np.bool_(0))
     placed = step.shardings(abstract, run.mesh, fsdp=settings.fsdp)
@@ -168,7 +168,7 @@ def _either(settings: Settings, protected: Any) -> Rule:
     return rule
 
 
-def _means(sums: step.Metrics) -> dict[str, float]:
+def _means(sums: step.Metrics) -> dict[str, float | None]:
     sums = jax.device_get(sums)
     return {name: float(x / sums.steps) for name, x in sums._asdict().items() if name != "steps"}
 
