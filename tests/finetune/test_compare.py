@@ -185,7 +185,8 @@ def test_another_comparison_is_refused_in_the_folder(compared, arguments):
     for extra, changed in (
         (["--folds", "3"], "folds was 2 and is 3"),
         (["--weights", "0.01"], "candidates was"),
-        (["--steps", "6"], "steps was 5 and is 6"),
+        (["--seeds", "2"], "seeds was 1 and is 2"),
+        (["--seed", "1"], "seed was 0 and is 1"),
     ):
         line = printed_error(*arguments, *FEW, *extra, "--out", compared[0], command="compare")
         assert changed in line
@@ -199,7 +200,7 @@ UNFIT = {
     "--methods average --weights 1": "`--weights` should come with a regularizer",
     "--weights 0": "it should be a number > 0, got '0'",
     "--budget 0": "it should be a number > 0, got '0'",
-    "--weight 1": "unrecognized arguments: --weight 1. Did you mean --weights?",
+    "--weight 1": "unrecognized arguments: --weight. Did you mean --weights?",
     "--devices 9": "`--devices` should be at most",
 }
 

@@ -86,7 +86,9 @@ def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         for i, (title, log) in enumerate(logs.items()):
             shown = [(x["step"], x[name]) for x in log if x.get(name) is not None]
             if shown:
-                axes.plot(*np.transpose(shown), color=COLORS[i % len(COLORS)], label=title)
+                marker = "o" if len(shown) == 1 else ""
+                style = {"color": COLORS[i % len(COLORS)], "marker": marker}
+                axes.plot(*np.transpose(shown), **style, label=title)
         axes.set_title(CURVES[name], fontsize=10)
         axes.set(xlabel="step")
         _plain(axes)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,18 +64,17 @@ def _average(trainer: Trainer, out: Path) -> None:
     """
     if run_folder.is_finished(out / CHOSEN):
         return
-    run, settings = trainer.run._replace(out=out / CHOSEN), trainer.run.settings
-    model = trained.read_model(out / FINETUNE, {"dtype": settings.dtype}).model
-    network = step.split(model)
-    tuned = Trained(network.params, network.stats, [])
-    average = trainer.average(tuned, run.data.train, settings.seed)
+    settings, images = trainer.run.settings, trainer.run.data.train
+    run = trainer.run._replace(out=out / CHOSEN, facts=trainer.run.facts | {AVERAGE: HALFWAY})
+    model = trained.read_model(out / FINETUNE, asdict(settings)).model
+    _, *tuned = step.split(model)
+    average = trainer.average(Trained(*tuned, curve=[]), images, settings.seed)
     graph = step.split(student(run, settings.seed)).graph
-    with run_folder.writing(run.out):
-        run.out.mkdir(exist_ok=True)
-        shutil.copy(out / FINETUNE / log.LOG, run.out / log.LOG)
-    run = run._replace(facts=run.facts | {AVERAGE: HALFWAY})
-    run_folder.claim(run.out, settings, run.facts)
-    train.end(run, nnx.merge(graph, average.params, average.stats))
+    with run_folder.locked(run.out):
+        run_folder.claim(run.out, settings, run.facts)
+        with run_folder.writing(run.out / log.LOG):
+            shutil.copy(out / FINETUNE / log.LOG, run.out)
+        train.end(run, nnx.merge(graph, average.params, average.stats))
 
 
 def _tested(run: Run, candidate: Candidate, out: Path) -> Tested:

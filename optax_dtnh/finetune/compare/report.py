@@ -38,7 +38,7 @@ h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; font-size: .92rem }
 td, th { padding: .25rem .7rem .25rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #eee }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child, .left { text-align: left }
 tr.chosen { font-weight: 600; background: #eef4fa }
 figure { margin: 1rem 0 } figure img { max-width: 100%; height: auto }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .6rem;
@@ -187,10 +187,11 @@ def _settings(run: Run, found: Mapping[str, Any]) -> list[str]:
 
 
 def _table(
-    heads: Iterable[str], rows: Iterable[Sequence[str]], marked: int | None = None, raw: int = -1
+    heads: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None, raw: int = -1
 ) -> str:
     """Return a table; the cells of column `raw` are HTML."""
-    head = "".join(f"<th>{escape(x)}</th>" for x in heads)
+    kinds = [' class="left"' if j == raw else "" for j in range(len(heads))]
+    head = "".join(f"<th{kind}>{escape(x)}</th>" for kind, x in zip(kinds, heads, strict=True))
     lines = []
     for i, row in enumerate(rows):
         cells = "".join(f"<td>{x if j == raw else escape(x)}</td>" for j, x in enumerate(row))
