@@ -84,11 +84,15 @@ def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
     curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
     figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
-        _curve(axes, log, name, "#0072B2", "loss")
+        _curve(axes, log, name, "#0072B2", "training")
+        if validated := [x for x in log if f"val_{name}" in x]:
+            _curve(axes, validated, f"val_{name}", "#009E73", "validation")
         axes.set(xlabel="step", ylim=(-0.03, 1.03))
-        axes.set_title(label, fontsize=10)
+        axes.set_title(label.removeprefix("training ") if validated else label, fontsize=10)
         if name == "loss":
             _scale(axes, log)
+        if len(axes.lines) > 1:
+            axes.legend(fontsize=8, frameon=False)
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
@@ -115,7 +119,6 @@ def _scale(axes: Any, log: list[dict[str, Any]]) -> None:
     penalties = [x["penalty"] for x in log if x.get("penalty") is not None]
     if len(penalties) == len(log):
         _curve(axes, log, "penalty", "#D55E00", "weight * regularizer")
-        axes.legend(fontsize=8, frameon=False)
     axes.autoscale(axis="y")
     if max(penalties, default=0.0) > 10 * max(x["loss"] for x in log):
         axes.set_yscale("log")

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import length, methods, step
+from optax_dtnh.finetune import events, length, methods, step, student
 from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
@@ -53,10 +53,14 @@ def open_run(settings: Settings, out: Path) -> Run:
     layers = methods.layers(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
+    student.check(settings, source, layers)
     step.check_batch(settings, source, preprocessing.image_size)
+    events.check(settings)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
+    _check_validated(settings, data)
     facts = _facts(source, told, data)
     settings = length.resolved(settings, len(data.train))
+    methods.learning_rate(settings)  # which refuses a warm-up that is too long
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
@@ -112,7 +116,17 @@ def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str
         "class_names": data.classes,
         "broken_images": data.broken,
         "data_sha256": data.sha256,
-    }
+    } | ({"val_images": len(data.val)} if data.val else {})
+
+
+def _check_validated(settings: Settings, data: Data) -> None:
+    for name in ("val_every", "patience"):
+        if data.val is None and getattr(settings, name) is not None:
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` should come with validation images, got none in "
+                f"'{settings.data}'. Leave it out, or add --val-fraction, or a validation split "
+                "beside a test split."
+            )
 
 
 def _check_devices(settings: Settings, mesh: Mesh) -> None:
@@ -132,17 +146,18 @@ def described_run(run: Run) -> list[str]:
     """Return in lines what the run is about to do."""
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
+    validated = f", {len(data.val)} validation" if data.val else ""
     broken = (broken_ones(len(data.broken)),) if data.broken else ()
     left_out = listed((*broken, *data.left_out), 9)
     return [
-        f"{settings.method}{weighted}: {len(data.train)} training and {len(data.test)} test images "
-        f"of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
+        f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
+        f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
         length.described(settings, len(data.train)),
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *_network(run),
-        *described(run.told),
+        *described(run.told, settings.augment),
     ]
 
 

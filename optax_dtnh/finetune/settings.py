@@ -16,6 +16,7 @@ from optax_dtnh.finetune.options import (
     number,
     option,
     positive,
+    share,
     whole,
 )
 
@@ -25,14 +26,18 @@ from optax_dtnh.finetune.options import (
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "feature_distance": 1.0, "distillation": 2.0}
 DEFAULT_WEIGHTS |= {"delta": 1.0, "bss": 0.001}
 DTNH, FINETUNE = "+dtnh", "finetune"
+DECAY = 1e-4  # of the method finetune, as in optax.adamw
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps
-OPTIMIZERS = ("sgd", "adam")
-FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
+OPTIMIZERS = ("sgd", "adam", "adamw")
+FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS}
+FORMS |= {"metric": ("adam", "adamw")}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
+BATCH, FROZEN = "batch", "frozen"
 # The default length: the steps of the published code would be thousands of epochs of few images.
 PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
+VAL_EVERY = 50
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 _file, _method, _training, _image, _machine = (partial(option, group) for group in GROUPS)
@@ -104,9 +109,15 @@ class Settings:
     head_decay: float = _method(
         "Weight decay of the new head, with a regularizer.", 0.01, type=number
     )
-    weight_decay: float = _method("Weight decay of the method finetune.", 1e-4, type=number)
+    weight_decay: float | None = _method(
+        f"Weight decay of all parameters with {FINETUNE} (default: {DECAY}), or of the backbone "
+        "with a regularizer (default: 0).",
+        type=number,
+    )
 
-    optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
+    optimizer: str = _training(
+        "SGD has momentum 0.9; adamw decouples the weight decay.", "sgd", choices=OPTIMIZERS
+    )
     learning_rate: float = _training("Learning rate at the start.", 0.01, type=positive)
     schedule: str = _training(
         "step divides the learning rate by 10 after two thirds of steps; cosine decays it to 0.",
@@ -122,6 +133,42 @@ class Settings:
     epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
     seed: int = _training(
         "Seed of the new head, and of choice, order and augmentation of images.", 0, type=whole
+    )
+    val_every: int | None = _training(
+        f"Steps between two validations (default: an epoch, but at least {VAL_EVERY}).", type=count
+    )
+    patience: int | None = _training(
+        "Stop after N validations without a better one (default: never).", type=count
+    )
+    warmup: int = _training(
+        "Steps in which the learning rate rises from 0, before the schedule.", 0, type=whole
+    )
+    clip_norm: float | None = _training(
+        "Largest norm of the gradient that the optimizer gets: with --form before that of the sum, "
+        "else that of the loss (default: any).",
+        type=positive,
+    )
+    micro_batches: int = _training(
+        "Parts of a batch that go through the network one after another, to save memory.",
+        1,
+        type=count,
+    )
+    class_weights: str | None = _training(
+        "balanced weights the loss of an image by n / (C n_c), for n_c of n training images and C "
+        "classes (default: no weights).",
+        choices=("balanced",),
+    )
+    label_smoothing: float = _training(
+        "Share of a label that is spread over all classes.", 0.0, type=share
+    )
+    freeze: tuple[str, ...] = _training(
+        "Parts whose parameters stay as they are: stem, stage1, ...; of a ViT stem, block1, ...", ()
+    )
+    batch_norm: str = _training(
+        f"{BATCH} normalizes by the statistics of the batch and updates the running ones; {FROZEN} "
+        "uses those of the checkpoint.",
+        BATCH,
+        choices=(BATCH, FROZEN),
     )
 
     train_per_class: int | None = _image(
@@ -152,6 +199,11 @@ class Settings:
     )
     skip_broken: bool = _image("Leave out images that cannot be read.", False)
     workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
+    augment: str = _image(
+        "standard crops and mirrors training images at random; none resizes them like test images.",
+        "standard",
+        choices=("standard", "none"),
+    )
 
     dtype: str = _machine(
         "Precision of the forward and backward pass; parameters are float32.",
@@ -166,6 +218,11 @@ class Settings:
         500,
         free=True,
         type=count,
+    )
+    log: str | None = _machine(
+        "Also write event files for TensorBoard (needs tensorboardX).",
+        free=True,
+        choices=("tensorboard",),
     )
 
     @property
@@ -245,11 +302,14 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_alternatives(settings)
     _check_method(settings)
     _check_form(settings)
+    _check_training(settings)
+    decay = settings.weight_decay
     if settings.regularizer == FINETUNE:
-        return settings
+        return replace(settings, weight_decay=DECAY if decay is None else decay)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
+        weight_decay=0.0 if decay is None else decay,
         form=settings.form or "before",
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
@@ -300,4 +360,23 @@ def _check_form(settings: Settings) -> None:
         raise UsageError(
             "`--reference-decay` should come with another form than metric, which protects the "
             "gradient of this batch alone. Leave it out."
+        )
+
+
+def _check_training(settings: Settings) -> None:
+    batch, parts = settings.batch_size, settings.micro_batches
+    if batch % parts:
+        raise UsageError(
+            f"`--micro-batches` should be a divisor of --batch-size, {batch}, got {parts}. Change "
+            "one of them."
+        )
+    if parts > 1 and settings.regularizer == "bss":
+        raise UsageError(
+            f"`--micro-batches` should come with another method than {settings.method}, whose "
+            f"value is that of the whole batch, got {parts}. Leave it out."
+        )
+    if settings.augment == "none" and settings.resize is not None:
+        raise UsageError(
+            f"`--resize` should come with --augment standard, which crops, got {settings.resize}. "
+            "Leave it out."
         )

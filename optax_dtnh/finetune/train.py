@@ -1,7 +1,6 @@
 """The training of a run: start or resume it, take its steps, and end it."""
 
 import functools
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
@@ -9,30 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import (
     checkpoints,
     delta,
     evaluate,
-    interrupts,
     log,
     methods,
     metrics,
     processes,
     run_folder,
     step,
+    student,
     trained,
+    validation,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.progress import Progress
+from optax_dtnh.finetune.loop import Loop, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import replace_head
 
 CHECKPOINTS = "checkpoints"
 
@@ -73,12 +68,11 @@ def _claimed(run: Run) -> Iterator[None]:
 def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    classes, rngs = len(run.data.classes), nnx.Rngs(settings.seed)
-    student = step.split(replace_head(run.source, classes, rngs=rngs))
-    graph, tx = student.graph, methods.transformation(settings)
+    network = student.student(run.source, len(run.data.classes), settings)
+    graph, tx = network.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
-        state, placed = _start(run, student, tx, saved)
-        del student  # its arrays are donated with the state
+        state, placed = _start(run, network, tx, saved)
+        del network  # its arrays are donated with the state
         teacher = teacher_of(run)
         teacher_graph, *pretrained = teacher or (None,)
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
@@ -92,12 +86,12 @@ def _fit(run: Run) -> methods.Model:
             start=int(state.step),
             workers=settings.workers,
             shard=(jax.process_index(), jax.process_count()),
+            augment=settings.augment,
+            class_weights=settings.class_weights,
         )
         with closing(images):
-            state = _steps(run, state, advance, images, saved)
-    whole = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
-    arrays = jax.tree.map(np.asarray, whole((state.params, state.stats)))
-    return nnx.merge(graph, *arrays)
+            state = Loop(run, graph, state, saved).steps(advance, images)
+    return whole(run, graph, state)
 
 
 def teacher_of(run: Run) -> step.Network | None:
@@ -112,13 +106,13 @@ def _shardings(run: Run, tree: Any) -> Any:
     return step.shardings(tree, run.mesh, fsdp=run.settings.fsdp)
 
 
-def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
+def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
     """Return the state of the newest checkpoint, or the first one, and its shardings."""
     init = functools.partial(step.init, tx=tx)
     attends = run.settings.regularizer == "delta"
     size = run.preprocessing.image_size
     weights = delta.shapes(run.source, run.layers, size) if attends else {}
-    abstract = jax.eval_shape(init, student.params, student.stats, weights)
+    abstract = jax.eval_shape(init, network.params, network.stats, weights)
     placed = _shardings(run, abstract)
     like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
     state = checkpoints.restore_latest(saved, like)
@@ -128,7 +122,7 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
         processes.say(f"Resuming from step {int(state.step)}.")
         return state, placed
     weights = _channel_weights(run) if attends else {}
-    state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
+    state = jax.jit(init, out_shardings=placed)(network.params, network.stats, weights)
     if attends:  # the weights of channels take long to compute
         checkpoints.save(saved, 0, state)
     return state, placed
@@ -145,52 +139,17 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         mesh=run.mesh,
+        augment=run.settings.augment,
     )
-
-
-def _steps(run: Run, state: State, advance: Any, images: Iterator[Any], saved: Any) -> State:
-    settings, first = run.settings, int(state.step)
-    progress, clock, answer = Progress(settings, run.out, first), checkpoints.Clock(), None
-    zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
-    zeros = jax.device_put(zeros, _shardings(run, zeros))
-    with progress.bar as bar, interrupts.noticed() as interrupted:
-        for done in range(first + 1, settings.steps + 1):
-            save = processes.is_main() and clock.is_due()
-            ask = step.STOP if interrupted() else step.SAVE if save else step.GO_ON
-            batch = step.on_devices(next(images), run.mesh, ask=ask)
-            # The answer to the step before, which has to end for it: at most two are under way.
-            before, (state, answer) = answer, advance(state, batch=batch)
-            asked, last = step.GO_ON if before is None else int(before), done == settings.steps
-            bar.update()
-            if done == first + 1:
-                jax.block_until_ready(answer)
-                progress.begin(done)  # without the compilation
-            progress.estimate(done - 1)
-            if done % settings.log_every == 0 or last:
-                progress.add(done, jax.device_get(state.sums), state)
-                # A copy: the sums are donated with the state.
-                state = state._replace(sums=jax.tree.map(jnp.copy, zeros))
-            if done % settings.save_every == 0 or last or asked != step.GO_ON:
-                clock.restart(took=checkpoints.save(saved, done, state))
-                progress.start(done)
-            if asked == step.STOP:
-                _stop(done)
-        if processes.anywhere(interrupted()):  # during the last steps, with answers not read
-            _stop(settings.steps)
-    return state
-
-
-def _stop(done: int) -> None:
-    text = f"Stopped after step {done}, which is saved. Run the same command again to resume."
-    processes.say(text, file=sys.stderr)
-    sys.exit(interrupts.STATUS)
 
 
 def end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
-    trained.write(out, model, run.data, run.preprocessing)
+    trained.write(out, run.data, run.preprocessing)
     entries = log.entries(out / log.LOG)
+    best = validation.best(entries)
+    trained.write_model(out / (trained.LAST if best else trained.MODEL), model)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
     found = evaluate.outcome(trained.read_model(out, asdict(settings)), run.data.test)
@@ -202,12 +161,18 @@ def end(run: Run, model: methods.Model) -> None:
         "test_accuracy": accuracy,
         "test": found.measures,
         **numbers,
+        "best": best,
         "settings": asdict(settings),
         "found": run.facts,
         "environment": log.environment(),
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
     print(*metrics.in_words(found.measures), sep="\n")
+    if best:
+        print(
+            f"{trained.MODEL} is of step {best['step']}, with the best validation accuracy, "
+            f"{best['val_accuracy']:.2%}, and {trained.LAST} of step {entries[-1]['step']}."
+        )
     print(f"Wrote {trained.MODEL}, {run_folder.SUMMARY} and more to {out}")
 
 

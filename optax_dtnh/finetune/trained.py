@@ -23,6 +23,7 @@ from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
 from optax_dtnh.models import CheckpointError, load_pretrained, save_pretrained
 from optax_dtnh.models._names import Model
 
+LAST = "last.safetensors"  # where `MODEL` is that of the best step
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 TRAINED = "train_images.sha256"
 
@@ -36,14 +37,18 @@ class Trained(NamedTuple):
     settings: dict[str, Any]  # those of the run, as in its `settings.json`
 
 
-def write(out: Path, model: Model, data: Data, how: Preprocessing) -> None:
-    """Write the model, its labels, its preprocessing, and a list of its training images."""
+def write(out: Path, data: Data, how: Preprocessing) -> None:
+    """Write labels, preprocessing, and the list of training images, which belong to a model."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
     trained = os.fsencode(manifest.text(data.trained))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
-    with run_folder.writing(out / MODEL), usage_errors(CheckpointError):
-        save_pretrained(model, out / MODEL)
+
+
+def write_model(path: Path, model: Model) -> None:
+    """Write the model for `load_pretrained`."""
+    with run_folder.writing(path), usage_errors(CheckpointError):
+        save_pretrained(model, path)
 
 
 def read(out: Path) -> Trained:

@@ -12,6 +12,7 @@ from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import head
 from benchmarks.digits.gate import __main__ as gate
+from benchmarks.digits.renewals import __main__ as renewals
 from benchmarks.digits.variants import __main__ as variants
 from benchmarks.guarantee import __main__ as guarantee
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
@@ -34,7 +35,7 @@ QUESTIONS = [
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
     *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
     *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, language.QUESTION),
-    one_backward_pass.QUESTION,
+    *(one_backward_pass.QUESTION, renewals.QUESTION),
 ]
 
 

@@ -13,7 +13,7 @@ from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.compare import memory
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, plan_of
 from optax_dtnh.finetune.compare.memory import folds_of, images_of
-from optax_dtnh.finetune.compare.training import Trainer, student
+from optax_dtnh.finetune.compare.training import Trainer
 from optax_dtnh.finetune.compare.work import jobs
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.run import open_run
@@ -87,7 +87,7 @@ def test_a_comparison_costs_at_most_60_short_runs(trainer, plan, images):
     flops = {}
     for candidate in plan.trained:
         program = trainer.program(plan.compiled[candidate])
-        network = step.split(student(trainer.run, 0))
+        network = trainer.network(plan.compiled[candidate], seed=0)
         how = np.float32(1.0), np.bool_(True)
         state = program.init(network.params, network.stats, *how)
         inputs = state, program.pretrained, trainer._placed(batch), *how
@@ -101,9 +101,10 @@ def test_a_comparison_costs_at_most_60_short_runs(trainer, plan, images):
 
 
 def test_the_average_is_half_of_the_way_and_keeps_the_head(trainer, plan, images):
+    settings = plan.settings[Candidate("finetune")]
     tuned = train(trainer, plan, Candidate("finetune"), images.train)
-    average = trainer.average(tuned, images.train, seed=0)
-    start = step.split(student(trainer.run, 0)).params
+    average = trainer.average(tuned, settings, images.train, seed=0)
+    start = trainer.network(settings, seed=0).params
     for path, x in jax.tree.leaves_with_path(average.params):
         ends = (dict(jax.tree.leaves_with_path(tree))[path] for tree in (tuned.params, start))
         a, b = map(np.asarray, ends)

@@ -1,12 +1,17 @@
 """Validation: which images it is made of, which step is the best, and when it ends the training."""
 
+import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
+from optax_dtnh.finetune import evaluate, trained, validation
 from optax_dtnh.finetune.dataset import open_data, open_test
+from optax_dtnh.models import load_pretrained
 from tests.finetune.pictures import folder, grays, names, refused, write
+from tests.finetune.runs import log_of, run
 
 
 def opened(data, **options):
@@ -94,3 +99,85 @@ def test_a_class_without_training_images_is_refused(tmp_path, name):
     folder(tmp_path / "train", ant=20, cat=3)
     folder(tmp_path / "test", ant=1)
     refused(match, tmp_path, train_per_class=None, **{name: value})
+
+
+# --- in a run
+
+
+@pytest.fixture(scope="module")
+def validated(arguments):
+    """A run of 9 steps with a validation after every third, whose accuracy rises and falls."""
+    steps = ["--steps", "9", "--log-every", "2", "--save-every", "4", "--val-every", "3"]
+    return [*arguments, *steps, "--val-per-class", "2", "--learning-rate", "0.05"]
+
+
+@pytest.fixture(scope="module")
+def finished(validated, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, run(*validated, out=out)
+
+
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def test_the_log_has_the_validation_and_the_summary_its_best_step(finished):
+    out, shown = finished
+    assert ": 20 training, 20 validation and 160 test images of 10 classes" in shown
+    entries = log_of(out)
+    assert [x["step"] for x in entries] == [2, 3, 4, 6, 8, 9]
+    lines = [x for x in entries if "val_loss" in x]
+    assert [x["step"] for x in lines] == [3, 6, 9]
+    best = max(lines, key=lambda x: (x["val_accuracy"], -x["val_loss"]))
+    assert summary_of(out)["best"] == best
+    assert f"model.safetensors is of step {best['step']}, with the best validation acc" in shown
+    assert summary_of(out)["found"]["val_images"] == 20
+
+
+def test_the_logged_validation_is_that_of_the_written_model(finished, validated):
+    out, _ = finished
+    data = open_data(validated[3], train_per_class=4, seed=0, val_per_class=2)
+    model = trained.read_model(out, {"dtype": "float32", "batch_size": 8})
+    measures = evaluate.outcome(model, data.val).measures
+    best = summary_of(out)["best"]
+    assert measures["accuracy"] == best["val_accuracy"]
+    assert measures["cross_entropy"] == pytest.approx(best["val_loss"], rel=1e-5)
+    load_pretrained(out / "last.safetensors")
+
+
+def test_validation_changes_no_step_of_the_training(finished, validated, tmp_path):
+    run(*validated, "--val-every", "9", out=tmp_path / "run")
+    names = [folder / "last.safetensors" for folder in (finished[0], tmp_path / "run")]
+    assert names[0].read_bytes() == names[1].read_bytes()
+
+
+LINES = [(3, 0.5, 1.0), (6, 0.7, 2.0), (9, 0.7, 1.5), (12, 0.7, 1.5), (15, 0.6, 0.1)]
+
+
+def entries(count):
+    return [{"step": s, "val_accuracy": a, "val_loss": x} for s, a, x in LINES[:count]]
+
+
+@pytest.mark.parametrize(("count", "step"), [(1, 3), (2, 6), (3, 9), (4, 9), (5, 9)])
+def test_the_best_is_the_first_of_highest_accuracy_and_lowest_loss(count, step):
+    assert validation.best([{"step": 1}, *entries(count)])["step"] == step
+    assert validation.best([{"step": 1}]) is None
+
+
+def decided(out, count, patience):
+    (out / "log.jsonl").write_text("".join(json.dumps(x | REST) + "\n" for x in entries(count)))
+    given = SimpleNamespace(out=out, settings=SimpleNamespace(patience=patience))
+    return validation.verdict(given, LINES[count - 1][0])
+
+
+REST = {"loss": 1.0, "accuracy": 0.5, "conflict": None, "images_per_second": None}
+
+
+def test_the_patience_ends_with_as_many_validations_after_the_best(tmp_path):
+    assert [decided(tmp_path, n, 2) for n in (3, 4, 5)] == [
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+    assert decided(tmp_path, 4, 1) == (False, True)
+    assert decided(tmp_path, 5, None) == (False, False)

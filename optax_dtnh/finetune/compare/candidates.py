@@ -31,7 +31,7 @@ COMPARED = SIMPLEST_FIRST[:6]
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 # Each candidate has its own of the former, and the folds are there instead of the others.
-LEFT_OUT = ("method", "weight", "val_per_class", "val_fraction")
+LEFT_OUT = ("method", "weight", "val_per_class", "val_fraction", "val_every", "patience")
 DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 
 

@@ -1,8 +1,7 @@
 """The two runs on all training images, plain fine-tuning and the choice, and their test."""
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from flax import nnx
 from optax_dtnh.finetune import evaluate, log, run_folder, step, train, trained
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, Plan
 from optax_dtnh.finetune.compare.choice import Interval, interval
-from optax_dtnh.finetune.compare.training import HALFWAY, Trained, Trainer, student
+from optax_dtnh.finetune.compare.training import HALFWAY, Trained, Trainer
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import FINETUNE
 
@@ -64,17 +63,19 @@ def _average(trainer: Trainer, out: Path) -> None:
     """
     if run_folder.is_finished(out / CHOSEN):
         return
-    settings, images = trainer.run.settings, trainer.run.data.train
+    settings, source = trainer.run.settings, out / FINETUNE
     run = trainer.run._replace(out=out / CHOSEN, facts=trainer.run.facts | {AVERAGE: HALFWAY})
-    model = trained.read_model(out / FINETUNE, asdict(settings)).model
-    _, *tuned = step.split(model)
-    average = trainer.average(Trained(*tuned, curve=[]), images, settings.seed)
-    graph = step.split(student(run, settings.seed)).graph
+    _, *tuned = step.split(trained.read_model(source, asdict(settings)).model)
+    whole = replace(settings, freeze=())  # of which no parameter is apart
+    start = Trained(None, *tuned, curve=[])
+    graph, *arrays, _ = trainer.average(start, whole, run.data.train, settings.seed)
     with run_folder.locked(run.out):
         run_folder.claim(run.out, settings, run.facts)
-        with run_folder.writing(run.out / log.LOG):
-            shutil.copy(out / FINETUNE / log.LOG, run.out)
-        train.end(run, nnx.merge(graph, average.params, average.stats))
+        log.truncate(run.out / log.LOG, 0)
+        for entry in log.entries(source / log.LOG):
+            own = {name: x for name, x in entry.items() if not name.startswith("val_")}
+            log.append(run.out / log.LOG, own)
+        train.end(run, nnx.merge(graph, *arrays))
 
 
 def _tested(run: Run, candidate: Candidate, out: Path) -> Tested:

@@ -24,9 +24,10 @@ from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.run import Run
-from optax_dtnh.finetune.settings import DTNH, Settings
+from optax_dtnh.finetune.settings import DTNH, FROZEN, Settings
+from optax_dtnh.finetune.student import student
 from optax_dtnh.finetune.train import teacher_of
-from optax_dtnh.models import backbone_mask, replace_head, teacher_view
+from optax_dtnh.models import backbone_mask, teacher_view
 
 POINTS = 20  # of a learning curve
 HALFWAY = 0.5
@@ -49,6 +50,7 @@ class Program(NamedTuple):
 class Trained(NamedTuple):
     """The network after a short run, and the means over steps on the way."""
 
+    graph: Any
     params: Any
     stats: Any
     curve: list[dict[str, float | None]]
@@ -63,10 +65,13 @@ class Trainer:
     def __init__(self, run: Run, interrupted: Callable[[], bool]):
         self.run, self.interrupted = run, interrupted
         self.program = functools.cache(functools.partial(_program, run))
-        graph = step.split(student(run, seed=0)).graph
         self.halfway = jax.jit(lambda x, start: interpolate(x, start, HALFWAY, backbone_mask))
-        self.measure = jax.jit(functools.partial(_measured, graph))
-        self.logits = jax.jit(functools.partial(_logits, graph))
+        self.measure = jax.jit(_measured, static_argnums=0)
+        self.logits = jax.jit(_logits, static_argnums=0)
+
+    def network(self, settings: Settings, seed: int) -> step.Network:
+        """Return the network before its training, with a new head."""
+        return student(self.run.source, len(self.run.data.classes), replace(settings, seed=seed))
 
     def train(
         self, compiled: Settings, settings: Settings, source: Source, seed: int, title: str
@@ -74,8 +79,8 @@ class Trainer:
         """Train with a program, of the settings `compiled`, as `settings` say."""
         program = self.program(compiled)
         how = np.float32(settings.weight or 0.0), np.bool_(settings.method.endswith(DTNH))
-        _, *arrays = step.split(student(self.run, seed))
-        state, answer, curve = program.init(*arrays, *how), None, []
+        network = self.network(settings, seed)
+        state, answer, curve = program.init(*network[1:], *how), None, []
         every = -(-settings.steps // POINTS)
         bar = tqdm(desc=title, total=settings.steps, unit="step", leave=False, disable=None)
         with closing(self._batches(source, seed)) as images, bar:
@@ -87,29 +92,29 @@ class Trainer:
                 if done % every == 0 or done == settings.steps:
                     curve.append({"step": done} | _means(state.sums))
                     state = state._replace(sums=program.zeros())
-        return Trained(state.params, state.stats, curve)
+        return Trained(network.graph, state.params, state.stats, curve)
 
-    def average(self, trained: Trained, source: Source, seed: int) -> Trained:
+    def average(self, trained: Trained, settings: Settings, source: Source, seed: int) -> Trained:
         """Return the network half of the way from the pretrained one, with statistics of its own.
 
         The statistics of batch normalization are measured as a training measures them.
         """
-        start = step.split(student(self.run, seed)).params
-        params = self.halfway(trained.params, start)
-        stats = trained.stats
-        if jax.tree.leaves(stats):
+        network, stats = self.network(settings, seed), trained.stats
+        params = self.halfway(trained.params, network.params)
+        moves = jax.tree.leaves(nnx.state(nnx.merge(*network), nnx.BatchStat))
+        if moves and settings.batch_norm != FROZEN:
             with closing(self._batches(source, seed)) as images:
                 for batch in islice(images, STATISTICS):
-                    stats = self.measure(params, stats, self._placed(batch)["image"])
-        return Trained(params, stats, [])
+                    images_of_batch = self._placed(batch)["image"]
+                    stats = self.measure(network.graph, params, stats, images_of_batch)
+        return Trained(network.graph, params, stats, [])
 
     def probabilities(self, trained: Trained, source: Source) -> np.ndarray:
         """Return the probability of every class for every image, float32 `[images, classes]`."""
         size, found = self.run.settings.batch_size, []
         for batch in evaluation_batches(source, self.run.preprocessing, batch_size=size):
-            placed = self._placed(batch)
-            logits = np.asarray(self.logits(trained.params, trained.stats, placed["image"]))
-            found.append(logits[batch["valid"]])
+            logits = self.logits(*trained[:3], self._placed(batch)["image"])
+            found.append(np.asarray(logits)[batch["valid"]])
         return np.asarray(jax.nn.softmax(np.concatenate(found).astype(np.float32)))
 
     def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -119,19 +124,21 @@ class Trainer:
 
     def _batches(self, source: Source, seed: int) -> Any:
         settings = self.run.settings
-        size, workers = settings.batch_size, settings.workers
-        how = self.run.preprocessing
-        return batches(source, how, batch_size=size, seed=seed, workers=workers)
-
-
-def student(run: Run, seed: int) -> methods.Model:
-    """Return the network before its training, with a new head."""
-    return replace_head(run.source, len(run.data.classes), rngs=nnx.Rngs(seed))
+        return batches(
+            source,
+            self.run.preprocessing,
+            batch_size=settings.batch_size,
+            seed=seed,
+            workers=settings.workers,
+            augment=settings.augment,
+            class_weights=settings.class_weights,
+        )
 
 
 def _program(run: Run, settings: Settings) -> Program:
     run = run._replace(settings=settings, layers=methods.layers(settings, run.source))
-    network, (teacher, *pretrained) = step.split(student(run, seed=0)), teacher_of(run) or (None,)
+    network = student(run.source, len(run.data.classes), settings)
+    teacher, *pretrained = teacher_of(run) or (None,)
     in_one = settings.rule == "plain" and settings.form == "before"
 
     def tx(weight, protected):
@@ -169,14 +176,15 @@ def _either(settings: Settings, protected: Any) -> Rule:
 
 
 def _means(sums: step.Metrics) -> dict[str, float | None]:
+    """Return the means of what the programs of all candidates measure alike."""
     sums = jax.device_get(sums)
-    return {name: float(x / sums.steps) for name, x in sums._asdict().items() if name != "steps"}
+    return {name: float(getattr(sums, name) / sums.steps) for name in ("loss", "accuracy")}
 
 
 def _measured(graph: Any, params: Any, stats: Any, images: jax.Array) -> Any:
     model = nnx.merge(graph, params, stats)
     model(images)
-    return nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
+    return nnx.merge_state(stats, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
 
 
 def _logits(graph: Any, params: Any, stats: Any, images: jax.Array) -> jax.Array:

@@ -88,7 +88,7 @@ def _scored(plan: Plan, trainer: Trainer, fold: Fold, job: Job) -> dict[Candidat
     trained = trainer.train(*settings, fold.train, seed, title=str(job))
     for candidate in job.scored:
         if candidate != job.candidate:
-            trained = trainer.average(trained, fold.train, seed)
+            trained = trainer.average(trained, settings[1], fold.train, seed)
         probabilities = trainer.probabilities(trained, fold.test)
         seconds = time.perf_counter() - started
         found[candidate] = _score_of(probabilities, fold, trained, seconds)
