@@ -29,11 +29,6 @@ class Interval(NamedTuple):
         """Whether the whole interval is; False if there is none."""
         return self.half_width is not None and self.mean > self.half_width
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside; False if there is no interval."""
-        return self.half_width is not None and abs(self.mean) > self.half_width
-
 
 def interval(values: ArrayLike) -> Interval:
     """Return the mean with its two-sided 95 % t interval, `mean ± t * s / sqrt(n)`."""

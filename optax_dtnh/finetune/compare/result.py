@@ -53,15 +53,17 @@ def _why(decision: Decision | None, on: str) -> str:
     if decision is None or decision.gain.half_width is None:
         return f"{reference}: candidates cannot be told apart by {on}."
     chosen, best, picked, gain = decision
-    gained = f"{table.points(gain, signed=True)} points on {on}"
     if picked.method == FINETUNE:
         by = "" if picked == best else " by more than one standard error of the difference"
         return f"{reference}: on {on}, no other is more accurate{by}."
+    what = "the most accurate"
+    if picked != best:
+        what = f"the simplest within one standard error of {best}"
+    points = table.points(gain, signed=True)
+    gained = f"The gain of {picked}, {what}, is {points} points on {on}."
     if chosen != picked:
-        return f"{reference}: no difference beyond chance. The gain of {picked} is {gained}."
-    simplest = f"the simplest within one standard error of {best}"
-    what = "the most accurate" if picked == best else simplest
-    return f"{chosen} is taken: it is {what}, and its gain over plain fine-tuning is {gained}."
+        return f"{reference}: no difference beyond chance. {gained}"
+    return f"{chosen} is taken. {gained}"
 
 
 def command_of(plan: Plan, candidate: Candidate, out: str) -> str:
