@@ -11,6 +11,8 @@ from benchmarks.real import cells, material, report, runs, training
 from benchmarks.real.training import COARSE
 from optax_dtnh import GradientPair, dtnh, transform_pair
 
+pytestmark = pytest.mark.slow
+
 SCALE = material.Scale(8, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
 RNG = np.random.default_rng(0)
 LABELS = (np.arange(500) % 4).astype(np.int32)
@@ -62,7 +64,6 @@ def test_a_lane_takes_the_steps_of_a_chain(method, options):
     np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(tmp_path):
     given = network, SCALE, tmp_path / "real.jsonl"
     lines = runs.experiment(*given, 60, smoke=True)
