@@ -3,7 +3,7 @@ r"""Fine-tune a pretrained network on a folder of images, with or without DTNH.
     python -m optax_dtnh.finetune train --source resnet50.safetensors --data birds/ \
         --train-per-class 30 --method l2_sp+dtnh --out out/birds
     python -m optax_dtnh.finetune evaluate --out out/birds
-    python -m optax_dtnh.finetune predict --out out/birds a.jpg b.jpg
+    python -m optax_dtnh.finetune predict --out out/birds a.jpg photos/
 
 The options of a command are listed by `train --help`.
 """
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.errors import UsageError, address_error
-from optax_dtnh.finetune.settings import add_options, settings_of
+from optax_dtnh.finetune.settings import add_options, count, settings_of
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
 
@@ -29,20 +29,24 @@ same versions, number of cores and devices. (This is tested on CPU. A GPU needs
 XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried.)
 
 The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels.json,
-preprocessing.json, settings.json, summary.json, log.jsonl and figure.png.
+preprocessing.json, settings.json, summary.json, log.jsonl, figure.png, confusion_matrix.png and
+mistakes.png, the test images that it was most wrong about.
 
 The defaults are those of the code published with DELTA: SGD with momentum, the learning rate
 divided by 10 after two thirds of 9000 steps, and crops of 224 out of 256 pixels. The weights are
 not: docs/regularizers.md converts published weights, which belong to sums.
 """
-EVALUATE = """Print the accuracy of the model in --out on test images.
+EVALUATE = """Measure the model in --out on test images.
 
-If the data are those of the run, by their checksum, these are the test images of the run, and the
-model was trained on none of them. For any other data, these are all images of the test split, or
-all images if there is no test split. Whether the model was trained on such images is not checked.
+Without FOLDER, or if its images are those of the run, by their checksum, these are the test images
+of the run, and the model was trained on none of them. For any other data, these are all images of
+the test split, or all images if there is no test split. Those that the model was trained on are
+counted.
 """
-PREDICT = "Print the most probable class of each image, and its probability."
+PREDICT = """Print the most probable classes of each image, and their probabilities.
 
+An image that cannot be read ends the command if it was named, and is left out of a folder.
+"""
 
 _AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
 
@@ -91,9 +95,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _refuse_empty(chosen: Namespace) -> None:
     for name, value in vars(chosen).items():
         if "" in (value if isinstance(value, list) else [value]):
+            argument = name if name.isupper() else f"--{name.replace('_', '-')}"
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should be a name, got an empty one. Check the "
-                "variable that it comes from, or leave it out."
+                f"`{argument}` should be a name, got an empty one. Check the variable that it "
+                "comes from, or leave it out."
             )
 
 
@@ -111,15 +116,31 @@ def parser() -> Parser:
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
     groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
-    data = "Folder of images or tfds:NAME (default: the data of the run)."
-    evaluate.add_argument("--data", metavar="DIR", help=data)
-    table = "Table of path and label of the images in --data."
+    _add_evaluation(evaluate)
+    _add_prediction(predict)
+    return options
+
+
+def _add_evaluation(evaluate: Parser) -> None:
+    data = "Labeled folder of images or tfds:NAME (default: the data of the run)."
+    evaluate.add_argument("FOLDER", nargs="?", help=data)
+    table = "Table of path and label of the images in FOLDER."
     evaluate.add_argument("--labels", metavar="FILE", help=table)
     prepared = "Folder of prepared TFDS data sets (default: that of the run)."
     evaluate.add_argument("--data-dir", metavar="DIR", help=prepared)
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
-    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="File of an image.")
-    return options
+    results = "Write metrics.json, confusion_matrix.png and mistakes.png into this folder."
+    evaluate.add_argument("--results", type=Path, metavar="DIR", help=results)
+
+
+def _add_prediction(predict: Parser) -> None:
+    image = "File of an image, folder of images, or - for a list of both on standard input."
+    predict.add_argument("IMAGE", nargs="+", help=image)
+    top = "Number of classes for each image (default: 1)."
+    predict.add_argument("--top", type=count, default=1, metavar="N", help=top)
+    form = "Separated by tabs, a line for each image (text); a line for each class (csv); or JSON "
+    form += "lines (default: text)."
+    predict.add_argument("--format", choices=("text", "csv", "jsonl"), default="text", help=form)
 
 
 def _command(commands: Any, name: str, act: Callable[[Namespace], None], text: str) -> Parser:
@@ -141,14 +162,14 @@ def _train(chosen: Namespace) -> None:
 def _evaluate(chosen: Namespace) -> None:
     from optax_dtnh.finetune import evaluate
 
-    where = {name: getattr(chosen, name) for name in ("data", "labels", "data_dir", "classes")}
-    evaluate.evaluate(chosen.out, where)
+    where = {name: getattr(chosen, name) for name in ("labels", "data_dir", "classes")}
+    evaluate.evaluate(chosen.out, {"data": chosen.FOLDER, **where}, chosen.results)
 
 
 def _predict(chosen: Namespace) -> None:
-    from optax_dtnh.finetune import evaluate
+    from optax_dtnh.finetune import predict
 
-    evaluate.predict(chosen.out, chosen.images)
+    predict.predict(chosen.out, chosen.IMAGE, top=chosen.top, form=chosen.format)
 
 
 def _address(given: list[str] | None) -> dict[str, Any] | None:

@@ -107,6 +107,7 @@ def open_test(
     images = _selected(parts.test or parts.train, tested)
     present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
     seen = sum(image.digest in trained for image in tested)
+    parts = parts.leave_out("broken", len(checked.broken))
     return Tested(images, parts.classes, present, parts.left_out, same, seen)
 
 

@@ -28,6 +28,16 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise UsageError(text) from error
 
 
+@contextmanager
+def named(argument: str) -> Iterator[None]:
+    """Name this argument in a `UsageError` about what `train` calls `--data`."""
+    try:
+        yield
+    except UsageError as error:
+        text = str(error).replace("`--data`", f"`{argument}`").replace("`--data ", "`")
+        raise UsageError(text) from error
+
+
 def address_error(given: str) -> UsageError:
     """Return the error of an address of this process that is not one."""
     return UsageError(

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median_high
@@ -11,7 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from optax_dtnh.finetune.run_folder import atomically, reading, writing
+from optax_dtnh.finetune import run_folder
+from optax_dtnh.finetune.run_folder import reading, writing
+from optax_dtnh.models._saving import atomically
 
 LOG, FIGURE = "log.jsonl", "figure.png"
 PACKAGES = "jax jaxlib flax optax numpy safetensors grain orbax-checkpoint pillow".split()
@@ -44,7 +47,7 @@ def _entry(line: str) -> dict[str, Any]:
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
     kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
+    run_folder.atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
 
 
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +92,16 @@ def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+    with writing(path):
+        save(path, figure)
+
+
+def save(path: Path, figure: Any) -> None:
+    """Write the figure as a PNG file, atomically."""
+    with warnings.catch_warnings():
+        # A font without a letter of a name draws a box.
+        warnings.filterwarnings("ignore", "Glyph")
+        atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
 
 
 def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:

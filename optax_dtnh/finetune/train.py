@@ -21,9 +21,11 @@ from optax_dtnh.finetune import (
     interrupts,
     log,
     methods,
+    metrics,
     processes,
     run_folder,
     step,
+    trained,
 )
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.progress import Progress
@@ -45,7 +47,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
         check_apart(settings.data, out)
         run_folder.check(out, settings)  # before what is slow, and again once it is locked
         if run_folder.is_finished(out):
-            processes.say(f"The run in {out} is finished. {_result(run_folder.summary(out))}")
+            processes.say(f"The run in {out} is finished. {_result(out)}")
             return
         run = open_run(settings, out)
         with _claimed(run):
@@ -183,25 +185,29 @@ def _stop(done: int) -> None:
 def _end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
-    evaluate.write(out, model, run.data, run.preprocessing)
+    trained.write(out, model, run.data, run.preprocessing)
     entries = log.entries(out / log.LOG)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
-    trained = evaluate.read_model(out, asdict(settings))
-    result = {"test_accuracy": evaluate.accuracy(trained, run.data.test)}
-    title = f"{settings.method}: test accuracy {result['test_accuracy']:.1%}"
-    log.draw(out / log.FIGURE, entries, title)
+    found = evaluate.outcome(trained.read_model(out, asdict(settings)), run.data.test)
+    accuracy = found.measures["accuracy"]
+    log.draw(out / log.FIGURE, entries, f"{settings.method}: test accuracy {accuracy:.1%}")
+    with run_folder.writing(out / evaluate.CONFUSION):
+        evaluate.draw(out, found)
     summary = {
-        **result,
+        "test_accuracy": accuracy,
+        "test": found.measures,
         **numbers,
         "settings": asdict(settings),
         "found": run.facts,
         "environment": log.environment(),
     }
     run_folder.write_json(out / run_folder.SUMMARY, summary)
-    wrote = f"Wrote {evaluate.MODEL}, {run_folder.SUMMARY} and more to {out}"
-    print(f"{_result(summary)} {wrote}")
+    print(*metrics.in_words(found.measures), sep="\n")
+    print(f"Wrote {trained.MODEL}, {run_folder.SUMMARY} and more to {out}")
 
 
-def _result(summary: dict[str, Any]) -> str:
-    return evaluate.in_words(summary["test_accuracy"], summary["found"]["test_images"])
+def _result(out: Path) -> str:
+    summary = run_folder.summary(out)
+    with run_folder.reading(out, run_folder.SUMMARY):
+        return metrics.in_words(summary["test"])[0]

@@ -153,8 +153,8 @@ def test_the_command_trains_and_tests_on_it(prepared, tmp_path):
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert accuracy_in(run(command="evaluate", out=tmp_path / "run")) == (f"{accuracy:.2%}", "30")
     data = opened("png_digits", prepared)
-    folder = ["--data", write_images(data.test, data.classes, tmp_path / "folder")]
-    other = ["--data", "tfds:reordered", "--data-dir", prepare(Reordered, tmp_path / "reordered")]
+    folder = [write_images(data.test, data.classes, tmp_path / "folder")]
+    other = ["tfds:reordered", "--data-dir", prepare(Reordered, tmp_path / "reordered")]
     for argv in (folder, other):
         shown = run(*argv, command="evaluate", out=tmp_path / "run")
         assert accuracy_in(shown) == (f"{accuracy:.2%}", "30")

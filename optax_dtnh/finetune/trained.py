@@ -1,0 +1,102 @@
+"""The model that people keep: its files, and its predictions.
+
+It is read from the files and run on one device in batches of one size, so that a fresh process
+anywhere predicts what the run has measured.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from scipy.special import softmax
+
+from optax_dtnh.finetune import manifest, run_folder
+from optax_dtnh.finetune.dataset import Data
+from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
+from optax_dtnh.models import CheckpointError, load_pretrained, save_pretrained
+from optax_dtnh.models._names import Model
+
+MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
+TRAINED = "train_images.sha256"
+
+
+class Trained(NamedTuple):
+    """The result of a finished run."""
+
+    model: Model  # in evaluation mode
+    classes: tuple[str, ...]  # their names, in the order of the logits
+    preprocessing: Preprocessing
+    settings: dict[str, Any]  # those of the run, as in its `settings.json`
+
+
+def write(out: Path, model: Model, data: Data, how: Preprocessing) -> None:
+    """Write the model, its labels, its preprocessing, and a list of its training images."""
+    run_folder.write_json(out / PREPROCESSING, how._asdict())
+    run_folder.write_json(out / LABELS, list(data.classes))
+    trained = os.fsencode(manifest.text(data.trained))
+    run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
+    with run_folder.writing(out / MODEL), usage_errors(CheckpointError):
+        save_pretrained(model, out / MODEL)
+
+
+def read(out: Path) -> Trained:
+    """Return the result of the finished run in `out`."""
+    for name in (run_folder.SETTINGS, run_folder.SUMMARY):
+        with run_folder.reading(out, name):
+            there = (out / name).is_file()
+        if not there:
+            raise UsageError(
+                f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
+                "Name another one, or repeat the run's own command to finish it."
+            )
+    return read_model(out, run_folder.recorded(out)[0])
+
+
+def read_model(out: Path, settings: dict[str, Any]) -> Trained:
+    """Return the model in `out`, that of a run with these settings."""
+    with run_folder.reading(out, PREPROCESSING):
+        (out / PREPROCESSING).open().close()
+        how = preprocessing_of(out)
+    with run_folder.reading(out, MODEL):
+        model = load_pretrained(out / MODEL, dtype=settings["dtype"])
+    with run_folder.reading(out, LABELS):
+        outputs = cast(nnx.Linear, model.head).out_features
+        classes = _labels((out / LABELS).read_text(encoding="utf-8"), outputs)
+    model.eval()
+    return Trained(model, classes, how, settings)
+
+
+def _labels(text: str, count: int) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or len(names) != count or len({*map(str, names)}) != count:
+        raise ValueError(f"not a list of {count} names, as the model has outputs")
+    return tuple(map(str, names))
+
+
+def trained_images(out: Path) -> frozenset[bytes]:
+    """Return the SHA-256 of the images that the model was trained on."""
+    with run_folder.reading(out, TRAINED):
+        return manifest.digests((out / TRAINED).read_bytes())
+
+
+def probabilities(
+    trained: Trained, batches: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yield each batch with the probabilities of the classes, float64 `[B, C]`."""
+    graph, arrays = nnx.split(trained.model)
+    logits = jax.jit(lambda arrays, images: nnx.merge(graph, arrays)(images)[0])
+    for batch in batches:
+        found = np.asarray(logits(arrays, jnp.asarray(batch["image"]))).astype(np.float64)
+        if not np.isfinite(found).all():
+            raise UsageError(
+                "The logits of the model should be finite, got others. Lower --learning-rate or "
+                "--weight, in another --out."
+            )
+        yield batch, softmax(found, axis=-1)

@@ -1,0 +1,138 @@
+"""The measures of a run's end again, on its test images and on other folders."""
+
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from optax_dtnh.finetune.mistakes import draw_mistakes, most_wrong
+from tests.finetune.pictures import folder, halve
+from tests.finetune.runs import printed_error, run
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+FIGURES = "confusion_matrix.png", "mistakes.png"
+
+
+@pytest.fixture(scope="module")
+def trained(arguments, tmp_path_factory):
+    """The folder of a run, and what it has printed."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return out, run(*arguments, out=out).splitlines()
+
+
+@pytest.fixture
+def out(trained, tmp_path):
+    return shutil.copytree(trained[0], tmp_path / "run")
+
+
+def measures_in(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_ends_with_the_measures_that_evaluation_finds_again(trained, digits, tmp_path):
+    out, printed = trained
+    measures = json.loads((out / "summary.json").read_text())["test"]
+    assert measures["images"] == 160
+    assert {x["support"] for x in measures["classes"].values()} == {16}
+    shown = run("--results", tmp_path / "a", out=out, command="evaluate").splitlines()
+    assert shown == printed[-1 - len(shown) : -1]
+    assert shown[-1].startswith("10  9 ")
+    assert measures_in(tmp_path / "a") == measures
+    for name in FIGURES:
+        assert (out / name).read_bytes() == (tmp_path / "a" / name).read_bytes()
+    # The same images elsewhere are the data of the run.
+    copy = shutil.copytree(digits, tmp_path / "copy")
+    assert run(copy, out=out, command="evaluate").splitlines() == shown
+
+
+def test_a_folder_of_what_is_found_has_no_mistakes(trained, digits, tmp_path):
+    images = sorted(digits.glob("*/*.png"))
+    lines = run(*images, out=trained[0], command="predict").splitlines()
+    for path, line in zip(images, lines, strict=True):
+        right = line.split("\t")[1] == path.parent.name
+        place = tmp_path / str(right) / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    shown = {}
+    for kind in ("False", "True"):
+        argv = [tmp_path / kind, "--results", tmp_path / "results"]
+        shown[kind] = run(*argv, out=trained[0], command="evaluate")
+        assert (tmp_path / "results/mistakes.png").exists() == (kind == "False")
+    assert "Test accuracy 0.00% of" in shown["False"]
+    assert "Test accuracy 100.00% of" in shown["True"]
+    assert "The model was trained on " in shown["True"].splitlines()[-1]
+
+
+def test_results_that_cannot_be_written_are_named(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    given = ("--out", trained[0], "--results", tmp_path / "file")
+    line = printed_error(*given, command="evaluate")
+    assert line.endswith("(File exists). Make room, or name another one.")
+
+
+UNFIT = {
+    "missing": "folder of class folders or tfds:NAME, got '{}', which does not exist. Check the",
+    "file.npz": "got the file '{}'. Save every image as a file in a folder named after its",
+    "t10k-images-idx3-ubyte": "named after its class, or pass `tfds:mnist`.",
+    "empty": "should have a folder of images for each class, got none in '{}'",
+    "flat": "or list `path` and `label` in a table for `--labels`.",
+    "foreign": "should have classes of the model, got '{}' with 'ant', which it does not know",
+    "broken": "'0.png'), the first of 1 broken one among 4. Mend or remove them.",
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_folder_that_is_unfit_is_named_without_options_of_the_training(trained, tmp_path, name):
+    for file in ("file.npz", "t10k-images-idx3-ubyte"):
+        (tmp_path / file).write_text("")
+    (tmp_path / "empty").mkdir()
+    folder(tmp_path / "foreign", ant=1)
+    shutil.copytree(folder(tmp_path / "broken", **{"1": 2, "2": 2}) + "/1", tmp_path / "flat")
+    halve(tmp_path / "broken/2/0.png")
+    line = printed_error("--out", trained[0], tmp_path / name, command="evaluate")
+    assert line.startswith("error: `FOLDER` should ")
+    assert UNFIT[name].format(tmp_path / name) in line
+    assert not re.search("--data|--skip|--train|--dup", line)
+
+
+def test_an_image_that_a_run_may_skip_is_counted(out, tmp_path):
+    record = json.loads((out / "settings.json").read_text())
+    record["settings"]["skip_broken"] = True
+    (out / "settings.json").write_text(json.dumps(record))
+    data = folder(tmp_path / "data", **{"1": 2, "2": 2})
+    halve(tmp_path / "data/2/0.png")
+    shown = run(data, out=out, command="evaluate")
+    assert "Test accuracy " in shown
+    assert " of 3 images." in shown
+    assert shown.endswith("and 3 more. Left out: broken 1.\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_model_without_finite_logits_is_refused(out, digits, command):
+    weights = load_file(out / "model.safetensors")
+    weights["fc.weight"][:] = 3e38  # finite, and its products are not
+    save_file(weights, out / "model.safetensors")
+    more = [digits] if command == "predict" else []
+    line = printed_error("--out", out, *more, command=command)
+    assert line.startswith("error: The logits of the model should be finite, got others. Lower ")
+
+
+def test_without_a_name_a_folder_is_refused(trained):
+    line = printed_error("--out", trained[0], "", command="evaluate")
+    assert line.startswith("error: `FOLDER` should be a name, got an empty one.")
+
+
+def test_the_sheet_shows_the_least_probable_true_classes_first(trained, digits):
+    paths = sorted(digits.glob("3/*.png"))
+    source = [{"image": p.read_bytes(), "name": os.fspath(p), "label": 0} for p in paths[:3]]
+    probabilities = np.array([[0.4, 0.5, 0.1], [0.5, 0.4, 0.1], [0.1, 0.3, 0.6]])
+    labels = np.array([0, 0, 1])
+    assert most_wrong(labels, probabilities).tolist() == [2, 0]
+    figure = draw_mistakes(source, labels, probabilities, ["a", "$b", "c"])
+    words = [x.get_text() for x in figure.axes[0].texts]
+    assert words[:4] == ["$b\nas c, 60%", paths[2].name, "a\nas $b, 50%", paths[0].name]
+    assert words[4].startswith("2 most wrong of 2: ")
