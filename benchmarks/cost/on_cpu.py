@@ -1,4 +1,4 @@
-"""Where does a training step spend its time on a CPU?
+"""Where does a training step spend its time on a CPU? Its profile, and what was tried.
 
     python -m benchmarks.cost.on_cpu
 
