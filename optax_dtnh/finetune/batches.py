@@ -98,16 +98,17 @@ def _follow_parent(*_: int) -> None:
 def _training_example(
     example: dict[str, Any], rng: np.random.Generator, *, preprocessing: Preprocessing
 ) -> dict[str, Any]:
-    image = training_image(_decoded(example), preprocessing, rng)
+    image = training_image(decoded(example), preprocessing, rng)
     return {"image": image, "label": np.int32(example["label"])}
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:
-    image = evaluation_image(_decoded(example), preprocessing)
+    image = evaluation_image(decoded(example), preprocessing)
     return {"image": image, "label": np.int32(example["label"]), "valid": np.True_}
 
 
-def _decoded(example: dict[str, Any]) -> Image.Image:
+def decoded(example: dict[str, Any]) -> Image.Image:
+    """Return the image of an example; a `UsageError` names one that is damaged."""
     try:
         return decode(example["image"])
     # The image was damaged after the check, and Pillow's decoders raise all kinds of exceptions.

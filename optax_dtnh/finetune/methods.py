@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
-from optax_dtnh import add_l2_sp, dtnh, regularizers
+from optax_dtnh import Rule, add_l2_sp, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
@@ -52,21 +52,22 @@ REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
 
 
-def transformation(settings: Settings) -> optax.GradientTransformation:
+def transformation(settings: Settings, rule: Rule | None = None) -> optax.GradientTransformation:
     """Return the method as an optax transformation of a `GradientPair`.
 
-    Methods without a second gradient ignore that of the pair.
+    Methods without a second gradient ignore that of the pair. `rule` is used instead of that of the
+    settings.
     """
     rate = optax.scale_by_learning_rate(learning_rate(settings))
     if settings.regularizer == FINETUNE:
         decay = optax.add_decayed_weights(settings.weight_decay)
         return forms.of_loss_grads(optax.chain(decay, _direction(settings), rate))
-    return optax.chain(_regularized(settings), rate)
+    return optax.chain(_regularized(settings, rule), rate)
 
 
-def _regularized(settings: Settings) -> optax.GradientTransformation:
+def _regularized(settings: Settings, rule: Rule | None) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
-    rule = getattr(optax_dtnh, settings.rule or "truncate")
+    rule = rule or getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.granularity not in (None, "tree"):
         options |= {"labels": getattr(optax_dtnh, f"per_{settings.granularity}")}

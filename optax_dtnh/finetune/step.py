@@ -131,12 +131,16 @@ def train_step(
     tx: optax.GradientTransformation,
     settings: Settings,
     layers: tuple[str, ...],
+    *,
+    summed: bool = False,
 ) -> Callable[..., tuple[State, jax.Array]]:
     """Return `step(state, pretrained, batch) -> (state, stop)`, to be jitted.
 
     One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
     and statistics, None for methods without a teacher. `stop` is whether any process asked for it.
-    `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
+    `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`. With
+    `summed`, its first member is the gradient of `loss + weight * reg`, from one backward pass, and
+    its second one is 0.
     """
     regularize = methods.REGULARIZERS.get(settings.regularizer)
 
@@ -155,9 +159,11 @@ def train_step(
                 weights, temperature = state.channel_weights, settings.temperature
                 reg = regularize(student_outputs, teacher_outputs, weights, temperature)
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
-            return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+            stats = nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
+            values = (loss + settings.weight * reg, jnp.zeros_like(reg)) if summed else (loss, reg)
+            return values, (loss, reg, right, stats)
 
-        ((loss, reg), (right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
+        (_, (loss, reg, right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
         updates, opt_state = tx.update(pair, state.opt_state, state.params)
         conflict = optax.tree.get(opt_state, "conflict", jnp.zeros([]))
         seen = Metrics(loss, right, reg, conflict, jnp.ones([]))
