@@ -225,10 +225,11 @@ def figures(row: dict[str, Any]) -> dict[str, str]:
 
 TRAININGS = FOLDS * (len(WEIGHTS) * 4 + 1)  # the average needs none of its own
 NOTE = f"""Regret in points of test accuracy against the best candidate without DTNH, by the mean of
-the case: fine-tuning, or a plain regularizer at one of the weights {WEIGHTS}. A case is a task, an optimizer
-and a batch size; 95 % t intervals over 20 seeds. `always` is a candidate at weight 1. Three rows
-are other rules than that of the command, whose limit of two standard errors was set with these rows
-at hand. The choice costs {TRAININGS} trainings on {FOLDS - 1} of {FOLDS} parts of the images."""
+the case: fine-tuning, or a plain regularizer at one of the weights {WEIGHTS}. A case is a task, an
+optimizer and a batch size; 95 % t intervals over 20 seeds. `always` is a candidate at weight 1.
+Three rows are other rules than that of the command, whose limit of two standard errors was set with
+these rows at hand. The choice costs {TRAININGS} trainings on {FOLDS - 1} of {FOLDS} parts of the
+images."""
 
 QUESTION = Question("digits.comparison", __doc__, measure, text=markdown, failures=failures)
 
