@@ -12,7 +12,7 @@ OTHERS := $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(DOCS) $(RELEASE)
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
-.PHONY: demo test slow long lint cost finetune parity clients clients-lora peers real-smoke pages docs dist packages clean
+.PHONY: demo test slow long lint cost finetune parity clients clients-lora peers real-smoke tutorial pages docs dist packages clean
 
 demo: $(installed)  ## the digits benchmark: what DTNH gains and what it costs, on real data
 	$(BIN)/python -m benchmarks.digits
@@ -47,9 +47,13 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
-real-smoke: $(PARITY)/installed  ## a pretrained network against torch's, and a few steps of a few runs
+real-smoke: $(PARITY)/installed  ## a pretrained network against torch's, and a few steps of its benchmark and of the tutorial
 	$(PARITY)/bin/python -m pytest -n 0 tests/benchmarks/parity
 	$(PARITY)/bin/python -m benchmarks.real --smoke
+	$(PARITY)/bin/python docs/tutorial.py --quick
+
+tutorial: $(PARITY)/installed  ## the tutorial executed anew: the notebook, its page and pictures
+	$(PARITY)/bin/python docs/tutorial.py
 
 finetune: $(installed)  ## every method of the fine-tuning command on the digits as image files
 	$(BIN)/python -m benchmarks.paper.on_digits
