@@ -122,7 +122,7 @@ def _training_example(
     augment: str,
     weights: np.ndarray | None,
 ) -> dict[str, Any]:
-    image, label = _decoded(example), np.int32(example["label"])
+    image, label = decoded(example), np.int32(example["label"])
     image = AUGMENT[augment](image, preprocessing, rng)
     return {"image": image, "label": label} | (
         {} if weights is None else {"weight": weights[label]}
@@ -130,11 +130,12 @@ def _training_example(
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:
-    image = evaluation_image(_decoded(example), preprocessing)
+    image = evaluation_image(decoded(example), preprocessing)
     return {"image": image, "label": np.int32(example["label"]), "valid": np.True_}
 
 
-def _decoded(example: dict[str, Any]) -> Image.Image:
+def decoded(example: dict[str, Any]) -> Image.Image:
+    """Return the image of an example; a `UsageError` names one that is damaged."""
     try:
         return decode(example["image"])
     # The image was damaged after the check, and Pillow's decoders raise all kinds of exceptions.

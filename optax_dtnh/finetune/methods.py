@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
-from optax_dtnh import GradientPair, add_l2_sp, conflict_report, dtnh, regularizers
+from optax_dtnh import GradientPair, Rule, add_l2_sp, conflict_report, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
@@ -52,10 +52,11 @@ REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
 
 
-def transformation(settings: Settings) -> optax.GradientTransformation:
+def transformation(settings: Settings, rule: Rule | None = None) -> optax.GradientTransformation:
     """Return the method as an optax transformation of a `GradientPair`.
 
-    Methods without a second gradient ignore that of the pair.
+    Methods without a second gradient ignore that of the pair. `rule` is used instead of that of the
+    settings.
     """
     limit, decay = settings.clip_norm, _decay(settings)
     # After the sum of the form `before`: in front of it, the two gradients would share a norm.
@@ -66,7 +67,7 @@ def transformation(settings: Settings) -> optax.GradientTransformation:
     if settings.regularizer == FINETUNE:
         direction = forms.of_loss_grads(optax.chain(coupled, _direction(settings)))
     else:
-        direction = _regularized(settings, coupled)
+        direction = _regularized(settings, coupled, rule)
     rate = optax.scale_by_learning_rate(learning_rate(settings))
     return optax.chain(direction, decoupled, rate)
 
@@ -82,9 +83,9 @@ def _decay(settings: Settings) -> optax.GradientTransformation:
     return optax.chain(head, decay(settings.weight_decay, mask=backbone_mask))
 
 
-def _decision(settings: Settings) -> dict[str, Any]:
+def _decision(settings: Settings, rule: Rule | None = None) -> dict[str, Any]:
     """Return how the regularizer enters: its weight, what it is of, and how DTNH decides."""
-    rule = getattr(optax_dtnh, settings.rule or "truncate")
+    rule = rule or getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.granularity not in (None, "tree"):
         options |= {"labels": getattr(optax_dtnh, f"per_{settings.granularity}")}
@@ -92,10 +93,10 @@ def _decision(settings: Settings) -> dict[str, Any]:
 
 
 def _regularized(
-    settings: Settings, prepare: optax.GradientTransformation
+    settings: Settings, prepare: optax.GradientTransformation, rule: Rule | None
 ) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
-    options = _decision(settings)
+    options = _decision(settings, rule)
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}

@@ -74,12 +74,17 @@ def _open_source(settings: Settings) -> Loaded:
             heads=settings.heads,
             image_size=settings.image_size,
         )
-    if loaded.model.head is None and settings.regularizer == "distillation":
+    check_head(settings, loaded.model)
+    return loaded
+
+
+def check_head(settings: Settings, source: methods.Model) -> None:
+    """Raise a `UsageError` if the method needs a head that the checkpoint lacks."""
+    if source.head is None and settings.regularizer == "distillation":
         raise UsageError(
             f"`--method` should be another than {settings.method} for a checkpoint without a head, "
             f"got '{settings.source}'. Distillation compares the logits of the pretrained head."
         )
-    return loaded
 
 
 def _told_of_images(

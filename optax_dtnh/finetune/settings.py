@@ -2,6 +2,7 @@
 
 import argparse
 from argparse import Namespace
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -238,29 +239,45 @@ OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".
 OF_DATA += ["val_per_class", "val_fraction"]
 
 
-def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Add an option for every setting, and return the groups of `--help` by name."""
+def add_options(
+    parser: argparse.ArgumentParser, leave_out: Collection[str] = (), **changed: Any
+) -> dict[str, Any]:
+    """Add an option for every setting, and return the groups of `--help` by name.
+
+    `changed` are arguments of `add_argument` to use instead for all options that have them.
+    """
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for f in fields(Settings):
-        flag = f"--{f.name.replace('_', '-')}"
-        groups[f.metadata["group"]].add_argument(flag, **f.metadata["argument"])
+        if f.name not in leave_out:
+            argument = f.metadata["argument"]
+            argument = argument | {n: x for n, x in changed.items() if n in argument}
+            groups[f.metadata["group"]].add_argument(_flag(f.name), **argument)
     return groups
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def arguments(settings: dict[str, Any]) -> list[str]:
+    """Return the arguments of the command line that give these settings."""
+    argv = []
+    for f in fields(Settings):
+        value = settings[f.name]
+        if value is True:
+            argv.append(_flag(f.name))
+        elif value not in (f.default, [], None) and (f.name, value) != ("rule", "plain"):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            one = len(values) == 1
+            argv += [f"{_flag(f.name)}={values[0]}"] if one else [_flag(f.name), *map(str, values)]
+    return argv
 
 
 def check_recorded(settings: dict[str, Any]) -> None:
     """Raise a ValueError unless the command line would take the recorded settings."""
     parser = _Strict(allow_abbrev=False)
     add_options(parser)
-    argv = []
-    for f in fields(Settings):
-        flag, value = f"--{f.name.replace('_', '-')}", settings[f.name]
-        unset = value is None or value is False or value in ((), [])  # 0 is a value
-        if value is True:
-            argv.append(flag)
-        elif not unset and (f.name, value) != ("rule", "plain"):
-            values = value if isinstance(value, (list, tuple)) else [value]
-            argv += [f"{flag}={values[0]}"] if len(values) == 1 else [flag, *map(str, values)]
-    parsed = vars(parser.parse_args(argv)) | {"rule": settings["rule"]}
+    parsed = vars(parser.parse_args(arguments(settings))) | {"rule": settings["rule"]}
     for f in fields(Settings):
         asked, value = parsed[f.name], settings[f.name]
         if asked != (tuple(value) if isinstance(asked, tuple) else value):
@@ -308,20 +325,27 @@ def _check_alternatives(settings: Settings) -> None:
             )
 
 
-def _check_method(settings: Settings) -> None:
-    regularized, protected = settings.method != FINETUNE, settings.method.endswith(DTNH)
-    for name, fits, wanted in (
+def unfit(method: str) -> dict[str, str]:
+    """Return which options a method does not take, each with what it should come with."""
+    regularized, protected = method != FINETUNE, method.endswith(DTNH)
+    of_maps = method.removesuffix(DTNH) in OF_MAPS
+    options = (
         ("weight", regularized, "a regularizer"),
         ("form", regularized, "a regularizer"),
         ("rule", protected, f"a method that ends in {DTNH}"),
         ("granularity", protected, f"a method that ends in {DTNH}"),
         ("reference_decay", protected, f"a method that ends in {DTNH}"),
-        ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
-    ):
-        if getattr(settings, name) not in (None, ()) and not fits:
+        ("layers", of_maps, " or ".join(OF_MAPS)),
+    )
+    return {name: wanted for name, fits, wanted in options if not fits}
+
+
+def _check_method(settings: Settings) -> None:
+    for name, wanted in unfit(settings.method).items():
+        if getattr(settings, name) not in (None, ()):
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with {wanted}, got --method "
-                f"{settings.method}. Leave it out."
+                f"`{_flag(name)}` should come with {wanted}, got --method {settings.method}. Leave "
+                "it out."
             )
 
 

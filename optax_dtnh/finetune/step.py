@@ -137,6 +137,8 @@ def train_step(
     tx: optax.GradientTransformation,
     settings: Settings,
     layers: tuple[str, ...],
+    *,
+    sum_weight: Any = None,
 ) -> Callable[..., tuple[State, jax.Array]]:
     """Return `step(state, pretrained, batch) -> (state, asked)`, to be jitted.
 
@@ -144,7 +146,8 @@ def train_step(
     before they are compared; so are the running statistics. `pretrained` are the teacher's
     parameters and statistics, None for methods without a teacher. `asked` is the most that any
     process asks for. `student` and `teacher` are definitions of networks, `tx` transforms a
-    `GradientPair`.
+    `GradientPair`. With `sum_weight`, its first member is the gradient of `loss + sum_weight *
+    reg`, from one backward pass, and its second one is 0.
     """
     regularize = methods.REGULARIZERS.get(settings.regularizer, _nothing)
     # A filter of variables: of none, or of the running statistics.
@@ -163,12 +166,13 @@ def train_step(
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
             moved = nnx.as_pure(nnx.state(model, moving))
             loss = _loss(logits, batch, settings.label_smoothing)
-            return (loss, regularize(*given)), (right, moved)
+            reg = regularize(*given)
+            return _summed(loss, reg, sum_weight), (loss, reg, right, moved)
 
-        (values, (right, moved)), pair = _gradients(losses, settings)(state.params, batch)
+        (_, (loss, reg, right, moved)), pair = _gradients(losses, settings)(state.params, batch)
         updates, opt_state = tx.update(pair, state.opt_state, state.params)
         between = _between(settings, pair, state.params, opt_state)
-        seen = Metrics(values[0], right, values[1], *between, jnp.ones([]))
+        seen = Metrics(loss, right, reg, *between, jnp.ones([]))
         sums = jax.tree.map(jnp.add, state.sums, seen)
         params = optax.apply_updates(state.params, updates)
         stats = nnx.merge_state(state.stats, moved)
@@ -176,6 +180,10 @@ def train_step(
         return new, jnp.max(batch["ask"])
 
     return step
+
+
+def _summed(loss: jax.Array, reg: jax.Array, weight: Any) -> tuple[jax.Array, jax.Array]:
+    return (loss, reg) if weight is None else (loss + weight * reg, jnp.zeros_like(reg))
 
 
 def _nothing(*_: Any) -> jax.Array:

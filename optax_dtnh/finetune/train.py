@@ -50,7 +50,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
             processes.say("\n".join(described_run(run)))
             model = _fit(run)
             if processes.is_main():
-                _end(run, model)
+                end(run, model)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
     )
 
 
-def _end(run: Run, model: methods.Model) -> None:
+def end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
     trained.write(out, run.data, run.preprocessing)
