@@ -117,7 +117,7 @@ def _check_finite(values: dict[str, float], done: int) -> None:
 
 
 def _in_words(entry: dict[str, Any]) -> str:
-    parts = [f"loss {entry['loss']:.3g}", f"accuracy {entry['accuracy']:.1%}"]
+    parts = [f"loss {entry['loss']:.3g}", f"training accuracy {entry['accuracy']:.1%}"]
     if entry["penalty"] is not None:
         parts.append(f"weight * regularizer {entry['penalty']:.3g}")
     if entry["conflict"] is not None:
