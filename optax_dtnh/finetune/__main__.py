@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
+from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
 from optax_dtnh.finetune.errors import UsageError, address_error
 from optax_dtnh.finetune.settings import add_options, count, settings_of
 
@@ -47,6 +48,17 @@ Without FOLDER, or if its images are those of the run, by their checksum, these 
 of the run, and the model was trained on none of them. For any other data, these are all images of
 the test split, or all images if there is no test split. Those that the model was trained on are
 counted.
+"""
+COMPARE = """Find out on folds of the training images whether a regularizer helps, and which.
+
+    python -m optax_dtnh.finetune compare --source FILE --data DIR --out DIR
+    python -m optax_dtnh.finetune compare RUN RUN ... --out DIR
+
+Plain fine-tuning is taken unless a candidate is better beyond chance. The choice is then trained on
+all training images, in the folder `chosen`, and so is plain fine-tuning, in `finetune`. Test images
+are used once, for these two. Run the same command again to resume.
+
+Folders of finished runs are compared by their logs and on the test images that they share.
 """
 PREDICT = """Print the most probable classes of each image, and their probabilities.
 
@@ -114,9 +126,11 @@ def parser() -> Parser:
     train = _command(commands, "train", _train, TRAIN)
     evaluate = _command(commands, "evaluate", _evaluate, EVALUATE)
     predict = _command(commands, "predict", _predict, PREDICT)
+    compare = _command(commands, "compare", _compare, COMPARE)
     groups = add_options(train)
+    add_compare_options(compare)
     out = "Folder of the run; train makes it if it does not exist."
-    for place in (groups["files"], evaluate, predict):
+    for place in (groups["files"], evaluate, compare, predict):
         place.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
@@ -169,6 +183,19 @@ def _evaluate(chosen: Namespace) -> None:
 
     where = {name: getattr(chosen, name) for name in ("labels", "data_dir", "classes")}
     evaluate.evaluate(chosen.out, {"data": chosen.FOLDER, **where}, chosen.results)
+
+
+def _compare(chosen: Namespace) -> None:
+    if chosen.runs:
+        refuse_options(chosen, parser())
+        from optax_dtnh.finetune.compare import finished
+
+        finished.compare_runs(chosen.runs, chosen.out)
+        return
+    plan = plan_of(chosen)
+    from optax_dtnh.finetune.compare import command
+
+    command.compare(plan, chosen.out)
 
 
 def _predict(chosen: Namespace) -> None:

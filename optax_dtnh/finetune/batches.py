@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from threading import Thread
 from typing import Any, cast
@@ -14,11 +14,15 @@ from absl import flags
 from PIL import Image
 
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Selected, Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason, training_image
 from optax_dtnh.finetune.preprocessing import Preprocessing
 
 MAX_THREADS = 16
+AUGMENT = {
+    "standard": training_image,
+    "none": lambda image, preprocessing, _: evaluation_image(image, preprocessing),
+}
 
 
 def batches(
@@ -30,10 +34,13 @@ def batches(
     start: int = 0,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    augment: str = "standard",
+    class_weights: str | None = None,
 ) -> grain.DatasetIterator:
     """Return the endless batches of the training, from that of step `start` on.
 
-    Every epoch has each image once, in an order of its own and with a new crop of every image. A
+    Every epoch has each image once, in an order of its own and with a new crop of every image,
+    unless `augment` is "none". A
     batch may hold the end of one epoch and the start of the next, so a source may be smaller than a
     batch. The global batch of a step depends on the step, the source, the preprocessing, the batch
     size and the seed alone: not on `start`, `workers` or the number of processes.
@@ -41,7 +48,8 @@ def batches(
     The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` processes
     prepare batches; 0 uses threads. A process whose `shard` is `(p, n)` gets the p-th of n parts of
     the rows of each global batch, which has `batch_size`. A batch is a dict of "image", float32
-    `[B, S, S, 3]`, and "label", int32 `[B]`. `close` ends the threads or processes.
+    `[B, S, S, 3]`, "label", int32 `[B]`, and with balanced `class_weights` "weight", float32 `[B]`,
+    whose mean over the source is 1. `close` ends the threads or processes.
     """
     process, processes = shard
     if batch_size % processes:
@@ -50,7 +58,11 @@ def batches(
             f"{batch_size}. Change it."
         )
     images = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    examples = images.random_map(partial(_training_example, preprocessing=preprocessing))
+    weights = (
+        None if class_weights is None else _weights(class_weights, cast(Selected, source).labels)
+    )
+    options = {"preprocessing": preprocessing, "augment": augment, "weights": weights}
+    examples = images.random_map(partial(_training_example, **options))
     # Rounded up, the length of this endless data set would be more than a `len` can be.
     parts = examples.batch(batch_size // processes, drop_remainder=True)
     return iter(_prefetched(parts[process::processes][start:], workers))
@@ -95,19 +107,35 @@ def _follow_parent(*_: int) -> None:
     Thread(target=follow, daemon=True).start()
 
 
+def _weights(kind: str, labels: Sequence[int]) -> np.ndarray:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = compute_class_weight(kind, classes=np.unique(labels), y=labels)
+    return weights.astype(np.float32)
+
+
 def _training_example(
-    example: dict[str, Any], rng: np.random.Generator, *, preprocessing: Preprocessing
+    example: dict[str, Any],
+    rng: np.random.Generator,
+    *,
+    preprocessing: Preprocessing,
+    augment: str,
+    weights: np.ndarray | None,
 ) -> dict[str, Any]:
-    image = training_image(_decoded(example), preprocessing, rng)
-    return {"image": image, "label": np.int32(example["label"])}
+    image, label = decoded(example), np.int32(example["label"])
+    image = AUGMENT[augment](image, preprocessing, rng)
+    return {"image": image, "label": label} | (
+        {} if weights is None else {"weight": weights[label]}
+    )
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:
-    image = evaluation_image(_decoded(example), preprocessing)
+    image = evaluation_image(decoded(example), preprocessing)
     return {"image": image, "label": np.int32(example["label"]), "valid": np.True_}
 
 
-def _decoded(example: dict[str, Any]) -> Image.Image:
+def decoded(example: dict[str, Any]) -> Image.Image:
+    """Return the image of an example; a `UsageError` names one that is damaged."""
     try:
         return decode(example["image"])
     # The image was damaged after the check, and Pillow's decoders raise all kinds of exceptions.

@@ -10,7 +10,7 @@ from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected, Source
+from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected
 from optax_dtnh.finetune.folder import RENAME, open_folder
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
@@ -21,8 +21,8 @@ GET = "Get the data again."
 class Data(NamedTuple):
     """A task. A label is an index into `classes`, which are names."""
 
-    train: Source
-    test: Source
+    train: Selected
+    test: Selected
     classes: tuple[str, ...]
     broken: tuple[str, ...]  # names of the images that are left out because they cannot be read
     sha256: str  # of all other images, as encoded, and of the names of their classes

@@ -44,6 +44,7 @@ def channel_weights(
     batch_size: int,
     seed: int,
     mesh: Mesh,
+    augment: str = "standard",
 ) -> dict[str, jax.Array]:
     """Return the weights of channels of these layers by name, equal on every process.
 
@@ -53,7 +54,7 @@ def channel_weights(
     fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
     features, labels = _features(_in_evaluation(model), train, preprocessing, batch_size)
     nnx.update(fitted.head, _fit_head(features, labels, classes))
-    endless = batches(train, preprocessing, batch_size=batch_size, seed=seed)
+    endless = batches(train, preprocessing, batch_size=batch_size, seed=seed, augment=augment)
     everywhere = NamedSharding(mesh, PartitionSpec())
     divided = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
     endless.close()

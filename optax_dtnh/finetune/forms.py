@@ -1,8 +1,8 @@
 """The forms of docs/forms.md as data: where the regularizer meets the optimizer.
 
 Every form takes a pair of gradients; L2-SP needs the first of them alone. The new head is masked
-out of the regularizer and decays with the gradient of the loss; the learning rate follows in the
-chain.
+out of the regularizer. What the gradient goes through before the optimizer, `prepare`, is clipping
+and coupled weight decay; the learning rate follows in the chain.
 """
 
 from collections.abc import Callable
@@ -21,29 +21,29 @@ Member = Callable[..., Any]  # `dtnh` or `add_l2_sp`
 class Form(NamedTuple):
     """One way to combine two gradients and an optimizer."""
 
-    build: Callable[..., Tx]  # from member, direction of the optimizer, decay of the head, options
+    build: Callable[..., Tx]  # from member, direction of the optimizer, what precedes it, options
     takes_pair: bool = False  # takes nothing but a pair: L2-SP needs a second gradient, too
 
 
-def before(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
+def before(member: Member, direction: Tx, prepare: Tx, **options: Any) -> Tx:
     """Sum first, then the optimizer on the sum."""
-    return optax.chain(member(**options), decay, direction)
+    return optax.chain(member(**options), prepare, direction)
 
 
-def momentum(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
+def momentum(member: Member, direction: Tx, prepare: Tx, **options: Any) -> Tx:
     """Sum the two momenta, each with a buffer of its own."""
-    apart = transform_pair(optax.chain(decay, direction), direction)
+    apart = transform_pair(optax.chain(prepare, direction), direction)
     return optax.chain(apart, member(**options))
 
 
-def decoupled(member: Member, direction: Tx, decay: Tx, **options: Any) -> Tx:
+def decoupled(member: Member, direction: Tx, prepare: Tx, **options: Any) -> Tx:
     """Apply the optimizer to the loss gradient alone, and add the regularizer to its direction."""
-    return member(inner=optax.chain(decay, direction), **options)
+    return member(inner=optax.chain(prepare, direction), **options)
 
 
-def metric(_: Any, __: Any, decay: Tx, **options: Any) -> Tx:
+def metric(_: Any, __: Any, prepare: Tx, **options: Any) -> Tx:
     """Sum in the metric of Adam, which is part of it."""
-    return optax.chain(transform_pair(decay), scale_by_adam_dtnh(**options))
+    return optax.chain(transform_pair(prepare), scale_by_adam_dtnh(**options))
 
 
 FORMS = {

@@ -80,7 +80,7 @@ def reason(error: Exception, name: str) -> str:
 
 def evaluation_image(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Return the whole image resized, float32 `[image_size, image_size, 3]`."""
-    return _normalized(_resized(image, preprocessing.image_size, preprocessing), preprocessing)
+    return _normalized(resized(image, preprocessing.image_size, preprocessing), preprocessing)
 
 
 def training_image(
@@ -89,7 +89,7 @@ def training_image(
     """Return a random crop of the resized image, mirrored half the time, as `evaluation_image`."""
     size = preprocessing.image_size
     left, top = rng.integers(preprocessing.resize - size + 1, size=2).tolist()
-    image = _resized(image, preprocessing.resize, preprocessing)
+    image = resized(image, preprocessing.resize, preprocessing)
     image = image.crop((left, top, left + size, top + size))
     return _normalized(ImageOps.mirror(image) if rng.random() < 0.5 else image, preprocessing)
 
@@ -158,7 +158,8 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return (values // 2 ** (bits - 8)).astype(np.uint8)
 
 
-def _resized(image: Image.Image, side: int, preprocessing: Preprocessing) -> Image.Image:
+def resized(image: Image.Image, side: int, preprocessing: Preprocessing) -> Image.Image:
+    """Return the whole image as a square of this side, equal if it already is one."""
     return image.resize((side, side), Image.Resampling[preprocessing.interpolation.upper()])
 
 

@@ -29,15 +29,18 @@ def fatal() -> Iterator[None]:
 
 
 @contextmanager
-def noticed() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether a signal has come; a second one ends the process."""
+def noticed(text: str = STOPPING) -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether a signal has come; a second one ends the process.
+
+    The first one prints `text`.
+    """
     seen = threading.Event()
 
     def notice(*_: Any) -> None:
         seen.set()
         for number in handled:
             signal.signal(number, signal.SIG_DFL)
-        os.write(2, f"\n{STOPPING}\n".encode())
+        os.write(2, f"\n{text}\n".encode())
 
     with _handled(notice) as handled:
         yield seen.is_set

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -41,7 +42,8 @@ class Loop:
         """Take the steps that are left, or all up to an early stop; a signal ends the process."""
         answer, over = None, self._is_over()
         last = self.first if over else self.run.settings.steps
-        with self.progress.bar as bar, interrupts.noticed() as interrupted:
+        events = self.progress.events or nullcontext()
+        with self.progress.bar as bar, events, interrupts.noticed() as interrupted:
             for done in range(self.first + 1, last + 1):
                 asking = self._asking(interrupted())
                 batch = step.on_devices(next(images), self.run.mesh, ask=asking)

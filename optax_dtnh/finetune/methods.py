@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
-from optax_dtnh import add_l2_sp, dtnh, regularizers
+from optax_dtnh import GradientPair, Rule, add_l2_sp, conflict_report, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
@@ -52,34 +52,80 @@ REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
 
 
-def transformation(settings: Settings) -> optax.GradientTransformation:
+def transformation(settings: Settings, rule: Rule | None = None) -> optax.GradientTransformation:
     """Return the method as an optax transformation of a `GradientPair`.
 
-    Methods without a second gradient ignore that of the pair.
+    Methods without a second gradient ignore that of the pair. `rule` is used instead of that of the
+    settings.
     """
-    rate = optax.scale_by_learning_rate(learning_rate(settings))
+    limit, decay = settings.clip_norm, _decay(settings)
+    # After the sum of the form `before`: in front of it, the two gradients would share a norm.
+    clip = optax.identity() if limit is None else optax.clip_by_global_norm(limit)
+    coupled, decoupled = optax.chain(clip, decay), optax.identity()
+    if settings.optimizer == "adamw":
+        coupled, decoupled = clip, decay
     if settings.regularizer == FINETUNE:
-        decay = optax.add_decayed_weights(settings.weight_decay)
-        return forms.of_loss_grads(optax.chain(decay, _direction(settings), rate))
-    return optax.chain(_regularized(settings), rate)
+        direction = forms.of_loss_grads(optax.chain(coupled, _direction(settings)))
+    else:
+        direction = _regularized(settings, coupled, rule)
+    rate = optax.scale_by_learning_rate(learning_rate(settings))
+    return optax.chain(direction, decoupled, rate)
 
 
-def _regularized(settings: Settings) -> optax.GradientTransformation:
-    """Return the direction of the optimizer with the regularizer, in the form of the settings."""
-    rule = getattr(optax_dtnh, settings.rule or "truncate")
+def _decay(settings: Settings) -> optax.GradientTransformation:
+    """Return the weight decay: with a regularizer, head and backbone decay apart."""
+    decay = optax.add_decayed_weights
+    if settings.regularizer == FINETUNE:
+        return decay(settings.weight_decay or 0.0)
+    head = decay(settings.head_decay, mask=head_mask)
+    if not settings.weight_decay:
+        return head
+    return optax.chain(head, decay(settings.weight_decay, mask=backbone_mask))
+
+
+def _decision(settings: Settings, rule: Rule | None = None) -> dict[str, Any]:
+    """Return how the regularizer enters: its weight, what it is of, and how DTNH decides."""
+    rule = rule or getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.granularity not in (None, "tree"):
         options |= {"labels": getattr(optax_dtnh, f"per_{settings.granularity}")}
+    return options
+
+
+def _regularized(
+    settings: Settings, prepare: optax.GradientTransformation, rule: Rule | None
+) -> optax.GradientTransformation:
+    """Return the direction of the optimizer with the regularizer, in the form of the settings."""
+    options = _decision(settings, rule)
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
     form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
     in_place = l2_sp and not form.takes_pair
-    decay = optax.add_decayed_weights(settings.head_decay, mask=head_mask)
-    tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), decay, **options)
+    tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), prepare, **options)
     if in_place:
         return forms.of_loss_grads(tx)
     return forms.of_l2_sp(tx) if l2_sp else tx
+
+
+def compared(
+    settings: Settings, pair: GradientPair, params: Any, opt_state: Any
+) -> dict[str, jax.Array]:
+    """Return `conflict_report` of one step, from its gradients and the state after it.
+
+    It is of what DTNH compares: the momenta in the form `momentum`, the averaged gradient as
+    reference if there is one. In the form `metric` it is of the gradients, without the metric.
+    It is cheap in every step; for a line of the log alone it would need both gradients again.
+    """
+    (g, r), options = pair, _decision(settings)
+    if settings.form == "momentum":
+        apart = optax.tree.get(opt_state, "TransformPairState")
+        g, r = optax.tree.get(apart.loss, "trace"), optax.tree.get(apart.reg, "trace")
+    elif settings.regularizer == "l2_sp":
+        r, options["anchor"] = params, optax.tree.get(opt_state, "anchor")
+    if settings.reference_decay:
+        options["reference"] = optax.tree.get(opt_state, "ema")
+    return conflict_report(g, r, depth=0, **options)
 
 
 def l2_sp_value(params: Any, opt_state: Any) -> jax.Array:
@@ -96,15 +142,25 @@ def head_mask(tree: Any) -> Any:
 
 def learning_rate(settings: Settings) -> optax.Schedule:
     """Return the schedule, from the number of past steps to the learning rate."""
-    start, steps = settings.learning_rate, settings.steps
+    start, warmup = settings.learning_rate, settings.warmup
+    end = round(DROP_AT * settings.steps) if settings.schedule == "step" else settings.steps
+    if warmup >= end:
+        raise UsageError(
+            f"`--warmup` should be below {end}, where the schedule {settings.schedule} of "
+            f"{settings.steps} steps has its end or drop, got {warmup}. Lower it."
+        )
     if settings.schedule == "cosine":
-        return optax.cosine_decay_schedule(start, steps)
-    drops = {round(DROP_AT * steps): DROP} if settings.schedule == "step" else {}
-    return optax.piecewise_constant_schedule(start, drops)
+        schedule = optax.cosine_decay_schedule(start, end - warmup)
+    else:
+        drops = {end - warmup: DROP} if settings.schedule == "step" else {}
+        schedule = optax.piecewise_constant_schedule(start, drops)
+    if not warmup:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, start, warmup), schedule], [warmup])
 
 
 def _direction(settings: Settings) -> optax.GradientTransformation:
-    return optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(MOMENTUM)
+    return optax.trace(MOMENTUM) if settings.optimizer == "sgd" else optax.scale_by_adam()
 
 
 def layers(settings: Settings, model: Model) -> tuple[str, ...]:

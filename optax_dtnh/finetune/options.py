@@ -28,6 +28,7 @@ def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]
 number = _numeric("a number >= 0", float, lambda x: 0 <= x < math.inf)
 finite = _numeric("a number", float, math.isfinite)
 positive = _numeric("a number > 0", float, lambda x: 0 < x < math.inf)
+share = _numeric("a number from 0 and below 1", float, lambda x: 0 <= x < 1)
 fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
 whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
 count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)

@@ -73,12 +73,13 @@ def preprocessing_facts(
     return facts
 
 
-def described(facts: dict[str, Fact]) -> list[str]:
+def described(facts: dict[str, Fact], augment: str = "standard") -> list[str]:
     """Return the lines that tell which facts a run uses, where from, and which it does not."""
     size, resize = facts["image_size"], facts["resize"]
+    crops = f"training crops out of {resize.value} x {resize.value} ({resize.origin}), "
     lines = [
-        f"images: {size.value} x {size.value} ({size.origin}), training crops out of "
-        f"{resize.value} x {resize.value} ({resize.origin}), {_told(facts, 'interpolation')}",
+        f"images: {size.value} x {size.value} ({size.origin}), "
+        f"{crops if augment == 'standard' else ''}{_told(facts, 'interpolation')}",
         f"pixels: mean {_told(facts, 'mean')}, std {_told(facts, 'std')}"
         + (f", times {_told(facts, 'rescale')}" if facts["rescale"].origin != DEFAULT else ""),
     ]

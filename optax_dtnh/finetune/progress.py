@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from optax_dtnh.finetune import log, methods, processes
+from optax_dtnh.finetune import events, log, methods, processes
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
@@ -18,6 +18,19 @@ from optax_dtnh.finetune.validation import Validate
 
 ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
+
+WORDS = {
+    "loss": "loss {:.3g}",
+    "accuracy": "training accuracy {:.1%}",
+    "penalty": "weight * regularizer {:.3g}",
+    "conflict": "conflict {:.0%}",
+    "cosine": "cosine {:.2f}",
+    "ratio": "weight * |r'| / |g| {:.2g}",
+    "learning_rate": "learning rate {:.2g}",
+    "val_loss": "validation loss {:.3g}",
+    "val_accuracy": "validation accuracy {:.1%}",
+    "images_per_second": "{:.1f} images/s",
+}
 
 
 class Progress:
@@ -30,6 +43,7 @@ class Progress:
         off = None if processes.is_main() else True
         options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
         self.bar = tqdm(initial=done, total=settings.steps, **options)
+        self.events = events.opened(settings, out, done)
         self.learning_rate = methods.learning_rate(settings)
         self.distance = jax.jit(methods.l2_sp_value)
         logged = log.entries(self.path) if processes.is_main() else []
@@ -73,9 +87,10 @@ class Progress:
         if processes.is_main():
             self._warn(entry)
             log.append(self.path, entry)
-            self.bar.set_postfix_str(_in_words(entry))
-            if self.bar.disable:
-                print(f"step {done}/{self.settings.steps}: {_in_words(entry)}", flush=True)
+            events.write(self.events, entry)
+            self.bar.set_postfix_str(f"loss {entry['loss']:.3g}, accuracy {entry['accuracy']:.1%}")
+            tqdm.write(f"step {done}/{self.settings.steps}: {self._in_words(entry)}")
+            sys.stdout.flush()
         self.start(done)
 
     def _entry(self, done: int, means: dict[str, float]) -> dict[str, Any]:
@@ -87,10 +102,18 @@ class Progress:
             "accuracy": means["accuracy"],
             "regularizer": None if weight is None else means["regularizer"],
             "penalty": None if weight is None else weight * means["regularizer"],
-            "conflict": None if weight is None else means["conflict"],
+            **{name: _known(means[name], weight) for name in ("conflict", "cosine", "ratio")},
             "learning_rate": float(jnp.asarray(self.learning_rate(done - 1))),
             "images_per_second": steps * self.settings.batch_size / seconds if steps else None,
         }
+
+    def _in_words(self, entry: dict[str, Any]) -> str:
+        known = {name: value for name, value in entry.items() if value is not None}
+        words = [text.format(known[name]) for name, text in WORDS.items() if name in known]
+        if speed := known.get("images_per_second"):
+            left = (self.settings.steps - entry["step"]) * self.settings.batch_size / speed
+            words.append(f"{tqdm.format_interval(left)} left")
+        return ", ".join(words)
 
     def _warn(self, entry: dict[str, Any]) -> None:
         """Warn once; the largest loss counts, because the last ones may be near 0."""
@@ -107,6 +130,11 @@ class Progress:
         )
 
 
+def _known(mean: float, weight: float | None) -> float | None:
+    """Return a mean of the two gradients if there are two; over a gradient of 0 it is infinite."""
+    return mean if weight is not None and math.isfinite(mean) else None
+
+
 def _check_finite(values: dict[str, float], done: int) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
@@ -114,17 +142,3 @@ def _check_finite(values: dict[str, float], done: int) -> None:
                 f"The {name} should stay finite, got {value} by step {done}. Lower --learning-rate "
                 "or --weight, in another --out."
             )
-
-
-def _in_words(entry: dict[str, Any]) -> str:
-    parts = [f"loss {entry['loss']:.3g}", f"training accuracy {entry['accuracy']:.1%}"]
-    if entry["penalty"] is not None:
-        parts.append(f"weight * regularizer {entry['penalty']:.3g}")
-    if entry["conflict"] is not None:
-        parts.append(f"conflict {entry['conflict']:.0%}")
-    if "val_loss" in entry:
-        parts.append(f"validation loss {entry['val_loss']:.3g}")
-        parts.append(f"validation accuracy {entry['val_accuracy']:.1%}")
-    if entry["images_per_second"] is not None:
-        parts.append(f"{entry['images_per_second']:.1f} images/s")
-    return ", ".join(parts)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import length, methods, step
+from optax_dtnh.finetune import events, length, methods, step, student
 from optax_dtnh.finetune.checking import broken_ones
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
@@ -53,11 +53,14 @@ def open_run(settings: Settings, out: Path) -> Run:
     layers = methods.layers(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
+    student.check(settings, source, layers)
     step.check_batch(settings, source, preprocessing.image_size)
+    events.check(settings)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
     _check_validated(settings, data)
     facts = _facts(source, told, data)
     settings = length.resolved(settings, len(data.train))
+    methods.learning_rate(settings)  # which refuses a warm-up that is too long
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
@@ -71,12 +74,17 @@ def _open_source(settings: Settings) -> Loaded:
             heads=settings.heads,
             image_size=settings.image_size,
         )
-    if loaded.model.head is None and settings.regularizer == "distillation":
+    check_head(settings, loaded.model)
+    return loaded
+
+
+def check_head(settings: Settings, source: methods.Model) -> None:
+    """Raise a `UsageError` if the method needs a head that the checkpoint lacks."""
+    if source.head is None and settings.regularizer == "distillation":
         raise UsageError(
             f"`--method` should be another than {settings.method} for a checkpoint without a head, "
             f"got '{settings.source}'. Distillation compares the logits of the pretrained head."
         )
-    return loaded
 
 
 def _told_of_images(
@@ -149,7 +157,7 @@ def described_run(run: Run) -> list[str]:
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *_network(run),
-        *described(run.told),
+        *described(run.told, settings.augment),
     ]
 
 

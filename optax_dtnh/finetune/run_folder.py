@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
@@ -101,7 +101,7 @@ def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) ->
         if out.exists() and not out.is_dir():
             raise UsageError(f"`--out` should be a folder, got the file '{out}'. Name another one.")
         if not (out / SETTINGS).is_file():
-            _check_free(out)
+            check_free(out)
             return None
     settings_before, facts_before = recorded(out)
     with reading(out, SETTINGS):
@@ -170,9 +170,10 @@ def _lock(folder: int, out: Path) -> None:
         pass
 
 
-def _check_free(out: Path) -> None:
+def check_free(out: Path, but: Collection[str] = ()) -> None:
+    """Raise a `UsageError` if the folder holds anything but files of these names."""
     names = sorted(os.listdir(out)) if out.is_dir() else []
-    names = [name for name in names if not name.startswith(PARTIAL)]
+    names = [name for name in names if not name.startswith(PARTIAL) and name not in but]
     if names:
         raise UsageError(
             f"`--out` should be a new folder or that of this run, got '{out}', which holds "

@@ -2,6 +2,7 @@
 
 import argparse
 from argparse import Namespace
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from optax_dtnh.finetune.options import (
     number,
     option,
     positive,
+    share,
     whole,
 )
 
@@ -24,12 +26,15 @@ from optax_dtnh.finetune.options import (
 DEFAULT_WEIGHTS = {"l2_sp": 0.01, "feature_distance": 1.0, "distillation": 2.0}
 DEFAULT_WEIGHTS |= {"delta": 1.0, "bss": 0.001}
 DTNH, FINETUNE = "+dtnh", "finetune"
+DECAY = 1e-4  # of the method finetune, as in optax.adamw
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps
-OPTIMIZERS = ("sgd", "adam")
-FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS, "metric": ("adam",)}
+OPTIMIZERS = ("sgd", "adam", "adamw")
+FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS}
+FORMS |= {"metric": ("adam", "adamw")}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
+BATCH, FROZEN = "batch", "frozen"
 # The default length: the steps of the published code would be thousands of epochs of few images.
 PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
 VAL_EVERY = 50
@@ -104,9 +109,15 @@ class Settings:
     head_decay: float = _method(
         "Weight decay of the new head, with a regularizer.", 0.01, type=number
     )
-    weight_decay: float = _method("Weight decay of the method finetune.", 1e-4, type=number)
+    weight_decay: float | None = _method(
+        f"Weight decay of all parameters with {FINETUNE} (default: {DECAY}), or of the backbone "
+        "with a regularizer (default: 0).",
+        type=number,
+    )
 
-    optimizer: str = _training("SGD has momentum 0.9.", "sgd", choices=OPTIMIZERS)
+    optimizer: str = _training(
+        "SGD has momentum 0.9; adamw decouples the weight decay.", "sgd", choices=OPTIMIZERS
+    )
     learning_rate: float = _training("Learning rate at the start.", 0.01, type=positive)
     schedule: str = _training(
         "step divides the learning rate by 10 after two thirds of steps; cosine decays it to 0.",
@@ -128,6 +139,36 @@ class Settings:
     )
     patience: int | None = _training(
         "Stop after N validations without a better one (default: never).", type=count
+    )
+    warmup: int = _training(
+        "Steps in which the learning rate rises from 0, before the schedule.", 0, type=whole
+    )
+    clip_norm: float | None = _training(
+        "Largest norm of the gradient that the optimizer gets: with --form before that of the sum, "
+        "else that of the loss (default: any).",
+        type=positive,
+    )
+    micro_batches: int = _training(
+        "Parts of a batch that go through the network one after another, to save memory.",
+        1,
+        type=count,
+    )
+    class_weights: str | None = _training(
+        "balanced weights the loss of an image by n / (C n_c), for n_c of n training images and C "
+        "classes (default: no weights).",
+        choices=("balanced",),
+    )
+    label_smoothing: float = _training(
+        "Share of a label that is spread over all classes.", 0.0, type=share
+    )
+    freeze: tuple[str, ...] = _training(
+        "Parts whose parameters stay as they are: stem, stage1, ...; of a ViT stem, block1, ...", ()
+    )
+    batch_norm: str = _training(
+        f"{BATCH} normalizes by the statistics of the batch and updates the running ones; {FROZEN} "
+        "uses those of the checkpoint.",
+        BATCH,
+        choices=(BATCH, FROZEN),
     )
 
     train_per_class: int | None = _image(
@@ -158,6 +199,11 @@ class Settings:
     )
     skip_broken: bool = _image("Leave out images that cannot be read.", False)
     workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
+    augment: str = _image(
+        "standard crops and mirrors training images at random; none resizes them like test images.",
+        "standard",
+        choices=("standard", "none"),
+    )
 
     dtype: str = _machine(
         "Precision of the forward and backward pass; parameters are float32.",
@@ -172,6 +218,11 @@ class Settings:
         500,
         free=True,
         type=count,
+    )
+    log: str | None = _machine(
+        "Also write event files for TensorBoard (needs tensorboardX).",
+        free=True,
+        choices=("tensorboard",),
     )
 
     @property
@@ -188,28 +239,45 @@ OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".
 OF_DATA += ["val_per_class", "val_fraction"]
 
 
-def add_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Add an option for every setting, and return the groups of `--help` by name."""
+def add_options(
+    parser: argparse.ArgumentParser, leave_out: Collection[str] = (), **changed: Any
+) -> dict[str, Any]:
+    """Add an option for every setting, and return the groups of `--help` by name.
+
+    `changed` are arguments of `add_argument` to use instead for all options that have them.
+    """
     groups = {name: parser.add_argument_group(name) for name in GROUPS}
     for f in fields(Settings):
-        flag = f"--{f.name.replace('_', '-')}"
-        groups[f.metadata["group"]].add_argument(flag, **f.metadata["argument"])
+        if f.name not in leave_out:
+            argument = f.metadata["argument"]
+            argument = argument | {n: x for n, x in changed.items() if n in argument}
+            groups[f.metadata["group"]].add_argument(_flag(f.name), **argument)
     return groups
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def arguments(settings: dict[str, Any]) -> list[str]:
+    """Return the arguments of the command line that give these settings."""
+    argv = []
+    for f in fields(Settings):
+        value = settings[f.name]
+        if value is True:
+            argv.append(_flag(f.name))
+        elif value not in (f.default, [], None) and (f.name, value) != ("rule", "plain"):
+            values = value if isinstance(value, (list, tuple)) else [value]
+            one = len(values) == 1
+            argv += [f"{_flag(f.name)}={values[0]}"] if one else [_flag(f.name), *map(str, values)]
+    return argv
 
 
 def check_recorded(settings: dict[str, Any]) -> None:
     """Raise a ValueError unless the command line would take the recorded settings."""
     parser = _Strict(allow_abbrev=False)
     add_options(parser)
-    argv = []
-    for f in fields(Settings):
-        flag, value = f"--{f.name.replace('_', '-')}", settings[f.name]
-        if value is True:
-            argv.append(flag)
-        elif value not in (None, False, (), []) and (f.name, value) != ("rule", "plain"):
-            values = value if isinstance(value, (list, tuple)) else [value]
-            argv += [f"{flag}={values[0]}"] if len(values) == 1 else [flag, *map(str, values)]
-    parsed = vars(parser.parse_args(argv)) | {"rule": settings["rule"]}
+    parsed = vars(parser.parse_args(arguments(settings))) | {"rule": settings["rule"]}
     for f in fields(Settings):
         asked, value = parsed[f.name], settings[f.name]
         if asked != (tuple(value) if isinstance(asked, tuple) else value):
@@ -234,11 +302,14 @@ def settings_of(chosen: Namespace) -> Settings:
     _check_alternatives(settings)
     _check_method(settings)
     _check_form(settings)
+    _check_training(settings)
+    decay = settings.weight_decay
     if settings.regularizer == FINETUNE:
-        return settings
+        return replace(settings, weight_decay=DECAY if decay is None else decay)
     weight, rule = settings.weight, settings.rule or "truncate"
     return replace(
         settings,
+        weight_decay=0.0 if decay is None else decay,
         form=settings.form or "before",
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
@@ -254,20 +325,27 @@ def _check_alternatives(settings: Settings) -> None:
             )
 
 
-def _check_method(settings: Settings) -> None:
-    regularized, protected = settings.method != FINETUNE, settings.method.endswith(DTNH)
-    for name, fits, wanted in (
+def unfit(method: str) -> dict[str, str]:
+    """Return which options a method does not take, each with what it should come with."""
+    regularized, protected = method != FINETUNE, method.endswith(DTNH)
+    of_maps = method.removesuffix(DTNH) in OF_MAPS
+    options = (
         ("weight", regularized, "a regularizer"),
         ("form", regularized, "a regularizer"),
         ("rule", protected, f"a method that ends in {DTNH}"),
         ("granularity", protected, f"a method that ends in {DTNH}"),
         ("reference_decay", protected, f"a method that ends in {DTNH}"),
-        ("layers", settings.regularizer in OF_MAPS, " or ".join(OF_MAPS)),
-    ):
-        if getattr(settings, name) not in (None, ()) and not fits:
+        ("layers", of_maps, " or ".join(OF_MAPS)),
+    )
+    return {name: wanted for name, fits, wanted in options if not fits}
+
+
+def _check_method(settings: Settings) -> None:
+    for name, wanted in unfit(settings.method).items():
+        if getattr(settings, name) not in (None, ()):
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with {wanted}, got --method "
-                f"{settings.method}. Leave it out."
+                f"`{_flag(name)}` should come with {wanted}, got --method {settings.method}. Leave "
+                "it out."
             )
 
 
@@ -282,4 +360,23 @@ def _check_form(settings: Settings) -> None:
         raise UsageError(
             "`--reference-decay` should come with another form than metric, which protects the "
             "gradient of this batch alone. Leave it out."
+        )
+
+
+def _check_training(settings: Settings) -> None:
+    batch, parts = settings.batch_size, settings.micro_batches
+    if batch % parts:
+        raise UsageError(
+            f"`--micro-batches` should be a divisor of --batch-size, {batch}, got {parts}. Change "
+            "one of them."
+        )
+    if parts > 1 and settings.regularizer == "bss":
+        raise UsageError(
+            f"`--micro-batches` should come with another method than {settings.method}, whose "
+            f"value is that of the whole batch, got {parts}. Leave it out."
+        )
+    if settings.augment == "none" and settings.resize is not None:
+        raise UsageError(
+            f"`--resize` should come with --augment standard, which crops, got {settings.resize}. "
+            "Leave it out."
         )

@@ -15,11 +15,11 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from optax_dtnh import value_and_grad_pair
+from optax_dtnh import GradientPair, value_and_grad_pair
 from optax_dtnh.finetune import methods
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.methods import Outputs
-from optax_dtnh.finetune.settings import Settings
+from optax_dtnh.finetune.settings import FINETUNE, FROZEN, Settings
 from optax_dtnh.models import ViT, teacher_view
 
 AXIS = "batch"
@@ -31,7 +31,7 @@ class State(NamedTuple):
     """What training changes, and what a checkpoint holds."""
 
     params: Any
-    stats: Any  # running statistics of batch normalization
+    stats: Any  # running statistics of batch normalization, and what is frozen
     opt_state: Any  # with the anchor of L2-SP and the averaged gradient
     channel_weights: dict[str, jax.Array]  # those of DELTA by layer; empty for other methods
     sums: "Metrics"  # since the last line of the log
@@ -41,10 +41,12 @@ class State(NamedTuple):
 class Metrics(NamedTuple):
     """Means over a batch before the step, or their sums over steps."""
 
-    loss: jax.Array  # cross-entropy
+    loss: jax.Array  # cross-entropy, as it is trained: of weighted classes and smoothed labels
     accuracy: jax.Array
     regularizer: jax.Array  # without the weight; 0 for L2-SP, whose value is computed for the log
     conflict: jax.Array  # 1 where the two gradients conflict
+    cosine: jax.Array  # of the angle between them
+    ratio: jax.Array  # weight |r'| / |g|
     steps: jax.Array  # 1, so that a sum knows how many it is of
 
 
@@ -56,9 +58,9 @@ class Network(NamedTuple):
     stats: Any  # all other arrays
 
 
-def split(model: methods.Model) -> Network:
-    """Return the network apart from its arrays."""
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+def split(model: methods.Model, trained: Any = nnx.Param) -> Network:
+    """Return the network apart from its arrays; `trained` filters those that become `params`."""
+    graph, params, rest = nnx.split(model, trained, ...)
     return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
 
 
@@ -76,15 +78,17 @@ def mesh(devices: int | None) -> Mesh:
 
 def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
     """Raise a `UsageError` where batch normalization would get one value per channel."""
-    if isinstance(model, ViT):
+    if isinstance(model, ViT) or settings.batch_norm == FROZEN:
         return
-    images = jax.ShapeDtypeStruct((settings.batch_size, image_size, image_size, 3), jnp.float32)
+    rows = settings.batch_size // settings.micro_batches
+    images = jax.ShapeDtypeStruct((rows, image_size, image_size, 3), jnp.float32)
     _, maps = nnx.eval_shape(lambda model, images: model(images), teacher_view(model), images)
     # Over the whole batch: under `jit`, devices and processes share it.
     if min(x.size // x.shape[-1] for x in maps.values()) < 2:
         raise UsageError(
-            f"`--batch-size` should be 2 or more at --image-size {image_size}, got 1. Raise one of "
-            "them: batch normalization needs two values per channel."
+            f"`--batch-size` should be {2 * settings.micro_batches} or more at --image-size "
+            f"{image_size}, got {settings.batch_size}. Raise one of them: batch normalization "
+            "needs two values per channel."
         )
 
 
@@ -133,42 +137,87 @@ def train_step(
     tx: optax.GradientTransformation,
     settings: Settings,
     layers: tuple[str, ...],
+    *,
+    sum_weight: Any = None,
 ) -> Callable[..., tuple[State, jax.Array]]:
     """Return `step(state, pretrained, batch) -> (state, asked)`, to be jitted.
 
-    One forward pass of the student serves both gradients. `pretrained` are the teacher's parameters
-    and statistics, None for methods without a teacher. `asked` is the most that any process
-    asks for. `student` and `teacher` are definitions of networks, `tx` transforms a `GradientPair`.
+    One forward pass of the student serves both gradients, which are averaged over micro-batches
+    before they are compared; so are the running statistics. `pretrained` are the teacher's
+    parameters and statistics, None for methods without a teacher. `asked` is the most that any
+    process asks for. `student` and `teacher` are definitions of networks, `tx` transforms a
+    `GradientPair`. With `sum_weight`, its first member is the gradient of `loss + sum_weight *
+    reg`, from one backward pass, and its second one is 0.
     """
-    regularize = methods.REGULARIZERS.get(settings.regularizer)
+    regularize = methods.REGULARIZERS.get(settings.regularizer, _nothing)
+    # A filter of variables: of none, or of the running statistics.
+    moving = False if settings.batch_norm == FROZEN else nnx.BatchStat
 
     def step(state: State, pretrained: Any, batch: dict[str, jax.Array]) -> tuple[State, jax.Array]:
-        frozen = teacher_outputs = None
-        if pretrained is not None:
-            frozen = teacher_view(nnx.merge(teacher, *pretrained))
-            _, teacher_outputs = outputs(frozen, frozen, batch["image"], layers)
+        frozen = teacher_view(nnx.merge(teacher, *pretrained)) if pretrained else None
 
-        def losses(params):
+        def losses(params, batch):
             model = nnx.merge(student, params, state.stats)
+            teacher_outputs = None
+            if frozen is not None:
+                _, teacher_outputs = outputs(frozen, frozen, batch["image"], layers)
             logits, student_outputs = outputs(model, frozen, batch["image"], layers)
-            loss = jnp.mean(cross_entropy(logits, batch["label"]))
-            reg = jnp.zeros_like(loss)
-            if regularize:
-                weights, temperature = state.channel_weights, settings.temperature
-                reg = regularize(student_outputs, teacher_outputs, weights, temperature)
+            given = student_outputs, teacher_outputs, state.channel_weights, settings.temperature
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
-            return (loss, reg), (right, nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param))))
+            moved = nnx.as_pure(nnx.state(model, moving))
+            loss = _loss(logits, batch, settings.label_smoothing)
+            reg = regularize(*given)
+            return _summed(loss, reg, sum_weight), (loss, reg, right, moved)
 
-        ((loss, reg), (right, stats)), pair = value_and_grad_pair(losses, True)(state.params)
+        (_, (loss, reg, right, moved)), pair = _gradients(losses, settings)(state.params, batch)
         updates, opt_state = tx.update(pair, state.opt_state, state.params)
-        conflict = optax.tree.get(opt_state, "conflict", jnp.zeros([]))
-        seen = Metrics(loss, right, reg, conflict, jnp.ones([]))
+        between = _between(settings, pair, state.params, opt_state)
+        seen = Metrics(loss, right, reg, *between, jnp.ones([]))
         sums = jax.tree.map(jnp.add, state.sums, seen)
         params = optax.apply_updates(state.params, updates)
+        stats = nnx.merge_state(state.stats, moved)
         new = State(params, stats, opt_state, state.channel_weights, sums, state.step + 1)
         return new, jnp.max(batch["ask"])
 
     return step
+
+
+def _summed(loss: jax.Array, reg: jax.Array, weight: Any) -> tuple[jax.Array, jax.Array]:
+    return (loss, reg) if weight is None else (loss + weight * reg, jnp.zeros_like(reg))
+
+
+def _nothing(*_: Any) -> jax.Array:
+    return jnp.zeros([])
+
+
+def _loss(logits: jax.Array, batch: dict[str, jax.Array], smoothing: float) -> jax.Array:
+    return jnp.mean(cross_entropy(logits, batch["label"], smoothing) * batch.get("weight", 1.0))
+
+
+def _gradients(losses: Any, settings: Settings) -> Callable[..., Any]:
+    """Return what takes parameters and a batch to values, and to both gradients."""
+    if settings.micro_batches == 1:
+        return value_and_grad_pair(losses, True)
+    evaluate = value_and_grad_pair(losses, True, micro_batches=settings.micro_batches)
+
+    def averaged(params, batch):
+        (values, aux), pair = evaluate(params, batch)
+        return (values, jax.tree.map(lambda x: jnp.mean(x, axis=0), aux)), pair
+
+    return averaged
+
+
+def _between(
+    settings: Settings, pair: GradientPair, params: Any, opt_state: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return conflict, cosine and ratio of the two gradients; zeros for methods with one."""
+    if settings.regularizer == FINETUNE:
+        return jnp.zeros([]), jnp.zeros([]), jnp.zeros([])
+    report = methods.compared(settings, pair, params, opt_state)
+    conflict = report["conflict"]
+    if settings.granularity != "element":  # whose state knows no conflict
+        conflict = optax.tree.get(opt_state, "conflict")
+    return conflict, report["cosine"], report["ratio"]
 
 
 def outputs(
@@ -182,6 +231,10 @@ def outputs(
     return logits, Outputs({name: features[name] for name in layers}, pooled, of_pretrained_head)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
     """Return the cross-entropy of each image, in float32."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+    logits = logits.astype(jnp.float32)
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    smoothed = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, smoothed)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 
 from optax_dtnh.finetune import (
     checkpoints,
@@ -20,6 +19,7 @@ from optax_dtnh.finetune import (
     processes,
     run_folder,
     step,
+    student,
     trained,
     validation,
 )
@@ -28,7 +28,6 @@ from optax_dtnh.finetune.loop import Loop, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
-from optax_dtnh.models import replace_head
 
 CHECKPOINTS = "checkpoints"
 
@@ -51,7 +50,7 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
             processes.say("\n".join(described_run(run)))
             model = _fit(run)
             if processes.is_main():
-                _end(run, model)
+                end(run, model)
 
 
 @contextmanager
@@ -69,12 +68,11 @@ def _claimed(run: Run) -> Iterator[None]:
 def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
     settings = run.settings
-    classes, rngs = len(run.data.classes), nnx.Rngs(settings.seed)
-    student = step.split(replace_head(run.source, classes, rngs=rngs))
-    graph, tx = student.graph, methods.transformation(settings)
+    network = student.student(run.source, len(run.data.classes), settings)
+    graph, tx = network.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
-        state, placed = _start(run, student, tx, saved)
-        del student  # its arrays are donated with the state
+        state, placed = _start(run, network, tx, saved)
+        del network  # its arrays are donated with the state
         teacher = teacher_of(run)
         teacher_graph, *pretrained = teacher or (None,)
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
@@ -88,6 +86,8 @@ def _fit(run: Run) -> methods.Model:
             start=int(state.step),
             workers=settings.workers,
             shard=(jax.process_index(), jax.process_count()),
+            augment=settings.augment,
+            class_weights=settings.class_weights,
         )
         with closing(images):
             state = Loop(run, graph, state, saved).steps(advance, images)
@@ -106,13 +106,13 @@ def _shardings(run: Run, tree: Any) -> Any:
     return step.shardings(tree, run.mesh, fsdp=run.settings.fsdp)
 
 
-def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
+def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
     """Return the state of the newest checkpoint, or the first one, and its shardings."""
     init = functools.partial(step.init, tx=tx)
     attends = run.settings.regularizer == "delta"
     size = run.preprocessing.image_size
     weights = delta.shapes(run.source, run.layers, size) if attends else {}
-    abstract = jax.eval_shape(init, student.params, student.stats, weights)
+    abstract = jax.eval_shape(init, network.params, network.stats, weights)
     placed = _shardings(run, abstract)
     like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
     state = checkpoints.restore_latest(saved, like)
@@ -122,7 +122,7 @@ def _start(run: Run, student: step.Network, tx: Any, saved: Any) -> tuple[State,
         processes.say(f"Resuming from step {int(state.step)}.")
         return state, placed
     weights = _channel_weights(run) if attends else {}
-    state = jax.jit(init, out_shardings=placed)(student.params, student.stats, weights)
+    state = jax.jit(init, out_shardings=placed)(network.params, network.stats, weights)
     if attends:  # the weights of channels take long to compute
         checkpoints.save(saved, 0, state)
     return state, placed
@@ -139,10 +139,11 @@ def _channel_weights(run: Run) -> dict[str, jax.Array]:
         batch_size=run.settings.batch_size,
         seed=run.settings.seed,
         mesh=run.mesh,
+        augment=run.settings.augment,
     )
 
 
-def _end(run: Run, model: methods.Model) -> None:
+def end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, settings = run.out, run.settings
     trained.write(out, run.data, run.preprocessing)

@@ -85,9 +85,9 @@ def assert_same_log(out, other):
     assert logs[0] == logs[1]
 
 
-def started(argv, out, **options):
-    """Start a training in a process of its own."""
-    command = [sys.executable, "-m", "optax_dtnh.finetune", "train", *map(str, argv)]
+def started(argv, out, command="train", **options):
+    """Start a command in a process of its own."""
+    command = [sys.executable, "-m", "optax_dtnh.finetune", command, *map(str, argv)]
     # Else XLA fills the pipe with warnings about the cache of compiled programs.
     env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | options.pop("env", {})
     return subprocess.Popen([*command, "--out", str(out)], cwd=ROOT, env=env, **options)

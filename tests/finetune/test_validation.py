@@ -275,7 +275,7 @@ def test_an_option_of_validation_needs_validation_images(arguments, tmp_path, op
 
 
 def test_a_validation_loss_that_is_not_finite_is_an_error(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "cross_entropy", lambda logits, labels: labels / 0)
+    monkeypatch.setattr(step, "cross_entropy", lambda logits, labels, *_: labels / 0)
     argv = [*validated, "--log-every", "9", "--val-every", "1"]
     line = printed_error(*argv, "--out", tmp_path / "run")
     assert re.search("The (training|validation) loss should stay finite, got (inf|nan)", line)

@@ -66,12 +66,23 @@ MUTANTS = listed(
             ('"mask": backbone_mask,', '"mask": None,'),
             ("mask=head_mask)", "mask=None)"),
             ("teacher.maps, weights\n", "teacher.maps, weights, reduction=jnp.sum\n"),
-            ("round(DROP_AT * steps)", "round(0.5 * steps)"),
+            ("round(DROP_AT * settings.steps)", "round(0.5 * settings.steps)"),
             ("return names[1:]", "return names"),
         ],
         ("forms.py", "methods"): [
             ("jax.tree.map(jnp.copy, params)", "params"),
-            ("(optax.chain(decay, direction), direction)", "(optax.chain(decay, direction))"),
+            ("(optax.chain(prepare, direction), direction)", "(optax.chain(prepare, direction))"),
+        ],
+        ("methods.py", "recipe"): [
+            ("optax.chain(clip, decay), optax", "optax.chain(decay, clip), optax"),
+            ("coupled, decoupled = clip, decay", "pass"),
+            ('options["reference"] = optax.tree.get(opt_state, "ema")', "pass"),
+        ],
+        ("student.py", "student"): [("        model.eval()", "        pass")],
+        ("step.py", "student"): [("False if settings.batch_norm == FROZEN else ", "")],
+        ("batches.py", "recipe"): [("np.unique(labels)", "np.unique(labels)[::-1]")],
+        ("events.py", "recipe"): [
+            ("is not None:\n            writer", "is None:\n            writer")
         ],
         ("delta.py", "methods"): [("jnp.stack(losses))", "jnp.stack(losses[:1]))")],
         ("checkpoints.py", "checkpoints"): [

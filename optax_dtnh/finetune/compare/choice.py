@@ -1,0 +1,81 @@
+"""The choice among candidates by their scores, so that noise does not choose.
+
+A score is what a candidate reaches in a block, which is a fold and a seed. The same blocks score
+all candidates, so that differences are paired. The differences of blocks are treated as independent
+although their training images overlap, and the intervals are not widened for the number of
+candidates: the test images, which decide nothing, are the check.
+"""
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+LEVEL = 0.95
+Candidate = TypeVar("Candidate", bound=Hashable)
+
+
+class Interval(NamedTuple):
+    """A mean and the half width of its confidence interval."""
+
+    mean: float
+    half_width: float | None  # None for fewer than two values
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval is; False if there is none."""
+        return self.half_width is not None and self.mean > self.half_width
+
+
+def interval(values: ArrayLike) -> Interval:
+    """Return the mean with its two-sided 95 % t interval, `mean ± t * s / sqrt(n)`."""
+    x = np.asarray(values, np.float64)
+    if x.size < 2:
+        return Interval(float(np.mean(x)), None)
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, x.size - 1))
+    return Interval(float(np.mean(x)), quantile * _standard_error(x))
+
+
+class Decision(NamedTuple):
+    """What is taken, and what it was decided by; candidates are keys of the scores."""
+
+    chosen: Any
+    best: Any  # with the highest mean
+    picked: Any  # the simplest one within a standard error of the best
+    gain: Interval  # of the picked one over the reference
+
+
+def decide(scores: Mapping[Any, ArrayLike]) -> Decision:
+    """Decide which candidate to take, higher scores being better.
+
+    The candidates are in order: first the reference, plain fine-tuning, and then from the simplest
+    on. All have the scores of the same blocks.
+
+    1. The simplest candidate is picked that is within one standard error of the one with the
+       highest mean. The error is that of their paired difference.
+    2. If the 95 % interval of its paired difference to the reference does not lie above 0, the
+       reference is taken: there is no gain beyond chance. One block has no interval.
+    """
+    rows = {candidate: np.asarray(x, np.float64) for candidate, x in scores.items()}
+    reference = next(iter(rows))
+    best = max(rows, key=lambda candidate: np.mean(rows[candidate]))
+    picked = next(candidate for candidate, x in rows.items() if _is_tied(rows[best] - x))
+    gain = interval(rows[picked] - rows[reference])
+    return Decision(picked if gain.above_zero else reference, best, picked, gain)
+
+
+def choose(scores: Mapping[Candidate, ArrayLike]) -> Candidate:
+    """Return the candidate that `decide` takes."""
+    return decide(scores).chosen
+
+
+def _is_tied(behind: np.ndarray) -> bool:
+    error = _standard_error(behind) if behind.size > 1 else 0.0
+    return float(np.mean(behind)) <= error
+
+
+def _standard_error(x: np.ndarray) -> float:
+    return float(np.std(x, ddof=1)) / math.sqrt(x.size)

@@ -1,0 +1,84 @@
+"""A comparison from its start to the model: scores on folds, choice, final runs, report."""
+
+import sys
+from pathlib import Path
+
+from optax_dtnh.finetune import interrupts, log, methods, run_folder
+from optax_dtnh.finetune.compare import figure, record, report, result, table, work
+from optax_dtnh.finetune.compare.candidates import Plan, with_length
+from optax_dtnh.finetune.compare.final import CHOSEN, Tested, final_runs
+from optax_dtnh.finetune.compare.memory import Fold, Images, folds_of, images_of
+from optax_dtnh.finetune.compare.record import Scores
+from optax_dtnh.finetune.compare.training import Stopped, Trainer
+from optax_dtnh.finetune.run import Run, check_apart, check_head, described_run, open_run
+
+STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
+
+
+def compare(plan: Plan, out: Path) -> None:
+    """Compare the candidates on folds, and train the chosen one on all images; or resume that.
+
+    What is unfit raises a `UsageError`, and a signal a `SystemExit` after a report.
+    """
+    settings = plan.settings[plan.trained[0]]
+    check_apart(settings.data, out)
+    run_folder.check(out, settings)
+    run = open_run(settings, out)
+    plan = with_length(plan, len(run.data.train))
+    for candidate in plan.trained:
+        check_head(plan.settings[candidate], run.source)
+        methods.layers(plan.settings[candidate], run.source)
+    with run_folder.locked(out):
+        origins = {name: fact.origin for name, fact in run.told.items()}
+        run_folder.claim(out, settings, run.facts | plan.asked, origins)
+        if (found := record.finished(out)) is not None:
+            print(f"The comparison in {out} is finished. {found['why']}")
+            return
+        images = images_of(run.data.train, run.preprocessing)
+        folds = folds_of(images, run.data.train.labels, plan.folds)
+        print("\n".join([*described_run(run), *_described(plan, folds, images)]), flush=True)
+        _compare(plan, run, folds, out)
+
+
+def _compare(plan: Plan, run: Run, folds: list[Fold], out: Path) -> None:
+    scores = record.read(out)
+    with interrupts.noticed(STOPPING) as interrupted:
+        trainer = Trainer(run, interrupted)
+        try:
+            for _ in work.blocks(plan, trainer, folds, out, scores):
+                _write(plan, run, scores, [], out)
+        except Stopped:
+            _write(plan, run, scores, [], out)
+            print("Stopped. Run the same command again to resume.", file=sys.stderr)
+            sys.exit(interrupts.STATUS)
+    chosen, why = result.decided(plan, scores)
+    print("\n".join([*table.lines(scores, list(plan.settings)), why]), flush=True)
+    tested = final_runs(plan, trainer, chosen, out)
+    _write(plan, run, scores, tested, out)
+    print(
+        f"{report.in_test(tested)}The model is in {out / CHOSEN}, the report {out / record.REPORT}"
+    )
+
+
+def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path) -> None:
+    """Write what is finished: the figure, the result and, the last of them, the report."""
+    found = result.of(plan, run, scores) | {"test": result.of_test(tested)}
+    with run_folder.writing(out / record.FIGURE):
+        log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
+    run_folder.write_json(out / record.RESULT, found)
+    text = report.page(plan, run, scores, found, tested)
+    run_folder.atomically(
+        out / record.REPORT, lambda partial: partial.write_text(text, encoding="utf-8")
+    )
+
+
+def _described(plan: Plan, folds: list[Fold], images: Images) -> list[str]:
+    """Return in lines what the comparison is about to do."""
+    steps = plan.settings[plan.trained[0]].steps
+    runs, sizes = len(work.jobs(plan)), (len(folds[0].train), len(folds[0].test))
+    where = "decoded once, in memory" if images.in_memory else "too large to be kept in memory"
+    return [
+        f"{len(plan.settings)} candidates on {plan.folds} folds of {sizes[0]} training and "
+        f"{sizes[1]} validation images, seeds per fold: {plan.seeds}; images {where}",
+        f"{runs} runs of {steps} steps; then plain fine-tuning and the choice on all images",
+    ]

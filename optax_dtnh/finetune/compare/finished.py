@@ -1,0 +1,97 @@
+"""Finished runs side by side: their curves, and their test accuracy, paired where it can be."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optax_dtnh.finetune import evaluate, log, run_folder, trained
+from optax_dtnh.finetune.compare import figure, record, table
+from optax_dtnh.finetune.compare.choice import Interval, interval
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.settings import Settings
+
+SHOWN = ("method", "weight", "seed", "steps")
+
+
+class Finished(NamedTuple):
+    """A finished run, tested anew."""
+
+    folder: Path
+    settings: dict[str, Any]
+    log: list[dict[str, Any]]
+    images: tuple[str, tuple[int, ...]]  # which images it is tested on: of which data, and where
+    right: np.ndarray  # for each of them, whether it is classified right
+
+
+def compare_runs(folders: Sequence[Path], out: Path) -> None:
+    """Print a table of the runs, and write it and the figure of their curves.
+
+    Differences are to the first run, of runs that are tested on the same images.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise UsageError(
+            f"`RUN` should be two or more folders of runs, got {' '.join(map(str, folders))}. "
+            "Name each run once."
+        )
+    run_folder.check_free(out, but=(record.RESULT, record.FIGURE))
+    runs = [_finished(folder) for folder in folders]
+    rows = [_row(run, runs[0]) for run in runs]
+    with run_folder.locked(out):
+        drawn = figure.of_runs({str(run.folder): run.log for run in runs})
+        with run_folder.writing(out / record.FIGURE):
+            log.save(out / record.FIGURE, drawn)
+        run_folder.write_json(out / record.RESULT, {"runs": rows})
+    print(
+        "\n".join(table.aligned([("run", *SHOWN, "test accuracy", "to the first"), *_texts(rows)]))
+    )
+    print(f"Wrote {record.RESULT} and {record.FIGURE} to {out}.")
+
+
+def _finished(folder: Path) -> Finished:
+    model = trained.read(folder)
+    tested = evaluate.test_images(model, folder, {})
+    found = evaluate.outcome(model, tested.images)
+    summary = run_folder.summary(folder)
+    return Finished(
+        folder,
+        model.settings,
+        log.entries(folder / log.LOG),
+        (summary["found"]["data_sha256"], tested.images.indices),
+        found.probabilities.argmax(-1) == found.labels,
+    )
+
+
+def paired_difference(run: Finished, first: Finished) -> Interval | None:
+    """Return the accuracy gained over the first run, paired by image; None for other images."""
+    if run.images != first.images:
+        return None
+    return interval(run.right.astype(float) - first.right)
+
+
+def _row(run: Finished, first: Finished) -> dict[str, Any]:
+    gain = None if run is first else paired_difference(run, first)
+    shown = {f.name: run.settings[f.name] for f in fields(Settings) if f.name in SHOWN}
+    accuracy = {"accuracy": float(run.right.mean()), "images": len(run.right)}
+    return {"run": str(run.folder), **shown, **accuracy, "difference": gain and gain._asdict()}
+
+
+def _texts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return the rows as text; accuracies are in %, differences in points."""
+    return [
+        (
+            row["run"],
+            *("" if row[name] is None else f"{row[name]}" for name in SHOWN),
+            f"{100 * row['accuracy']:.1f} of {row['images']}",
+            _gain(row, first=i == 0),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _gain(row: dict[str, Any], *, first: bool) -> str:
+    if row["difference"] is None:
+        return "" if first else "other images"
+    return table.points(Interval(**row["difference"]), signed=True)

@@ -1,0 +1,87 @@
+"""What a comparison comes to: the choice, why, and everything that `comparison.json` keeps."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from optax_dtnh.finetune import log
+from optax_dtnh.finetune.compare import record, table, work
+from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, Candidate, Plan
+from optax_dtnh.finetune.compare.choice import Decision, Interval, decide
+from optax_dtnh.finetune.compare.final import Tested, difference
+from optax_dtnh.finetune.compare.record import Scores
+from optax_dtnh.finetune.run import Run
+from optax_dtnh.finetune.settings import FINETUNE, arguments
+
+
+def decided(plan: Plan, scores: Scores) -> tuple[Candidate, str]:
+    """Return the candidate to take, by the blocks that all candidates have finished, and why."""
+    candidates = list(plan.settings)
+    blocks = record.whole_blocks(scores, candidates)
+    decision = decide(record.accuracies(scores, candidates, blocks)) if blocks else None
+    chosen = decision.chosen if decision else candidates[0]
+    return chosen, _why(decision, f"{len(blocks)} of {plan.folds * plan.seeds} folds and seeds")
+
+
+def of(plan: Plan, run: Run, scores: Scores) -> dict[str, Any]:
+    """Return the result of the runs that are finished, ready for JSON."""
+    candidates, (chosen, why) = list(plan.settings), decided(plan, scores)
+    blocks = record.whole_blocks(scores, candidates)
+    return {
+        "chosen": chosen._asdict(),
+        "why": why,
+        "command": plan.command,
+        "candidates": [_candidate(plan, scores, candidate) for candidate in candidates],
+        "blocks": [block._asdict() for block in blocks],
+        "seconds": sum(work.seconds_of(scores)),
+        "found": run.facts | plan.asked,
+        "environment": log.environment(),
+    }
+
+
+def of_test(tested: Sequence[Tested]) -> dict[str, Any] | None:
+    """Return the measures of the final runs by the names of their folders, None before them."""
+    if not tested:
+        return None
+    measures = {found.name: found.outcome.measures for found in tested}
+    return measures | {"difference": _numbers(difference(tested))}
+
+
+def _why(decision: Decision | None, on: str) -> str:
+    reference = "Plain fine-tuning is taken"
+    if decision is None or decision.gain.half_width is None:
+        return f"{reference}: candidates cannot be told apart by {on}."
+    chosen, best, picked, gain = decision
+    if picked.method == FINETUNE:
+        by = "" if picked == best else " by more than one standard error of the difference"
+        return f"{reference}: on {on}, no other is more accurate{by}."
+    what = "the most accurate"
+    if picked != best:
+        what = f"the simplest within one standard error of {best}"
+    points = table.points(gain, signed=True)
+    gained = f"The gain of {picked}, {what}, is {points} points on {on}."
+    if chosen != picked:
+        return f"{reference}: no difference beyond chance. {gained}"
+    return f"{chosen} is taken. {gained}"
+
+
+def command_of(plan: Plan, candidate: Candidate, out: str) -> str:
+    """Return the command that trains the candidate on all training images."""
+    settings = plan.settings[candidate]
+    return f"{COMMAND} train {shlex.join([*arguments(asdict(settings)), '--out', out])}"
+
+
+def _candidate(plan: Plan, scores: Scores, candidate: Candidate) -> dict[str, Any]:
+    gain = table.compared(scores, candidate, plan.trained[0])
+    return {
+        **candidate._asdict(),
+        "accuracy": _numbers(table.accuracy(scores, candidate)),
+        "difference": _numbers(gain if candidate != plan.trained[0] else None),
+        "runs": sum(candidate in row for row in scores.values()),
+        "command": None if candidate.method == AVERAGE else command_of(plan, candidate, "DIR"),
+    }
+
+
+def _numbers(value: Interval | None) -> dict[str, float | None] | None:
+    return None if value is None else value._asdict()

@@ -1,0 +1,233 @@
+"""The command `compare` from outside: what it leaves, how it is stopped and resumed."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from optax_dtnh.finetune.compare import result, table
+from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
+from optax_dtnh.finetune.compare.record import Block, Score
+from tests.finetune.runs import assert_same_model, printed_error, run, started, wait_until
+
+slow = pytest.mark.slow
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
+FEW = ("--methods", "average", "l2_sp", "l2_sp+dtnh", "--weights", "0.01", "1", "--folds", "2")
+RUNS = 10  # trained; the average needs none of its own
+L2_SP = Candidate("l2_sp", 1.0)
+
+
+@pytest.fixture(scope="module")
+def compared(arguments, tmp_path_factory):
+    """A finished comparison, and what it printed."""
+    out = tmp_path_factory.mktemp("compare") / "out"
+    return out, run(*arguments, *FEW, out=out, command="compare")
+
+
+def of(out):
+    return json.loads((out / "comparison.json").read_text())
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+
+
+def without_seconds(out):
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines(out)]
+
+
+def test_a_comparison_leaves_figures_report_and_models(compared):
+    out, shown = compared
+    files = "chosen comparison.json comparison.png finetune report.html runs.jsonl settings.json"
+    assert {p.name for p in out.iterdir()} == {*files.split()}
+    found = of(out)
+    assert [x["method"] for x in found["candidates"]][:3] == ["finetune", AVERAGE, "l2_sp"]
+    assert all(x["runs"] == 2 for x in found["candidates"])
+    assert len(lines(out)) == RUNS + 2
+    assert found["test"]["finetune"]["images"] == 160
+    assert f"{RUNS} of {RUNS} runs" in shown
+    assert found["why"] in shown
+    assert run(next((out / "..").resolve().rglob("*.png")), out=out / "chosen", command="predict")
+
+
+def test_candidates_are_paired_and_each_fold_is_finished_before_the_next(compared):
+    blocks = [line["fold"] for line in lines(compared[0])]
+    assert blocks == sorted(blocks)
+    by_candidate = {}
+    for line in lines(compared[0]):
+        by_candidate.setdefault(line["method"], set()).add((line["seed"], line["fold"]))
+        assert len(line["predicted"]) == 20
+    assert all(found == {(0, 0), (0, 1)} for found in by_candidate.values())
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and collects what they load."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loaded = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.loaded += [v for k, v in attrs if k in ("src", "href")]
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_well_formed_and_loads_nothing(compared):
+    text = (compared[0] / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert all(re.match("data:image/(jpeg|svg.xml);base64,", x) for x in page.loaded)
+    assert not re.search("https?:|@import|url\\(", text)
+    for part in ("Validation", "Test", "Classes", "Data", "Commands", "Settings", "Environment"):
+        assert f"<h2>{part}" in text
+
+
+def test_a_finished_comparison_says_so(compared, arguments):
+    shown = run(*arguments, *FEW, out=compared[0], command="compare")
+    assert f"is finished. {of(compared[0])['why']}" in shown
+    assert "best so far" not in shown
+
+
+@slow
+def test_the_commands_in_the_report_give_its_runs(compared, tmp_path):
+    found = of(compared[0])
+    for command, folder in (
+        (found["candidates"][0]["command"].replace(" DIR", f" {tmp_path / 'run'}"), "run"),
+        (found["command"].replace(str(compared[0]), str(tmp_path / "all")), "all/finetune"),
+    ):
+        _, _, _, name, *argv = shlex.split(command)
+        at = argv.index("--out")
+        run(*argv[:at], *argv[at + 2 :], out=argv[at + 1], command=name)
+        assert_same_model(compared[0] / "finetune", tmp_path / folder)
+    assert without_seconds(tmp_path / "all") == without_seconds(compared[0])
+
+
+def unfinished(compared, tmp_path, kept, end=""):
+    """A copy of a comparison as if it were killed after some lines and a part of the next."""
+    out = Path(shutil.copytree(compared[0], tmp_path / "out", symlinks=True))
+    text = (out / "runs.jsonl").read_text().splitlines(keepends=True)
+    (out / "runs.jsonl").write_text("".join(text[:kept]) + end)
+    for name in ("comparison.json", "chosen"):
+        (out / name).unlink()
+    shutil.rmtree(out / "finetune")
+    return out
+
+
+def test_a_killed_comparison_is_resumed_with_what_is_missing(compared, arguments, tmp_path):
+    out = unfinished(compared, tmp_path, kept=4, end='{"method": "l2_')
+    shown = run(*arguments, *FEW, out=out, command="compare")
+    assert "3 of 10 runs" in shown  # of three candidates, and the average
+    assert len(re.findall("fold . seed 0:|fold ., seed 0:", shown)) == 7
+    assert without_seconds(out) == without_seconds(compared[0])
+    assert_same_model(out / "chosen", compared[0] / "chosen")
+
+
+@slow
+def test_a_signal_ends_it_with_a_report_and_it_can_be_resumed(compared, arguments, tmp_path):
+    out = tmp_path / "out"
+    process = started([*arguments, *FEW], out, command="compare", stderr=subprocess.PIPE)
+    wait_until(lambda: (out / "runs.jsonl").exists(), process)
+    process.send_signal(signal.SIGINT)
+    assert b"Run the same command again to resume" in process.communicate()[1]
+    assert process.returncode == 130
+    assert of(out)["test"] is None
+    assert "have not been tested" in (out / "report.html").read_text()
+    run(*arguments, *FEW, out=out, command="compare")
+    assert without_seconds(out) == without_seconds(compared[0])
+
+
+def test_what_is_finished_within_the_budget_is_reported(arguments, tmp_path):
+    out = tmp_path / "out"
+    shown = run(*arguments, *FEW, "--budget", "0.001", out=out, command="compare")
+    assert "Another run would exceed the budget." in shown
+    assert [line["method"] for line in lines(out)] == ["finetune", AVERAGE]
+    assert of(out)["chosen"] == {"method": "finetune", "weight": None}
+    assert "candidates cannot be told apart by 0 of 2 folds and seeds" in of(out)["why"]
+    assert (out / "chosen" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("chosen", [Candidate(AVERAGE), L2_SP])
+def test_the_choice_is_trained_on_all_images(compared, arguments, tmp_path, monkeypatch, chosen):
+    out = unfinished(compared, tmp_path, kept=RUNS + 2)
+    monkeypatch.setattr(result, "decided", lambda *_: (chosen, "By hand."))
+    shown = run(*arguments, *FEW, out=out, command="compare")
+    found = of(out)["test"]
+    gain = found["chosen"]["accuracy"] - found["finetune"]["accuracy"]
+    np.testing.assert_allclose(found["difference"]["mean"], gain, atol=1e-9)
+    assert "On the 160 test images, it gains" in shown
+    if chosen.method == AVERAGE:
+        files = [out / "finetune", Path(arguments[1]), out / "chosen"]
+        tuned, source, average = (
+            load_file(x / "model.safetensors" if x.is_dir() else x)["conv1.weight"] for x in files
+        )
+        np.testing.assert_allclose(average, (tuned + source) / 2, rtol=1e-5, atol=1e-7)
+        assert "Test accuracy" in run(out=out / "chosen", command="evaluate")
+    else:
+        run(*arguments, "--method", "l2_sp", "--weight", "1", out=tmp_path / "run")
+        assert_same_model(tmp_path / "run", out / "chosen")
+
+
+def test_another_comparison_is_refused_in_the_folder(compared, arguments):
+    for extra, changed in (
+        (["--folds", "3"], "folds was 2 and is 3"),
+        (["--weights", "0.01"], "candidates was"),
+        (["--seeds", "2"], "seeds was 1 and is 2"),
+        (["--seed", "1"], "seed was 0 and is 1"),
+    ):
+        line = printed_error(*arguments, *FEW, *extra, "--out", compared[0], command="compare")
+        assert changed in line
+
+
+UNFIT = {
+    "--folds 1": "`--folds` should be 2 or more, got 1.",
+    "--folds 9": "`--folds` should be at most 4, the number of training images",
+    "--methods delta": "argument --methods: invalid choice: 'delta'",
+    "--methods average --granularity leaf": "`--granularity` should come with a method that ends",
+    "--methods average --weights 1": "`--weights` should come with a regularizer",
+    "--weights 0": "it should be a number > 0, got '0'",
+    "--budget 0": "it should be a number > 0, got '0'",
+    "--weight 1": "unrecognized arguments: --weight. Did you mean --weights?",
+    "--devices 9": "`--devices` should be at most",
+}
+
+
+@pytest.mark.parametrize("extra", UNFIT)
+def test_what_is_unfit_costs_one_line_and_no_run(arguments, tmp_path, extra):
+    argv = [*arguments, "--out", tmp_path / "out", *extra.split()]
+    assert UNFIT[extra] in printed_error(*argv, command="compare")
+    assert not (tmp_path / "out" / "runs.jsonl").exists()
+
+
+def test_source_and_data_are_asked_for(tmp_path):
+    line = printed_error("--out", tmp_path / "out", command="compare")
+    assert "`--source` should be given, got none. Give --source and --data to compare" in line
+
+
+def test_a_terminal_shows_the_table_anew_after_each_run(monkeypatch, capsys):
+    candidates = [Candidate("finetune"), L2_SP]
+    score = Score(0.5, 1.0, [0], [], 1.0)
+    scores = {Block(0, 0): {candidates[0]: score}}
+    monkeypatch.setattr(table.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(table.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
+    live = table.Live(candidates)
+    live.show(scores, "", "1 of 2 runs")
+    scores[Block(0, 0)][L2_SP] = score._replace(accuracy=0.75)
+    live.show(scores, "done", "2 of 2 runs" + "." * 90)
+    before, after = capsys.readouterr().out.split("\x1b[4A\x1b[J")
+    assert before.splitlines()[-1] == "1 of 2 runs"
+    assert after.splitlines()[2].split() == ["l2_sp", "1", "75.0", "+25.0", "1"]
+    assert max(map(len, after.splitlines())) == 59
