@@ -8,6 +8,7 @@ CLIENTS_LORA := .venv-clients-lora
 PEERS := .venv-peers
 DOCS := .venv-docs
 RELEASE := .venv-release
+OTHERS := $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(DOCS) $(RELEASE)
 version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 installed := $(VENV)/installed-$(version)
 
@@ -20,7 +21,7 @@ test: $(installed)  ## the tests that everybody runs
 	$(BIN)/python -m pytest
 
 slow: $(installed)  ## what CI runs on top: the benchmarks' own tests, whole matrices, several processes
-	$(BIN)/python -m pytest -m "slow and not long" --dist worksteal
+	$(BIN)/python -m pytest -m "slow and not long"
 
 long: $(installed)  ## before a release: what takes minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
@@ -70,43 +71,24 @@ dist: $(RELEASE)/installed  ## wheel and sdist, in dist/, with their contents ch
 packages: dist  ## the wheel alone, on every Python and with the lowest and the newest versions
 	.ci/packages dist
 
-$(installed): pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	touch $@
+# What each environment holds. torchvision is built for one version of torch, and asks for a build
+# with CUDA: it and timm come without their dependencies.
+$(installed): extras = dev
+$(PARITY)/installed: extras = test-torch,real
+$(PARITY)/installed: alone = torchvision==0.28.0 timm==1.0.31
+$(CLIENTS)/installed: extras = clients-models
+$(CLIENTS_LORA)/installed: extras = clients-lora
+$(PEERS)/installed: extras = peers
+$(DOCS)/installed: extras = docs
+$(RELEASE)/installed: extras = release
+# Of all the modules, Python compiles those that are imported, once they are.
+install = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 
-# torchvision is built for one version of torch, and asks for a build with CUDA: no dependencies.
-$(PARITY)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(PARITY)
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch,real]'
-	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  torchvision==0.28.0 timm==1.0.31
-	touch $@
-
-$(CLIENTS)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-models]'
-	touch $@
-
-$(CLIENTS_LORA)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(CLIENTS_LORA)
-	$(CLIENTS_LORA)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[clients-lora]'
-	touch $@
-
-$(PEERS)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[peers]'
-	touch $@
-
-$(DOCS)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	touch $@
-
-$(RELEASE)/installed: pyproject.toml
-	$(PYTHON) -m venv --clear $(RELEASE)
-	$(RELEASE)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[release]'
+$(installed) $(addsuffix /installed,$(OTHERS)): pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(install) --editable '.[$(extras)]'
+	$(if $(alone),$(install) --no-deps $(alone))
 	touch $@
 
 clean:
-	rm -rf .cache $(VENV) $(PARITY) $(CLIENTS) $(CLIENTS_LORA) $(PEERS) $(DOCS) $(RELEASE) site dist
+	rm -rf .cache $(VENV) $(OTHERS) site dist

@@ -63,6 +63,16 @@ def over_periods(results: Results) -> str:
     return formatted(results["tables"][0]["rows"], columns)
 
 
+def table(results: Results, title: str) -> str:
+    """Return the table whose title begins like this."""
+    (found,) = (t for t in results["tables"] if t["title"].startswith(title))
+    return markdown(found["rows"])
+
+
+profile = partial(table, title="Share of")
+both_ways = partial(table, title="A step")
+spelled = partial(table, title="Gradients of parts")
+first_step = partial(table, title="The first step")
 pair = partial(flops, maps="stage4", column="at most")
 late = partial(flops, maps="stage4", column="pair")
 early = partial(flops, maps="stage2", column="pair")

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 from benchmarks.real import report
-from benchmarks.real.cells import BAD, BASIC, GOOD, STRONG
+from benchmarks.real.cells import BAD, BASIC, GOOD, ONE_PASS, STRONG
 
 
 def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
@@ -58,6 +58,26 @@ def changed(plain: Results, cell: Results) -> str:
     """Return the accuracy without and with DTNH, and the paired difference."""
     without, protected = (f"{report.mean(c['accuracy']):.1f}" for c in (plain, cell))
     return f"{without} → {protected} ({report.difference(cell, plain).marked()})"
+
+
+def one_pass(results: Results) -> str:
+    """Return a table of KnowDist with one backward pass in most steps, against the plain sum."""
+    where = {f"{s}, batch {n}": {"source": s, "batch": n} for s, n in CHEAP}
+    rows = [
+        {"method": method}
+        | {name: _against_plain(results, method=method, **given) for name, given in where.items()}
+        for method in (*BASIC[1:2], *ONE_PASS)
+    ]
+    return tables.markdown(rows)
+
+
+CHEAP = (GOOD, 16), (BAD, 16), (BAD, 160)
+
+
+def _against_plain(results: Results, **settings: Any) -> str | None:
+    found = report.select(results, regularizer="KnowDist", weight=STRONG["KnowDist"], **settings)
+    difference = report.against_plain(results, found[0]) if found else None
+    return difference.marked() if difference else None
 
 
 def failing(results: Results) -> str:

@@ -29,17 +29,30 @@ from benchmarks.real.cells import (
 )
 from benchmarks.real.evaluation import evaluate
 from benchmarks.real.material import Material, Scale, lane_of, permuted, with_new_head
-from benchmarks.real.training import COARSE, FINE, Params
+from benchmarks.real.training import COARSE, FINE, IN_FEATURES, RENEWED, Params
 
 started = jax.jit(jax.vmap(with_new_head, (0, 0, None)), static_argnums=2)
 
 
-Program = tuple[str, int, bool, bool, bool]  # what is compiled together
+Program = tuple[str, int, bool, str, bool]  # what is compiled together
+# By decisions that are compiled together; what is decided in the features needs no other.
+METHODS = {"coarse": (*COARSE,), "fine": (*FINE,), "renewed": (*RENEWED,)}
 
 
 def program_of(run: Run) -> Program:
-    """Return what makes the program of a run: regularizer, batch, Adam, decisions, momenta."""
-    return run.regularizer, run.batch, run.adam, run.method in FINE, run.adam or usual(run)
+    """Return what makes the program of a run: gradients, batch, Adam, decisions, momenta."""
+    gradients = IN_FEATURES if run.method == IN_FEATURES else run.regularizer
+    return gradients, run.batch, run.adam, decisions_of(run.method), run.adam or usual(run)
+
+
+def decisions_of(method: str) -> str:
+    """Return the decisions that are compiled together with that of a method."""
+    return next((name for name, methods in METHODS.items() if method in methods), "coarse")
+
+
+def place_of(method: str) -> int:
+    """Return the position of a method among these; what is left in the features is all kept."""
+    return METHODS[decisions_of(method)].index("plain" if method == IN_FEATURES else method)
 
 
 def kind_of(run: Run) -> tuple[Program, str, int]:
@@ -131,7 +144,7 @@ class Bench:
         They start from `params`, by default from their sources with new heads.
         """
         first, program = group[0], self.program(program_of(group[0])).result()
-        method = np.int32(list(FINE if first.method in FINE else COARSE).index(first.method))
+        method = np.int32(place_of(first.method))
         lanes, start, *others = self.arguments(group)
         params, found, began = params or start, [], time.monotonic()
         for _ in range(first.rounds):
@@ -184,23 +197,29 @@ class Bench:
             self.programs[program] = self.pool.submit(self.build, program)
         return self.programs[program]
 
+    def decide(self, decisions: str) -> training.Decide:
+        """Return decisions that are compiled together."""
+        if decisions == "renewed":
+            return training.renewed([*RENEWED.values()])
+        if decisions == "fine":
+            fine = partial(training.fine, self.material.unravel)
+            return training.switched([*map(fine, FINE.values())])
+        return training.switched([*map(training.coarse, COARSE.values())])
+
     def build(self, program: Program) -> Any:
         """Compile what trains and evaluates."""
-        (regularizer, batch, adam, fine, simple), apply = program, self.material.apply
-        keeps = [training.coarse(options) for options in COARSE.values()]
-        if fine:
-            keeps = [training.fine(self.material.unravel, options) for options in FINE.values()]
+        (gradients, batch, adam, decisions, simple), apply = program, self.material.apply
         measure = partial(measures.measure, self.material.unravel, self.material.parts)
         inner = optax.scale_by_adam() if adam else None
-        given = keeps, self.plan(batch), measure, inner, simple
-        train = training.train(apply, regularizer, *given)
+        given = self.decide(decisions), self.plan(batch), measure, inner, simple
+        train = training.train(apply, gradients, *given)
 
         def run(method, lane, params, source, pixels, *others):
             params, *found = train(method, lane, params, source, pixels)
             return params, evaluate(apply, lane, params, source, pixels, *others), *found
 
         mapped = jax.jit(jax.vmap(run, (None, 0, 0, 0, None, None, None)))
-        example = Run("", "plain", regularizer, 0, 0, 0, GOOD, batch=batch)
+        example = Run("", "plain", "", 0, 0, 0, GOOD, batch=batch)
         with self.tracing:  # one after the other, in the order of their use
             lowered = mapped.lower(np.int32(0), *self.arguments([example]))
         return lowered.compile()

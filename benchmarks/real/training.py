@@ -9,6 +9,7 @@ The step is spelled in its parts, so that what remains of `r` can be measured::
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -37,6 +38,11 @@ FINE = {
 }
 
 
+# Both gradients in every so many steps, the last coefficient in the others.
+RENEWED = {"every 2": 2, "every 4": 4}
+IN_FEATURES = "in the features"
+
+
 class Lane(NamedTuple):
     """What one run trains with, and on which of the images."""
 
@@ -50,6 +56,13 @@ class Lane(NamedTuple):
     test: Any  # indices of the test images
     test_labels: Any
     batches: Any  # indices into `images`, `[steps, size]`
+
+
+class Decide(NamedTuple):
+    """What is kept of `r`, maybe with a memory."""
+
+    start: Any
+    keep: Callable[[Any, Params, Params, Any], tuple[Params, Any]]  # of method, m, r and memory
 
 
 class Plan(NamedTuple):
@@ -71,7 +84,7 @@ def plan(steps: int, per_pass: int, passes: int, every: int = 10) -> Plan:
 def train(
     apply: Apply,
     regularizer: str,
-    keeps: Sequence[Callable[[Params, Params], Params]],
+    decide: Decide,
     common: Plan,
     measure: Callable[..., Any],
     inner: optax.GradientTransformation | None = None,
@@ -79,15 +92,15 @@ def train(
 ) -> Callable[..., tuple[Params, Any, Any]]:
     """Return a function from one lane to its parameters and what was observed and measured.
 
-    `method` is the position in `keeps`; `measure` gets mean gradients of the backbone. `usual` are
-    runs with one momentum, of the sum, and this batch's gradient as the reference.
+    `method` is the position in what `decide` chooses from; `measure` gets mean gradients of the
+    backbone. `usual` are runs with one momentum, of the sum, and this batch's gradient as the
+    reference.
     """
 
     def run(method, lane: Lane, start: Params, source: jax.Array, pixels):
         pair = PAIRS[regularizer](apply, {**start, "backbone": source}, pixels[lane.images])
-        init, update = optimizer(
-            lane, inner, lambda m, r: jax.lax.switch(method, keeps, m, r), usual
-        )
+        keep = decide._replace(keep=partial(decide.keep, method))
+        init, update = optimizer(lane, inner, keep, usual)
 
         def step(carry, now):
             (params, state), (rate, flag, batch) = carry, now
@@ -125,7 +138,7 @@ def blank(*_: jax.Array) -> Observed:
     return Observed(*3 * [jnp.zeros(())])
 
 
-def optimizer(lane: Lane, inner: optax.GradientTransformation | None, keep: Callable, usual: bool):
+def optimizer(lane: Lane, inner: optax.GradientTransformation | None, decide: Any, usual: bool):
     """Return `init` and `update`, from a pair to the step and what was decided: `G`, `R`, `r'`."""
     same = optax.identity()
     apart = (same, same) if usual else tuple(map(optax.trace, lane.momenta[:2]))
@@ -133,16 +146,37 @@ def optimizer(lane: Lane, inner: optax.GradientTransformation | None, keep: Call
     members = transform_pair(*apart), reference, inner or same, optax.trace(lane.momenta[2])
 
     def update(pair: Any, states):
+        *states, memory = states
         pair, at_pair = cast(Any, members[0].update(pair, states[0]))
         g, r = pair
         m, at_reference = members[1].update(g, states[1])
-        kept = keep(m, r)
+        kept, memory = decide.keep(m, r, memory)
         u, at_inner = members[2].update(g, states[2])
         total = jax.tree.map(lambda u, x: u + lane.weight * x, u, kept)
         step, at_sum = members[3].update(total, states[3])
-        return step, (g, r, kept), (at_pair, at_reference, at_inner, at_sum)
+        return step, (g, r, kept), (at_pair, at_reference, at_inner, at_sum, memory)
 
-    return lambda params: tuple(tx.init(params) for tx in members), update
+    return lambda params: (*(tx.init(params) for tx in members), decide.start), update
+
+
+def switched(keeps: Sequence[Callable[[Params, Params], Params]]) -> Decide:
+    """Return the choice between decisions about this step alone."""
+    return Decide((), lambda method, m, r, memory: (jax.lax.switch(method, keeps, m, r), memory))
+
+
+def renewed(periods: Sequence[int]) -> Decide:
+    """Return the decision about the whole tree as `value_and_dtnh_grad` makes it."""
+
+    def keep(method, m: Params, r: Params, memory):
+        step, c = memory
+        vectors = m["backbone"], r["backbone"]
+        dot, square = (jnp.sum(vectors[0] * x) for x in reversed(vectors))
+        new = jnp.minimum(dot, 0.0) / jnp.where(square > 0, square, 1.0)
+        c = jnp.where(step % jnp.array(periods)[method] == 0, new, c)
+        kept = {**r, "head": jax.tree.map(jnp.zeros_like, r["head"])}
+        return {**kept, "backbone": vectors[1] - c * vectors[0]}, (step + 1, c)
+
+    return Decide((jnp.int32(0), jnp.float32(0.0)), keep)
 
 
 def coarse(options: dict[str, Any]) -> Callable[[Params, Params], Params]:
@@ -192,7 +226,25 @@ def feature_pair(apply: Apply, source: Params, x: jax.Array) -> Pair:
     return pair
 
 
-PAIRS = {"L2-SP": l2_sp_pair, "KnowDist": feature_pair}
+def in_features(apply: Apply, source: Params, x: jax.Array) -> Pair:
+    """Return the gradients of KnowDist, `r` without conflict in the last map of each image."""
+    _, teacher = by_chunks(apply, source, x)
+
+    def pair(params: Params, batch: jax.Array, labels: jax.Array) -> GradientPair:
+        (logits, last), pull = jax.vjp(lambda p: apply(p, x[batch]), params)
+        d_logits = jax.grad(cross_entropy)(logits, labels)
+        d_r = jax.grad(regularizers.feature_distance)(last, teacher[batch])
+        d_mean = d_logits @ params["head"]["kernel"].T  # the head gets the mean of the map
+        d_g = jnp.broadcast_to(d_mean[:, None, None], last.shape) / (last.shape[1] * last.shape[2])
+        dot, square = (jnp.sum(d * d_g, (1, 2, 3), keepdims=True) for d in (d_r, d_g))
+        d_r = d_r - jnp.minimum(dot, 0.0) / jnp.where(square > 0, square, 1.0) * d_g
+        (g,), (r,) = pull((d_logits, jnp.zeros_like(last))), pull((jnp.zeros_like(logits), d_r))
+        return GradientPair(g, r)
+
+    return pair
+
+
+PAIRS = {"L2-SP": l2_sp_pair, "KnowDist": feature_pair, IN_FEATURES: in_features}
 
 
 def by_chunks(apply: Apply, params: Params, x: jax.Array) -> tuple[jax.Array, jax.Array]:

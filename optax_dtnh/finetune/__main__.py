@@ -31,7 +31,8 @@ XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried.)
 
 The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels.json,
 preprocessing.json, settings.json, summary.json, log.jsonl, figure.png, confusion_matrix.png and
-mistakes.png, the test images that it was most wrong about.
+mistakes.png, the test images that it was most wrong about. With validation images, the model is
+that of the step with the best validation accuracy, and last.safetensors is that of the last step.
 
 A finished run is extended by the same command with more --steps or --epochs, if it was trained with
 --schedule constant.

@@ -61,7 +61,7 @@ def _images_in(folder: str) -> list[str]:
         tree = scan(folder)
     images = sorted(all_images(tree))
     if others := left_out(tree, set(images)):
-        print(f"Left out of '{folder}': {listed(others, 9)}.", file=sys.stderr)
+        print(f"Left out of {folder!r}: {listed(others, 9)}.", file=sys.stderr)
     return images
 
 

@@ -80,7 +80,8 @@ def check_batch(settings: Settings, model: methods.Model, image_size: int) -> No
     """Raise a `UsageError` where batch normalization would get one value per channel."""
     if isinstance(model, ViT) or settings.batch_norm == FROZEN:
         return
-    images = jax.ShapeDtypeStruct((_rows(settings), image_size, image_size, 3), jnp.float32)
+    rows = settings.batch_size // settings.micro_batches
+    images = jax.ShapeDtypeStruct((rows, image_size, image_size, 3), jnp.float32)
     _, maps = nnx.eval_shape(lambda model, images: model(images), teacher_view(model), images)
     # Over the whole batch: under `jit`, devices and processes share it.
     if min(x.size // x.shape[-1] for x in maps.values()) < 2:
@@ -89,10 +90,6 @@ def check_batch(settings: Settings, model: methods.Model, image_size: int) -> No
             f"{image_size}, got {settings.batch_size}. Raise one of them: batch normalization "
             "needs two values per channel."
         )
-
-
-def _rows(settings: Settings) -> int:
-    return settings.batch_size // settings.micro_batches
 
 
 def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:

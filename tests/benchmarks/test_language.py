@@ -10,7 +10,7 @@ from benchmarks.language import __main__ as language
 from benchmarks.language import data, report
 from benchmarks.language.report import BASE, DTNH, PLAIN, TUNED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_compiled")]
 
 
 def test_a_short_run_fine_tunes_every_method_from_a_base_that_knows_the_manual(monkeypatch):

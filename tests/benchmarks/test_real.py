@@ -10,6 +10,7 @@ from tests.models import test_efficientnet as lite0
 draw = lite0.draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "size", "stride"), lite0.CASES)
 def test_convolutions_and_their_derivatives_are_those_of_xla(side, size, stride, draw):
     lite0.assert_as_xla(convolution, draw(2, side, side + 1, 4), draw(size, size, 4, 3), stride)

@@ -8,8 +8,11 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.real import cells, material, report, runs, training
-from benchmarks.real.training import COARSE
-from optax_dtnh import GradientPair, dtnh, transform_pair
+from benchmarks.real.training import COARSE, IN_FEATURES, RENEWED
+from optax_dtnh import DTNHGradState, GradientPair, dtnh, transform_pair, value_and_dtnh_grad
+from optax_dtnh.regularizers import feature_distance
+
+pytestmark = pytest.mark.slow
 
 SCALE = material.Scale(8, shots=4, test=20, seeds=1, few=1, tuning=1, lanes=2, shrink=10)
 RNG = np.random.default_rng(0)
@@ -48,7 +51,8 @@ def test_a_lane_takes_the_steps_of_a_chain(method, options):
     run = cells.Run("", method, "L2-SP", 3.0, 0.1, 0, **options)
     lane = material.lane_of(run, network(), SCALE)
     start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
-    given = [training.coarse(COARSE[method])], plan, lambda *_: 0.0, None, cells.usual(run)
+    decide = training.switched([training.coarse(COARSE[method])])
+    given = decide, plan, lambda *_: 0.0, None, cells.usual(run)
     train = jax.jit(training.train(apply, "L2-SP", *given))
     found, *_ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS))
     tx = chained(method, **options)
@@ -62,7 +66,60 @@ def test_a_lane_takes_the_steps_of_a_chain(method, options):
     np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("method", [*RENEWED, IN_FEATURES])
+def test_a_lane_takes_the_steps_of_one_backward_pass(method):
+    run = cells.Run("", method, "KnowDist", 3.0, 0.1, 0)
+    lane = material.lane_of(run, network(), SCALE)
+    start, plan = material.with_new_head(BACKBONE, 0, 6), training.plan(8, SCALE.per_pass(1), 1)
+    decide, gradients = training.renewed([*RENEWED.values()]), "KnowDist"
+    if method == IN_FEATURES:
+        decide, gradients = training.switched([lambda _, r: r]), method
+    given = decide, plan, lambda *_: 0.0, None, cells.usual(run)
+    train = jax.jit(training.train(apply, gradients, *given))
+    place = runs.place_of(method)
+    found, *_ = train(place, lane, start, BACKBONE, jnp.asarray(PIXELS))
+    params, tx = start, optax.trace(0.9)
+    state, evaluate = tx.init(start), one_pass(method)
+    kept = DTNHGradState()
+    for rate, batch in zip(plan.rate, lane.batches[:8], strict=True):
+        images, labels = PIXELS[lane.images[batch]], lane.labels[batch]
+        grads, kept = evaluate(kept, params, images, labels)
+        updates, state = tx.update(grads, state, params)
+        params = jax.tree.map(lambda w, u: w - 0.1 * rate * u, params, updates)  # noqa: B023
+    np.testing.assert_allclose(found["backbone"], params["backbone"], rtol=1e-4, atol=1e-6)
+    assert np.abs(found["backbone"] - start["backbone"]).max() > 1e-3
+
+
+def one_pass(method):
+    """The evaluation by the library, or by hand where it is decided in the features."""
+
+    def losses(params, images, labels):
+        logits, last = apply(params, images)
+        teacher = apply({**params, "backbone": BACKBONE}, images)[1]
+        distance = feature_distance(last, jax.lax.stop_gradient(teacher))
+        return training.cross_entropy(logits, labels), distance
+
+    mask = {"backbone": True, "head": False}
+    if method in RENEWED:
+        evaluate = value_and_dtnh_grad(losses, 3.0, every=RENEWED[method], mask=mask)
+        return lambda *args: evaluate(*args)[1:]
+
+    def in_features(kept, params, images, labels):
+        def of(last):  # the map of each image, as the head sees it
+            logits = last[:, 0, 0] @ params["head"]["kernel"] + params["head"]["bias"][None]
+            return training.cross_entropy(logits, labels)
+
+        last, pull = jax.vjp(lambda p: apply(p, images)[1], params)
+        teacher = apply({**params, "backbone": BACKBONE}, images)[1]
+        g, r = jax.grad(of)(last), jax.grad(feature_distance)(last, teacher)
+        r = jax.vmap(lambda r, g: r - jnp.minimum(jnp.vdot(r, g), 0) / jnp.vdot(g, g) * g)(r, g)
+        (grads,) = pull(g + 3.0 * r)
+        head = jax.grad(lambda p: losses(p, images, labels)[0])(params)["head"]
+        return {**grads, "head": head}, kept
+
+    return in_features
+
+
 def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(tmp_path):
     given = network, SCALE, tmp_path / "real.jsonl"
     lines = runs.experiment(*given, 60, smoke=True)

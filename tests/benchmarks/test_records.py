@@ -6,12 +6,11 @@ import re
 import pytest
 
 from benchmarks.cost import __main__ as cost
-from benchmarks.cost import feature_distance, one_backward_pass, training_step
+from benchmarks.cost import feature_distance, on_cpu, one_backward_pass, training_step
 from benchmarks.cost.anchor import __main__ as anchor
 from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
-from benchmarks.digits import head
-from benchmarks.digits.gate import __main__ as gate
+from benchmarks.digits import comparison, head
 from benchmarks.digits.renewals import __main__ as renewals
 from benchmarks.digits.variants import __main__ as variants
 from benchmarks.guarantee import __main__ as guarantee
@@ -33,9 +32,9 @@ from optax_dtnh.finetune.settings import METHODS
 QUESTIONS = [
     *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
-    *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
+    *(variants.QUESTION, comparison.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
     *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, language.QUESTION),
-    *(one_backward_pass.QUESTION, renewals.QUESTION),
+    *(on_cpu.QUESTION, one_backward_pass.QUESTION, renewals.QUESTION),
 ]
 
 

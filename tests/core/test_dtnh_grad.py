@@ -225,7 +225,7 @@ def cheap(client, every):
     return names | {"step": with_state, "tx": names["sgd"], "make_optimizer": make}, seen
 
 
-@pytest.mark.parametrize("client", [loops.plain, loops.flax_nnx, loops.equinox])
+@loops.clients(loops.plain, of=[loops.plain, loops.flax_nnx, loops.equinox])
 def test_the_recipes_walk_the_path_of_the_pair(client):
     data = [*loops.batches()]
     with jax.numpy_rank_promotion("allow"):

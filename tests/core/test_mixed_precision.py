@@ -49,9 +49,8 @@ def dtypes(tree):
     return {leaf.dtype.name for leaf in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize(
-    "recipe", [n if n == "float32" else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_learns_in_the_dtypes_that_it_names(recipe):
     names, (_, computed, stored, momentum) = ran(recipe), RECIPES[recipe]
     first, last = ([float(value) for value in names["history"][i]] for i in (0, -1))

@@ -14,9 +14,8 @@ import pytest
 from optax_dtnh import add_l2_sp, drop, dtnh, per_leaf, scale_by_adam_dtnh, transform_pair
 from tests.core.helpers import assert_close, assert_equal, cast, random_tree
 from tests.core.loops import types
-from tests.core.uses import USES, all_but_bias, alone, as_keyword, as_pair, squares
+from tests.core.uses import all_but_bias, alone, as_keyword, as_pair, every_use, squares
 
-every_use = pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 SHAPES = {"kernel": (8, 4), "bias": (4,), "scale": ()}
 
 

@@ -23,7 +23,7 @@ from optax_dtnh import (
 )
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, cast, random_tree
-from tests.core.uses import USES, as_pair, full_metric, metric, squares
+from tests.core.uses import SHOWN, USES, as_pair, full_metric, metric, squares
 
 SHAPES = {"conv": (2, 2, 8, 16), "kernel": (16, 8), "bias": (8,), "scale": ()}
 MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
@@ -40,13 +40,14 @@ APART = {use: 2 if "channel" in name else 0 for name, use in USES.items() if "pe
 
 
 def pairwise(names, *others, shift=0, uses=USES):
-    """Every use with every one of the others; those that are not met in turn are for CI."""
+    """Some uses with every one of the others, all uses with one in turn; the rest is for CI."""
     rows = []
     for i, (name, use) in enumerate(uses.items()):
         for j, other in enumerate(others):
-            marks = () if j == (i + shift) % len(others) else pytest.mark.slow
+            shown, in_turn = name in SHOWN, j == (i + shift) % len(others)
+            marks = () if shown and in_turn else pytest.mark.slow
             label = "-".join(map(str, (name, *other)))
-            rows.append(pytest.param(use, *other, marks=marks, id=label))
+            rows += [pytest.param(use, *other, marks=marks, id=label)] * (shown or in_turn)
     return pytest.mark.parametrize(f"use, {names}", rows)
 
 

@@ -15,6 +15,11 @@ NUMBERS = {
     **{f"np.{name}": getattr(np, name)(0.5) for name in ("float16", "float32", "float64")},
     **{"int": 1, "np.int64": np.int64(1), "jnp.int32": jnp.int32(1), "array": np.array(0.5)},
 }
+SHOWN = ["jnp.bfloat16", "np.float64", "int", "array"]
+EACH = [
+    pytest.param(number, id=name, marks=() if name in SHOWN else pytest.mark.slow)
+    for name, number in NUMBERS.items()
+]
 TREE = {"a": jnp.linspace(0.5, 1.5, 6).reshape(2, 3), "b": jnp.linspace(-1.0, 1.0, 3)}
 OTHER = jax.tree.map(lambda x: 0.5 - x**2, TREE)
 RULES = [getattr(optax_dtnh, name) for name in ("truncate", "orthogonal", "drop", "cosine")]
@@ -27,7 +32,7 @@ def updates(tx, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("number", EACH)
 def test_a_weight_and_a_temperature_have_any_dtype(number, dtype):
     for factory in (dtnh, add_l2_sp, scale_by_adam_dtnh):
         expected = updates(factory(float(number)), dtype)

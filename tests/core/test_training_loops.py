@@ -151,9 +151,9 @@ CLIENTS = {plain: (1, 0), flax_nnx: (3, 1), flax_nnx_in_tree_mode: (3, 1), flax_
 CLIENTS |= {equinox: (5, 3), haiku: (6, 4)}
 
 
-def clients(*shown):
+def clients(*shown, of=CLIENTS):
     """One case for each client; those that are not shown are for CI."""
-    rows = [pytest.param(c, marks=[] if c in shown else pytest.mark.slow) for c in CLIENTS]
+    rows = [pytest.param(c, marks=[] if c in shown else pytest.mark.slow) for c in of]
     return pytest.mark.parametrize("client", rows, ids=lambda client: client.__name__)
 
 

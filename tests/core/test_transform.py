@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from optax_dtnh import GradientPair, add_l2_sp, cosine, dtnh, per_leaf
+from optax_dtnh import GradientPair, add_l2_sp, all_but, cosine, dtnh, per_leaf
 from optax_dtnh._sums import inner_product
 from tests.core.helpers import assert_equal, dot
 from tests.core.test_properties import in_float64
@@ -38,6 +39,27 @@ def test_every_spelling_of_the_pair_gives_the_same_update(params):
         {0: GRADS, 1: REG},
     ):
         assert_equal(tx.update(pair, state, params), expected)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+@pytest.mark.parametrize("mask", [None, all_but("bias")], ids=["whole", "kernel"])
+def test_an_nnx_optimizer_takes_reg_grads_or_a_pair(graph, mask):
+    results = []
+    for spell in (lambda *pair: pair, GradientPair, None):
+        model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+        tx = optax.chain(dtnh(0.5, mask=mask), optax.sgd(0.1, momentum=0.9))
+        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param, graph=graph)
+        for way in (1.0, -1.0):
+            r = nnx.state(model, nnx.Param)
+            g = jax.tree.map(lambda w: way * jnp.exp(w), r)  # noqa: B023
+            if spell:
+                optimizer.update(model, spell(g, r))
+            else:
+                optimizer.update(model, g, reg_grads=r)
+        results.append(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+        conflict = optax.tree.get(optimizer.opt_state, "conflict")
+        assert float(conflict[...]) in (0.0, 1.0)
+    assert_equal(results[1:], results[:1] * 2)
 
 
 def test_parameters_that_are_a_tuple_themselves_are_not_taken_for_a_pair():

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 from optax_dtnh import (
     GradientPair,
@@ -104,3 +105,14 @@ USES = {
     "add_l2_sp, EWC": Use(having(add_l2_sp, anchor=squares, importance=squares), alone),
     "add_l2_sp, weight decay": Use(having(add_l2_sp, anchor=0.0), alone),
 }
+# Each of these has an option, or a spelling, that the ones before it lack; the others are for CI.
+SHOWN = ["dtnh, pair", "dtnh, every option, reg_grads", "dtnh, per element", "dtnh, per channel"]
+SHOWN += ["transform_pair", "scale_by_adam_dtnh, pair", "scale_by_adam_dtnh, every option"]
+SHOWN += ["add_l2_sp", "add_l2_sp, every option", "add_l2_sp, EWC"]
+every_use = pytest.mark.parametrize(
+    "use",
+    [
+        pytest.param(use, id=name, marks=() if name in SHOWN else pytest.mark.slow)
+        for name, use in USES.items()
+    ],
+)

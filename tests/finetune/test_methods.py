@@ -69,9 +69,10 @@ def of_form(form, optimizer, method, weight=WEIGHT, pairs=None, more=()):
 @functools.cache
 def alone(optimizer):
     """The update of the optimizer of the command without a regularizer, its head decayed."""
-    tx = optax.adam(RATE) if optimizer == "adam" else optax.sgd(RATE, momentum=0.9)
     decay = optax.add_decayed_weights(DECAY, mask=methods.head_mask)
-    tx = forms.of_loss_grads(optax.chain(decay, tx))
+    parts = [decay, optax.trace(0.9) if optimizer == "sgd" else optax.scale_by_adam()]
+    parts = reversed(parts) if optimizer == "adamw" else parts
+    tx = forms.of_loss_grads(optax.chain(*parts, optax.scale_by_learning_rate(RATE)))
     return last(tx.init, quickly(tx.update))
 
 

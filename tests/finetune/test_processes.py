@@ -93,13 +93,15 @@ KNOWDIST = ["--method", "feature_distance+dtnh", "--weight", "0.1"]
 
 
 @slow
-@pytest.mark.parametrize("method", [["--method", "l2_sp+dtnh", "--fsdp"], KNOWDIST])
+@pytest.mark.parametrize("method", [["--fsdp", "--val-per-class=2", "--val-every=5"], KNOWDIST])
 def test_two_processes_train_what_one_trains(arguments, tmp_path, start, method):
     argv = [*arguments, *method]
     for count in (1, 2):
         out = tmp_path / str(count)
         finish(start(argv, out, count), out)
     assert_close(tmp_path / "2", tmp_path / "1")
+    two, one = ([x.get("val_loss", 0) for x in log_of(tmp_path / n)] for n in "21")
+    np.testing.assert_allclose(two, one, rtol=MOST)
 
 
 @slow

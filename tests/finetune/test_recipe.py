@@ -3,7 +3,6 @@
 Each option is followed to what it changes; one run of the command takes nearly all of them.
 """
 
-import functools
 import struct
 from importlib import util
 from itertools import islice
@@ -13,17 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file
 from tensorboardX.proto import event_pb2
 
 from optax_dtnh import GradientPair, conflict_report, dtnh
-from optax_dtnh.finetune import forms, methods, progress, step, student
+from optax_dtnh.finetune import forms, methods, progress
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import evaluation_image
-from optax_dtnh.models import Basic, EfficientNetLite0, ResNet, ViT, backbone_mask
-from tests.core.helpers import assert_close, assert_equal
+from optax_dtnh.models import backbone_mask
+from tests.core.helpers import assert_close
 from tests.core.loops import quickly
 from tests.finetune.pictures import AS_IS, encoded, halves
 from tests.finetune.runs import log_of, printed_error, run, settings, weights
@@ -102,116 +99,18 @@ def test_a_warm_up_rises_from_zero_and_the_schedule_keeps_its_end():
     np.testing.assert_allclose(found, [0, 0.005, 0.01, 0.01, 0.001], rtol=1e-6)
 
 
-# --- one step of a small network
+COMPARED = [
+    "--form before",
+    "--form before --granularity element",
+    "--form momentum --reference-decay 0.5",
+    "--form metric --optimizer adamw",
+]
 
 
-def network():
-    return ResNet((1,), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
-
-
-def vit():
-    return ViT(64, blocks=1, image_size=32, classes=3, rngs=nnx.Rngs(0))
-
-
-@functools.cache
-def lowered(make, *argv):
-    """One step of the network that `make` returns, lowered, and its arguments."""
-    given, source = settings("--batch-size", "8", *argv), make()
-    net, tx = student.student(source, 4, given), methods.transformation(given)
-    layers = methods.layers(given, source)
-    teacher = step.split(source) if given.regularizer in methods.WITH_TEACHER else None
-    state = step.init(net.params, net.stats, {}, tx=tx)
-    keys = jax.random.split(jax.random.key(1))
-    batch = {"image": jax.random.normal(keys[0], (8, 32, 32, 3)), "ask": jnp.zeros(8, jnp.int32)}
-    batch |= {"label": jax.random.randint(keys[1], (8,), 0, 4)}
-    function = step.train_step(net.graph, teacher and teacher.graph, tx, given, layers)
-    args = state, teacher and list(teacher[1:]), batch
-    return jax.jit(function).lower(*args), args
-
-
-@functools.cache
-def after_a_step(make, *argv):
-    program, args = lowered(make, *argv)
-    return program.compile()(*args)[0]
-
-
-@pytest.mark.parametrize("make", [network, vit, lambda: EfficientNetLite0(rngs=nnx.Rngs(0))])
-def test_every_parameter_but_those_of_the_head_has_one_part(make):
-    model = nnx.eval_shape(make)
-    names = student.parts(model)
-    assert set(methods.feature_maps(model)) <= names.keys()
-    known = [tuple(module.split("/")) for modules in names.values() for module in modules]
-    for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        found = [m for m in known if tuple(map(str, path[: len(m)])) == m]
-        assert len(found) == (path[0] != "head")
-
-
-@pytest.mark.parametrize("make", [network, vit])
-def test_what_is_frozen_moves_by_nothing_and_has_no_gradient_nor_state(make):
-    source, (first, *_) = make(), student.parts(make())
-    more = () if make is vit else ("--batch-norm", "frozen", "--micro-batches", "2")
-    argv = ("--optimizer", "adamw", "--weight-decay", "1", "--freeze", first, *more)
-    state = after_a_step(make, *argv)
-    old = dict(nnx.to_flat_state(nnx.as_pure(nnx.state(source))))
-    new = dict(nnx.to_flat_state(state.params)) | dict(nnx.to_flat_state(state.stats))
-    modules = tuple(module.split("/")[0] for module in student.parts(source)[first])
-    kept = [path for path in old if path[0] in modules]
-    assert kept
-    assert_equal({path: new[path] for path in kept}, {path: old[path] for path in kept})
-    moved = [p for p, _ in nnx.to_flat_state(state.params) if p[0] != "head"]
-    assert moved
-    assert not [path for path in moved if path[0] in modules or (old[path] == new[path]).all()]
-    size = sum(x.size for x in jax.tree.leaves(state.params))
-    assert optax.tree.size(optax.tree.get(state.opt_state, "mu")) == size
-
-
-def test_freezing_the_first_parts_drops_their_backward_pass():
-    programs = lowered(network), lowered(network, "--freeze", "stem")
-    whole, less = (program.cost_analysis()["flops"] for program, _ in programs)
-    assert less < 0.75 * whole
-
-
-def test_frozen_statistics_are_those_of_the_checkpoint_in_training_too():
-    old = nnx.as_pure(nnx.state(network(), nnx.BatchStat))
-    frozen, moved = after_a_step(network, "--batch-norm", "frozen"), after_a_step(network)
-    assert_equal(frozen.stats, old)
-    assert not np.allclose(moved.stats["stem"]["norm"]["mean"], old["stem"]["norm"]["mean"])
-    assert abs(moved.sums.loss - frozen.sums.loss) > 1e-3
-
-
-@pytest.mark.parametrize("method", ["l2_sp+dtnh", "feature_distance+dtnh"])
-def test_micro_batches_give_the_step_of_the_batch_if_no_statistics_are_of_it(method):
-    argv = () if method == "l2_sp+dtnh" else ("--method", method)
-    whole = after_a_step(network, *argv, "--batch-norm", "frozen")
-    parts = after_a_step(network, *argv, "--batch-norm", "frozen", "--micro-batches", "4")
-    for name in ("params", "sums"):
-        assert_close(getattr(parts, name), getattr(whole, name), scale=10.0)
-
-
-def test_with_micro_batches_the_running_mean_is_that_of_the_batch():
-    whole, parts = after_a_step(network), after_a_step(network, "--micro-batches", "4")
-    found, expected = (state.stats["stem"]["norm"]["mean"] for state in (parts, whole))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_the_loss_is_of_smoothed_labels_and_of_weighted_images():
-    logits, labels = jax.random.normal(jax.random.key(0), (5, 4)), jnp.array([0, 1, 2, 3, 1])
-    smoothed = optax.smooth_labels(jax.nn.one_hot(labels, 4), 0.3)
-    each, factors = optax.softmax_cross_entropy(logits, smoothed), jnp.arange(5.0)
-    batch = {"label": labels, "weight": factors}
-    np.testing.assert_allclose(step._loss(logits, batch, 0.3), jnp.mean(each * factors), rtol=1e-6)
-    plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    np.testing.assert_allclose(step._loss(logits, {"label": labels}, 0.0), jnp.mean(plain))
-
-
-@pytest.mark.parametrize("more", [("--granularity", "element"), ("--reference-decay", "0.5"), ()])
-@pytest.mark.parametrize("form", ["before", "momentum", "metric"])
-def test_cosine_and_ratio_are_of_what_is_compared(form, more):
+@pytest.mark.parametrize("form", COMPARED)
+def test_cosine_and_ratio_are_of_what_is_compared(form):
     start, params, pairs = data()
-    optimizer = "adamw" if form == "metric" else "sgd"
-    if form == "metric" and "0.5" in more:
-        pytest.skip("refused")
-    argv = ("--form", form, "--optimizer", optimizer, "--head-decay", "0", "--weight", "2", *more)
+    argv = ("--head-decay", "0", "--weight", "2", *form.split())
     given = settings("--method", "bss+dtnh", *argv)
     tx = methods.transformation(given)
     _, state = tx.update(pairs[0], tx.init(start), params)  # momenta and averages: the gradients
@@ -282,8 +181,9 @@ def test_a_run_takes_all_options_together_and_its_model_keeps_what_is_frozen(arg
     out = tmp_path / "run"
     shown = run(*arguments, *EVERYTHING.split(), out=out)
     entry = log_of(out)[-1]
+    (line,) = (line for line in shown.splitlines() if line.startswith("step 5/5: "))
     for words in ("cosine ", "weight * |r'| / |g| 0,", "learning rate ", "images/s", "00:00 left"):
-        assert words in shown.splitlines()[-2]
+        assert words in line
     old, new = load_file(arguments[1]), weights(out)
     same = {name for name in old if np.array_equal(old[name], new[name])}
     assert {"conv1.weight", "bn1.weight", "bn1.running_mean", "layer1.0.bn1.running_var"} <= same
@@ -306,7 +206,7 @@ REFUSED = {
     "--micro-batches 2 --method bss": "another method than bss, whose value is that of the whole",
     "--class-weights even": "--class-weights: invalid choice: 'even'",
     "--label-smoothing 1": "--label-smoothing: it should be a number from 0 and below 1, got '1'",
-    "--freeze conv1": "`--freeze` should be among stem, stage1, stage2, stage3, got conv1. They",
+    "--freeze conv1": "should be among stem, stage1, stage2, stage3, stage4, got conv1. They are",
     "--freeze stem stage1 stage2 stage3 stage4": "should leave something that l2_sp+dtnh pulls on",
     "--method feature_distance --layers stem --freeze stem": "got all up to stem. Freeze less",
     "--batch-norm off": "--batch-norm: invalid choice: 'off'",
@@ -320,11 +220,6 @@ def test_a_mistake_costs_one_line_and_writes_nothing(arguments, tmp_path, argv):
     line = printed_error(*arguments, "--out", tmp_path / "run", *argv.split())
     assert REFUSED[argv] in line
     assert not list(tmp_path.iterdir())
-
-
-def test_a_vit_has_no_statistics_to_freeze():
-    with pytest.raises(UsageError, match=r"has batch normalization, got a ViT\. Leave it out\."):
-        student.check(settings("--batch-norm", "frozen"), vit(), ())
 
 
 def test_event_files_need_their_package(arguments, tmp_path, monkeypatch):

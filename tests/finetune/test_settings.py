@@ -22,7 +22,7 @@ def test_the_defaults_are_those_of_the_published_code():
     given = asdict(settings())  # on many images
     assert given | {"method": "l2_sp+dtnh", "optimizer": "sgd", "learning_rate": 0.01} == given
     assert given | {"schedule": "step", "steps": 9000, "batch_size": 64} == given
-    assert given | {"head_decay": 0.01, "weight_decay": 1e-4, "temperature": 2.0} == given
+    assert given | {"head_decay": 0.01, "weight_decay": 0, "temperature": 2.0} == given
     assert given | {"train_per_class": None, "layers": (), "seed": 0, "fsdp": False} == given
 
 
@@ -42,7 +42,7 @@ def test_options_win_over_defaults_and_are_written_as_json():
     given = settings(*argv, "--layers", "stem", "stage1", "--reference-decay", ".9", "--fsdp")
     assert (given.weight, given.form, given.rule) == (0, "decoupled", "drop")
     assert (given.layers, given.reference_decay, given.fsdp) == (("stem", "stage1"), 0.9, True)
-    lists = {"layers": ["stem", "stage1"], "ignore": [], "classes": []}
+    lists = {"layers": ["stem", "stage1"], "ignore": [], "classes": [], "freeze": []}
     assert json.loads(json.dumps(asdict(given))) == asdict(given) | lists
 
 
@@ -52,7 +52,7 @@ def test_a_slash_that_the_completion_of_a_shell_adds_makes_no_other_run():
 
 
 def test_a_run_is_resumed_with_other_settings_that_no_weight_depends_on():
-    assert set(module.FREE) == {"download", "log_every", "save_every", "workers"}
+    assert set(module.FREE) == {"download", "log", "log_every", "save_every", "workers"}
 
 
 def test_the_forms_of_the_options_are_those_that_exist():

@@ -5,13 +5,27 @@ import re
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from flax import nnx
+from safetensors.numpy import load_file
 
-from optax_dtnh.finetune import evaluate, trained, validation
+from optax_dtnh.finetune import (
+    checkpoints,
+    evaluate,
+    log,
+    loop,
+    step,
+    train,
+    trained,
+    validation,
+)
 from optax_dtnh.finetune.dataset import open_data, open_test
-from optax_dtnh.models import load_pretrained
+from optax_dtnh.models import ViT, load_pretrained, save_pretrained
 from tests.finetune.pictures import folder, grays, names, refused, write
-from tests.finetune.runs import log_of, run
+from tests.finetune.runs import assert_same_log, log_of, printed_error, run
+
+pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
 
 def opened(data, **options):
@@ -181,3 +195,103 @@ def test_the_patience_ends_with_as_many_validations_after_the_best(tmp_path):
     ]
     assert decided(tmp_path, 4, 1) == (False, True)
     assert decided(tmp_path, 5, None) == (False, False)
+
+
+class Killed(BaseException):
+    """As good as a SIGKILL, which no handler sees either."""
+
+
+def killed(monkeypatch, where, call, argv, out):
+    """Start a run that is killed before a call of this function."""
+    module, name = where
+    calls, original = [], getattr(module, name)
+
+    def dying(*args, **named):
+        calls.append(args)
+        if len(calls) == call:
+            raise Killed
+        return original(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, dying)
+        with pytest.raises(Killed):
+            run(*argv, out=out)
+
+
+STAGES = {
+    "between validations": ((step, "on_devices"), 11),
+    "after the log": ((checkpoints, "save"), 3),
+    "before the best model is written": ((loop.Loop, "_keep"), None),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_that_is_killed_ends_in_the_same_bits(
+    finished, validated, tmp_path, monkeypatch, stage
+):
+    where, call = STAGES[stage]
+    lines = [x for x in log_of(finished[0]) if "val_loss" in x]
+    better = [x["step"] for i, x in enumerate(lines) if validation.best(lines[: i + 1]) is x]
+    killed(monkeypatch, where, call or len(better), validated, tmp_path / "run")
+    resumed = f"Resuming from step {4 if call else better[-1]}."
+    assert resumed in run(*validated, out=tmp_path / "run")
+    assert_same_run(finished[0], tmp_path / "run")
+
+
+def assert_same_run(out, other):
+    assert_same_log(out, other)
+    assert summary_of(out)["best"]["step"] == summary_of(other)["best"]["step"]
+    for name in ("model.safetensors", "last.safetensors"):
+        one, two = load_file(out / name), load_file(other / name)
+        assert all(np.array_equal(one[key], two[key]) for key in one)
+
+
+def test_the_patience_stops_a_run_that_gets_no_better_also_when_it_was_killed(
+    arguments, tmp_path, monkeypatch
+):
+    """A ViT, which has no running statistics, at a rate that changes no weight."""
+    save_pretrained(
+        ViT(64, heads=1, blocks=1, image_size=32, classes=2, rngs=nnx.Rngs(0)),
+        tmp_path / "vit.safetensors",
+    )
+    argv = [*arguments, "--source", tmp_path / "vit.safetensors", "--learning-rate", "1e-20"]
+    argv += ["--steps", "20", "--val-every", "2", "--val-fraction", "0.5", "--patience", "2"]
+    shown = run(*argv, out=tmp_path / "run")
+    assert "\nStopped early, after step 6.\n" in shown
+    assert "model.safetensors is of step 2, " in shown
+    for call, where, saved in ((1, (train, "_end"), 6), (3, (checkpoints, "save"), 4)):
+        out = tmp_path / f"killed {saved}"
+        killed(monkeypatch, where, call, argv, out)
+        shown = run(*argv, out=out)
+        assert f"Resuming from step {saved}." in shown
+        assert "\nStopped early, after step 6.\n" in shown
+        assert_same_run(tmp_path / "run", out)
+
+
+@pytest.mark.parametrize("option", ["--val-every", "--patience"])
+def test_an_option_of_validation_needs_validation_images(arguments, tmp_path, option):
+    line = printed_error(*arguments, option, "3", "--out", tmp_path / "run")
+    assert f"`{option}` should come with validation images, got none in '" in line
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error(validated, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "cross_entropy", lambda logits, labels, *_: labels / 0)
+    argv = [*validated, "--log-every", "9", "--val-every", "1"]
+    line = printed_error(*argv, "--out", tmp_path / "run")
+    assert re.search("The (training|validation) loss should stay finite, got (inf|nan)", line)
+
+
+def test_the_figure_has_both_curves_by_name(finished, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(log, "save", lambda path, figure: drawn.append(figure))
+    log.draw(tmp_path / "figure.png", log_of(finished[0]), "a title")
+    for axes in drawn[0].axes[:2]:
+        names = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert names[:2] == ["training", "validation"]
+
+
+@pytest.mark.slow
+def test_two_devices_validate_as_one(finished, validated, tmp_path):
+    run(*validated, "--devices", "2", "--fsdp", out=tmp_path / "run")
+    for one, two in zip(log_of(finished[0]), log_of(tmp_path / "run"), strict=True):
+        assert two.get("val_loss", 0) == pytest.approx(one.get("val_loss", 0), rel=1e-3)

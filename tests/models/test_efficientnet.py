@@ -85,6 +85,7 @@ def loaded(tmp_path_factory):
     return load(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly_compiled")
 def test_logits_are_those_of_another_port_and_gates_close_each_map(loaded, monkeypatch):
     monkeypatch.setattr(data, "cached", lambda *_: loaded.path)

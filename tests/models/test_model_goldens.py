@@ -1,7 +1,9 @@
 """The models against what torch gave for the same weights."""
 
 import types
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -83,3 +85,16 @@ def test_the_pool_takes_maxima_of_negative_values_too(size):
     x = -1 - np.random.default_rng(0).random((2, *size, 3), np.float32)
     np.testing.assert_array_equal(max_pool(x), pooled(x, -np.inf))
     assert relative(max_pool(x), pooled(x, 0.0)) > 1
+
+
+@pytest.mark.parametrize("size", [(6, 6), (7, 9)], ids=["even", "odd"])
+def test_the_pool_and_its_gradient_are_those_of_a_reduction_over_windows(size):
+    x = np.random.default_rng(0).integers(3, size=(2, *size, 3)).astype(np.float32)  # many equal
+    windows = partial(nnx.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    (y, pull), (expected, by_windows) = (jax.vjp(pool, x) for pool in (max_pool, windows))
+    np.testing.assert_array_equal(y, expected)
+    d = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    np.testing.assert_allclose(pull(d)[0], by_windows(d)[0], rtol=1e-6, atol=1e-6)
+    bad = np.zeros((np.prod(size), *size, 3), np.float32)  # a NaN at every place, one an image
+    bad.reshape(len(bad), -1, 3)[np.arange(len(bad)), np.arange(len(bad))] = np.nan
+    np.testing.assert_array_equal(max_pool(bad), windows(bad))

@@ -78,8 +78,8 @@ MUTANTS = listed(
             ("coupled, decoupled = clip, decay", "pass"),
             ('options["reference"] = optax.tree.get(opt_state, "ema")', "pass"),
         ],
-        ("student.py", "recipe"): [("        model.eval()", "        pass")],
-        ("step.py", "recipe"): [("False if settings.batch_norm == FROZEN else ", "")],
+        ("student.py", "student"): [("        model.eval()", "        pass")],
+        ("step.py", "student"): [("False if settings.batch_norm == FROZEN else ", "")],
         ("batches.py", "recipe"): [("np.unique(labels)", "np.unique(labels)[::-1]")],
         ("events.py", "recipe"): [
             ("is not None:\n            writer", "is None:\n            writer")
@@ -106,11 +106,22 @@ MUTANTS = listed(
             ("if log[-1][name] is not None", ""),
         ],
         ("../models/_saving.py", "run_folder"): [("write(partial)", "write(path)")],
-        ("train.py", "command"): [("jax.tree.map(jnp.copy, zeros))", "state.sums)")],
+        ("loop.py", "command"): [("jax.tree.map(jnp.copy, self.zeros))", "self.state.sums)")],
+        ("loop.py", "interrupts"): [("or asked != step.GO_ON", "")],
+        ("loop.py", "validation"): [
+            ("if best:  # the checkpoint was saved, but perhaps not the model", "if False:"),
+            ("or last or best or over:", "or last:"),
+            ("self.first if over else self", "self"),
+        ],
+        ("validation.py", "validation"): [
+            ('jnp.where(batch["valid"], x, 0)', "x"),
+            ("model.eval()", "pass"),
+            ('-x["val_loss"]', "0"),
+            (">= patience", "> patience"),
+        ],
         ("train.py", "interrupts"): [
             ("start=int(state.step)", "start=0"),
             ("log.LOG, int(state.step) if state else 0)", "log.LOG, 0)"),
-            ("or last or asked != step.GO_ON:", "or last:"),
         ],
         ("step.py", "interrupts"): [('jnp.max(batch["ask"])', 'jnp.min(batch["ask"]) * 0')],
         ("interrupts.py", "command"): [("os._exit(128 + number)", "pass")],

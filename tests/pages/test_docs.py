@@ -29,6 +29,7 @@ def runs_elsewhere(page):
     return any(f'"{page}"' in text and '"python")' in text for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages())
 def test_every_block_of_python_on_the_page_runs(page, tmp_path, monkeypatch):
     if not runs_elsewhere(page):

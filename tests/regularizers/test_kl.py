@@ -56,7 +56,7 @@ def assert_like_the_oracle(kl, z, z_s, t=1.0, keep=None):
 
 
 @directions
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (6, 4), (2, 3, 4), (3, 1), (1,)], ids=str)
+@pytest.mark.parametrize("shape", [(5,), (6, 4), (2, 3, 4), (3, 1), (1,)], ids=str)
 @pytest.mark.parametrize("t", [0.5, 1, 4.0])
 def test_the_value_is_the_mean_divergence_times_the_squared_temperature(kl, shape, t):
     z, z_s = normal(*shape), normal(*shape)
@@ -155,17 +155,17 @@ def losses(params, h_s, y, w_s=W_S, **options):
     return chunked_mean(of_token, params["w"], jnp.tanh(params["h"]), h_s, y, **options)
 
 
-@pytest.mark.parametrize("size", [1, 7, 24, 1000])
+@pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("where", [None, COUNTED, TARGETS < 0], ids=["all", "some", "none"])
 def test_chunks_have_the_mean_and_the_gradients_of_the_whole(size, where):
     def whole(params, h_s, y):
         z, z_s = jnp.tanh(params["h"]) @ params["w"], h_s @ W_S
-        keep = jnp.ones(N) if where is None else jnp.float32(where)
+        keep = np.ones(N, "float32") if where is None else np.float32(where)
         kl = forward_kl(non_target_logits(z, y), non_target_logits(z_s, y), where=where)
         return cross_entropy(z, y) @ keep / max(keep.sum(), 1), kl
 
     chunked = functools.partial(losses, where=where, chunk_size=size)
-    pairs = (value_and_grad_pair(fun)(PARAMS, H_S, TARGETS) for fun in (chunked, whole))
+    pairs = (jax.jit(value_and_grad_pair(f))(PARAMS, H_S, TARGETS) for f in (chunked, whole))
     np.testing.assert_allclose(*map(vector, pairs), rtol=1e-5, atol=1e-6)
 
 
