@@ -10,8 +10,7 @@ from benchmarks.cost import feature_distance, on_cpu, one_backward_pass, trainin
 from benchmarks.cost.anchor import __main__ as anchor
 from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
-from benchmarks.digits import head
-from benchmarks.digits.gate import __main__ as gate
+from benchmarks.digits import comparison, head
 from benchmarks.digits.renewals import __main__ as renewals
 from benchmarks.digits.variants import __main__ as variants
 from benchmarks.guarantee import __main__ as guarantee
@@ -33,7 +32,7 @@ from optax_dtnh.finetune.settings import METHODS
 QUESTIONS = [
     *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
-    *(variants.QUESTION, gate.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
+    *(variants.QUESTION, comparison.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
     *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, language.QUESTION),
     *(on_cpu.QUESTION, one_backward_pass.QUESTION, renewals.QUESTION),
 ]

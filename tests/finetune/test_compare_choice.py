@@ -28,11 +28,13 @@ def test_an_interval_is_that_of_the_t_test():
         ({"f": FINE_TUNING, "a": [0.80, 0.81, 0.80, 0.80], "b": BETTER}, "a"),  # one error behind
         ({"f": FINE_TUNING, "a": [0.75, 0.60, 0.80, 0.72]}, "f"),  # +1.25 points of noise
         ({"f": FINE_TUNING, "a": [0.60, 0.61, 0.60, 0.60]}, "f"),  # worse
+        ({"f": [0.7] * 3, "a": [0.70, 0.71, 0.72]}, "f"),  # 1.7 errors above
+        ({"f": [0.7] * 3, "a": [0.71, 0.72, 0.73]}, "a"),  # 3.5 errors above
         ({"f": [0.5], "a": [0.9]}, "f"),  # one block has no interval
         ({"f": FINE_TUNING}, "f"),
     ],
 )
-def test_the_simplest_near_the_best_is_chosen_if_its_gain_is_beyond_chance(scores, chosen):
+def test_the_simplest_near_the_best_is_chosen_if_its_gain_is_clear(scores, chosen):
     assert choose(scores) == chosen
 
 
@@ -44,12 +46,12 @@ def test_a_decision_tells_what_it_was_made_by():
     np.testing.assert_allclose(gain.mean, 0.1)
 
 
-def test_noise_does_not_choose():
+def test_noise_rarely_chooses():
     rng, taken, highest = np.random.default_rng(0), 0, 0
     for _ in range(300):
         noise = rng.normal(size=(14, 3))  # as many candidates and blocks as by default
         scores = dict(enumerate(noise + rng.normal(size=3)))
         taken += choose(scores) != 0
         highest += max(scores, key=lambda i: scores[i].mean()) != 0
-    assert taken < 0.1 * 300
+    assert taken < 0.25 * 300
     assert highest > 0.8 * 300

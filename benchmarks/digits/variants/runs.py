@@ -99,8 +99,12 @@ def descends(source: Params, target: Images, full_batch: bool, step: Step) -> ja
     return jax.lax.cond(step.flag, change, lambda: jnp.zeros([])) < 0
 
 
-def run(grid: Grid) -> Results:
-    """Return the settings of a grid, and the record of every run of it."""
+def run(grid: Grid, split: Callable[..., tuple] = lambda *inputs: inputs) -> Results:
+    """Return the settings of a grid, and the record of every run of it.
+
+    `split` turns seeds, source networks, tasks and batches of a case, stacked by seed, into those
+    that are run.
+    """
     everything = [(case, m) for case in grid.cases for m in grid.methods[case.optimizer]]
     inputs, seeds, found = cases.inputs_of(grid), np.arange(grid.seeds), {}
     with tqdm(total=len(everything), desc="runs", smoothing=0) as bar:
@@ -108,10 +112,9 @@ def run(grid: Grid) -> Results:
         def work(group: list[Run]) -> None:
             compiled = program(group[0][1])
             for case, method in group:
-                networks, task, batches = inputs(case)
                 weights = forms.weights_of(method.regularizer, grid.weights)
                 used = np.array(weights, np.float32)
-                outcome = numbers(compiled(used, seeds, networks, task, batches))
+                outcome = numbers(compiled(used, *split(seeds, *inputs(case))))
                 found[case, method] = {"case": case.name, "method": method.name, **outcome}
                 bar.update()
 

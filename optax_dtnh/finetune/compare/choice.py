@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 LEVEL = 0.95
+CLEAR = 2  # standard errors that a gain has to exceed
 Candidate = TypeVar("Candidate", bound=Hashable)
 
 
@@ -56,15 +57,16 @@ def decide(scores: Mapping[Any, ArrayLike]) -> Decision:
 
     1. The simplest candidate is picked that is within one standard error of the one with the
        highest mean. The error is that of their paired difference.
-    2. If the 95 % interval of its paired difference to the reference does not lie above 0, the
-       reference is taken: there is no gain beyond chance. One block has no interval.
+    2. If its gain over the reference is not above two standard errors, the reference is taken. One
+       block has no standard error.
     """
     rows = {candidate: np.asarray(x, np.float64) for candidate, x in scores.items()}
     reference = next(iter(rows))
     best = max(rows, key=lambda candidate: np.mean(rows[candidate]))
     picked = next(candidate for candidate, x in rows.items() if _is_tied(rows[best] - x))
-    gain = interval(rows[picked] - rows[reference])
-    return Decision(picked if gain.above_zero else reference, best, picked, gain)
+    gains = rows[picked] - rows[reference]
+    clear = gains.size > 1 and float(np.mean(gains)) > CLEAR * _standard_error(gains)
+    return Decision(picked if clear else reference, best, picked, interval(gains))
 
 
 def choose(scores: Mapping[Candidate, ArrayLike]) -> Candidate:

@@ -62,8 +62,9 @@ def _why(decision: Decision | None, on: str) -> str:
     points = table.points(gain, signed=True)
     gained = f"The gain of {picked}, {what}, is {points} points on {on}."
     if chosen != picked:
-        return f"{reference}: no difference beyond chance. {gained}"
-    return f"{chosen} is taken. {gained}"
+        return f"{reference}: no gain is above two standard errors. {gained}"
+    chance = "" if gain.above_zero else " The interval includes 0: this may be chance."
+    return f"{chosen} is taken. {gained}{chance}"
 
 
 def command_of(plan: Plan, candidate: Candidate, out: str) -> str:

@@ -1,1 +1,0 @@
-"""Whether to use a regularizer at all, decided before training."""
