@@ -80,6 +80,38 @@ def _against_plain(results: Results, **settings: Any) -> str | None:
     return difference.marked() if difference else None
 
 
+def elsewhere(results: Results) -> str:
+    """Return a table of larger batches and of AdamW, from the shuffled source."""
+    rows = []
+    for name, (adam, batch) in ((n, w) for n in STRONG for w in ELSEWHERE):
+        given: dict[str, Any] = {"source": BAD, "regularizer": name, "batch": batch}
+        if adam:
+            given |= {"adam": True, "momenta": [0.0, 0.0, 0.0]}
+        plain = report.select(results, **given, method="plain")
+        for weight in sorted(
+            {c["weight"] for c in plain if c["weight"]} if adam else {STRONG[name]}
+        ):
+            where = f"AdamW, batches of {batch}" if adam else f"SGD, batches of {batch}"
+            row: dict[str, Any] = {
+                "regularizer, weight": f"{name}, {weight:.0f}",
+                "trained with": where,
+            }
+            for method, title in COLUMNS.items():
+                (cell,) = report.select(results, **given, weight=weight, method=method)
+                difference = report.against_plain(results, cell)
+                row[title] = difference.marked() if difference else None
+            rows.append(row)
+    return tables.markdown(rows)
+
+
+ELSEWHERE = ((False, 16), (False, 64), (False, 160), (True, 16))
+COLUMNS = {
+    "plain": "plain, to fine-tuning",
+    "whole tree": "whole tree",
+    "per element": "per element",
+}
+
+
 def failing(results: Results) -> str:
     """Return the mean accuracies of the forms per element that average, with strong L2-SP."""
     settings = [{"smoothing": decay} for decay in (0.9, 0.99)] + [{"momenta": [0.9, 0.9, 0.0]}]

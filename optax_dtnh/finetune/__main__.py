@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
+from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
 from optax_dtnh.finetune.errors import UsageError, address_error
-from optax_dtnh.finetune.settings import add_options, count, settings_of
+from optax_dtnh.finetune.options import count
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
 
