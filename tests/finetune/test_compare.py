@@ -136,6 +136,12 @@ def test_a_killed_comparison_is_resumed_with_what_is_missing(compared, arguments
     assert_same_model(out / "chosen", compared[0] / "chosen")
 
 
+def test_a_damaged_line_is_named(compared, arguments, tmp_path):
+    out = unfinished(compared, tmp_path, kept=4, end='{"method": "l2_sp"}\n')
+    line = printed_error(*arguments, *FEW, "--out", out, command="compare")
+    assert "`--out` should hold the runs.jsonl that a run has written" in line
+
+
 @slow
 def test_a_signal_ends_it_with_a_report_and_it_can_be_resumed(compared, arguments, tmp_path):
     out = tmp_path / "out"
@@ -146,8 +152,13 @@ def test_a_signal_ends_it_with_a_report_and_it_can_be_resumed(compared, argument
     assert process.returncode == 130
     assert of(out)["test"] is None
     assert "have not been tested" in (out / "report.html").read_text()
+    before = lines(out)
     run(*arguments, *FEW, out=out, command="compare")
-    assert without_seconds(out) == without_seconds(compared[0])
+    assert lines(out)[: len(before)] == before
+    names = ("method", "weight", "seed", "fold")
+    assert [[x[n] for n in names] for x in lines(out)] == [
+        [x[n] for n in names] for x in lines(compared[0])
+    ]
 
 
 def test_what_is_finished_within_the_budget_is_reported(arguments, tmp_path):
@@ -209,7 +220,7 @@ UNFIT = {
 def test_what_is_unfit_costs_one_line_and_no_run(arguments, tmp_path, extra):
     argv = [*arguments, "--out", tmp_path / "out", *extra.split()]
     assert UNFIT[extra] in printed_error(*argv, command="compare")
-    assert not (tmp_path / "out" / "runs.jsonl").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_source_and_data_are_asked_for(tmp_path):

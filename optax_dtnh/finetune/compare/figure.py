@@ -81,8 +81,8 @@ def _against_weight(
 def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Return the curves of runs, by title, over their steps; a panel for each that one has."""
     names = [n for n in CURVES if any(x.get(n) is not None for log in logs.values() for x in log)]
-    figure = Figure(figsize=(3.4 * len(names), 3.2 + 0.2 * len(logs)), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, grid = _grid(len(names), columns=2, size=(4.2, 2.9))
+    for axes, name in zip(grid, names, strict=True):
         for i, (title, log) in enumerate(logs.items()):
             shown = [(x["step"], x[name]) for x in log if x.get(name) is not None]
             if shown:
@@ -100,12 +100,8 @@ def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 def of_short_runs(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
     """Return the training loss of each candidate over its steps, the mean over folds and seeds."""
     methods = list(dict.fromkeys(c.method for c in candidates if c.method != AVERAGE))
-    columns = min(3, len(methods))
-    size = (3.4 * columns, 2.7 * -(-len(methods) // columns))
-    figure = Figure(figsize=size, layout="constrained")
-    found = figure.subplots(-(-len(methods) // columns), columns, squeeze=False, sharey=True)
-    grid = list(found.flat)
-    for axes, method in zip(grid, methods, strict=False):
+    figure, grid = _grid(len(methods), columns=3, size=(3.2, 2.6), sharey=True)
+    for axes, method in zip(grid, methods, strict=True):
         own = [c for c in candidates if c.method == method]
         for i, candidate in enumerate(own):
             steps, losses = _mean_curve(scores, candidate)
@@ -116,9 +112,21 @@ def of_short_runs(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
         if own[0].weight is not None:
             axes.legend(fontsize=8, frameon=False)
         _plain(axes)
-    for axes in grid[len(methods) :]:
-        axes.remove()
+    figure.supylabel("training loss", fontsize=10)
     return figure
+
+
+def _grid(
+    count: int, columns: int, size: tuple[float, float], sharey: bool = False
+) -> tuple[Figure, list[Any]]:
+    """Return a figure of as many panels, at most so many beside each other."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
 
 
 def _mean_curve(scores: Scores, candidate: Candidate) -> tuple[list[Any], Any]:

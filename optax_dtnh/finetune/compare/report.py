@@ -38,11 +38,13 @@ h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
 table { border-collapse: collapse; font-size: .92rem }
 td, th { padding: .25rem .7rem .25rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #eee }
+th { white-space: normal; vertical-align: bottom }
 td:first-child, th:first-child, .left { text-align: left }
 tr.chosen { font-weight: 600; background: #eef4fa }
 figure { margin: 1rem 0 } figure img { max-width: 100%; height: auto }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .6rem;
   font-size: .82rem; border-radius: 6px }
+@media (max-width: 500px) { table { font-size: .8rem } td, th { padding-right: .5rem } }
 .samples img { width: 64px; height: 64px; object-fit: cover; margin: 1px }
 </style></head><body>
 <h1>$title</h1>
@@ -173,12 +175,15 @@ def _thumbnail(example: dict[str, Any]) -> str:
 def _settings(run: Run, found: Mapping[str, Any]) -> list[str]:
     settings = asdict(run.settings).items()
     rows = [(name, str(value)) for name, value in settings if value not in (None, (), False)]
-    commands = [found["command"], *(x["command"] for x in found["candidates"] if x["command"])]
+    commands = [x["command"] for x in found["candidates"] if x["command"]]
     return [
         "<h2>Commands</h2>",
         '<p class="note">The comparison, and then a run of each candidate on all training images. '
         "A short run is the same on a fold, with the seeds that the comparison names.</p>",
+        f"<pre>{escape(found['command'])}</pre>",
+        "<details><summary>All candidates</summary>",
         *(f"<pre>{escape(command)}</pre>" for command in commands),
+        "</details>",
         "<h2>Settings of plain fine-tuning</h2>",
         _table(("setting", "value"), rows),
         "<h2>Environment</h2>",
