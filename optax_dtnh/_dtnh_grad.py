@@ -42,7 +42,7 @@ def value_and_dtnh_grad(
     fun: Callable[..., Any],
     weight: optax.ScalarOrSchedule,
     *,
-    every: int = 2,
+    every: int | None = 2,
     mask: TreeOrFn = None,
     rule: Rule | None = None,
     has_aux: bool = False,
@@ -70,7 +70,9 @@ def value_and_dtnh_grad(
     Args:
       fun: As in `value_and_grad_pair`.
       weight: As in `dtnh`. Leave `dtnh` out of the chain that follows: it is done here.
-      every: Number of steps from one renewal to the next. 1 takes both gradients in every step.
+      every: Number of steps from one renewal to the next. 1 renews in every step, None in none. On
+        a CPU, XLA compiles the gradients of convolutions badly inside the branches of 2 or more:
+        alternate programs with 1 and None.
       mask: As in `dtnh`. Other leaves get `g` alone, so `reg` may not depend on them
         unless `every=1`.
       rule: `truncate` or `plain`; None means `truncate`.
@@ -89,7 +91,8 @@ def value_and_dtnh_grad(
     Source: as for `truncate`. Keeping the scalar is not in it.
     """
     rule, in_mask = as_rule(rule), resolve_mask(mask)
-    check_count("every", every, "Pass the number of steps from one renewal to the next.")
+    if every is not None:
+        check_count("every", every, "Pass the number of steps from one renewal to the next.")
     if not callable(weight):
         check_number("weight", weight, WEIGHT, " >= 0")
     if rule not in (truncate, plain):
@@ -108,8 +111,10 @@ def value_and_dtnh_grad(
         renew, reuse = (
             functools.partial(branch, state, lam, params, *args, **kwargs) for branch in (both, one)
         )
-        due = state.step % every == 0
-        out, grads, state = renew() if every == 1 else jax.lax.cond(due, renew, reuse)
+        if every is None or every == 1:
+            out, grads, state = reuse() if every is None else renew()
+        else:
+            out, grads, state = jax.lax.cond(state.step % every == 0, renew, reuse)
         return out, grads, state._replace(step=optax.safe_increment(state.step))
 
     return evaluate

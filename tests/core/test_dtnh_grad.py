@@ -155,6 +155,20 @@ def branches(fun, *args):
     return str(jax.make_jaxpr(fun)(*args)).count("cond[")
 
 
+def test_two_programs_without_a_branch_take_the_steps_of_one_with_it():
+    params, xs = params_and_batches()
+    whole = value_and_dtnh_grad(losses, WEIGHT, every=2, mask=MASK)
+    apart = [value_and_dtnh_grad(losses, WEIGHT, every=k, mask=MASK) for k in (1, None)]
+    a = b = DTNHGradState()
+    assert branches(whole, a, params, xs[0]) == 1
+    assert [branches(evaluate, a, params, xs[0]) for evaluate in apart] == [0, 0]
+    for i, x in enumerate(xs):
+        values, grads, a = jax.jit(whole)(a, params, x)
+        found = jax.jit(apart[i % 2])(b, params, x)
+        b = found[-1]
+        assert_close(found, (values, grads, a))
+
+
 def test_an_ensemble_keeps_its_branch_and_equals_single_members():
     params, xs = params_and_batches()
     names = execute("\n".join(blocks(loops.PAGE, "python")[:1]), loops.PAGE)
