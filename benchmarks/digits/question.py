@@ -11,7 +11,7 @@ from benchmarks.digits.tasks import CELLS
 from benchmarks.harness import command, record
 from benchmarks.harness.command import Question, option
 from benchmarks.harness.record import Results
-from optax_dtnh.finetune.settings import count
+from optax_dtnh.finetune.options import count
 
 WEIGHTS = (0.1, 1.0, 10.0)
 SEEDS = 20

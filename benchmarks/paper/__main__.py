@@ -28,7 +28,8 @@ from benchmarks.paper.cells import Asset, Cell, Table, placed, selected
 from benchmarks.paper.contents import TABLE
 from benchmarks.paper.state import State, state, text
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.settings import METHODS, count, positive
+from optax_dtnh.finetune.options import count, positive
+from optax_dtnh.finetune.settings import METHODS
 
 # Every cell has its own; the others may be given after `--`.
 OWN = ("--source", "--data", "--method", "--seed", "--out")

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.harness.command import Parser
+from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.settings import DTNH, PUBLISHED, Settings, add_options, settings_of
+from optax_dtnh.finetune.settings import DTNH, PUBLISHED, Settings
 
 OUT = "{out}"  # in texts: the folder of the table
 

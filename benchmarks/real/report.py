@@ -228,4 +228,5 @@ cells with shuffled labels. `accuracy` is in % with 95 % t intervals over seeds.
 points, paired by seed: of a decision to the plain regularizer, of that to fine-tuning; bold where 0
 is outside. `frozen` is the accuracy of a ridge regression on the source's features. `forgetting` is
 the divergence of the 1,000 original outputs on photographs. `conflict`, `cosine`, the share
-`removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the steps of training."""
+`removed` of `|r|^2` and the `pull`, `weight |r'| / |g|`, are means over the steps of training; of a
+decision in the features, they are those of what it has left."""

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
+from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
 from optax_dtnh.finetune.errors import UsageError, address_error
-from optax_dtnh.finetune.settings import add_options, count, settings_of
+from optax_dtnh.finetune.options import count
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
 
@@ -54,9 +55,9 @@ COMPARE = """Find out on folds of the training images whether a regularizer help
     python -m optax_dtnh.finetune compare --source FILE --data DIR --out DIR
     python -m optax_dtnh.finetune compare RUN RUN ... --out DIR
 
-Plain fine-tuning is taken unless a candidate is better beyond chance. The choice is then trained on
-all training images, in the folder `chosen`, and so is plain fine-tuning, in `finetune`. Test images
-are used once, for these two. Run the same command again to resume.
+Plain fine-tuning is taken unless the gain of a candidate is clear (docs/compare.md). The choice is
+then trained on all training images, in the folder `chosen`, and so is plain fine-tuning, in
+`finetune`. Test images are used once, for these two. Run the same command again to resume.
 
 Folders of finished runs are compared by their logs and on the test images that they share.
 """

@@ -29,12 +29,12 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def named(argument: str) -> Iterator[None]:
-    """Name this argument in a `UsageError` about what `train` calls `--data`."""
+def named(argument: str, option: str = "--data") -> Iterator[None]:
+    """Name this argument in a `UsageError` about what `train` calls by the option."""
     try:
         yield
     except UsageError as error:
-        text = str(error).replace("`--data`", f"`{argument}`").replace("`--data ", "`")
+        text = str(error).replace(f"`{option}`", f"`{argument}`").replace(f"`{option} ", "`")
         raise UsageError(text) from error
 
 

@@ -21,7 +21,7 @@ TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 WORDS = {
     "loss": "loss {:.3g}",
-    "accuracy": "accuracy {:.1%}",
+    "accuracy": "training accuracy {:.1%}",
     "penalty": "weight * regularizer {:.3g}",
     "conflict": "conflict {:.0%}",
     "cosine": "cosine {:.2f}",

@@ -50,10 +50,9 @@ def open_run(settings: Settings, out: Path) -> Run:
     mesh = step.mesh(settings.devices)
     _check_devices(settings, mesh)
     source, path, told = _open_source(settings)
-    layers = methods.layers(settings, source)
+    layers = layers_of(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
-    student.check(settings, source, layers)
     step.check_batch(settings, source, preprocessing.image_size)
     events.check(settings)
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
@@ -66,7 +65,7 @@ def open_run(settings: Settings, out: Path) -> Run:
 
 def _open_source(settings: Settings) -> Loaded:
     with usage_errors(CheckpointError, OSError, ImportError):
-        loaded = load(
+        return load(
             settings.source,
             dtype=settings.dtype,
             ignore=settings.ignore,
@@ -74,17 +73,21 @@ def _open_source(settings: Settings) -> Loaded:
             heads=settings.heads,
             image_size=settings.image_size,
         )
-    check_head(settings, loaded.model)
-    return loaded
 
 
-def check_head(settings: Settings, source: methods.Model) -> None:
-    """Raise a `UsageError` if the method needs a head that the checkpoint lacks."""
+def layers_of(settings: Settings, source: methods.Model) -> tuple[str, ...]:
+    """Return the names of the feature maps that are compared.
+
+    Raises a `UsageError` where method and network do not fit together.
+    """
+    layers = methods.layers(settings, source)
+    student.check(settings, source, layers)
     if source.head is None and settings.regularizer == "distillation":
         raise UsageError(
             f"`--method` should be another than {settings.method} for a checkpoint without a head, "
             f"got '{settings.source}'. Distillation compares the logits of the pretrained head."
         )
+    return layers
 
 
 def _told_of_images(

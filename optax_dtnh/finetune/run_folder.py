@@ -15,9 +15,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from optax_dtnh.finetune.arguments import check_recorded
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.length import resolved
-from optax_dtnh.finetune.settings import FREE, Settings, check_recorded
+from optax_dtnh.finetune.settings import FREE, Settings
 from optax_dtnh.models import _saving
 from optax_dtnh.models._saving import PARTIAL
 

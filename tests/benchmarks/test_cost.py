@@ -14,6 +14,7 @@ from benchmarks.cost import (
     feature_distance,
     grid,
     networks,
+    on_cpu,
     one_backward_pass,
     tables,
     training_step,
@@ -24,6 +25,7 @@ from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.anchor import bytes as anchor_bytes
 from benchmarks.cost.anchor import error
 from benchmarks.cost.bars import PRODUCTS, exceeded, nonlinear, update_bars
+from benchmarks.cost.clock import repeated
 from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost, update_cost
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.tables import PLATFORMS, export_problems, steps
@@ -194,3 +196,18 @@ def test_the_pull_changes_by_the_rounding_of_the_anchor_and_the_accuracies_are_p
     (row,) = accuracy.rows
     assert error.too_coarse(0.002)
     assert len(error.changed([row | {"difference": -0.6}, row | {"difference": np.nan}])) == 2
+
+
+def test_the_profile_of_a_program_tells_its_products_from_its_copies():
+    maps, kernel = np.ones((4, 24, 24, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    args = jax.device_put((maps, kernel))
+
+    def convolve(x, k):
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers)
+
+    program = jax.jit(convolve).lower(*args).compile()
+    run = repeated(lambda *args: (program(*args),), (), args)
+    found = on_cpu.shares(program, run)
+    assert int(found["convolutions"][:-1]) > 50
+    assert found.keys() == on_cpu.KINDS.keys()

@@ -3,14 +3,17 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks.digits import __main__ as digits
 from benchmarks.digits import data, network, question, tasks
+from benchmarks.digits.methods import batch_features, cross_entropy
 from benchmarks.digits.renewals import ways
 from benchmarks.harness import record
 from benchmarks.harness.command import command
+from tests.pages.pages import blocks, execute
 
 pytestmark = pytest.mark.slow
 DIGITS = data.load()
@@ -93,3 +96,15 @@ def test_a_rule_that_always_renews_is_both_gradients_in_every_step():
         found.append(evaluate(state, params, source, x[:4], y[:4])[1]["fc1"]["kernel"])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-7)
     assert np.abs(found[0] - found[2]).max() > 1e-3
+
+
+def test_the_recipe_in_the_features_is_what_was_measured():
+    (block,) = [x for x in blocks("docs/training_loops.md", "python") if "def grads_in_feat" in x]
+    recipe = execute(block, "docs", {"jax": jax, "jnp": jnp})["grads_in_features"]
+    params, x, y = network.init(jax.random.key(0)), DIGITS.pixels[:9], DIGITS.labels[:9]
+    source = network.init(jax.random.key(1))
+    evaluate, state = ways.in_features("KnowDist", 10.0)
+    _, measured, _ = evaluate(state, params, source, x, y)
+    reg = lambda f, x: ways.of_features("KnowDist", None, None, f, batch_features(source, x))  # noqa: E731
+    found = recipe(10.0, params, batch_features, cross_entropy, reg, x, y)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, measured)

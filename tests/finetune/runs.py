@@ -18,8 +18,8 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from optax_dtnh.finetune import __main__ as finetune
+from optax_dtnh.finetune.arguments import settings_of
 from optax_dtnh.finetune.length import resolved
-from optax_dtnh.finetune.settings import settings_of
 from optax_dtnh.models import Basic, ResNet, save_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]

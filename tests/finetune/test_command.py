@@ -291,7 +291,7 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
         "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
         "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
-        "own = {'__main__', 'errors', 'interrupts', 'options', 'settings'}\n"
+        "own = {'__main__', 'arguments', 'errors', 'interrupts', 'options', 'settings'}\n"
         "own |= {'compare', 'compare.candidates', 'length'}\n"
         "assert new == {'optax_dtnh.finetune.' + x for x in own}"
     )

@@ -209,7 +209,7 @@ UNFIT = {
 def test_what_is_unfit_costs_one_line_and_no_run(arguments, tmp_path, extra):
     argv = [*arguments, "--out", tmp_path / "out", *extra.split()]
     assert UNFIT[extra] in printed_error(*argv, command="compare")
-    assert not (tmp_path / "out" / "runs.jsonl").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_source_and_data_are_asked_for(tmp_path):

@@ -41,7 +41,7 @@ def test_what_is_unfit_costs_one_line(runs, tmp_path):
         ([runs[0], runs[0]], "`RUN` should be two or more folders of runs"),
         ([*runs, "--steps", "3"], "`--steps` should come without folders of finished runs"),
         ([*runs, "--source", "x"], "`--source` should come without folders of finished runs"),
-        ([runs[0], tmp_path], "without settings.json"),
+        ([runs[0], tmp_path], "`RUN` should be the folder of a finished run"),
     ):
         assert expected in printed_error(*argv, *out, command="compare")
     (tmp_path / "thesis.txt").touch()

@@ -118,8 +118,8 @@ def test_images_in_memory_give_the_same_inputs(trainer, images, monkeypatch):
     monkeypatch.setattr(memory, "LARGEST", 0)
     how, source = trainer.run.preprocessing, trainer.run.data.train
     files = images_of(source, how)
-    assert images.in_memory
-    assert not files.in_memory
+    assert memory.is_in_memory(images.train)
+    assert not memory.is_in_memory(files.train)
     for kept, read in ((images.train, files.train), (images.test, files.test)):
         drawn = [next(iter(batches(x, how, batch_size=8, seed=0))) for x in (kept, read)]
         whole = [next(evaluation_batches(x, how, batch_size=8)) for x in (kept, read)]

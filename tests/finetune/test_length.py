@@ -6,8 +6,8 @@ import re
 import pytest
 
 from optax_dtnh.finetune import progress
+from optax_dtnh.finetune.arguments import settings_of
 from optax_dtnh.finetune.length import described, resolved
-from optax_dtnh.finetune.settings import settings_of
 from tests.finetune.runs import assert_same_model, finetune, log_of, printed_error, run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")

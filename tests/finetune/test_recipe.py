@@ -122,6 +122,22 @@ def test_cosine_and_ratio_are_of_what_is_compared(form):
     assert found["cosine"] < 0 < found["ratio"]
 
 
+def test_an_averaged_gradient_is_compared_where_it_is_the_reference():
+    start, params, pairs = data()
+    given = settings("--method", "bss+dtnh", "--weight", "2", "--reference-decay", "0.5")
+    tx = methods.transformation(given)
+    state = tx.init(start)
+    for pair in pairs[:2]:
+        _, state = tx.update(pair, state, params)
+    g, r = pairs[1]
+    average = jax.tree.map(lambda x, y: x + 2 * y, pairs[0].loss_grads, g)  # of any length
+    options = {"reference": average, "mask": backbone_mask, "depth": 0}
+    expected = conflict_report(g, r, weight=2.0, **options)
+    for name in ("cosine", "ratio"):
+        found = methods.compared(given, pairs[1], params, state)[name]
+        np.testing.assert_allclose(found, expected[name], rtol=1e-5)
+
+
 def test_of_l2_sp_the_distance_to_the_start_is_compared_with_the_gradient():
     start, params, (pair, *_) = data()
     given = settings("--weight", "2")

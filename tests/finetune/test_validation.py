@@ -259,7 +259,7 @@ def test_the_patience_stops_a_run_that_gets_no_better_also_when_it_was_killed(
     shown = run(*argv, out=tmp_path / "run")
     assert "\nStopped early, after step 6.\n" in shown
     assert "model.safetensors is of step 2, " in shown
-    for call, where, saved in ((1, (train, "_end"), 6), (3, (checkpoints, "save"), 4)):
+    for call, where, saved in ((1, (train, "end"), 6), (3, (checkpoints, "save"), 4)):
         out = tmp_path / f"killed {saved}"
         killed(monkeypatch, where, call, argv, out)
         shown = run(*argv, out=out)

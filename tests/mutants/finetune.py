@@ -7,9 +7,12 @@ MUTANTS = listed(
     "tests/finetune",
     {
         ("settings.py", "settings"): [
-            ('rule=rule if settings.method.endswith(DTNH) else "plain"', "rule=rule"),
             ('"sgd", choices=OPTIMIZERS', '"adam", choices=OPTIMIZERS'),
             ("50, free=True, type=count", "50, free=False, type=count"),
+        ],
+        ("arguments.py", "settings"): [
+            ('rule=rule if settings.method.endswith(DTNH) else "plain"', "rule=rule"),
+            ("if parts > 1 and", "if parts < 0 and"),
         ],
         ("options.py", "settings"): [("lambda x: 0 < x < 1)", "lambda x: 0 < x <= 1)")],
         ("length.py", "length"): [("math.ceil(", "math.floor(")],
@@ -17,7 +20,9 @@ MUTANTS = listed(
             ('error.name.startswith("optax_dtnh")', "False"),
             ("import interrupts\n", "import interrupts, train\n"),
         ],
-        ("errors.py", "command"): [("raise UsageError(text)", "raise OSError(text)")],
+        ("errors.py", "command"): [
+            ("str(error))\n        raise UsageError", "str(error))\n        raise OSError")
+        ],
         ("dataset.py", "dataset"): [
             ("[1] if same else", "[1] if False else"),
             ("default_rng(request.seed)", "default_rng(0)"),
@@ -131,6 +136,8 @@ MUTANTS = listed(
             ("signal.signal(number, signal.SIG_DFL if old is None else old)", "pass"),
         ],
         ("processes.py", "processes"): [("return flag", "return False")],
-        ("evaluate.py", "command"): [(' & batch["valid"]', "")],
+        ("evaluate.py", "command"): [
+            ('(batch["label"][batch["valid"]], shares[batch["valid"]])', '(batch["label"], shares)')
+        ],
     },
 )

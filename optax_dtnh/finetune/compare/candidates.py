@@ -8,20 +8,11 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from optax_dtnh.finetune.arguments import add_options, arguments, settings_of, unfit
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.length import resolved
 from optax_dtnh.finetune.options import count, positive
-from optax_dtnh.finetune.settings import (
-    DEFAULT_WEIGHTS,
-    DTNH,
-    FINETUNE,
-    METHODS,
-    Settings,
-    add_options,
-    arguments,
-    settings_of,
-    unfit,
-)
+from optax_dtnh.finetune.settings import DEFAULT_WEIGHTS, DTNH, FINETUNE, METHODS, Settings
 
 AVERAGE = "average"  # of the backbone before and after plain fine-tuning
 DELTA = "delta"  # its weights of channels take longer than a short run

@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from optax_dtnh.finetune import interrupts, log, methods, run_folder
+from optax_dtnh.finetune import interrupts, log, run_folder
 from optax_dtnh.finetune.compare import figure, record, report, result, table, work
 from optax_dtnh.finetune.compare.candidates import Plan, with_length
 from optax_dtnh.finetune.compare.final import CHOSEN, Tested, final_runs
-from optax_dtnh.finetune.compare.memory import Fold, Images, folds_of, images_of
+from optax_dtnh.finetune.compare.memory import Fold, folds_of, images_of, is_in_memory, split
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.training import Stopped, Trainer
-from optax_dtnh.finetune.run import Run, check_apart, check_head, described_run, open_run
+from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
 
@@ -26,8 +26,9 @@ def compare(plan: Plan, out: Path) -> None:
     run = open_run(settings, out)
     plan = with_length(plan, len(run.data.train))
     for candidate in plan.trained:
-        check_head(plan.settings[candidate], run.source)
-        methods.layers(plan.settings[candidate], run.source)
+        layers_of(plan.settings[candidate], run.source)
+    labels = run.data.train.labels
+    split(labels, plan.folds)  # which refuses too many
     with run_folder.locked(out):
         origins = {name: fact.origin for name, fact in run.told.items()}
         run_folder.claim(out, settings, run.facts | plan.asked, origins)
@@ -35,29 +36,35 @@ def compare(plan: Plan, out: Path) -> None:
             print(f"The comparison in {out} is finished. {found['why']}")
             return
         images = images_of(run.data.train, run.preprocessing)
-        folds = folds_of(images, run.data.train.labels, plan.folds)
-        print("\n".join([*described_run(run), *_described(plan, folds, images)]), flush=True)
-        _compare(plan, run, folds, out)
+        folds = folds_of(images, labels, plan.folds)
+        print("\n".join([*described_run(run), *_described(plan, folds)]), flush=True)
+        scores = _scored(plan, run, folds, out)
+        _finish(plan, run, scores, out)
 
 
-def _compare(plan: Plan, run: Run, folds: list[Fold], out: Path) -> None:
+def _scored(plan: Plan, run: Run, folds: list[Fold], out: Path) -> Scores:
+    """Return the scores of all short runs that fit into the budget; a signal ends the process."""
     scores = record.read(out)
     with interrupts.noticed(STOPPING) as interrupted:
-        trainer = Trainer(run, interrupted)
         try:
-            for _ in work.blocks(plan, trainer, folds, out, scores):
+            for _ in work.blocks(plan, Trainer(run, interrupted), folds, out, scores):
                 _write(plan, run, scores, [], out)
+            if interrupted():  # during the last evaluation
+                raise Stopped
         except Stopped:
             _write(plan, run, scores, [], out)
             print("Stopped. Run the same command again to resume.", file=sys.stderr)
             sys.exit(interrupts.STATUS)
+    return scores
+
+
+def _finish(plan: Plan, run: Run, scores: Scores, out: Path) -> None:
     chosen, why = result.decided(plan, scores)
     print("\n".join([*table.lines(scores, list(plan.settings)), why]), flush=True)
-    tested = final_runs(plan, trainer, chosen, out)
+    tested = final_runs(plan, run, chosen, out)
     _write(plan, run, scores, tested, out)
-    print(
-        f"{report.in_test(tested)}The model is in {out / CHOSEN}, the report {out / record.REPORT}"
-    )
+    files = f"The model is in {out / CHOSEN}, and the report is {out / record.REPORT}"
+    print(report.in_test(tested) + files)
 
 
 def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path) -> None:
@@ -72,11 +79,11 @@ def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path
     )
 
 
-def _described(plan: Plan, folds: list[Fold], images: Images) -> list[str]:
+def _described(plan: Plan, folds: list[Fold]) -> list[str]:
     """Return in lines what the comparison is about to do."""
     steps = plan.settings[plan.trained[0]].steps
     runs, sizes = len(work.jobs(plan)), (len(folds[0].train), len(folds[0].test))
-    where = "decoded once, in memory" if images.in_memory else "too large to be kept in memory"
+    where = "in memory" if is_in_memory(folds[0].train) else "decoded anew in each run"
     return [
         f"{len(plan.settings)} candidates on {plan.folds} folds of {sizes[0]} training and "
         f"{sizes[1]} validation images, seeds per fold: {plan.seeds}; images {where}",

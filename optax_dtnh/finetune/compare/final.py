@@ -26,7 +26,7 @@ class Tested(NamedTuple):
     log: list[dict[str, Any]]
 
 
-def final_runs(plan: Plan, trainer: Trainer, chosen: Candidate, out: Path) -> list[Tested]:
+def final_runs(plan: Plan, run: Run, chosen: Candidate, out: Path) -> list[Tested]:
     """Make the runs, each in a folder like that of any run, or resume them, and test the models.
 
     If plain fine-tuning is chosen, its folder has both names.
@@ -35,13 +35,13 @@ def final_runs(plan: Plan, trainer: Trainer, chosen: Candidate, out: Path) -> li
     train.train(plan.settings[reference], out / FINETUNE)
     if chosen == reference:
         _link(out)
-        return [_tested(trainer.run, reference, out / FINETUNE)]
+        return [_tested(run, reference, out / FINETUNE)]
     if chosen.method == AVERAGE:
-        _average(trainer, out)
+        _average(run, out)
     else:
         train.train(plan.settings[chosen], out / CHOSEN)
     both = ((reference, FINETUNE), (chosen, CHOSEN))
-    return [_tested(trainer.run, candidate, out / name) for candidate, name in both]
+    return [_tested(run, candidate, out / name) for candidate, name in both]
 
 
 def difference(tested: Sequence[Tested]) -> Interval | None:
@@ -56,26 +56,26 @@ def _link(out: Path) -> None:
             (out / CHOSEN).symlink_to(FINETUNE, target_is_directory=True)
 
 
-def _average(trainer: Trainer, out: Path) -> None:
+def _average(run: Run, out: Path) -> None:
     """Write the average of the pretrained and the fine-tuned network as a finished run.
 
     Its settings and log are those of the fine-tuning, with a fact that tells of the average.
     """
     if run_folder.is_finished(out / CHOSEN):
         return
-    settings, source = trainer.run.settings, out / FINETUNE
-    run = trainer.run._replace(out=out / CHOSEN, facts=trainer.run.facts | {AVERAGE: HALFWAY})
+    settings, source = run.settings, out / FINETUNE
+    run = run._replace(out=out / CHOSEN, facts=run.facts | {AVERAGE: HALFWAY})
     _, *tuned = step.split(trained.read_model(source, asdict(settings)).model)
     whole = replace(settings, freeze=())  # of which no parameter is apart
     start = Trained(None, *tuned, curve=[])
-    graph, *arrays, _ = trainer.average(start, whole, run.data.train, settings.seed)
+    average = Trainer(run, lambda: False).average(start, whole, run.data.train, settings.seed)
     with run_folder.locked(run.out):
         run_folder.claim(run.out, settings, run.facts)
         log.truncate(run.out / log.LOG, 0)
         for entry in log.entries(source / log.LOG):
             own = {name: x for name, x in entry.items() if not name.startswith("val_")}
             log.append(run.out / log.LOG, own)
-        train.end(run, nnx.merge(graph, *arrays))
+        train.end(run, nnx.merge(*average[:3]))
 
 
 def _tested(run: Run, candidate: Candidate, out: Path) -> Tested:

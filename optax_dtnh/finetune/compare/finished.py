@@ -10,7 +10,7 @@ import numpy as np
 from optax_dtnh.finetune import evaluate, log, run_folder, trained
 from optax_dtnh.finetune.compare import figure, record, table
 from optax_dtnh.finetune.compare.choice import Interval, interval
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, named
 from optax_dtnh.finetune.settings import Settings
 
 SHOWN = ("method", "weight", "seed", "steps")
@@ -51,8 +51,9 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
 
 
 def _finished(folder: Path) -> Finished:
-    model = trained.read(folder)
-    tested = evaluate.test_images(model, folder, {})
+    with named("RUN", "--out"):
+        model = trained.read(folder)
+        tested = evaluate.test_images(model, folder, {})
     found = evaluate.outcome(model, tested.images)
     summary = run_folder.summary(folder)
     return Finished(

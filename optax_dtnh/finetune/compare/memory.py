@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import StratifiedKFold
 
 from optax_dtnh.finetune.batches import decoded
@@ -23,7 +24,6 @@ class Images(NamedTuple):
 
     train: Source
     test: Source
-    in_memory: bool
 
 
 class Fold(NamedTuple):
@@ -56,7 +56,7 @@ def images_of(source: Selected, how: Preprocessing) -> Images:
     changes nothing.
     """
     if 3 * len(source) * (how.resize**2 + how.image_size**2) > LARGEST:
-        return Images(source, source, in_memory=False)
+        return Images(source, source)
 
     def pixels(index):
         example = source[index]
@@ -66,7 +66,12 @@ def images_of(source: Selected, how: Preprocessing) -> Images:
 
     with ThreadPoolExecutor() as threads:
         train, test, names = zip(*threads.map(pixels, range(len(source))), strict=True)
-    return Images(Pixels(train, source.labels, names), Pixels(test, source.labels, names), True)
+    return Images(Pixels(train, source.labels, names), Pixels(test, source.labels, names))
+
+
+def is_in_memory(source: Source) -> bool:
+    """Return whether all images, or those that they are selected from, are in memory."""
+    return isinstance(getattr(source, "source", source), Pixels)
 
 
 def _file(image: Any) -> bytes:
@@ -75,19 +80,26 @@ def _file(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def folds_of(images: Images, labels: Sequence[int], count: int) -> list[Fold]:
-    """Return stratified folds, which depend on the contents of the images alone.
+def split(labels: ArrayLike, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the indices that each of the stratified folds trains on, and those that validate.
 
-    So do the order of training images and with it these folds: they are not shuffled again.
+    Training images are in an order of their contents alone, and so are these folds: they are not
+    shuffled again.
     """
     y = np.asarray(labels)
-    if (smallest := min(n for n in np.bincount(y) if n)) < count:
+    smallest = min(n for n in np.bincount(y) if n)
+    if smallest < count:
         raise UsageError(
             f"`--folds` should be at most {smallest}, the number of training images of the "
             f"smallest class, got {count}. Lower it, or give more images of that class."
         )
-    parts = StratifiedKFold(count).split(np.zeros(len(y)), y)
-    return [Fold(_part(images.train, y, i), _part(images.test, y, j)) for i, j in parts]
+    return list(StratifiedKFold(count).split(np.zeros(len(y)), y))
+
+
+def folds_of(images: Images, labels: Sequence[int], count: int) -> list[Fold]:
+    """Return the images of each fold of `split`."""
+    y = np.asarray(labels)
+    return [Fold(_part(images.train, y, i), _part(images.test, y, j)) for i, j in split(y, count)]
 
 
 def _part(source: Source, labels: np.ndarray, indices: np.ndarray) -> Selected:

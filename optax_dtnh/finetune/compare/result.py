@@ -6,13 +6,14 @@ from dataclasses import asdict
 from typing import Any
 
 from optax_dtnh.finetune import log
+from optax_dtnh.finetune.arguments import arguments
 from optax_dtnh.finetune.compare import record, table, work
 from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, Candidate, Plan
 from optax_dtnh.finetune.compare.choice import Decision, Interval, decide
 from optax_dtnh.finetune.compare.final import Tested, difference
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.run import Run
-from optax_dtnh.finetune.settings import FINETUNE, arguments
+from optax_dtnh.finetune.settings import FINETUNE
 
 
 def decided(plan: Plan, scores: Scores) -> tuple[Candidate, str]:

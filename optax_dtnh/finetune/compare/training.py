@@ -22,6 +22,7 @@ import optax_dtnh
 from optax_dtnh import Rule, interpolate, plain
 from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
+from optax_dtnh.finetune.compare import memory
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import DTNH, FROZEN, Settings
@@ -129,7 +130,7 @@ class Trainer:
             self.run.preprocessing,
             batch_size=settings.batch_size,
             seed=seed,
-            workers=settings.workers,
+            workers=0 if memory.is_in_memory(source) else settings.workers,
             augment=settings.augment,
             class_weights=settings.class_weights,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from optax_dtnh.finetune.compare import record, table
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, Plan
@@ -113,7 +114,7 @@ def status(plan: Plan, scores: Scores) -> str:
     if scores:
         parts.append(_best_so_far(plan, scores))
         left = expected(plan, scores, todo) + final(scores)
-        parts.append(f"about {duration(left)} left with the final runs")
+        parts.append(f"about {tqdm.format_interval(left)} left with the final runs")
     return ", ".join(parts)
 
 
@@ -155,11 +156,3 @@ def final(scores: Scores) -> float:
 def seconds_of(scores: Scores) -> list[float]:
     """Return the seconds of every run that is finished."""
     return [found.seconds for row in scores.values() for found in row.values()]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
