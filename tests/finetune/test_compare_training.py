@@ -81,6 +81,16 @@ def test_weight_and_protection_reach_a_shared_program(trainer, plan, images):
         assert any((x != y).any() for x, y in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
+def test_decisions_by_element_have_a_program_of_their_own(trainer, arguments, images):
+    plan = planned(arguments, "--granularity", "element", "--methods", "l2_sp", "l2_sp+dtnh")
+    one, other = (
+        jax.tree.leaves(train(trainer, plan, Candidate(method, 0.1), images.train).params)
+        for method in ("l2_sp", "l2_sp+dtnh")
+    )
+    assert any((x != y).any() for x, y in zip(one, other, strict=True))
+
+
 def test_a_comparison_costs_at_most_60_short_runs(trainer, plan, images):
     """All short runs, measured averages and two final runs, in flops of plain fine-tuning."""
     batch = next(iter(trainer._batches(images.train, 0)))

@@ -19,6 +19,8 @@ DELTA = "delta"  # its weights of channels take longer than a short run
 # The order in which one that is as good is preferred: no regularizer, no teacher, no DTNH first.
 SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswith(DELTA)))
 COMPARED = SIMPLEST_FIRST[:6]
+# The granularity that takes the rules by name, and none that an argument of a program switches.
+BY_ELEMENT = "element"
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 # Each candidate has its own of the former, and the folds are there instead of the others.
@@ -95,7 +97,7 @@ def plan_of(chosen: Namespace) -> Plan:
     asked |= {name: getattr(chosen, name) for name in names}
     return Plan(
         settings,
-        {candidate: settings_for(chosen, _shared(candidate)) for candidate in candidates},
+        {candidate: _compiled(chosen, candidate) for candidate in candidates},
         asked,
         chosen.folds,
         chosen.seeds,
@@ -144,12 +146,12 @@ def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:
     return settings_of(Namespace(**values))
 
 
-def _shared(candidate: Candidate) -> Candidate:
-    """Return the candidate whose settings stand for all that one compiled program trains."""
+def _compiled(chosen: Namespace, candidate: Candidate) -> Settings:
+    """Return the settings that stand for all that one compiled program trains."""
     method, weight = candidate
-    return Candidate(
-        method + DTNH if method == "l2_sp" else method, None if weight is None else 1.0
-    )
+    if method == "l2_sp" and chosen.granularity != BY_ELEMENT:
+        method += DTNH
+    return settings_for(chosen, Candidate(method, None if weight is None else 1.0))
 
 
 def _candidates(methods: Sequence[str], weights: Sequence[float] | None) -> list[Candidate]:

@@ -23,6 +23,7 @@ from optax_dtnh import Rule, interpolate, plain
 from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.compare import memory
+from optax_dtnh.finetune.compare.candidates import BY_ELEMENT
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import DTNH, FROZEN, Settings
@@ -143,7 +144,8 @@ def _program(run: Run, settings: Settings) -> Program:
     in_one = settings.rule == "plain" and settings.form == "before"
 
     def tx(weight, protected):
-        rule = _either(settings, protected) if settings.regularizer == "l2_sp" else None
+        shared = settings.regularizer == "l2_sp" and settings.granularity != BY_ELEMENT
+        rule = _either(settings, protected) if shared else None
         return methods.transformation(replace(settings, weight=weight), rule)
 
     def init(params, stats, weight, protected):
