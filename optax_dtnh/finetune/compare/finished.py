@@ -54,6 +54,11 @@ def _finished(folder: Path) -> Finished:
     with named("RUN", "--out"):
         model = trained.read(folder)
         tested = evaluate.test_images(model, folder, {})
+    if not tested.same:
+        raise UsageError(
+            f"`RUN` should be a run whose data are as they were, got '{folder}', where "
+            f"'{model.settings['data']}' has changed since. Restore the data, or train again."
+        )
     found = evaluate.outcome(model, tested.images)
     summary = run_folder.summary(folder)
     return Finished(
