@@ -11,6 +11,7 @@ from optax_dtnh.finetune.compare.memory import Fold, folds_of, images_of, is_in_
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.training import Stopped, Trainer
 from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
+from optax_dtnh.finetune.settings import FINETUNE
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
 
@@ -45,6 +46,8 @@ def compare(plan: Plan, out: Path) -> None:
 def _scored(plan: Plan, run: Run, folds: list[Fold], out: Path) -> Scores:
     """Return the scores of all short runs that fit into the budget; a signal ends the process."""
     scores = record.read(out)
+    if (out / FINETUNE).exists():  # the choice is made, perhaps within a smaller budget
+        return scores
     with interrupts.noticed(STOPPING) as interrupted:
         try:
             for _ in work.blocks(plan, Trainer(run, interrupted), folds, out, scores):
