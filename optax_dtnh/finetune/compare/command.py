@@ -73,13 +73,9 @@ def _finish(plan: Plan, run: Run, scores: Scores, out: Path) -> None:
 def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path) -> None:
     """Write what is finished: the figure, the result and, the last of them, the report."""
     found = result.of(plan, run, scores) | {"test": result.of_test(tested)}
-    with run_folder.writing(out / record.FIGURE):
-        log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
+    log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
     run_folder.write_json(out / record.RESULT, found)
-    text = report.page(plan, run, scores, found, tested)
-    run_folder.atomically(
-        out / record.REPORT, lambda partial: partial.write_text(text, encoding="utf-8")
-    )
+    run_folder.write_text(out / record.REPORT, report.page(plan, run, scores, found, tested))
 
 
 def _described(plan: Plan, folds: list[Fold]) -> list[str]:
