@@ -1,5 +1,6 @@
 """The log of a run, and what it comes to: numbers of the summary, and the figure."""
 
+import io
 import json
 import os
 import platform
@@ -114,10 +115,17 @@ def panels(
 
 def save(path: Path, figure: Any) -> None:
     """Write the figure as a PNG file; it appears whole, or not at all and with a `UsageError`."""
+    run_folder.atomically(path, lambda partial: partial.write_bytes(rendered(figure, "png")))
+
+
+def rendered(figure: Any, kind: str) -> bytes:
+    """Return the figure as a file of this kind."""
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A font without a letter of a name draws a box.
         warnings.filterwarnings("ignore", "Glyph")
-        run_folder.atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+        figure.savefig(buffer, dpi=150, format=kind)
+    return buffer.getvalue()
 
 
 def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:
