@@ -2,7 +2,6 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from optax_dtnh.finetune import metrics
+from optax_dtnh.finetune import log, metrics
 from optax_dtnh.finetune.batches import decoded
 from optax_dtnh.finetune.compare import figure, table
 from optax_dtnh.finetune.compare.candidates import Plan
@@ -169,7 +168,7 @@ def _thumbnail(example: dict[str, Any]) -> str:
     image, buffer = decoded(example), io.BytesIO()
     image.thumbnail((SIDE, SIDE))
     image.save(buffer, "JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{_encoded(buffer)}">'
+    return f'<img alt="" src="data:image/jpeg;base64,{_encoded(buffer.getvalue())}">'
 
 
 def _settings(run: Run, found: Mapping[str, Any]) -> list[str]:
@@ -206,13 +205,9 @@ def _table(
 
 
 def _image(drawn: Figure, text: str) -> str:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a font without a letter of a name
-        drawn.savefig(buffer, format="svg")
-    data = f"data:image/svg+xml;base64,{_encoded(buffer)}"
+    data = f"data:image/svg+xml;base64,{_encoded(log.rendered(drawn, 'svg'))}"
     return f'<figure><img alt="{escape(text)}" src="{data}"></figure>'
 
 
-def _encoded(buffer: io.BytesIO) -> str:
-    return base64.b64encode(buffer.getvalue()).decode()
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
