@@ -104,6 +104,16 @@ def elsewhere(results: Results) -> str:
     return tables.markdown(rows)
 
 
+def adamw(results: Results, method: str, sign: int = 1) -> str:
+    """Return what a decision gains with AdamW and KnowDist at the larger weight, in points."""
+    given: dict[str, Any] = {"adam": True, "momenta": [0.0, 0.0, 0.0], "regularizer": "KnowDist"}
+    cell = report.select(results, **given, source=BAD, method=method)[-1]
+    difference = report.against_plain(results, cell)
+    return str(difference._replace(mean=sign * difference.mean)) if difference else "n/a"
+
+
+adamw_lost = partial(adamw, method="plain", sign=-1)
+adamw_regained = partial(adamw, method="whole tree")
 ELSEWHERE = ((False, 16), (False, 64), (False, 160), (True, 16))
 COLUMNS = {
     "plain": "plain, to fine-tuning",
