@@ -34,7 +34,7 @@ def test_runs_on_the_same_images_are_paired(runs, tmp_path):
     run(*runs, out=tmp_path / "out", command="compare")  # again, into the same folder
 
 
-def test_what_is_unfit_costs_one_line(runs, tmp_path):
+def test_what_is_unfit_costs_one_line(runs, digits, tmp_path):
     out = ["--out", tmp_path / "out"]
     for argv, expected in (
         (runs[:1], "`RUN` should be two or more folders of runs"),
@@ -44,5 +44,7 @@ def test_what_is_unfit_costs_one_line(runs, tmp_path):
         ([runs[0], tmp_path], "`RUN` should be the folder of a finished run"),
     ):
         assert expected in printed_error(*argv, *out, command="compare")
+    line = printed_error(*runs, "--out", digits / "out", command="compare")
+    assert "`--out` should be a folder outside of the data" in line
     (tmp_path / "thesis.txt").touch()
     assert "which holds thesis.txt" in printed_error(*runs, "--out", tmp_path, command="compare")
