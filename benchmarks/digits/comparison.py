@@ -135,8 +135,8 @@ def decided(validation: Accuracies, test: Accuracies) -> dict[str, np.ndarray]:
     everything = list(test)
     without = [candidate for candidate in everything if not candidate[0].endswith("before")]
     rules = {
-        CHOSEN: (everything, choice.choose),
-        WITHOUT: (without, choice.choose),
+        CHOSEN: (everything, lambda scores: choice.decide(scores).chosen),
+        WITHOUT: (without, lambda scores: choice.decide(scores).chosen),
         WITHIN: (everything, lambda scores: choice.decide(scores).picked),
         CAUTIOUS: (everything, cautious),
         HIGHEST: (everything, highest),

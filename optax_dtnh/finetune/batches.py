@@ -110,8 +110,10 @@ def _follow_parent(*_: int) -> None:
 def _weights(kind: str, labels: Sequence[int]) -> np.ndarray:
     from sklearn.utils.class_weight import compute_class_weight
 
-    weights = compute_class_weight(kind, classes=np.unique(labels), y=labels)
-    return weights.astype(np.float32)
+    present = np.unique(labels)
+    weights = np.ones(present[-1] + 1, np.float32)  # TFDS names classes that have no image
+    weights[present] = compute_class_weight(kind, classes=present, y=labels)
+    return weights
 
 
 def _training_example(

@@ -1,7 +1,6 @@
 """The check of all images before a run: which can be read, and what is in them."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import NamedSource, Parts, Request
 from optax_dtnh.finetune.tfds import PREFIX
 
-CHUNK, MAX_THREADS = 64, 16
+CHUNK = 64
 
 
 class Image(NamedTuple):
@@ -80,7 +79,7 @@ def broken_ones(count: int) -> str:
 
 def _results(source: NamedSource) -> list[tuple[Image, str | None]]:
     chunks = [range(i, min(i + CHUNK, len(source))) for i in range(0, len(source), CHUNK)]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads:
+    with ThreadPoolExecutor() as threads:
         results = threads.map(lambda chunk: [_check(source, index) for index in chunk], chunks)
         shown = {"desc": "checking images", "total": len(chunks), "unit_scale": CHUNK}
         bar = tqdm(results, **shown, leave=False, disable=None)  # None: only on a terminal

@@ -32,14 +32,10 @@ def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> t
 
     `used` are the images of each split that the run uses.
     """
-    found = [
-        _note(
-            f"both in {one} and in {other}",
-            _shared(used[one], used[other]),
-            used[one] + used[other],
-        )
-        for one, other in combinations(used, 2)
-    ]
+    found = []
+    for (one, a), (other, b) in combinations(used.items(), 2):
+        shared = {image.digest for image in a} & {image.digest for image in b}
+        found.append(_note(f"both in {one} and in {other}", shared, a + b))
     images = checked.train + checked.test + checked.val
     found.append(_note("in two classes", _ambiguous(checked), images))
     notes = tuple(note for note in found if note)
@@ -49,10 +45,6 @@ def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> t
             "Remove the copies, or leave them out with `--duplicates drop`."
         )
     return notes
-
-
-def _shared(images: list[Image], others: list[Image]) -> set[bytes]:
-    return {image.digest for image in images} & {image.digest for image in others}
 
 
 def _ambiguous(checked: Checked) -> set[bytes]:

@@ -1,6 +1,5 @@
 """A model tested: measures on labeled images, what may explain them, and figures."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ import numpy as np
 from optax_dtnh.finetune import class_names, log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
-from optax_dtnh.finetune.errors import UsageError, listed, named
+from optax_dtnh.finetune.errors import listed, named
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.mistakes import draw_mistakes
 from optax_dtnh.finetune.run import check_apart
@@ -89,16 +88,10 @@ def _check_results(results: Path, data: Iterable[str | None]) -> None:
 
 
 def _write(results: Path, found: Outcome) -> None:
-    try:
+    with named("--results", "--out"), run_folder.writing(results / MEASURES):
         results.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(found.measures, indent=1) + "\n"
-        (results / MEASURES).write_text(text, encoding="utf-8")
+        run_folder.write_json(results / MEASURES, found.measures)
         draw(results, found)
-    except OSError as error:
-        raise UsageError(
-            f"`--results` should be a folder that can be written to, got '{results}' "
-            f"({error.strerror or error}). Make room, or name another one."
-        ) from error
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:

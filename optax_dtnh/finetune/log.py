@@ -14,7 +14,6 @@ import numpy as np
 
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.run_folder import reading, writing
-from optax_dtnh.models._saving import atomically
 
 LOG, FIGURE = "log.jsonl", "figure.png"
 PACKAGES = "jax jaxlib flax optax numpy safetensors grain orbax-checkpoint pillow".split()
@@ -47,7 +46,7 @@ def _entry(line: str) -> dict[str, Any]:
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
     kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    run_folder.atomically(path, lambda partial: partial.write_text("".join(kept), encoding="utf-8"))
+    run_folder.write_text(path, "".join(kept))
 
 
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
@@ -79,11 +78,9 @@ def environment() -> dict[str, Any]:
 
 def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
     """Draw loss and accuracy over the steps, with penalty and conflict of a regularizer."""
-    from matplotlib.figure import Figure
-
     curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
-    figure = Figure(figsize=(3.2 * len(curves), 3.2), layout="constrained")
-    for axes, (name, label) in zip(figure.subplots(1, len(curves)), curves.items(), strict=True):
+    figure, grid = panels(len(curves), columns=3, size=(3.2, 3.2))
+    for axes, (name, label) in zip(grid, curves.items(), strict=True):
         _curve(axes, log, name, "#0072B2", "training")
         if validated := [x for x in log if f"val_{name}" in x]:
             _curve(axes, validated, f"val_{name}", "#009E73", "validation")
@@ -93,19 +90,34 @@ def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
             _scale(axes, log)
         if len(axes.lines) > 1:
             axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    save(path, figure)
+
+
+def panels(
+    count: int, *, columns: int, size: tuple[float, float], sharey: bool = False
+) -> tuple[Any, list[Any]]:
+    """Return a figure of as many panels, at most so many beside each other."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
+    for axes in grid[count:]:
+        axes.remove()
+    for axes in grid[:count]:
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
-    with writing(path):
-        save(path, figure)
+    return figure, grid[:count]
 
 
 def save(path: Path, figure: Any) -> None:
-    """Write the figure as a PNG file, atomically."""
+    """Write the figure as a PNG file; it appears whole, or not at all and with a `UsageError`."""
     with warnings.catch_warnings():
         # A font without a letter of a name draws a box.
         warnings.filterwarnings("ignore", "Glyph")
-        atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+        run_folder.atomically(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
 
 
 def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:

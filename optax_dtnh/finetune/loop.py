@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
@@ -34,9 +33,6 @@ class Loop:
         self.progress = Progress(run.settings, run.out, self.first)
         self.clock = checkpoints.Clock()
         self.validate = validator(run, graph)
-        zeros = jax.tree.map(np.zeros_like, jax.device_get(state.sums))
-        where = step.shardings(zeros, run.mesh, fsdp=run.settings.fsdp)
-        self.zeros = jax.device_put(zeros, where)
 
     def steps(self, advance: Any, images: Iterator[Any]) -> State:
         """Take the steps that are left, or all up to an early stop; a signal ends the process."""
@@ -98,8 +94,7 @@ class Loop:
 
     def _log(self, done: int, validate: Validate | None) -> None:
         self.progress.add(done, jax.device_get(self.state.sums), self.state, validate)
-        # A copy: the sums are donated with the state.
-        self.state = self.state._replace(sums=jax.tree.map(jnp.copy, self.zeros))
+        self.state = step.without_sums(self.state)
 
     def _keep(self) -> None:
         """Write the model, which is the best so far."""

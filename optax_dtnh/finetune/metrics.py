@@ -84,20 +84,28 @@ def _baseline(measures: dict[str, Any]) -> Iterator[str]:
         yield f"No better than the majority class, {printable(name)} ({share:.1%})."
 
 
-def _table(measures: dict[str, Any]) -> Iterator[str]:
-    classes, counts = measures["classes"], matrix(measures)
-    names = [printable(name) for name in classes]
-    width = max(len("class"), *map(len, names))
-    size = max(len(f"as {len(names)}"), len(str(counts.max())))
-    head = "".join(f"  {f'as {i}':>{size}}" for i in range(1, len(names) + 1))
-    yield f"    {'class':{width}}  support  recall  precision{head}"
-    for i, (name, found) in enumerate(zip(names, classes.values(), strict=True)):
-        recall, precision = _percent(found["recall"]), _percent(found["precision"])
-        cells = "".join(f"  {count:{size}}" for count in counts[i])
-        line = (
-            f"{i + 1:2}  {name:{width}}  {found['support']:7}  {recall:>6}  {precision:>9}{cells}"
-        )
-        yield line
+def _table(measures: dict[str, Any]) -> list[str]:
+    counts, heads = matrix(measures), ["  ", "class", "support", "recall", "precision"]
+    rows = [
+        [
+            str(i + 1),
+            printable(name),
+            str(found["support"]),
+            _percent(found["recall"]),
+            _percent(found["precision"]),
+            *map(str, counts[i]),
+        ]
+        for i, (name, found) in enumerate(measures["classes"].items())
+    ]
+    return aligned([heads + [f"as {row[0]}" for row in rows], *rows], left=1)
+
+
+def aligned(table: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """Return lines of text with columns as wide as their longest cell, flush right but `left`."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    kinds = [f"{'<' if i == left else '>'}{width}" for i, width in enumerate(widths)]
+    lines = ("  ".join(map(format, row, kinds)) for row in table)
+    return [line.rstrip() for line in lines]
 
 
 def _worst(measures: dict[str, Any]) -> Iterator[str]:

@@ -21,7 +21,6 @@ from optax_dtnh.finetune.trained import Trained, probabilities, read
 
 STDIN = "-"
 ESCAPED = {ord(x): repr(x)[1:-1] for x in "\t\n\r\\"}  # in a line of text
-MAX_THREADS = 16
 Asked = tuple[str, bool]  # the path of an image, and whether it was named itself
 Row = tuple[str, list[tuple[str, float]]]  # the path of an image, classes and their probabilities
 
@@ -83,7 +82,7 @@ def _rows(trained: Trained, asked: Iterator[Asked], top: int) -> Iterator[Row]:
 
 def _batches(asked: Iterator[Asked], how: Preprocessing, size: int) -> Iterator[dict[str, Any]]:
     """Yield batches of one size, whatever is left over filled up with black images."""
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as threads:
+    with ThreadPoolExecutor() as threads:
         while chunk := list(islice(asked, size)):
             read = threads.map(partial(_image, how=how), chunk)
             found = [(path, x) for (path, _), x in zip(chunk, read, strict=True) if x is not None]

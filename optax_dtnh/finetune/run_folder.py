@@ -9,7 +9,7 @@ import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from optax_dtnh.finetune.arguments import check_recorded
 from optax_dtnh.finetune.errors import UsageError, listed
 from optax_dtnh.finetune.length import resolved
-from optax_dtnh.finetune.settings import FREE, Settings
+from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
 from optax_dtnh.models import _saving
 from optax_dtnh.models._saving import PARTIAL
 
@@ -34,7 +34,7 @@ def writing(path: Path) -> Iterator[None]:
         raise UsageError(
             f"`--out` should be a folder that can be written to, got '{path.parent}', which does "
             f"not take {path.name} ({getattr(error, 'strerror', None) or error}). Make room and "
-            "run the same command again to resume, or name another folder."
+            "run the same command again, or name another folder."
         ) from error
 
 
@@ -60,19 +60,22 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         _saving.atomically(path, write)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write the text as a file, atomically."""
+    atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write the value as a JSON file, atomically."""
-    text = json.dumps(value, indent=1) + "\n"
-    atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return settings and facts of the run in `out`; an older version's have our defaults."""
-    defaults = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
     with reading(out, SETTINGS):
         record = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         given = {name: record["settings"][name] for name in ("source", "data")}
-        settings = defaults | given | record["settings"]
+        settings = DEFAULTS | given | record["settings"]
         check_recorded(settings)
         return settings, dict(record["found"])
 

@@ -1,6 +1,6 @@
 """What a run depends on: every setting stands once, with its default and its help."""
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 
 from optax_dtnh.finetune.options import (
@@ -226,6 +226,7 @@ class Settings:
         return self.method.removesuffix(DTNH)
 
 
+DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
 # The opening of data takes these.

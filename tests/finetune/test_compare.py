@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from argparse import Namespace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from optax_dtnh.finetune.compare import result, table
+from optax_dtnh.finetune.compare import result, table, work
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
 from optax_dtnh.finetune.compare.record import Block, Score
 from tests.finetune.runs import assert_same_model, printed_error, run, started, wait_until
@@ -141,6 +142,14 @@ def test_a_killed_comparison_is_resumed_with_what_is_missing(compared, arguments
     assert_same_model(out / "chosen", compared[0] / "chosen")
 
 
+def test_what_has_diverged_has_nothing_right():
+    fold = Namespace(test=Namespace(labels=(0, 0, 1)))
+    network = Namespace(curve=[])
+    score = work._score_of(np.full((3, 2), np.nan, np.float32), fold, network, 1.0)
+    assert score.accuracy == 0
+    assert work._score_of(np.eye(2)[[0, 1, 1]], fold, network, 1.0).accuracy == 2 / 3
+
+
 SCORE = {"method": "l2_sp", "weight": 1, "seed": 0, "fold": 0, "loss": 1, "predicted": []}
 SCORE |= {"curve": [], "seconds": 1}
 
@@ -179,6 +188,10 @@ def test_what_is_finished_within_the_budget_is_reported(arguments, tmp_path):
     assert of(out)["chosen"] == {"method": "finetune", "weight": None}
     assert "candidates cannot be told apart by 0 of 2 folds and seeds" in of(out)["why"]
     assert (out / "chosen" / "model.safetensors").exists()
+    (out / "comparison.json").unlink()  # killed during the final runs: they keep their choice
+    shown = run(*arguments, *FEW, out=out, command="compare")
+    assert "The model is in" in shown
+    assert len(lines(out)) == 2
 
 
 @pytest.mark.parametrize("chosen", [Candidate(AVERAGE), L2_SP])

@@ -1,6 +1,7 @@
 """`compare RUN RUN`: finished runs side by side, paired where they can be."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def test_runs_on_the_same_images_are_paired(runs, tmp_path):
     shown = run(*runs, out=tmp_path / "out", command="compare")
     a, b, c = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
     assert (a["difference"], c["difference"]) == (None, None)
-    assert shown.count("other images") == 1
+    assert shown.count("is tested on other images") == 1
     right = []
     for folder in runs[:2]:
         summary = json.loads((folder / "summary.json").read_text())
@@ -46,5 +47,13 @@ def test_what_is_unfit_costs_one_line(runs, digits, tmp_path):
         assert expected in printed_error(*argv, *out, command="compare")
     line = printed_error(*runs, "--out", digits / "out", command="compare")
     assert "`--out` should be a folder outside of the data" in line
+    summary = shutil.copytree(runs[0], tmp_path / "old") / "summary.json"
+    found = json.loads(summary.read_text())
+    found["found"]["data_sha256"] = "that of other data"
+    summary.write_text(json.dumps(found))
+    line = printed_error(runs[0], summary.parent, *out, command="compare")
+    assert "`RUN` should be a run whose data are as they were" in line
     (tmp_path / "thesis.txt").touch()
-    assert "which holds thesis.txt" in printed_error(*runs, "--out", tmp_path, command="compare")
+    assert "which holds old, thesis.txt" in printed_error(
+        *runs, "--out", tmp_path, command="compare"
+    )

@@ -70,6 +70,11 @@ def test_one_program_for_each_gradient_trains_all_weights_seeds_and_folds(traine
     for settings in {*plan.compiled.values()}:
         program = trainer.program(settings)
         assert (program.init._cache_size(), program.advance._cache_size()) == (1, 1)
+    for seed in (0, 1):
+        trainer.probabilities(
+            train(trainer, plan, plan.trained[0], folds[seed].train, seed), images.test
+        )
+    assert trainer.logits._cache_size() == 1
 
 
 def test_weight_and_protection_reach_a_shared_program(trainer, plan, images):

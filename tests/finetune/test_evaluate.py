@@ -71,7 +71,8 @@ def test_results_that_cannot_be_written_are_named(trained, tmp_path):
     (tmp_path / "file").write_text("")
     given = ("--out", trained[0], "--results", tmp_path / "file")
     line = printed_error(*given, command="evaluate")
-    assert line.endswith("(File exists). Make room, or name another one.")
+    assert "`--results` should be a folder that can be written to, got" in line
+    assert "does not take metrics.json (File exists). Make room and" in line
 
 
 def test_results_replace_no_figures_of_a_run_and_become_no_images(trained, digits, tmp_path):

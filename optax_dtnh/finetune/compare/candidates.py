@@ -4,7 +4,6 @@ import argparse
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,14 @@ from optax_dtnh.finetune.arguments import add_options, arguments, settings_of, u
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.length import resolved
 from optax_dtnh.finetune.options import count, positive
-from optax_dtnh.finetune.settings import DEFAULT_WEIGHTS, DTNH, FINETUNE, METHODS, Settings
+from optax_dtnh.finetune.settings import (
+    DEFAULT_WEIGHTS,
+    DEFAULTS,
+    DTNH,
+    FINETUNE,
+    METHODS,
+    Settings,
+)
 
 AVERAGE = "average"  # of the backbone before and after plain fine-tuning
 DELTA = "delta"  # its weights of channels take longer than a short run
@@ -25,7 +31,6 @@ COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 # Each candidate has its own of the former, and the folds are there instead of the others.
 LEFT_OUT = ("method", "weight", "val_per_class", "val_fraction", "val_every", "patience")
-DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 
 
 class Candidate(NamedTuple):

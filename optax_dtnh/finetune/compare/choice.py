@@ -6,17 +6,14 @@ although their training images overlap, and the intervals are not widened for th
 candidates: the test images, which decide nothing, are the check.
 """
 
-import math
-from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-LEVEL = 0.95
 CLEAR = 2  # standard errors that a gain has to exceed
-Candidate = TypeVar("Candidate", bound=Hashable)
 
 
 class Interval(NamedTuple):
@@ -34,10 +31,8 @@ class Interval(NamedTuple):
 def interval(values: ArrayLike) -> Interval:
     """Return the mean with its two-sided 95 % t interval, `mean ± t * s / sqrt(n)`."""
     x = np.asarray(values, np.float64)
-    if x.size < 2:
-        return Interval(float(np.mean(x)), None)
-    quantile = float(stats.t.ppf((1 + LEVEL) / 2, x.size - 1))
-    return Interval(float(np.mean(x)), quantile * _standard_error(x))
+    width = float(stats.t.ppf(0.975, x.size - 1) * stats.sem(x)) if x.size > 1 else None
+    return Interval(float(np.mean(x)), width)
 
 
 class Decision(NamedTuple):
@@ -65,19 +60,9 @@ def decide(scores: Mapping[Any, ArrayLike]) -> Decision:
     best = max(rows, key=lambda candidate: np.mean(rows[candidate]))
     picked = next(candidate for candidate, x in rows.items() if _is_tied(rows[best] - x))
     gains = rows[picked] - rows[reference]
-    clear = gains.size > 1 and float(np.mean(gains)) > CLEAR * _standard_error(gains)
+    clear = gains.size > 1 and bool(np.mean(gains) > CLEAR * stats.sem(gains))
     return Decision(picked if clear else reference, best, picked, interval(gains))
 
 
-def choose(scores: Mapping[Candidate, ArrayLike]) -> Candidate:
-    """Return the candidate that `decide` takes."""
-    return decide(scores).chosen
-
-
 def _is_tied(behind: np.ndarray) -> bool:
-    error = _standard_error(behind) if behind.size > 1 else 0.0
-    return float(np.mean(behind)) <= error
-
-
-def _standard_error(x: np.ndarray) -> float:
-    return float(np.std(x, ddof=1)) / math.sqrt(x.size)
+    return bool(np.mean(behind) <= (stats.sem(behind) if behind.size > 1 else 0.0))

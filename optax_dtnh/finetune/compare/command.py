@@ -11,6 +11,7 @@ from optax_dtnh.finetune.compare.memory import Fold, folds_of, images_of, is_in_
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.training import Stopped, Trainer
 from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
+from optax_dtnh.finetune.settings import FINETUNE
 from optax_dtnh.finetune.trained import CHOSEN
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
@@ -46,6 +47,8 @@ def compare(plan: Plan, out: Path) -> None:
 def _scored(plan: Plan, run: Run, folds: list[Fold], out: Path) -> Scores:
     """Return the scores of all short runs that fit into the budget; a signal ends the process."""
     scores = record.read(out)
+    if (out / FINETUNE).exists():  # the choice is made, perhaps within a smaller budget
+        return scores
     with interrupts.noticed(STOPPING) as interrupted:
         try:
             for _ in work.blocks(plan, Trainer(run, interrupted), folds, out, scores):
@@ -71,13 +74,9 @@ def _finish(plan: Plan, run: Run, scores: Scores, out: Path) -> None:
 def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path) -> None:
     """Write what is finished: the figure, the result and, the last of them, the report."""
     found = result.of(plan, run, scores) | {"test": result.of_test(tested)}
-    with run_folder.writing(out / record.FIGURE):
-        log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
+    log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
     run_folder.write_json(out / record.RESULT, found)
-    text = report.page(plan, run, scores, found, tested)
-    run_folder.atomically(
-        out / record.REPORT, lambda partial: partial.write_text(text, encoding="utf-8")
-    )
+    run_folder.write_text(out / record.REPORT, report.page(plan, run, scores, found, tested))
 
 
 def _described(plan: Plan, folds: list[Fold]) -> list[str]:

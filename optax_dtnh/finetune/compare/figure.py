@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from optax_dtnh.finetune.compare import table
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
 from optax_dtnh.finetune.compare.record import Scores
+from optax_dtnh.finetune.log import panels
 from optax_dtnh.finetune.settings import DTNH
 
 # The palette of Okabe and Ito.
@@ -29,10 +30,9 @@ def of_weights(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
     that of the accuracy of plain fine-tuning.
     """
     names = {c.method.removesuffix(DTNH): None for c in candidates if c.weight is not None}
-    panels = [*names] or [""]
-    figure = Figure(figsize=(1.2 + 3.6 * len(panels), 3.6), layout="constrained")
-    found = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, name in zip(found, panels, strict=True):
+    titles = [*names] or [""]
+    figure, grid = panels(len(titles), columns=len(titles), size=(4.2, 3.6), sharey=True)
+    for axes, name in zip(grid, titles, strict=True):
         _horizontal(axes, scores, candidates)
         for method, color in ((name, PLAIN), (name + DTNH, PROTECTED)):
             own = [c for c in candidates if c.method == method and c.weight is not None]
@@ -41,8 +41,7 @@ def of_weights(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
         axes.set(xlabel="weight")
         if axes.has_data():
             axes.legend(fontsize=8, frameon=False)
-        _plain(axes)
-    found[0].set(ylabel="validation accuracy in %")
+    grid[0].set(ylabel="validation accuracy in %")
     return figure
 
 
@@ -81,7 +80,7 @@ def _against_weight(
 def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Return the curves of runs, by title, over their steps; a panel for each that one has."""
     names = [n for n in CURVES if any(x.get(n) is not None for log in logs.values() for x in log)]
-    figure, grid = _grid(len(names), columns=2, size=(4.2, 2.9))
+    figure, grid = panels(len(names), columns=2, size=(4.2, 2.9))
     for axes, name in zip(grid, names, strict=True):
         for i, (title, log) in enumerate(logs.items()):
             shown = [(x["step"], x[name]) for x in log if x.get(name) is not None]
@@ -91,7 +90,6 @@ def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                 axes.plot(*np.transpose(shown), **style, label=title)
         axes.set_title(CURVES[name], fontsize=10)
         axes.set(xlabel="step")
-        _plain(axes)
     handles = figure.axes[0].get_legend_handles_labels()
     figure.legend(*handles, fontsize=8, frameon=False, loc="outside lower center")
     return figure
@@ -100,7 +98,7 @@ def of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 def of_short_runs(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
     """Return the training loss of each candidate over its steps, the mean over folds and seeds."""
     methods = list(dict.fromkeys(c.method for c in candidates if c.method != AVERAGE))
-    figure, grid = _grid(len(methods), columns=3, size=(3.2, 2.6), sharey=True)
+    figure, grid = panels(len(methods), columns=3, size=(3.2, 2.6), sharey=True)
     for axes, method in zip(grid, methods, strict=True):
         own = [c for c in candidates if c.method == method]
         for i, candidate in enumerate(own):
@@ -111,22 +109,8 @@ def of_short_runs(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
         axes.set(xlabel="step", yscale="log")
         if own[0].weight is not None:
             axes.legend(fontsize=8, frameon=False)
-        _plain(axes)
     figure.supylabel("training loss", fontsize=10)
     return figure
-
-
-def _grid(
-    count: int, columns: int, size: tuple[float, float], sharey: bool = False
-) -> tuple[Figure, list[Any]]:
-    """Return a figure of as many panels, at most so many beside each other."""
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
-    for axes in panels[count:]:
-        axes.remove()
-    return figure, panels[:count]
 
 
 def _mean_curve(scores: Scores, candidate: Candidate) -> tuple[list[Any], Any]:
@@ -135,8 +119,3 @@ def _mean_curve(scores: Scores, candidate: Candidate) -> tuple[list[Any], Any]:
         return [], []
     losses = [[np.nan if x["loss"] is None else x["loss"] for x in curve] for curve in curves]
     return [x["step"] for x in curves[0]], np.mean(losses, axis=0)
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(axis="y", color="0.92")
-    axes.spines[["top", "right"]].set_visible(False)

@@ -1,18 +1,16 @@
 """Finished runs side by side: their curves, and their test accuracy, paired where it can be."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import evaluate, log, run_folder, trained
+from optax_dtnh.finetune import evaluate, log, metrics, run_folder, trained
 from optax_dtnh.finetune.compare import figure, record, table
 from optax_dtnh.finetune.compare.choice import Interval, interval
 from optax_dtnh.finetune.errors import UsageError, named
 from optax_dtnh.finetune.run import check_apart
-from optax_dtnh.finetune.settings import Settings
 
 SHOWN = ("method", "weight", "seed", "steps")
 
@@ -42,12 +40,12 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     rows = [_row(run, runs[0]) for run in runs]
     with run_folder.locked(out):
         drawn = figure.of_runs({str(run.folder): run.log for run in runs})
-        with run_folder.writing(out / record.FIGURE):
-            log.save(out / record.FIGURE, drawn)
+        log.save(out / record.FIGURE, drawn)
         run_folder.write_json(out / record.RESULT, {"runs": rows})
-    print(
-        "\n".join(table.aligned([("run", *SHOWN, "test accuracy", "to the first"), *_texts(rows)]))
-    )
+    heads = ("run", *SHOWN, "test accuracy", "to the first")
+    print(*metrics.aligned([heads, *map(_text, rows)]), sep="\n")
+    if any(run.images != runs[0].images for run in runs):
+        print("A run without a difference to the first is tested on other images.")
     print(f"Wrote {record.RESULT} and {record.FIGURE} to {out}.")
 
 
@@ -57,6 +55,11 @@ def _finished(folder: Path, out: Path) -> Finished:
     check_apart(model.settings["data"], out)
     with named("RUN", "--out"):
         tested = evaluate.test_images(model, folder, {})
+    if not tested.same:
+        raise UsageError(
+            f"`RUN` should be a run whose data are as they were, got '{folder}', where "
+            f"'{model.settings['data']}' has changed since. Restore the data, or train again."
+        )
     found = evaluate.outcome(model, tested.images)
     summary = run_folder.summary(folder)
     return Finished(
@@ -77,25 +80,14 @@ def paired_difference(run: Finished, first: Finished) -> Interval | None:
 
 def _row(run: Finished, first: Finished) -> dict[str, Any]:
     gain = None if run is first else paired_difference(run, first)
-    shown = {f.name: run.settings[f.name] for f in fields(Settings) if f.name in SHOWN}
+    shown = {name: run.settings[name] for name in SHOWN}
     accuracy = {"accuracy": float(run.right.mean()), "images": len(run.right)}
     return {"run": str(run.folder), **shown, **accuracy, "difference": gain and gain._asdict()}
 
 
-def _texts(rows: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """Return the rows as text; accuracies are in %, differences in points."""
-    return [
-        (
-            row["run"],
-            *("" if row[name] is None else f"{row[name]}" for name in SHOWN),
-            f"{100 * row['accuracy']:.1f} of {row['images']}",
-            _gain(row, first=i == 0),
-        )
-        for i, row in enumerate(rows)
-    ]
-
-
-def _gain(row: dict[str, Any], *, first: bool) -> str:
-    if row["difference"] is None:
-        return "" if first else "other images"
-    return table.points(Interval(**row["difference"]), signed=True)
+def _text(row: dict[str, Any]) -> list[str]:
+    """Return the row as text; the accuracy is in %, the difference in points."""
+    settings = ("" if row[name] is None else str(row[name]) for name in SHOWN)
+    gain = row["difference"]
+    gain = table.points(gain and Interval(**gain), signed=True)
+    return [row["run"], *settings, f"{100 * row['accuracy']:.1f} of {row['images']}", gain]

@@ -1,7 +1,6 @@
 """What is finished of a comparison: a line of `runs.jsonl` for each candidate, fold and seed."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +57,7 @@ def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
             if not 0 <= entry["accuracy"] <= 1:
                 raise ValueError(f"accuracy {entry['accuracy']}")
             found.setdefault(block, {})[candidate] = score
-    text = "".join(f"{line}\n" for line in lines)
-    run_folder.atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    run_folder.write_text(path, "".join(f"{line}\n" for line in lines))
     return found
 
 
@@ -77,19 +75,6 @@ def whole_blocks(scores: Scores, candidates: Sequence[Candidate]) -> list[Block]
     return sorted(block for block, row in scores.items() if all(c in row for c in candidates))
 
 
-def accuracies(
-    scores: Scores, candidates: Sequence[Candidate], blocks: Sequence[Block]
-) -> dict[Candidate, list[float]]:
-    """Return the accuracy of every candidate in these blocks."""
-    return {c: [scores[block][c].accuracy for block in blocks] for c in candidates}
-
-
 def _finite(score: Score) -> dict[str, Any]:
     """Return the score as JSON takes it, with None for what is not finite."""
-
-    def number(x):
-        return x if math.isfinite(x) else None
-
-    curve = [{name: number(x) for name, x in entry.items()} for entry in score.curve]
-    loss = None if score.loss is None else number(score.loss)
-    return score._replace(curve=curve, loss=loss)._asdict()
+    return json.loads(json.dumps(score._asdict()), parse_constant=lambda _: None)

@@ -9,18 +9,19 @@ from optax_dtnh.finetune import log
 from optax_dtnh.finetune.arguments import arguments
 from optax_dtnh.finetune.compare import record, table, work
 from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, Candidate, Plan
-from optax_dtnh.finetune.compare.choice import Decision, Interval, decide
+from optax_dtnh.finetune.compare.choice import Decision, decide
 from optax_dtnh.finetune.compare.final import Tested, difference
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.run import Run
-from optax_dtnh.finetune.settings import FINETUNE
+from optax_dtnh.finetune.settings import FINETUNE, Settings
 
 
 def decided(plan: Plan, scores: Scores) -> tuple[Candidate, str]:
     """Return the candidate to take, by the blocks that all candidates have finished, and why."""
     candidates = list(plan.settings)
     blocks = record.whole_blocks(scores, candidates)
-    decision = decide(record.accuracies(scores, candidates, blocks)) if blocks else None
+    accuracies = {c: [scores[block][c].accuracy for block in blocks] for c in candidates}
+    decision = decide(accuracies) if blocks else None
     chosen = decision.chosen if decision else candidates[0]
     return chosen, _why(decision, f"{len(blocks)} of {plan.folds * plan.seeds} folds and seeds")
 
@@ -43,10 +44,9 @@ def of(plan: Plan, run: Run, scores: Scores) -> dict[str, Any]:
 
 def of_test(tested: Sequence[Tested]) -> dict[str, Any] | None:
     """Return the measures of the final runs by the names of their folders, None before them."""
-    if not tested:
-        return None
     measures = {found.name: found.outcome.measures for found in tested}
-    return measures | {"difference": _numbers(difference(tested))}
+    gain = difference(tested)
+    return measures | {"difference": gain and gain._asdict()} if tested else None
 
 
 def _why(decision: Decision | None, on: str) -> str:
@@ -68,22 +68,18 @@ def _why(decision: Decision | None, on: str) -> str:
     return f"{chosen} is taken. {gained}{chance}"
 
 
-def command_of(plan: Plan, candidate: Candidate, out: str) -> str:
-    """Return the command that trains the candidate on all training images."""
-    settings = plan.settings[candidate]
-    return f"{COMMAND} train {shlex.join([*arguments(asdict(settings)), '--out', out])}"
+def _command(settings: Settings) -> str:
+    """Return the command that trains with these settings on all training images."""
+    return f"{COMMAND} train {shlex.join([*arguments(asdict(settings)), '--out', 'DIR'])}"
 
 
 def _candidate(plan: Plan, scores: Scores, candidate: Candidate) -> dict[str, Any]:
-    gain = table.compared(scores, candidate, plan.trained[0])
+    reference, mean = plan.trained[0], table.accuracy(scores, candidate)
+    gain = None if candidate == reference else table.compared(scores, candidate, reference)
     return {
         **candidate._asdict(),
-        "accuracy": _numbers(table.accuracy(scores, candidate)),
-        "difference": _numbers(gain if candidate != plan.trained[0] else None),
+        "accuracy": mean and mean._asdict(),
+        "difference": gain and gain._asdict(),
         "runs": sum(candidate in row for row in scores.values()),
-        "command": None if candidate.method == AVERAGE else command_of(plan, candidate, "DIR"),
+        "command": None if candidate.method == AVERAGE else _command(plan.settings[candidate]),
     }
-
-
-def _numbers(value: Interval | None) -> dict[str, float | None] | None:
-    return None if value is None else value._asdict()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from optax_dtnh.finetune.compare.candidates import Candidate
 from optax_dtnh.finetune.compare.choice import Interval, interval
 from optax_dtnh.finetune.compare.record import Scores
+from optax_dtnh.finetune.metrics import aligned
 
 HEADINGS = ("candidate", "accuracy", "to fine-tuning", "runs")
 
@@ -48,13 +49,6 @@ def rows(scores: Scores, candidates: Sequence[Candidate]) -> list[tuple[str, ...
 def lines(scores: Scores, candidates: Sequence[Candidate]) -> list[str]:
     """Return the table as lines of text; accuracies are in %, differences in points."""
     return aligned([HEADINGS, *rows(scores, candidates)])
-
-
-def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines of text with columns as wide as their longest cell."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    texts = [[x.ljust(w) for x, w in zip(row, widths, strict=True)] for row in table]
-    return ["  ".join(row).rstrip() for row in texts]
 
 
 class Live:

@@ -46,7 +46,6 @@ class Program(NamedTuple):
     init: Callable[..., step.State]  # from parameters, statistics, weight and protection
     advance: Callable[..., tuple[step.State, jax.Array]]  # from state, teacher, batch, these two
     pretrained: Any  # arrays of the teacher, None for methods without one
-    zeros: Callable[[], step.Metrics]
 
 
 class Trained(NamedTuple):
@@ -93,7 +92,7 @@ class Trainer:
                 bar.update()
                 if done % every == 0 or done == settings.steps:
                     curve.append({"step": done} | _means(state.sums))
-                    state = state._replace(sums=program.zeros())
+                    state = step.without_sums(state)
         return Trained(network.graph, state.params, state.stats, curve)
 
     def average(self, trained: Trained, settings: Settings, source: Source, seed: int) -> Trained:
@@ -162,7 +161,6 @@ def _program(run: Run, settings: Settings) -> Program:
         jax.jit(init, out_shardings=placed),
         jax.jit(advance, donate_argnums=0, out_shardings=(placed, None)),
         pretrained or None,
-        lambda: jax.device_put(jax.tree.map(lambda _: np.float32(0), abstract.sums), placed.sums),
     )
 
 

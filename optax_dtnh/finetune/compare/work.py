@@ -102,7 +102,9 @@ def _score_of(probabilities: np.ndarray, fold: Fold, trained: Trained, seconds: 
     predicted = probabilities.argmax(axis=1)
     with np.errstate(divide="ignore"):  # of a network that has diverged
         loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
-    accuracy = float(np.mean(predicted == labels))
+    # The largest of numbers that are not finite would be class 0, that of most images perhaps.
+    right = (predicted == labels) & np.isfinite(probabilities).all(axis=1)
+    accuracy = float(np.mean(right))
     return Score(accuracy, float(loss), predicted.tolist(), trained.curve, seconds)
 
 
