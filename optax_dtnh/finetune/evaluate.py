@@ -11,7 +11,7 @@ import numpy as np
 from optax_dtnh.finetune import class_names, log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
-from optax_dtnh.finetune.errors import listed, named
+from optax_dtnh.finetune.errors import UsageError, listed, named
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.mistakes import draw_mistakes
 from optax_dtnh.finetune.run import check_apart
