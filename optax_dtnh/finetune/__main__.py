@@ -10,6 +10,7 @@ The options of a command are listed by `train --help`.
 
 import argparse
 import os
+import re
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -73,15 +74,25 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
-        """Refuse an argument that resembles an option."""
+        """Refuse unknown arguments, and name the option that one of them resembles."""
         chosen, unknown = super().parse_known_args(*args, **named)
-        for word in unknown:
-            if near := get_close_matches(word.split("=")[0], self._option_string_actions, 1):
-                self.error(f"unrecognized arguments: {' '.join(unknown)}. Did you mean {near[0]}?")
+        words = [word.split("=")[0] for word in unknown]
+        near = [name for word in words for name in self._near(word)]
+        if unknown:
+            mend = f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`."
+            self.error(f"unrecognized arguments: {' '.join(unknown)}. {mend}")
         return chosen, unknown
+
+    def _near(self, word: str) -> list[str]:
+        """Return the options with the initials `word`, like "lr", or one that is spelled alike."""
+        names = self._option_string_actions
+        initials = [name for name in names if "--" + re.sub(r"-*(\w)\w*", r"\1", name) == word]
+        return initials or get_close_matches(word, names, 1)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""
+        if re.search(r"^argument .*'[^' ]+,[^' ]+'", message):
+            message += ". Separate values by spaces, and write decimals with a point."
         self.exit(2, f"error: {' '.join(message.split())}\n")
 
 

@@ -130,14 +130,17 @@ def _open(request: Request) -> tuple[Parts, Checked, str]:
 
 
 def _list(request: Request) -> Parts:
-    if not request.data.startswith(PREFIX):
-        table = request.labels
-        return open_folder(request) if table is None else open_table(table, request)
-    for name in ("labels", "classes"):
+    of_tfds = request.data.startswith(PREFIX)
+    wanted = "a folder of images" if of_tfds else f"{PREFIX}NAME"
+    for name in ("labels", "classes") if of_tfds else ("data_dir",):
         if getattr(request, name):
             raise UsageError(
-                f"`--{name}` should come with a folder of images, got {request.data}. Leave it out."
+                f"`--{name.replace('_', '-')}` should come with {wanted}, got {request.data}. "
+                "Leave it out."
             )
+    if not of_tfds:
+        table = request.labels
+        return open_folder(request) if table is None else open_table(table, request)
     return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
 
 
@@ -224,8 +227,8 @@ def _hold_out(
         if count >= len(found):
             raise UsageError(
                 f"`--{name.replace('_', '-')}` should leave images of every class to train on, got "
-                f"{getattr(request, name)}, which takes {count} of {len(found)} of "
-                f"{classes[label]!r}. Lower it, or leave the class out."
+                f"{getattr(request, name)}, which takes {count} of {len(found)} "
+                f"different images of {classes[label]!r}. Lower it, or leave the class out."
             )
         shuffled = np.random.default_rng((request.seed, 1)).permutation(len(found))
         contents |= {found[i] for i in shuffled[:count]}

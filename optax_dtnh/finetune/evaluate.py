@@ -1,7 +1,7 @@
 """A model tested: measures on labeled images, what may explain them, and figures."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +11,12 @@ import numpy as np
 from optax_dtnh.finetune import class_names, log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
-from optax_dtnh.finetune.errors import listed, named
+from optax_dtnh.finetune.errors import UsageError, listed, named
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.mistakes import draw_mistakes
+from optax_dtnh.finetune.run import check_apart
 from optax_dtnh.finetune.settings import OF_DATA
+from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.finetune.trained import Trained, probabilities, read, trained_images
 
 MEASURES, CONFUSION, MISTAKES = "metrics.json", "confusion_matrix.png", "mistakes.png"
@@ -39,6 +41,8 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
     The model was trained on none of the test images of its own data.
     """
     trained = read(out)
+    if results is not None:
+        _check_results(results, [trained.settings["data"], where.get("data")])
     with named("FOLDER"):
         tested = test_images(trained, out, where)
     found = outcome(trained, tested.images)
@@ -71,6 +75,18 @@ def draw(folder: Path, found: Outcome) -> None:
         log.save(folder / MISTAKES, draw_mistakes(found.source, *found[1:3], classes))
 
 
+def _check_results(results: Path, data: Iterable[str | None]) -> None:
+    """Refuse a folder in the data, where figures would become images, and that of a run."""
+    with named("--results", "--out"):
+        for folder in filter(None, data):
+            check_apart(folder, results)
+    if (results / run_folder.SETTINGS).exists():
+        raise UsageError(
+            f"`--results` should be another folder than that of a run, got '{results}', whose "
+            "figures would be replaced. Name another one."
+        )
+
+
 def _write(results: Path, found: Outcome) -> None:
     with named("--results", "--out"), run_folder.writing(results / MEASURES):
         results.mkdir(parents=True, exist_ok=True)
@@ -97,6 +113,8 @@ def test_images(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
     options = {option: settings[option] for option in OF_DATA}
     if os.path.realpath(name) != os.path.realpath(settings["data"]):
         options |= {"labels": None, "classes": ()}
+    if not name.startswith(PREFIX):
+        options["data_dir"] = None
     before = run_folder.summary(out)["found"]["data_sha256"]
     seen = trained_images(out)
     tested = open_test(name, before, **options | given, known=trained.classes, trained=seen)

@@ -146,8 +146,8 @@ def learning_rate(settings: Settings) -> optax.Schedule:
     end = round(DROP_AT * settings.steps) if settings.schedule == "step" else settings.steps
     if warmup >= end:
         raise UsageError(
-            f"`--warmup` should be below {end}, where the schedule {settings.schedule} of "
-            f"{settings.steps} steps has its end or drop, got {warmup}. Lower it."
+            f"`--warmup` should be below {end}, the step at which --schedule {settings.schedule} "
+            f"{'drops' if end < settings.steps else 'ends'}, got {warmup}. Lower it."
         )
     if settings.schedule == "cosine":
         schedule = optax.cosine_decay_schedule(start, end - warmup)
@@ -174,7 +174,7 @@ def layers(settings: Settings, model: Model) -> tuple[str, ...]:
     if unknown := sorted(set(settings.layers) - set(names)):
         raise UsageError(
             f"`--layers` should be among {', '.join(names)}, got {', '.join(unknown)}. "
-            "They are the feature maps of the network in --source."
+            "Name feature maps of the network in --source, separated by spaces."
         )
     chosen = settings.layers or _default_layers(model, names)
     return tuple(name for name in names if name in chosen)

@@ -50,7 +50,8 @@ def _asked(given: Iterable[str]) -> Iterator[Asked]:
 
 
 def _lines() -> Iterator[str]:
-    lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
+    # None if a shell has closed it with `<&-`
+    lines = (line.rstrip(b"\r\n") for line in (sys.stdin.buffer if sys.stdin else ()))
     return (os.fsdecode(line) for line in lines if line)
 
 

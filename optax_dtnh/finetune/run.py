@@ -40,7 +40,7 @@ def check_apart(data: str, out: Path) -> None:
     """Raise a `UsageError` if `out` lies in the folder of the data: it would become a class."""
     if not data.startswith(PREFIX) and out.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(
-            f"`--out` should be a folder outside of `--data`, got '{out}' in '{data}'. Name "
+            f"`--out` should be a folder outside of the data, got '{out}' in '{data}'. Name "
             "another one."
         )
 
@@ -55,11 +55,13 @@ def open_run(settings: Settings, out: Path) -> Run:
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
     step.check_batch(settings, source, preprocessing.image_size)
     events.check(settings)
+    if settings.steps is not None:
+        methods.learning_rate(settings)  # which refuses a long warm-up, before images are read
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
     _check_validated(settings, data)
     facts = _facts(source, told, data)
     settings = length.resolved(settings, len(data.train))
-    methods.learning_rate(settings)  # which refuses a warm-up that is too long
+    methods.learning_rate(settings)  # now that the steps of --epochs are known
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 

@@ -113,9 +113,9 @@ def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) ->
         steps = int(settings_before.pop("steps"))
     now = asdict(settings)
     more = now.pop("steps") - steps
-    _check_same(out, "settings", now, settings_before)
+    _check_same(out, now, settings_before)
     if facts is not None:
-        _check_same(out, "source and data", facts, facts_before)
+        _check_same(out, facts, facts_before)
     if more < 0 or (more > 0 and settings.schedule != "constant"):
         raise UsageError(
             f"`--steps` should be {steps} as in '{out}', or more with --schedule constant, got "
@@ -185,7 +185,7 @@ def check_free(out: Path, but: Collection[str] = ()) -> None:
         )
 
 
-def _check_same(out: Path, what: str, now: dict[str, Any], before: dict[str, Any]) -> None:
+def _check_same(out: Path, now: dict[str, Any], before: dict[str, Any]) -> None:
     now, before = (json.loads(json.dumps(x)) for x in (now, before))  # tuples are read as lists
     different = [
         f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
@@ -194,8 +194,9 @@ def _check_same(out: Path, what: str, now: dict[str, Any], before: dict[str, Any
     ]
     if different:
         raise UsageError(
-            f"`--out` should be a new folder or that of a run with the same {what}, got '{out}', "
-            f"where {'; '.join(different)}. Name another one, or repeat that run's command."
+            "`--out` should be a new folder or that of a run with the same settings, source and "
+            f"data, got '{out}', where {'; '.join(different)}. Name another one, or repeat that "
+            "run's command."
         )
 
 

@@ -70,8 +70,8 @@ def mesh(devices: int | None) -> Mesh:
     count = len(found) if devices is None else devices
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
         raise UsageError(
-            f"`--devices` should be at most {len(found)}, the number of devices, and all of them "
-            f"for several processes, got {devices}. Leave it out."
+            f"`--devices` should be at most the number of devices, {len(found)}, or equal to it "
+            f"with several processes, got {devices}. Leave it out."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 

@@ -49,8 +49,8 @@ def check(settings: Settings, source: Model, layers: Sequence[str]) -> None:
     names = list(parts(source))
     if unknown := sorted(set(settings.freeze) - set(names)):
         raise UsageError(
-            f"`--freeze` should be among {', '.join(names)}, got {', '.join(unknown)}. They are "
-            "the parts of the network in --source."
+            f"`--freeze` should be among {', '.join(names)}, got {', '.join(unknown)}. Name "
+            "parts of the network in --source, separated by spaces."
         )
     if settings.regularizer == FINETUNE:
         return

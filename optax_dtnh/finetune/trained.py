@@ -26,6 +26,7 @@ from optax_dtnh.models._names import Model
 LAST = "last.safetensors"  # where `MODEL` is that of the best step
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
 TRAINED = "train_images.sha256"
+CHOSEN = "chosen"  # in the folder of a comparison, that of the run whose model it takes
 
 
 class Trained(NamedTuple):
@@ -57,9 +58,12 @@ def read(out: Path) -> Trained:
         with run_folder.reading(out, name):
             there = (out / name).is_file()
         if not there:
+            mend = "Name another one, or repeat the run's own command to finish it."
+            if run_folder.is_finished(out / CHOSEN):
+                mend = f"Name '{out / CHOSEN}', which holds the model of this comparison."
             raise UsageError(
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
-                "Name another one, or repeat the run's own command to finish it."
+                f"{mend}"
             )
     return read_model(out, run_folder.recorded(out)[0])
 

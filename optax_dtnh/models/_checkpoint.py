@@ -65,7 +65,11 @@ def _check_file(path: Path) -> None:
             f"`source` should be an existing file, got {path}. "
             "Check the path, or name a repository of the hub as in `hf:owner/name`."
         )
-    what = "a folder, pipe or device"
+    if path.is_dir():
+        raise CheckpointError(
+            f"`source` should be a file of weights, got the folder {path}. Name the file in it."
+        )
+    what = "a pipe or device"
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(256)

@@ -147,7 +147,7 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
     argv = [*arguments, "--data", data, "--out", out]
     image, another = next((data / "3").iterdir()), next((data / "4").iterdir())
     image.write_bytes(another.read_bytes())
-    assert re.search("same source and data.*where data_sha256 was", printed_error(*argv))
+    assert re.search("same settings, source and data.*where data_sha256 was", printed_error(*argv))
     image.unlink()
     assert re.search("source and data.*test_images was 160 and is 159", printed_error(*argv))
 
@@ -227,7 +227,7 @@ def test_what_is_unfit_costs_one_line_and_writes_nothing(arguments, tmp_path, ex
 
 def test_a_run_inside_its_data_is_refused(arguments, digits):
     for out in (digits, digits / "3" / "new" / ".." / "run"):
-        assert "outside of `--data`" in printed_error(*arguments, "--out", out)
+        assert "outside of the data" in printed_error(*arguments, "--out", out)
     assert len(list(digits.iterdir())) == 10
 
 

@@ -60,6 +60,11 @@ def test_a_comparison_leaves_figures_report_and_models(compared):
     assert run(next((out / "..").resolve().rglob("*.png")), out=out / "chosen", command="predict")
 
 
+def test_the_folder_of_a_comparison_is_answered_with_that_of_its_model(compared):
+    line = printed_error("--out", compared[0], command="evaluate")
+    assert line.endswith(f"Name '{compared[0]}/chosen', which holds the model of this comparison.")
+
+
 def test_candidates_are_paired_and_each_fold_is_finished_before_the_next(compared):
     blocks = [line["fold"] for line in lines(compared[0])]
     assert blocks == sorted(blocks)
@@ -145,8 +150,13 @@ def test_what_has_diverged_has_nothing_right():
     assert work._score_of(np.eye(2)[[0, 1, 1]], fold, network, 1.0).accuracy == 2 / 3
 
 
-def test_a_damaged_line_is_named(compared, arguments, tmp_path):
-    out = unfinished(compared, tmp_path, kept=4, end='{"method": "l2_sp"}\n')
+SCORE = {"method": "l2_sp", "weight": 1, "seed": 0, "fold": 0, "loss": 1, "predicted": []}
+SCORE |= {"curve": [], "seconds": 1}
+
+
+@pytest.mark.parametrize("accuracy", [{}, {"accuracy": "x"}, {"accuracy": 50}])
+def test_a_damaged_line_is_named(compared, arguments, tmp_path, accuracy):
+    out = unfinished(compared, tmp_path, kept=4, end=json.dumps(SCORE | accuracy) + "\n")
     line = printed_error(*arguments, *FEW, "--out", out, command="compare")
     assert "`--out` should hold the runs.jsonl that a run has written" in line
 
@@ -220,6 +230,8 @@ UNFIT = {
     "--folds 1": "`--folds` should be 2 or more, got 1.",
     "--folds 9": "`--folds` should be at most 4, the number of training images",
     "--methods delta": "argument --methods: invalid choice: 'delta'",
+    "--methods finetune": "`--methods` should have something to compare with finetune",
+    "--methods l2_sp,bss": "Separate values by spaces",
     "--methods average --granularity leaf": "`--granularity` should come with a method that ends",
     "--methods average --weights 1": "`--weights` should come with a regularizer",
     "--weights 0": "it should be a number > 0, got '0'",

@@ -35,7 +35,7 @@ def test_runs_on_the_same_images_are_paired(runs, tmp_path):
     run(*runs, out=tmp_path / "out", command="compare")  # again, into the same folder
 
 
-def test_what_is_unfit_costs_one_line(runs, tmp_path):
+def test_what_is_unfit_costs_one_line(runs, digits, tmp_path):
     out = ["--out", tmp_path / "out"]
     for argv, expected in (
         (runs[:1], "`RUN` should be two or more folders of runs"),
@@ -45,6 +45,8 @@ def test_what_is_unfit_costs_one_line(runs, tmp_path):
         ([runs[0], tmp_path], "`RUN` should be the folder of a finished run"),
     ):
         assert expected in printed_error(*argv, *out, command="compare")
+    line = printed_error(*runs, "--out", digits / "out", command="compare")
+    assert "`--out` should be a folder outside of the data" in line
     summary = shutil.copytree(runs[0], tmp_path / "old") / "summary.json"
     found = json.loads(summary.read_text())
     found["found"]["data_sha256"] = "that of other data"

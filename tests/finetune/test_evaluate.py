@@ -75,6 +75,23 @@ def test_results_that_cannot_be_written_are_named(trained, tmp_path):
     assert "does not take metrics.json (File exists). Make room and" in line
 
 
+def test_results_replace_no_figures_of_a_run_and_become_no_images(trained, digits, tmp_path):
+    (tmp_path / "other").mkdir()
+    for data, results, expected in (
+        (digits, trained[0], "should be another folder than that of a run"),
+        (digits, digits / "new", "should be a folder outside of the data"),
+        (tmp_path / "other", tmp_path / "other/new", "should be a folder outside of the data"),
+    ):
+        argv = (data, "--out", trained[0], "--results", results)
+        assert f"`--results` {expected}" in printed_error(*argv, command="evaluate")
+        assert results == trained[0] or not results.exists()
+
+
+def test_a_folder_of_prepared_data_sets_comes_with_one_of_them(trained, tmp_path):
+    argv = ("--out", trained[0], "--data-dir", tmp_path)
+    assert "`--data-dir` should come with tfds:NAME" in printed_error(*argv, command="evaluate")
+
+
 UNFIT = {
     "missing": "folder of class folders or tfds:NAME, got '{}', which does not exist. Check the",
     "file.npz": "got the file '{}'. Save every image as a file in a folder named after its",

@@ -91,6 +91,8 @@ def test_a_name_alone_is_no_image(finished, tmp_path, monkeypatch):
     assert none in printed_error("--out", finished, tmp_path, command="predict")
     given(monkeypatch, "\n")
     assert none in printed_error("--out", finished, "-", command="predict")
+    monkeypatch.setattr(sys, "stdin", None)  # as after `<&-`
+    assert none in printed_error("--out", finished, "-", command="predict")
     given(monkeypatch, f"{tmp_path}/missing.png")
     line = printed_error("--out", finished, "-", command="predict")
     assert "missing.png' (No such file or directory). Correct the path, or leave it out." in line

@@ -216,13 +216,13 @@ def test_elements_that_decide_have_a_conflict_in_the_log(arguments, tmp_path):
 
 REFUSED = {
     "--optimizer lamb": "--optimizer: invalid choice: 'lamb'",
-    "--warmup 5 --steps 5 --schedule constant": "`--warmup` should be below 5, where the schedule",
+    "--warmup 5 --steps 5 --schedule constant": "`--warmup` should be below 5, the step at which",
     "--clip-norm 0": "--clip-norm: it should be a number > 0, got '0'",
     "--micro-batches 3": "`--micro-batches` should be a divisor of --batch-size, 8, got 3. Change",
     "--micro-batches 2 --method bss": "another method than bss, whose value is that of the whole",
     "--class-weights even": "--class-weights: invalid choice: 'even'",
     "--label-smoothing 1": "--label-smoothing: it should be a number from 0 and below 1, got '1'",
-    "--freeze conv1": "should be among stem, stage1, stage2, stage3, stage4, got conv1. They are",
+    "--freeze conv1": "should be among stem, stage1, stage2, stage3, stage4, got conv1. Name",
     "--freeze stem stage1 stage2 stage3 stage4": "should leave something that l2_sp+dtnh pulls on",
     "--method feature_distance --layers stem --freeze stem": "got all up to stem. Freeze less",
     "--batch-norm off": "--batch-norm: invalid choice: 'off'",

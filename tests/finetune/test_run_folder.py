@@ -40,10 +40,10 @@ def test_a_run_finds_its_own_folder_again(out):
 def test_other_settings_and_other_data_are_refused(out):
     before = (out / run_folder.SETTINGS).read_text()
     for compare in (run_folder.check, run_folder.claim, run_folder.check_claimed):
-        with pytest.raises(UsageError, match="same source and data, got .* classes was 3 and is"):
+        with pytest.raises(UsageError, match="source and data, got .* classes was 3 and is"):
             compare(out, settings(), FACTS | {"classes": 4})
         with pytest.raises(
-            UsageError, match="settings, got .* where batch_size was 64 and is 1; seed w"
+            UsageError, match="data, got .* where batch_size was 64 and is 1; seed w"
         ):
             compare(out, settings("--seed", "1", "--batch-size", "1"), FACTS)
     assert (out / run_folder.SETTINGS).read_text() == before

@@ -66,6 +66,9 @@ REFUSED = {
     "--weight 1e999": "--weight: it should be a number >= 0",
     "--reference-decay 1": "above 0 and below 1",
     "--step 3": "unrecognized arguments: --step",  # no abbreviations
+    "--lr 0.1": "unrecognized arguments: --lr 0.1. Did you mean --learning-rate?",
+    "cats": "unrecognized arguments: cats. See `python -m optax_dtnh.finetune train --help`.",
+    "--learning-rate 0,1": "got '0,1'. Separate values by spaces, and write decimals with a point",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
     "--method finetune --form before": "`--form` should come with",

@@ -139,8 +139,8 @@ def write_images(source, classes, root):
 
 
 def test_a_data_set_and_a_folder_of_the_same_images_are_the_same_data(tmp_path):
-    where = {"data_dir": prepare(TrainOnly, tmp_path / "tfds"), "train_per_class": 4, "seed": 0}
-    data = open_data("tfds:train_only", **where)
+    where = {"train_per_class": 4, "seed": 0}
+    data = open_data("tfds:train_only", data_dir=prepare(TrainOnly, tmp_path / "tfds"), **where)
     write_images(data.test, data.classes, tmp_path / "data")
     root = write_images(data.train, data.classes, tmp_path / "data")
     same = open_data(str(root), **where)

@@ -101,7 +101,7 @@ def test_copies_in_train_and_in_a_validation_split_are_said_or_dropped(tmp_path)
 UNFIT = {
     "val_per_class": (
         3,
-        r"^`--val-per-class` should leave images .* got 3, .* 3 of 3 of 'cat'\. L",
+        r"^`--val-per-class` should leave images .* got 3, .* 3 of 3 different images of 'cat'\. L",
     ),
     "val_fraction": (0.9, r"^`--val-fraction` should leave images .* got 0.9, which takes 3 of 3"),
 }

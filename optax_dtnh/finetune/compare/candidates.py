@@ -94,6 +94,11 @@ def plan_of(chosen: Namespace) -> Plan:
             "`--folds` should be 2 or more, got 1. Each fold validates what the others train."
         )
     methods = {FINETUNE, *chosen.methods}
+    if methods == {FINETUNE}:
+        raise UsageError(
+            f"`--methods` should have something to compare with {FINETUNE}, got it alone. Name "
+            f"another one, or use `{COMMAND} train`."
+        )
     _refuse_unused(chosen, methods)
     candidates = _candidates([m for m in SIMPLEST_FIRST if m in methods], chosen.weights)
     settings = {candidate: settings_for(chosen, candidate) for candidate in candidates}

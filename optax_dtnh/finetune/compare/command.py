@@ -6,12 +6,13 @@ from pathlib import Path
 from optax_dtnh.finetune import interrupts, log, run_folder
 from optax_dtnh.finetune.compare import figure, record, report, result, table, work
 from optax_dtnh.finetune.compare.candidates import Plan, with_length
-from optax_dtnh.finetune.compare.final import CHOSEN, Tested, final_runs
+from optax_dtnh.finetune.compare.final import Tested, final_runs
 from optax_dtnh.finetune.compare.memory import Fold, folds_of, images_of, is_in_memory, split
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.training import Stopped, Trainer
 from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
 from optax_dtnh.finetune.settings import FINETUNE
+from optax_dtnh.finetune.trained import CHOSEN
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
 

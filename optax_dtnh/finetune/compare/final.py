@@ -13,8 +13,7 @@ from optax_dtnh.finetune.compare.choice import Interval, interval
 from optax_dtnh.finetune.compare.training import HALFWAY, Trained, Trainer
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import FINETUNE
-
-CHOSEN = "chosen"
+from optax_dtnh.finetune.trained import CHOSEN
 
 
 class Tested(NamedTuple):

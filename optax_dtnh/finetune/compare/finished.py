@@ -10,6 +10,7 @@ from optax_dtnh.finetune import evaluate, log, metrics, run_folder, trained
 from optax_dtnh.finetune.compare import figure, record, table
 from optax_dtnh.finetune.compare.choice import Interval, interval
 from optax_dtnh.finetune.errors import UsageError, named
+from optax_dtnh.finetune.run import check_apart
 
 SHOWN = ("method", "weight", "seed", "steps")
 
@@ -32,10 +33,10 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise UsageError(
             f"`RUN` should be two or more folders of runs, got {' '.join(map(str, folders))}. "
-            "Name each run once."
+            "Name two or more, and each once."
         )
     run_folder.check_free(out, but=(record.RESULT, record.FIGURE))
-    runs = [_finished(folder) for folder in folders]
+    runs = [_finished(folder, out) for folder in folders]
     rows = [_row(run, runs[0]) for run in runs]
     with run_folder.locked(out):
         drawn = figure.of_runs({str(run.folder): run.log for run in runs})
@@ -48,9 +49,11 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     print(f"Wrote {record.RESULT} and {record.FIGURE} to {out}.")
 
 
-def _finished(folder: Path) -> Finished:
+def _finished(folder: Path, out: Path) -> Finished:
     with named("RUN", "--out"):
         model = trained.read(folder)
+    check_apart(model.settings["data"], out)
+    with named("RUN", "--out"):
         tested = evaluate.test_images(model, folder, {})
     if not tested.same:
         raise UsageError(

@@ -54,6 +54,8 @@ def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
                 kind(**{name: entry[name] for name in kind._fields})
                 for kind in (Block, Candidate, Score)
             )
+            if not 0 <= entry["accuracy"] <= 1:
+                raise ValueError(f"accuracy {entry['accuracy']}")
             found.setdefault(block, {})[candidate] = score
     run_folder.write_text(path, "".join(f"{line}\n" for line in lines))
     return found
