@@ -1,7 +1,7 @@
 """Execute the tutorial's notebook: `make tutorial`, or `python docs/tutorial.py --quick` for CI.
 
-It writes the notebook with its outputs, and the same as a page: `docs/tutorial.md`, with pictures in
-`docs/tutorial/`. `--quick` takes few steps and writes nothing.
+It writes the notebook with its outputs, and the same as a page: `docs/tutorial.md`, with pictures
+in `docs/tutorial/`. `--quick` takes few steps and writes nothing.
 """
 
 import argparse
