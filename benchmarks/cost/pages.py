@@ -58,7 +58,7 @@ def flops(results: Results, maps: str, column: str) -> str:
 
 def over_periods(results: Results) -> str:
     """Return flops and memory of `value_and_dtnh_grad` relative to one gradient."""
-    shown = ["every 2", "every 4", "every 8", "flops renewing", "memory between"]
+    shown = ["every 2", "every 4", "every 8", "flops renewing", "memory renewing", "memory between"]
     columns = {"network": "{network}"} | {k: f"{{{k}:.2f}}" for k in shown}
     return formatted(results["tables"][0]["rows"], columns)
 
