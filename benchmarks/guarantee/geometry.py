@@ -1,14 +1,16 @@
-"""What do the rules do to a gradient? Two pictures in the plane, drawn by the library itself.
+"""What do the rules do to a gradient? Three pictures in the plane, drawn by the library itself.
 
     python -m benchmarks.guarantee.geometry
 
 `geometry.png` has the gradient `g` of the loss, the half-space of directions that agree with it,
 and the gradient `r` of the regularizer before and after the rule `truncate`, in conflict and in
 agreement. `rules.png` has the same two `r` under every rule. Every arrow is what `apply_rule`
-returns. With `--record` the pictures are written to `docs`, where the pages show them.
+returns. `paths.png` has three paths to the minima of a loss: fine-tuning, L2-SP, and L2-SP with
+DTNH. With `--record` the pictures are written to `docs`, where the pages show them.
 
 Claims: in conflict, `truncate` gives the nearest point of the half-space, and the update with it is
-as long along `g` as `g` is. In agreement it changes nothing.
+as long along `g` as `g` is. In agreement it changes nothing. L2-SP with DTNH ends in the minimum
+that is nearest to the pretrained point, fine-tuning in another one, and L2-SP in none.
 """
 
 import sys
@@ -21,6 +23,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.guarantee import paths
 from benchmarks.harness import record
 from benchmarks.harness.command import Question, command
 from benchmarks.harness.tables import markdown
@@ -96,7 +99,7 @@ def both(axes: Axes, rule: Rule) -> None:
 
 
 def pictures() -> dict[str, Figure]:
-    """Return the picture of `truncate`, in conflict and in agreement, and that of every rule."""
+    """Return the picture of `truncate`, that of every rule, and that of the paths."""
     geometry = Figure(figsize=(7.6, 5.0), layout="constrained")
     left, right = geometry.subplots(1, 2)
     case(left, CONFLICT, "conflict: <r, g> < 0")
@@ -104,11 +107,11 @@ def pictures() -> dict[str, Figure]:
     rules = Figure(figsize=(7.6, 7.9), layout="constrained")
     for panel, rule in zip(rules.subplots(2, 2).flat, RULES, strict=True):
         both(panel, rule)
-    return {"geometry": geometry, "rules": rules}
+    return {"geometry": geometry, "rules": rules, "paths": paths.picture()}
 
 
 def measure(options: Namespace) -> dict[str, Any]:
-    """Draw the pictures, and return what every rule lets through."""
+    """Draw the pictures, and return what every rule lets through and where the paths end."""
     folder: Path = record.ROOT / "docs" if options.record else options.out
     how: dict[str, Any] = {"dpi": 150, "bbox_inches": "tight", "metadata": {"Software": None}}
     for name, figure in pictures().items():
@@ -119,12 +122,18 @@ def measure(options: Namespace) -> dict[str, Any]:
             {"rule": rule.__name__}
             | {f"r' in {name}": record.numbers(kept(rule, r)) for name, r in cases.items()}
             for rule in RULES
-        ]
+        ],
+        "paths": paths.rows(),
     }
 
 
+def text(results: dict[str, Any]) -> str:
+    """Return both tables."""
+    return f"{markdown(results['rows'])}\n\n{markdown(results['paths'])}"
+
+
 def failures(results: dict[str, Any]) -> list[str]:
-    """Return a message for every claim about `truncate` that does not hold."""
+    """Return a message for every claim that does not hold."""
     _, conflict, agreement = results["rows"][0].values()
     nearest = [CONFLICT[0], max(CONFLICT[1], 0)]  # of the half-space above the axis
     claims = {
@@ -132,12 +141,11 @@ def failures(results: dict[str, Any]) -> list[str]:
         "In conflict, the update is not as long along g as g is.": (G + conflict) @ G == G @ G,
         f"In agreement, r' is {agreement} and not r.": agreement == AGREEMENT.tolist(),
     }
-    return [message for message, holds in claims.items() if not holds]
+    wrong = [message for message, holds in claims.items() if not holds]
+    return wrong + paths.failures(results["paths"])
 
 
-QUESTION = Question(
-    "guarantee.geometry", __doc__, measure, lambda results: markdown(results["rows"]), failures
-)
+QUESTION = Question("guarantee.geometry", __doc__, measure, text, failures)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

@@ -4,7 +4,7 @@ from functools import partial
 
 from benchmarks.guarantee.forms import DIRECTIONS, FORMS
 from benchmarks.harness.record import Results
-from benchmarks.harness.tables import markdown, only
+from benchmarks.harness.tables import formatted, markdown, only
 
 ORDINARY = {"dtype": "float32", "range": "ordinary"}
 
@@ -40,6 +40,17 @@ def share(results: Results, form: str, optimizer: str) -> str:
     if row["promises"]:
         return f"{raised}; own: never" if row["own_reference"] else "never"
     return raised
+
+
+def paths(results: Results) -> str:
+    """Return where the paths of `guarantee.geometry` end."""
+    columns = {
+        "path": "{path}",
+        "its end": "{end}",
+        "loss there": "{loss:.2f}",
+        "distance from the pretrained point": "{distance:.2f}",
+    }
+    return formatted(results["paths"], columns)
 
 
 def _row(results: Results, form: str) -> dict[str, str]:
