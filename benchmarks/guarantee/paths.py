@@ -13,7 +13,6 @@ import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness.record import numbers
 from optax_dtnh import add_l2_sp, plain
 
 START = np.array([1.0, 2.0])
@@ -34,12 +33,12 @@ def loss(w: Any) -> Any:
 def path(regularizer: optax.GradientTransformation) -> np.ndarray:
     """Return every point of a path, the start first."""
     tx = optax.chain(regularizer, optax.sgd(RATE))
-    start = jnp.float32(START)
+    start: Any = jnp.float32(START)
 
     def step(carry, _):
         w, state = carry
         updates, state = tx.update(jax.grad(loss)(w), state, w)
-        w = optax.apply_updates(w, updates)
+        w: Any = optax.apply_updates(w, updates)
         return (w, state), w
 
     _, points = jax.lax.scan(step, (start, tx.init(start)), length=STEPS)
@@ -50,8 +49,12 @@ def rows() -> list[dict[str, Any]]:
     """Return where every path ends, its loss there, and how far that is from the start."""
     ends = {name: path(regularizer)[-1] for name, regularizer in REGULARIZERS.items()}
     return [
-        {"path": name, "end": end.round(2).tolist()}
-        | dict(zip(["loss", "distance"], numbers([loss(end), np.hypot(*(end - START))])))
+        {
+            "path": name,
+            "end": end.round(2).tolist(),
+            "loss": float(f"{loss(end):.3g}"),
+            "distance": float(f"{np.hypot(*(end - START)):.6g}"),
+        }
         for name, end in ends.items()
     ]
 

@@ -37,7 +37,8 @@ def on_files(files, config):
     for name in results.names(ROOT):
         content = results.markdown(ROOT, name)
         files.append(File.generated(config, results.page(name), content=content))
-    for path in [*pages(), *(path for path in config.extra_css if (ROOT / path).is_file())]:
+    extra = [*config.extra_css, *map(str, config.extra_javascript)]
+    for path in [*pages(), *(path for path in extra if (ROOT / path).is_file())]:
         append(files, path, config)
     for file in list(files.documentation_pages()):
         for target in linked(file.content_string, file.src_uri):
