@@ -2,8 +2,7 @@
 
     python -m benchmarks.cost.one_backward_pass
 
-Claims, for a multilayer perceptron, a ResNet-18, a ResNet-50 and an EfficientNet-Lite0 in training
-mode, and a decoder whose layers are recomputed in the backward pass, against the gradient of the
+Claims, for a multilayer perceptron, a ResNet-18 and a ResNet-50 in training mode, and a decoder whose layers are recomputed in the backward pass, against the gradient of the
 weighted sum of loss and feature distance:
 
 - Renewed every 2nd, 4th and 8th step, a step takes at most 1.34, 1.18 and 1.10 times the flops on
@@ -41,7 +40,7 @@ from benchmarks.harness.command import Question, command
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import Table
 from optax_dtnh import DTNHGradState, value_and_dtnh_grad
-from optax_dtnh.models import EfficientNetLite0, resnet18, resnet50
+from optax_dtnh.models import resnet18, resnet50
 
 WEIGHT, EVERY = 0.1, (2, 4, 8)
 BARS = dict(zip(EVERY, (1.34, 1.18, 1.10), strict=True))
@@ -59,7 +58,6 @@ def programs() -> dict[str, Program]:
         "MLP, batch of 1024": of_network(networks.of_mlp(1024, 4, 1024, 10)),
         "ResNet-18": resnets.program(resnet18, ("stage4",), 8, 96),
         "ResNet-50": resnets.program(resnet50, ("stage4",), 8, 96),
-        "EfficientNet-Lite0": resnets.program(EfficientNetLite0, ("stage8",), 16, 64),
         "decoder, recomputed": of_decoder(DECODER),
     }
 

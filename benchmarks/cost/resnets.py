@@ -15,7 +15,7 @@ from optax_dtnh.regularizers import feature_distance
 CLASSES = 67
 
 Maps = tuple[str, ...]
-Make = Callable[..., Any]  # a network with the maps and the modes of `ResNet`
+Make = Callable[..., ResNet]
 
 
 def abstract_of(make: Make) -> ResNet:
