@@ -55,7 +55,8 @@ const FIGURE = `
 <figcaption>Drag the ends of <code>g</code> and <code>r</code>, or focus one and use the arrow keys.
   The update is <code>g + weight * r'</code>. Gray: <code>&lt;x, g&gt; &gt;= 0</code>. Darker:
   <code>&lt;x, g&gt; &gt;= &lt;g, g&gt;</code>. The last row compares how fast
-  the loss falls, to first order, in a step along <code>-update</code> and along <code>-g</code>.</figcaption>`;
+  the loss falls, to first order, in a step along <code>-update</code> and along <code>-g</code>.
+</figcaption>`;
 
 function start(place) {
   const figure = document.createElement("figure");
@@ -74,7 +75,9 @@ function start(place) {
 }
 
 function movable(handle, move, state) {
-  const inside = (point) => point.map((x, i) => Math.min(Math.max(x, -REACH[i]), REACH[i]));
+  // Rounded, so that the keys reach 0 and right angles exactly.
+  const round = (x) => Math.round(100 * x) / 100;
+  const inside = (point) => point.map((x, i) => Math.min(Math.max(round(x), -REACH[i]), REACH[i]));
   // `touch-action` does not hold inside of an SVG everywhere: the page would scroll.
   handle.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   handle.addEventListener("pointerdown", (event) => handle.setPointerCapture(event.pointerId));
@@ -98,17 +101,29 @@ function show(figure, { g, r }) {
   const weight = Number(one("input").value);
   const kept = applyRule(one("select").value, r, g);
   const update = g.map((x, i) => x + weight * kept[i]);
-  const same = Math.hypot(kept[0] - r[0], kept[1] - r[1]) < 1e-9;
-  arrow(one(".g"), g, "g");
-  arrow(one(".before"), r, same ? "" : "r");
-  arrow(one(".kept"), kept, same ? "r = r'" : "r'");
-  arrow(one(".update"), update, "update");
+  const vectors = { g, r, "r'": kept, update };
+  const parallel = Math.abs(kept[0] * r[1] - kept[1] * r[0]) < 1e-9;
+  const aside = parallel && !near(kept, r) ? [-kept[1], kept[0]] : kept; // not on the arrow of r
+  arrow(one(".g"), g, nameOf("g", vectors));
+  arrow(one(".before"), r, nameOf("r", vectors));
+  arrow(one(".kept"), kept, nameOf("r'", vectors), aside);
+  arrow(one(".update"), update, nameOf("update", vectors));
   halfPlane(one(".agree"), one(".edge"), g, 0);
   halfPlane(one(".descend"), one(".descend-edge"), g, 1);
   one(".guide").setAttribute("d", `M${pixels(r)}L${pixels(kept)}M${pixels(g)}L${pixels(update)}`);
-  for (const [name, point] of [["g", g], ["r", r]]) handleAt(one(`[data-name=${name}]`), name, point);
+  for (const [name, point] of Object.entries({ g, r })) {
+    handleAt(one(`[data-name=${name}]`), name, point);
+  }
   one("output").value = weight.toFixed(1);
   report(figure, g, r, update);
+}
+
+const near = (a, b) => Math.hypot(a[0] - b[0], a[1] - b[1]) < 1e-9;
+
+// The first of several equal vectors has the names of all, as in "r = r'".
+function nameOf(name, vectors) {
+  const equal = Object.keys(vectors).filter((other) => near(vectors[other], vectors[name]));
+  return equal[0] === name ? equal.join(" = ") : "";
 }
 
 function handleAt(handle, name, point) {
@@ -120,31 +135,45 @@ function handleAt(handle, name, point) {
   for (const [key, value] of Object.entries({ ...about, ...now })) handle.setAttribute(key, value);
 }
 
-function arrow(group, vector, name) {
-  const length = Math.hypot(...vector);
+function arrow(group, vector, name, toward = vector) {
   const [x, y] = pixels(vector);
   const [path, text] = group.children;
-  // The direction on the screen; where the vector is 0, a dot and the name below it.
-  const [u, v] = length ? [vector[0] / length, -vector[1] / length] : [0, 1];
+  const [u, v] = onScreen(vector);
   const head = [-1, 1].map((side) => [x - 9 * u - 5 * side * v, y - 9 * v + 5 * side * u]);
-  const shaft = `M${CENTER}L${x},${y}`;
-  const tip = UNIT * length < 3 ? `M${x - 2},${y}h4` : `M${head[0]}L${x},${y}L${head[1]}`;
-  path.setAttribute("d", shaft + tip);
+  const dotted = UNIT * Math.hypot(...vector) < 3;
+  const tip = dotted ? `M${x - 2},${y}h4` : `M${head[0]}L${x},${y}L${head[1]}`;
+  path.setAttribute("d", `M${CENTER}L${x},${y}${tip}`);
   text.textContent = name;
-  const left = x + 26 * u;
-  text.setAttribute("x", Math.min(Math.max(left, 8), 412));
-  text.setAttribute("y", Math.min(Math.max(y + 26 * v + 5, 18), 322));
-  const before = left > 340 || (u < -0.3 && left > 80);
-  text.setAttribute("text-anchor", before ? "end" : u > 0.3 || left < 80 ? "start" : "middle");
+  label(text, x, y, ...onScreen(toward));
+}
+
+// The direction of a vector on the screen; down for 0, so that its name is below the dot.
+function onScreen(vector) {
+  const length = Math.hypot(...vector);
+  return length ? [vector[0] / length, -vector[1] / length] : [0, 1];
+}
+
+// Write beyond the tip, or beside it where the picture ends.
+function label(text, x, y, u, v) {
+  const [left, base] = [x + 26 * u, y + 26 * v + 5];
+  const inside = Math.min(Math.max(base, 18), 322);
+  const beside = inside === base ? 0 : 12;
+  const width = 9.2 * text.textContent.length;
+  const end = left + width > 412 || (left > width + 8 && (beside || u < -0.3));
+  text.setAttribute("x", Math.min(Math.max(left + (end ? -beside : beside), 8), 412));
+  text.setAttribute("y", inside);
+  text.setAttribute("text-anchor", end ? "end" : u > 0.3 || left < width ? "start" : "middle");
 }
 
 // Fill the x with <x, g> >= part * <g, g>, and draw the edge; without a g there is none.
 function halfPlane(area, edge, g, part) {
   const length = Math.hypot(...g);
   const [u, v] = length ? [g[0] / length, g[1] / length] : [0, 0];
-  const at = (across, along) => pixels(g.map((x, i) => part * x + across * [-v, u][i] + along * [u, v][i]));
-  edge.setAttribute("d", length ? `M${at(-FAR, 0)}L${at(FAR, 0)}` : "");
-  area.setAttribute("d", length ? `M${at(-FAR, 0)}L${at(FAR, 0)}L${at(FAR, FAR)}L${at(-FAR, FAR)}Z` : "");
+  const at = (across, along) =>
+    pixels([part * g[0] - across * v + along * u, part * g[1] + across * u + along * v]);
+  const line = `M${at(-FAR, 0)}L${at(FAR, 0)}`;
+  edge.setAttribute("d", length ? line : "");
+  area.setAttribute("d", length ? `${line}L${at(FAR, FAR)}L${at(-FAR, FAR)}Z` : "");
 }
 
 function report(figure, g, r, update) {
