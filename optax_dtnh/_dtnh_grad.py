@@ -147,18 +147,30 @@ def _reusing(
             _check_apart(tangents, params, inside)
             weight, c = (jnp.asarray(x, wide_dtype(loss, reg)) for x in (lam, state.coefficient))
             factor = 1.0 - weight * c
-            # The factor comes after the backward pass: there it would leave float16.
-            weights = jnp.ones_like(loss), (weight / factor).astype(reg.dtype)
+            # Behind the backward pass the factor costs a temporary tree. Before it, half precision
+            # would round the factor, and float16 could overflow on the way.
+            half = any(x.dtype == jnp.float16 for x in jax.tree.leaves(params))
+            early = loss.dtype == wide_dtype(loss) and not half
+            start = factor if early else jnp.ones_like(factor)
+            weights = start.astype(loss.dtype), (weight * start / factor).astype(reg.dtype)
             (grads,) = jax.linear_transpose(tangents, params)(weights)
             out = ((loss, reg), aux) if has_aux else (loss, reg)
-            scaled = jax.tree.map(lambda x: weighted(factor, widen(x)).astype(x.dtype), grads)
-            return out, jax.tree.map(lambda kept, x, g: x if kept else g, inside, scaled, grads)
+            mended = jax.tree.map(
+                lambda kept, x: x if kept == early else _scaled(1 / factor if early else factor, x),
+                inside,
+                grads,
+            )
+            return out, mended
 
         if micro_batches is not None:
             one = over_micro_batches(one, has_aux, micro_batches, lambda tree: tree)
         return *one(params, *args, **kwargs), state
 
     return reused
+
+
+def _scaled(factor: jax.Array, x: jax.Array) -> jax.Array:
+    return weighted(factor, widen(x)).astype(x.dtype)
 
 
 def _check_apart(tangents: Callable, params: Any, inside: Any) -> None:
