@@ -47,7 +47,7 @@ def _entry(line: str) -> dict[str, Any]:
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
     kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    run_folder.write_text(path, "".join(kept))
+    run_folder.save_text(path, "".join(kept))
 
 
 def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:

@@ -60,14 +60,14 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         _saving.atomically(path, write)
 
 
-def write_text(path: Path, text: str) -> None:
+def save_text(path: Path, text: str) -> None:
     """Write the text as a file, atomically."""
     atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write the value as a JSON file, atomically."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+    save_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -55,14 +55,12 @@ def decide(scores: Mapping[Any, ArrayLike]) -> Decision:
     2. If its gain over the reference is not above two standard errors, the reference is taken. One
        block has no standard error.
     """
-    rows = {candidate: np.asarray(x, np.float64) for candidate, x in scores.items()}
-    reference = next(iter(rows))
-    best = max(rows, key=lambda candidate: np.mean(rows[candidate]))
-    picked = next(candidate for candidate, x in rows.items() if _is_tied(rows[best] - x))
-    gains = rows[picked] - rows[reference]
-    clear = gains.size > 1 and bool(np.mean(gains) > CLEAR * stats.sem(gains))
-    return Decision(picked if clear else reference, best, picked, interval(gains))
-
-
-def _is_tied(behind: np.ndarray) -> bool:
-    return bool(np.mean(behind) <= (stats.sem(behind) if behind.size > 1 else 0.0))
+    names, rows = list(scores), np.asarray(list(scores.values()), np.float64)
+    best = int(np.argmax(rows.mean(axis=1)))
+    behind, gains = rows[best] - rows, rows - rows[0]
+    one = rows.shape[1] == 1
+    error = np.zeros(len(rows)) if one else stats.sem(behind, axis=1)
+    picked = int(np.argmax(behind.mean(axis=1) <= error))
+    clear = not one and gains[picked].mean() > CLEAR * stats.sem(gains[picked])
+    chosen = picked if clear else 0
+    return Decision(names[chosen], names[best], names[picked], interval(gains[picked]))

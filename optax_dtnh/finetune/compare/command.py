@@ -76,7 +76,7 @@ def _write(plan: Plan, run: Run, scores: Scores, tested: list[Tested], out: Path
     found = result.of(plan, run, scores) | {"test": result.of_test(tested)}
     log.save(out / record.FIGURE, figure.of_weights(scores, list(plan.settings)))
     run_folder.write_json(out / record.RESULT, found)
-    run_folder.write_text(out / record.REPORT, report.page(plan, run, scores, found, tested))
+    run_folder.save_text(out / record.REPORT, report.page(plan, run, scores, found, tested))
 
 
 def _described(plan: Plan, folds: list[Fold]) -> list[str]:

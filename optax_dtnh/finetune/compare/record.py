@@ -57,7 +57,7 @@ def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
             if not 0 <= entry["accuracy"] <= 1:
                 raise ValueError(f"accuracy {entry['accuracy']}")
             found.setdefault(block, {})[candidate] = score
-    run_folder.write_text(path, "".join(f"{line}\n" for line in lines))
+    run_folder.save_text(path, "".join(f"{line}\n" for line in lines))
     return found
 
 
