@@ -83,7 +83,7 @@ def test_a_cell_that_fails_makes_the_exit_status_1(tmp_path, command):
     assert main("--run", *argv, "--methods", "l2_sp", "--", "--workers", "2") == 1
     assert calls() == [
         f"--source {tmp_path}/a.safetensors --data {tmp_path} --method l2_sp --seed 0 "
-        f"--workers 2 --out {tmp_path}/out/places365-resnet50/mit_indoor67/l2_sp/seed0"
+        f"--steps 9000 --workers 2 --out {tmp_path}/out/places365-resnet50/mit_indoor67/l2_sp/seed0"
     ]
 
 
