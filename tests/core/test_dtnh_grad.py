@@ -97,11 +97,13 @@ def test_between_renewals_the_last_coefficient_weights_the_loss(mask):
     assert [f > 1e-3 for f in fresh] == [False, True, True] * 2
 
 
+@pytest.mark.parametrize("summed", [None, "float32"])  # dtype of the loss, by default that of w
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_a_factor_past_float16_neither_overflows_nor_reaches_leaves_outside_the_mask(dtype):
+def test_a_factor_past_float16_neither_overflows_nor_reaches_leaves_outside_the_mask(dtype, summed):
     def fun(w):
         loss = 1e-3 * w["one"][0] + 3e-3 * w["two"]
-        return loss, -100.0 * w["one"][0] + 2.0 * w["one"][1]
+        reg = -100.0 * w["one"][0] + 2.0 * w["one"][1]
+        return loss.astype(summed or dtype), reg.astype(summed or dtype)
 
     evaluate = value_and_dtnh_grad(fun, 1.0, mask=MASK)
     params = {"one": jnp.zeros(2, dtype), "two": jnp.zeros((), dtype)}
