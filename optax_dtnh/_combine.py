@@ -114,11 +114,7 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN and infinity
-      reach every leaf.
-
-    Raises:
-      ValueError, TypeError: The trees differ, or a leaf is not real floating point.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`. NaN and infinity reach every leaf.
     """
     check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])

@@ -55,10 +55,6 @@ def transform_pair(
 
     Returns:
       A `GradientTransformationExtraArgs` from pair to `GradientPair`, with a `TransformPairState`.
-
-    Raises:
-      ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.
-      TypeError: An argument is no transformation, or `state` was restored without its types.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 

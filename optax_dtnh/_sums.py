@@ -97,9 +97,9 @@ def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
     return jax.lax.psum(s, axes) if axes else s
 
 
-def sum_of(terms: Sequence[jax.Array]) -> jax.Array:
-    """Return the sum of scalars, "in pairs": one by one, rounding grows with the number."""
-    terms = widen_all(jnp.zeros([], jnp.float32), *terms)
+def sum_of(terms: Any) -> jax.Array:
+    """Return the sum of a tree of scalars, "in pairs": one by one, rounding would add up."""
+    terms = widen_all(jnp.zeros([], jnp.float32), *jax.tree.leaves(terms))
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]

@@ -41,10 +41,6 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
 
     Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is unwrapped,
     also one inside the other. The digest `sha256` is compared before anything is parsed.
-
-    Raises:
-      FileNotFoundError: There is no such file.
-      CheckpointError: It is no file of weights, a damaged one, or another one than `sha256` says.
     """
     path = Path(path)
     _check_file(path)
@@ -115,8 +111,7 @@ def _torch(path: Path) -> Checkpoint:
     try:
         content = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
         return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
-    # One of a dozen classes. torch's own text stays in the cause, because it advises to let the
-    # file run code.
+    # One of a dozen classes. torch's text stays in the cause: it advises to let the file run code.
     except Exception as error:
         raise CheckpointError(
             f"`source` should map names to dense tensors of numpy's dtypes, got {path} "

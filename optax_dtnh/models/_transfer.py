@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
+from optax_dtnh._checks import check_count
+
 Model = TypeVar("Model", bound=nnx.Module)
 HEAD = "head"
 KEPT = "use_bias dtype param_dtype precision dot_general promote_dtype preferred_element_type"
@@ -38,8 +40,7 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
       ValueError: `classes` is no positive whole number, or there is no `nnx.Linear` at `head`.
       TypeError: `rngs` is no `nnx.Rngs`.
     """
-    if not hasattr(classes, "__index__") or classes < 1:
-        raise ValueError(f"`classes` should be a whole number >= 1, got {classes!r:.60}. Pass one.")
+    check_count("classes", classes, "Pass one.")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"`rngs` should be an nnx.Rngs, got {rngs!r:.60}. Pass `nnx.Rngs(0)`.")
     inputs, options = _old_head(model, head)
@@ -73,9 +74,6 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
     Returns:
       For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
       All of a model whose head is None is backbone.
-
-    Raises:
-      ValueError: `head` matches no parameter, or all.
     """
     headless = False
     if isinstance(tree, nnx.Module):
@@ -112,9 +110,6 @@ def teacher_view(model: Model) -> Model:
 
     Returns:
       A model of the same class. Its outputs pass gradients to the inputs, not to its variables.
-
-    Raises:
-      TypeError: `model` is no `nnx.Module`.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(
@@ -131,8 +126,11 @@ def _frozen(kind: Any) -> Any:
     if hasattr(kind, "thawed") or issubclass(kind, nnx.Intermediate):
         return kind
 
+    def without_gradient(x):  # `repr` and `nnx.get_partition_spec` hold something else than arrays
+        return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
+
     def get_value(self, **index):
-        return jax.tree.map(_without_gradient, kind.get_value(self, **index))
+        return jax.tree.map(without_gradient, kind.get_value(self, **index))
 
     def attribute(self, name):  # of the array, such as `kernel.T`
         held = self.get_metadata()
@@ -147,11 +145,6 @@ def _frozen(kind: Any) -> Any:
 
     methods = {"get_value": get_value, "set_value": set_value, "__getattr__": attribute}
     return type(kind)(kind.__name__, (kind,), methods | {"thawed": kind})
-
-
-def _without_gradient(x: Any) -> Any:
-    # `repr` and `nnx.get_partition_spec` put something else in place of an array.
-    return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
 
 
 def _with_kinds(model: Model, kind: Callable[[Any], Any]) -> Model:
