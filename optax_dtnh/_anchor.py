@@ -55,8 +55,7 @@ def add_l2_sp(
 
     `r` needs no second backward pass. The guarantee is that of `dtnh`. Put `add_l2_sp` before the
     learning rate: after it, the pull would push away from the anchor, without an error. `init`
-    copies anchor and importance into the state. To resume a run, restore the state:
-    [docs/checkpoints.md](checkpoints.md).
+    copies both into the state. To resume a run, restore it: [docs/checkpoints.md](checkpoints.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax

@@ -1,7 +1,7 @@
 """The decision of each group, and sums of leaves that follow from it.
 
-The maths is that of `_rules`. What a comment names in quotes is a trick to keep the compiled
-program small, explained on the page `docs/compiled.md`.
+The maths is that of `_rules`. What a comment names in quotes, here and elsewhere, is a trick to
+keep the compiled program small, explained on the page `docs/compiled.md`.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""Two gradients from one forward pass, in micro-batches if the batch does not fit into memory.
-
-What is named in quotes is explained on the page `docs/compiled.md`.
-"""
+"""Two gradients from one forward pass, in micro-batches if the batch does not fit into memory."""
 
 import functools
 from collections.abc import Callable

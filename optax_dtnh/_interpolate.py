@@ -18,7 +18,7 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, *, mask: TreeOrFn = 
         anchor + alpha * (params - anchor)
 
     `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters; others extrapolate. A
-    leaf is computed in float32 (float64 if either is), and one that did not move stays as it is.
+    leaf keeps its dtype, and one that did not move its value. It is computed in float32 at least.
     Choose `alpha` on a validation set. Batch statistics have to be measured again.
 
     Examples:
@@ -35,9 +35,6 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, *, mask: TreeOrFn = 
         `add_l2_sp`: what that leaves out stays.
       alpha: A finite number, possibly traced. `jax.vmap` takes many.
       mask: As in `dtnh`. Leaves outside stay those of `params`; those of `anchor` may differ.
-
-    Returns:
-      A tree like `params`, in its dtypes.
 
     Source: Wortsman et al., [Robust fine-tuning of zero-shot
     models](https://arxiv.org/abs/2109.01903), CVPR 2022.

@@ -34,8 +34,7 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       names: What is left out, such as the new head.
 
     Returns:
-      A function from a tree to a tree of booleans of the same structure, for `mask`. It raises a
-      `ValueError` if a name matches no path of the tree, a `TypeError` if it gets a step count.
+      A function from a tree to one of booleans. A name that matches no path is a `ValueError`.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(
@@ -69,8 +68,7 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
         in   layer*: 36 in 2 leaves
 
     Args:
-      params: The parameters, or their shapes as from `jax.eval_shape`. Those of an `nnx.Variable`
-        other than `nnx.Param` are refused.
+      params: The parameters, `nnx.Param`s in Flax NNX, or their shapes as from `jax.eval_shape`.
       mask: As in `dtnh`, like the errors.
     """
     check_variables(params)

@@ -52,9 +52,6 @@ def transform_pair(
     Args:
       loss: Transformation of the loss's gradient.
       reg: Transformation of the regularizer's gradient. Both get `params` and extra arguments.
-
-    Returns:
-      A `GradientTransformationExtraArgs` from pair to `GradientPair`, with a `TransformPairState`.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 

@@ -143,7 +143,7 @@ def _over(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
-    """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
+    """Return `<g, r> / (|g| |r|)` over whole trees, 0 if either is 0: negative in a conflict.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -154,9 +154,6 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
     Args:
       g: Tree of real floating-point leaves.
       r: Tree of the same structure and shapes.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
     """
     check_pair("r", r, "g", g)
     parts = parts_of(g, r)
@@ -176,9 +173,6 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
     Args:
       updates: Tree of real floating-point leaves, as an optimizer returns it.
       loss_grads: The loss's gradient at `params`, same structure and shapes.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves), in units of the loss.
     """
     check_pair("loss_grads", loss_grads, "updates", updates)
     return inner_product(updates, loss_grads)

@@ -92,10 +92,7 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
 
     Args:
       rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
-      kappa: A finite number >= 0, possibly traced. Another raises a `ValueError`.
-
-    Returns:
-      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
+      kappa: A finite number >= 0, possibly traced.
     """
     rule = as_rule(rule)
     check_number("kappa", kappa, LONGEST, " >= 0")

@@ -1,7 +1,4 @@
-"""DTNH as optax transformations of a gradient pair, in the plain metric and in that of Adam.
-
-The maths is that of `_rules`, and what a comment quotes is explained on `docs/compiled.md`.
-"""
+"""DTNH as optax transformations of a gradient pair, in the plain metric and in that of Adam."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,8 +25,8 @@ class DTNHState(NamedTuple):
 
     Attributes:
       step: Number of updates so far, int32: the argument of a schedule for `weight`.
-      conflict: Diagnostic, float32, that `optax.tree.get(state, "conflict")` reads: 1 if `<r, m>` was
-        negative, else 0. With `labels`, the share of such products; NaN if each element decides.
+      conflict: Diagnostic, float32, that `optax.tree.get(state, "conflict")` reads: 1 if `<r, m>`
+        was negative, else 0; with `labels`, the share of such; NaN if each element decides.
     """
 
     inner: optax.OptState

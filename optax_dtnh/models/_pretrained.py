@@ -70,9 +70,6 @@ def load_pretrained(
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
         `ViT` are interpolated; other networks take images of any size.
 
-    Returns:
-      A model with float32 parameters. Its `head` is None if the file has none.
-
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
       TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.

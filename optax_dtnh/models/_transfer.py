@@ -17,8 +17,8 @@ KEPT = "use_bias dtype param_dtype precision dot_general promote_dtype preferred
 def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD) -> Model:
     """Return a copy of `model` with a new, random head for another number of classes.
 
-    The copy shares nothing with `model`, so you can train and donate it while `model` serves as the
-    teacher. The new head has the inputs and the dtypes of the old one, and a bias if that had one.
+    The copy shares nothing with `model`, which may be a `teacher_view`, so you can train and donate
+    it. The new head has the inputs and the dtypes of the old one, and a bias if that had one.
 
     Examples:
       >>> from flax import nnx
@@ -33,12 +33,8 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
       rngs: Random keys for the head.
       head: Path of the head in `model`, such as `"classifier"`, `"head.fc"` or `"layers.3"`.
 
-    Returns:
-      A model of the same class and mode, trainable even if `model` is a `teacher_view`.
-
     Raises:
-      ValueError: `classes` is no positive whole number, or there is no `nnx.Linear` at `head`.
-      TypeError: `rngs` is no `nnx.Rngs`.
+      ValueError: There is no `nnx.Linear` at `head`.
     """
     check_count("classes", classes, "Pass one.")
     if not isinstance(rngs, nnx.Rngs):
@@ -92,10 +88,10 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
 def teacher_view(model: Model) -> Model:
     """Return a frozen view of `model`: evaluation mode, no gradients, the same arrays.
 
-    Its modules are in the mode of `model.eval()`. A call that would still update a variable, such
-    as a running mean, raises a ValueError: pass the network's own argument, such as `train=False`.
-    Updates of `model` do not change the view. But a step that donates `model` deletes the arrays of
-    both: train a copy instead, from `replace_head` or `nnx.clone(model, arrays=True)`.
+    Its modules are in the mode of `model.eval()`, and gradients pass to the inputs alone. A call that
+    would still update a variable, such as a running mean, raises a ValueError: pass the network's
+    own argument, such as `train=False`. Updates of `model` do not change the view. But a step that
+    donates `model` deletes the arrays of both: train a copy, as from `replace_head`.
 
     Examples:
       >>> from flax import nnx
@@ -107,9 +103,6 @@ def teacher_view(model: Model) -> Model:
 
     Args:
       model: Any `nnx.Module`. Its own mode stays as it is.
-
-    Returns:
-      A model of the same class. Its outputs pass gradients to the inputs, not to its variables.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(

@@ -72,12 +72,8 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
     """
     check_pair("f", f, "f_s", f_s)
     check_elements("f", f)
-    f_s = jax.lax.stop_gradient(f_s)
-
-    def distance(x, y):
-        return as_scalar("reduction", reduction(squares(x, y)), REDUCE)
-
-    return sum_of(jax.tree.map(distance, f, f_s))
+    parts = jax.tree.map(lambda x, y: reduction(squares(x, y)), f, jax.lax.stop_gradient(f_s))
+    return sum_of(jax.tree.map(lambda x: as_scalar("reduction", x, REDUCE), parts))
 
 
 def squares(x: ArrayLike, y: ArrayLike) -> jax.Array:

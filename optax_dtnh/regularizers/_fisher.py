@@ -67,7 +67,8 @@ def diagonal_fisher(
     check_variables(params)
     check_floating("params", params)
     try:
-        key is None or jax.random.fold_in(key, 0)
+        if key is not None:
+            jax.random.fold_in(key, 0)
     except (TypeError, ValueError) as error:
         got = getattr(key, "shape", key)
         message = f"`key` should be one random key, got {got!r:.60}. Pass `jax.random.key(0)`."
