@@ -25,8 +25,8 @@ Model = ResNet | ViT | EfficientNetLite0
 Row = tuple[str, ...]
 Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
-WEIGHT, MEAN, VAR = "weight", "running_mean", "running_var"
-LEAVES = {"kernel": WEIGHT, "scale": WEIGHT, "bias": "bias", "mean": MEAN, "var": VAR}
+LEAVES = dict.fromkeys(("kernel", "scale"), "weight")
+LEAVES |= {"bias": "bias", "mean": "running_mean", "var": "running_var"}
 QKV = ("query", "key", "value")
 
 

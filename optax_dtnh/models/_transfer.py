@@ -88,7 +88,7 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
 def teacher_view(model: Model) -> Model:
     """Return a frozen view of `model`: evaluation mode, no gradients, the same arrays.
 
-    Its modules are in the mode of `model.eval()`, and gradients pass to the inputs alone. A call that
+    Its modules are in the mode of `model.eval()`; gradients pass to the inputs alone. A call that
     would still update a variable, such as a running mean, raises a ValueError: pass the network's
     own argument, such as `train=False`. Updates of `model` do not change the view. But a step that
     donates `model` deletes the arrays of both: train a copy, as from `replace_head`.
