@@ -54,8 +54,8 @@ def add_l2_sp(
         update = inner(g) + weight * r'
 
     `r` needs no second backward pass. The guarantee is that of `dtnh`. Put `add_l2_sp` before the
-    learning rate: after it, the pull would push away from the anchor, without an error. `init`
-    copies both into the state. To resume a run, restore it: [docs/checkpoints.md](checkpoints.md).
+    learning rate: after it, the pull would push away from the anchor, silently. `init` copies it
+    and the importance into the state; restore it to resume: [docs/checkpoints.md](checkpoints.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax

@@ -25,8 +25,8 @@ Model = ResNet | ViT | EfficientNetLite0
 Row = tuple[str, ...]
 Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
-LEAVES = dict.fromkeys(("kernel", "scale"), "weight")
-LEAVES |= {"bias": "bias", "mean": "running_mean", "var": "running_var"}
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+LEAVES |= {"mean": "running_mean", "var": "running_var"}
 QKV = ("query", "key", "value")
 
 
