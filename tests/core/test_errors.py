@@ -477,7 +477,7 @@ MISTAKES = {
         (SPLIT, "params['n'] | int32", lambda: fisher(params=MIXED)),
         (VARIABLE, "RngCount", lambda: fisher(params=Net())),
         (FUNCTION, "log_prob | one array", lambda: fisher(LOSS)),
-        *[(ONE_KEY, str(k), lambda k=k: fisher(key=k)) for k in (3, "seed")],
+        *[(ONE_KEY, repr(k), lambda k=k: fisher(key=k)) for k in (3, "seed")],
     ],
     distillation: [
         (SHAPE, "logits | (3, 4) | logits_s | (4, 3)", lambda: soft(X, X.T)),
