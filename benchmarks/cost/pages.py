@@ -45,10 +45,19 @@ def times(results: Results) -> str:
 
 def steps(results: Results) -> str:
     """Return flops, memory and time of a training step with DTNH relative to one without."""
-    rows = results["tables"][0]["rows"]
-    columns = {"method": "{method}", "flops": "{flops ratio:.3f}", "memory": "{peak ratio:.2f}"}
-    columns["time"] = "{time ratio:.2f} ({low:.2f} to {high:.2f})"
-    return formatted([row for row in rows if row["method"].endswith("DTNH")], columns)
+    return markdown(
+        [
+            {
+                "network": row["network"],
+                "method": row["method"],
+                "flops": f"{row['flops ratio']:.3f}",
+                "memory": f"{row['peak ratio']:.2f}",
+                "time": row["time ratio"] and _quartiles(row | {"time": row["time ratio"]}),
+            }
+            for row in results["tables"][0]["rows"]
+            if "DTNH" in row["method"]
+        ]
+    )
 
 
 def flops(results: Results, maps: str, column: str) -> str:
