@@ -10,10 +10,8 @@ per leaf and per element would remove there. Nothing is claimed. It takes 10 min
 """
 
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import jax
@@ -28,18 +26,18 @@ from benchmarks.real import cells, material, runs, training
 from benchmarks.real.cells import GOOD, Choice, Run
 from benchmarks.real.efficientnet import PARTS
 from benchmarks.real.material import Material, Scale, lane_of, with_new_head
-from benchmarks.real.training import Unravel
 from benchmarks.real.whole import WHOLE
 from optax_dtnh import conflict_report, per_element, per_leaf
 
 DECISIONS = {"whole tree": None, "per leaf": per_leaf, "per element": per_element}
 TAKEN = "whole tree"  # the decision that trains
 FINER = [*DECISIONS][1:]
-STEPS, MEAN = "one batch, in training", "all images, after training"
+OF = STEPS, MEAN = "one batch, in training", "all images, after training"
 SEEDS = range(3)
 TOTAL = "all"
 
 Reports = dict[str, dict[str, Any]]  # by decision, then by name; maybe stacked
+Row = dict[str, Any]
 
 
 def measure(options: Namespace) -> Results:  # noqa: ARG001
@@ -50,52 +48,46 @@ def measure(options: Namespace) -> Results:  # noqa: ARG001
     return {"rows": measured(material.real(), WHOLE, choice, SEEDS)}
 
 
-def measured(
-    given: Material, scale: Scale, choice: Choice, seeds: Iterable[int]
-) -> list[dict[str, Any]]:
+def measured(given: Material, scale: Scale, choice: Choice, seeds: Iterable[int]) -> list[Row]:
     """Fine-tune with every regularizer and seed, and return the rows."""
     rows = []
     for name, weights in choice.weights.items():
         rate = choice.rates[name, GOOD, weights[-1]]
         run, train = Run("", TAKEN, name, weights[-1], rate, 0, GOOD), trainer(name, given, scale)
-        found = [reports_of(run._replace(seed=seed), train, given, scale) for seed in seeds]
-        for of in found[0]:
-            by_seed = jax.tree.map(lambda *x: np.stack(x), *(x[of] for x in found))
+        found = [train(run._replace(seed=seed)) for seed in seeds]
+        for of, by_seed in zip(OF, jax.tree.map(lambda *x: np.stack(x), *found), strict=True):
             settings = {"regularizer": name, "weight": run.weight, "rate": rate, "of": of}
             parts = (PARTS[i] for i in np.unique(given.parts))
             rows += [settings | row_of(part, by_seed) for part in (TOTAL, *parts)]
     return rows
 
 
-def trainer(regularizer: str, given: Material, scale: Scale) -> Callable[..., Any]:
-    """Return the compiled run of a lane, of which `reports` observes steps and mean gradients."""
+def trainer(
+    regularizer: str, given: Material, scale: Scale
+) -> Callable[[Run], tuple[Reports, Reports]]:
+    """Return what trains, to the reports of the steps and of the mean gradients after them."""
+
+    def observe(g: jax.Array, r: jax.Array, *_: jax.Array) -> Reports:
+        pair = given.unravel(g), given.unravel(r)
+        return {name: conflict_report(*pair, labels=x, depth=1) for name, x in DECISIONS.items()}
+
+    def trained(run: Run) -> tuple[Reports, Reports]:
+        print(f"trains with {regularizer}, seed {run.seed}", flush=True)
+        start = with_new_head(backbone, jnp.array(run.seed), len(head["kernel"]))
+        found = train(0, lane_of(run, given, scale), start, backbone, given.pixels)
+        _, steps, means = jax.device_get(found)
+        return steps, jax.tree.map(lambda x: x[-1:], means)
+
+    backbone, head = given.original["backbone"], given.original["head"]
     decide = training.switched([training.coarse(training.COARSE[TAKEN])])
     batches = scale.per_pass(Run._field_defaults["batch"] // scale.shrink)
     plan = training.plan(scale.steps, batches, passes=1)
-    report = partial(reports, given.unravel)
-    train = training.train(given.apply, regularizer, decide, plan, report, observe=report)
-    return jax.jit(train)
+    train = training.train(given.apply, regularizer, decide, plan, observe, observe=observe)
+    train = jax.jit(train)
+    return trained
 
 
-def reports(unravel: Unravel, g: jax.Array, r: jax.Array, *_: jax.Array) -> Reports:
-    """Return the report of each decision about two gradients of the backbone, by part."""
-    pair = unravel(g), unravel(r)
-    return {name: conflict_report(*pair, labels=x, depth=1) for name, x in DECISIONS.items()}
-
-
-def reports_of(
-    run: Run, train: Callable[..., Any], given: Material, scale: Scale
-) -> dict[str, Reports]:
-    """Return the reports of the steps, and of the mean gradients after them."""
-    began, backbone = time.monotonic(), given.original["backbone"]
-    start = with_new_head(backbone, jnp.array(run.seed), len(given.original["head"]["kernel"]))
-    found = train(0, lane_of(run, given, scale), start, backbone, given.pixels)
-    _, observed, means = jax.device_get(found)
-    print(f"{time.monotonic() - began:6.1f} s: {', '.join(map(str, run[2:6]))}", flush=True)
-    return {STEPS: observed, MEAN: jax.tree.map(lambda x: x[-1:], means)}
-
-
-def row_of(part: str, found: Reports) -> dict[str, Any]:
+def row_of(part: str, found: Reports) -> Row:
     """Return the numbers of a part by seed, each the mean over what was `found`."""
 
     def get(quantity: str, decision: str = TAKEN) -> np.ndarray:
@@ -109,31 +101,23 @@ def row_of(part: str, found: Reports) -> dict[str, Any]:
 
 
 def text(results: Results) -> str:
-    """Return a table for each regularizer and number of images."""
-    found: dict[str, list[dict[str, str]]] = {}
-    for row in results["rows"]:
-        title = f"{row['regularizer']} at weight {row['weight']:g}: gradients of {row['of']}"
-        found.setdefault(title, []).append(shown(row))
-    sections = [f"## {title}\n\n{tables.markdown(rows)}" for title, rows in found.items()]
-    return "\n\n".join([NOTE, *sections])
+    """Return the table, with what is measured in hundredths."""
 
+    def shown(value: Any) -> str:
+        return str(mean_interval(100 * np.array(value)) if isinstance(value, list) else value)
 
-def shown(row: Results) -> dict[str, str]:
-    """Return the line of a part."""
-    mean, width = mean_interval(row["cosine"])
-    line = {"part": row["part"], "cosine": f"{mean:.3f} ± {width:.3f}"}
-    shares = {k: mean_interval(100 * np.array(x)) for k, x in row.items() if isinstance(x, list)}
-    return line | {f"{k}, %": str(x) for k, x in shares.items() if k != "cosine"}
+    rows = [{key: shown(value) for key, value in row.items()} for row in results["rows"]]
+    return f"{NOTE}\n\n{tables.markdown(rows)}"
 
 
 NOTE = f"""\
 # Where in a pretrained network does a regularizer conflict with the loss?
 
 All of EfficientNet-Lite0 is fine-tuned from ImageNet's weights, with DTNH by one decision for the
-whole tree. The numbers are means over {len(SEEDS)} seeds with 95 % t intervals. `opposed` is the
-share of the steps in which the two gradients of the part have a negative product, `conflict` the
-share of the decisions. `removed` is the share of the part's own `|r|^2`; it may exceed 100 % where
-parts decide together. `share of r` is the part's share of the whole `|r|^2`."""
+whole tree. The numbers, all in hundredths, are means over {len(SEEDS)} seeds with 95 % t intervals:
+`opposed` is the share of the steps in which the two gradients of the part have a negative product,
+`conflict` the share of the decisions. `removed` is the share of the part's own `|r|^2`; it may
+exceed 100 where parts decide together. `share of r` is the part's share of the whole `|r|^2`."""
 
 QUESTION = Question("real.layers", __doc__, measure, text)
 

@@ -1,5 +1,6 @@
 """What the pages quote from the records, each a short string or a table."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 from benchmarks.real import report
 from benchmarks.real.cells import BAD, BASIC, GOOD, ONE_PASS, STRONG
-from benchmarks.real.layers import MEAN, STEPS, TOTAL
+from benchmarks.real.layers import MEAN, STEPS
 
 
 def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
@@ -160,32 +161,13 @@ removed_full = partial(report.removed, unit="whole tree", size=-1)
 
 
 def by_part(results: Results) -> str:
-    """Return a table of the cosines of each part, means over seeds."""
+    """Return a table of the parts of the network, means over seeds."""
     found: dict[str, dict[str, str]] = {}
-    for row in results["rows"]:
-        line = found.setdefault(row["part"], {"part": row["part"]})
-        line[f"{row['regularizer']}, {row['of']}"] = f"{report.mean(row['cosine']):.2f}"
+    for row, (quantity, of) in itertools.product(results["rows"], BY_PART.items()):
+        if row["of"] == of:
+            line = found.setdefault(row["part"], {"part": row["part"]})
+            line[f"{row['regularizer']}: {quantity}"] = f"{report.mean(row[quantity]):.2f}"
     return tables.markdown([*found.values()])
 
 
-def over_parts(
-    results: Results, quantity: str, of: str, regularizers: Any = STRONG, form: str = ".2f"
-) -> str:
-    """Return the least and the largest mean of a part."""
-    rows = [r for r in results["rows"] if r["part"] != TOTAL and r["of"] == of]
-    means = [report.mean(r[quantity]) or 0.0 for r in rows if r["regularizer"] in regularizers]
-    return f"{min(means):{form}} to {max(means):{form}}"
-
-
-def in_total(results: Results, decision: str) -> str:
-    """Return what a decision removes of L2-SP and of KnowDist in a batch, in %."""
-    rows = [r for r in results["rows"] if r["part"] == TOTAL and r["of"] == STEPS]
-    shares = (100 * (report.mean(r[f"removed, {decision}"]) or 0.0) for r in rows)
-    return " and ".join(f"{share:.1f}" for share in shares)
-
-
-opposed = partial(over_parts, quantity="opposed", of=STEPS, form=".0%")
-ends_l2_sp = partial(over_parts, quantity="cosine", of=MEAN, regularizers=["L2-SP"])
-ends_knowdist = partial(over_parts, quantity="cosine", of=MEAN, regularizers=["KnowDist"])
-layers_whole = partial(in_total, decision="whole tree")
-layers_leaf = partial(in_total, decision="per leaf")
+BY_PART = {"opposed": STEPS, "removed, per leaf": STEPS, "cosine": MEAN}

@@ -1,5 +1,7 @@
 """The programs of the benchmark on a real network, with a small network in its place."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,32 +144,16 @@ def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(t
     assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))
 
 
-def test_layers_report_the_steps_of_a_run_and_what_finer_decisions_would_remove():
-    choice = cells.Choice({(n, "ImageNet", 3.0): 0.1 for n in cells.WEIGHTS}, {"L2-SP": (0.3, 3.0)})
+def test_layers_report_each_part_and_what_finer_decisions_would_remove():
+    choice = cells.Choice({("L2-SP", "ImageNet", 3.0): 0.1}, {"L2-SP": (0.3, 3.0)})
     rows = layers.measured(network(), SCALE, choice, [0, 1])
-    settings = ("regularizer", "weight", "rate", "of", "part")
-    assert [[row[key] for key in settings] for row in rows] == [
-        ["L2-SP", 3.0, 0.1, of, part]
-        for of in (layers.STEPS, layers.MEAN)
-        for part in (layers.TOTAL, "last")
-    ]
-    steps, last, *_ = rows
-    assert steps | {"part": "last"} == last  # the only part, and of a single leaf
-    assert steps["removed, whole tree"] == steps["removed, per leaf"]
-    assert steps["opposed"] == steps["conflict, per leaf"]
-    run = cells.Run("", layers.TAKEN, "L2-SP", 3.0, 0.1, 1)
-    found = [steps[key][1] for key in ("cosine", "removed, whole tree")]
-    assert found == pytest.approx(usual(run), rel=1e-4)
-    assert found[1] > 0
-    assert all(f"| {row['part']} |" in layers.text({"rows": rows}) for row in rows)
-
-
-def usual(run):
-    """Mean cosine and share removed as the experiment observes them."""
-    plan, decide = training.plan(8, SCALE.per_pass(1), 1), training.coarse(COARSE[run.method])
-    given = training.switched([decide]), plan, lambda *_: 0.0
-    train = jax.jit(training.train(apply, run.regularizer, *given))
-    start = material.with_new_head(BACKBONE, run.seed, 6)
-    lane = material.lane_of(run, network(), SCALE)
-    _, observed, _ = train(0, lane, start, BACKBONE, jnp.asarray(PIXELS))
-    return [float(np.mean(x)) for x in (observed.cosine, observed.removed)]
+    of = [(row["of"], row["part"]) for row in rows]
+    assert of == [*itertools.product(layers.OF, (layers.TOTAL, "last"))]
+    for whole, last in (rows[:2], rows[2:]):
+        assert whole | {"part": "last"} == last  # the only part, of a single leaf
+        assert whole["opposed"] == last["conflict, per leaf"]
+        assert whole["removed, whole tree"] == last["removed, per leaf"]
+        opposed = np.minimum(whole["cosine"], 0)
+        assert whole["removed, per leaf"] == pytest.approx(opposed**2, rel=1e-4)
+        assert np.all(np.greater(whole["removed, per element"], whole["removed, per leaf"]))
+    assert "| all images, after training | last |" in layers.text({"rows": rows})
