@@ -1,6 +1,5 @@
 """Weights between the pretrained and the fine-tuned network."""
 
-import operator
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_number
-from optax_dtnh._select import TreeOrFn, filled, floating_part, mask_out, resolve_mask
+from optax_dtnh._select import TreeOrFn, filled, floating_part, resolve_mask
 from optax_dtnh._sums import widen_all
 
 
@@ -40,11 +39,7 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, *, mask: TreeOrFn = 
     models](https://arxiv.org/abs/2109.01903), CVPR 2022.
     """
     check_number("alpha", alpha, "Pass one from 0, the anchor, to 1, the parameters.")
-    in_mask = resolve_mask(mask)(params)
-    if jax.tree.structure(anchor) == jax.tree.structure(params):
-        anchor = mask_out(in_mask, anchor)  # the head of another task may have another shape
-    anchor, held = filled("anchor", anchor, "params", params)
-    inside = jax.tree.map(operator.and_, in_mask, held)
+    anchor, inside = filled("anchor", anchor, "params", params, resolve_mask(mask)(params))
     floating_part("params", inside, params)
     floating_part("anchor", inside, anchor)
 

@@ -26,6 +26,7 @@ PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into 
 ONE_RATE = "End the chain with one learning rate above 0, and put none into `inner`."
 FLIPPED = "gives way where it agrees with the loss. Put no learning rate into `reference`."
 NO_EFFECT = "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight > 0."
+LAST_ALONE = "WARNING: of those that `MultiSteps` takes, the last. Use `micro_batches=` instead."
 NOT_CHECKED = (
     "swapped gradients, or those of another loss; clipping or averaging before `dtnh`; schedules "
     f"after update {COUNTS[-1]}; a learning rate in `reference` where the step size is unknown"
@@ -90,8 +91,13 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
     zeros, wrong = _first_update(updates)
     if wrong:
         return _report(rows | {"update": f"WARNING: {wrong}"})
-    anchors = optax.tree.get_all_with_path(jax.eval_shape(tx.init, start), "anchor")
-    return _report(rows | _findings(_effects(updates, zeros, d), name, [x for _, x in anchors]))
+    state = jax.eval_shape(tx.init, start)
+    anchors = [x for _, x in optax.tree.get_all_with_path(state, "anchor")]
+    findings = _findings(_effects(updates, zeros, d), name, anchors)
+    averaged = optax.tree.get_all_with_path(state, "acc_grads")  # of `optax.MultiSteps`
+    if averaged and name == "reg_grads=" and name not in findings:
+        findings[name] = LAST_ALONE
+    return _report(rows | findings)
 
 
 def _made_up(params: Any) -> tuple[Any, Any]:

@@ -87,9 +87,9 @@ def _regularized(
 ) -> tuple[Any, list[Group]]:
     """Return `(g, r, m)` inside the mask, in a wide dtype, and what is decided together."""
     check_like("r", r, "g", g)
-    w_s, in_anchor = filled("anchor", g if anchor is None else anchor, "g", g)
-    m, in_reference = filled("reference", g if reference is None else reference, "g", g)
-    inside = jax.tree.map(lambda *x: all(x), resolve_mask(mask)(g), in_anchor, in_reference)
+    inside = resolve_mask(mask)(g)
+    w_s, inside = filled("anchor", g if anchor is None else anchor, "g", g, inside)
+    m, inside = filled("reference", g if reference is None else reference, "g", g, inside)
     groups = groups_of(inside, labels, g)
     trees = {"g": g, "r": r, "reference": m, "anchor": w_s}
     parts = (floating_part(name, inside, tree) for name, tree in trees.items())

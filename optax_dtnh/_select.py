@@ -1,5 +1,6 @@
 """Which leaves are regularized."""
 
+import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -23,14 +24,20 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
     return jax.tree.map(lambda keep, leaf: leaf if keep else optax.MaskedNode(), mask, tree)
 
 
-def filled(name: str, tree: Tree, like_name: str, like: Tree) -> tuple[Tree, Tree]:
-    """Return `tree` with leaves of `like` in place of what a mask left out, and the mask."""
-    leaves = dict(jax.tree.leaves_with_path(like))
+def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tuple[Tree, Tree]:
+    """Return `tree` with leaves of `like` in place of what either mask leaves out, and both masks.
+
+    One mask is given, the other has left its marks in `tree`.
+    """
+    given, leaves = (dict(jax.tree.leaves_with_path(x, is_leaf=is_masked)) for x in (tree, like))
+    if given.keys() == leaves.keys():  # other containers, as the variables of an `nnx.Optimizer`
+        tree = mask_out(mask, jax.tree.map_with_path(lambda path, _: given[path], like))
     full = jax.tree.map_with_path(
         lambda path, x: leaves.get(path, x) if is_masked(x) else x, tree, is_leaf=is_masked
     )
     check_like(name, full, like_name, like)
-    return full, jax.tree.map(lambda x: not is_masked(x), tree, is_leaf=is_masked)
+    held = jax.tree.map(lambda x: not is_masked(x), tree, is_leaf=is_masked)
+    return full, jax.tree.map(operator.and_, mask, held)
 
 
 def is_masked(x: Any) -> bool:

@@ -60,6 +60,10 @@ def chunked_mean(
     check_floating("params", params)
     keep = jnp.ones(axes.pop(), jnp.bool_) if where is None else jnp.asarray(where)
     check_kind("where", keep, jnp.bool_)
+    if keep.ndim > 1:
+        raise ValueError(
+            f"`where` should have shape [tokens], got {keep.shape}. Reshape it as `tokens`."
+        )
     wide, count = jax.tree.map(widen, params), -(-keep.size // chunk_size)
 
     @jax.checkpoint

@@ -130,6 +130,7 @@ def non_target_logits(logits: Any, labels: Any) -> Any:
 
 
 def _mean(logits: Any, logits_s: Any, where: Any, temperature: Any, divergence: Any) -> jax.Array:
+    check_floating("logits_s", logits_s, "Pass logits, not labels.")
     check_pair("logits", logits, "logits_s", logits_s)
     check_number("temperature", temperature, LARGER, " > 0")
     _check_rows("where", where, logits, jnp.bool_)

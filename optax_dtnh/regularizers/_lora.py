@@ -1,5 +1,6 @@
 """L2-SP of weights with adapters: half the squared distance to the network without them."""
 
+import math
 import re
 from typing import Any
 
@@ -48,7 +49,7 @@ def lora_l2_sp(
 
     Raises:
       ValueError: There is no pair, a factor is alone, the shapes of a pair do not fit or fit in two
-        ways, `scale` is not a finite number, or `names` are not two.
+        ways, the rank is above `in` and `out`, `scale` is not finite, or `names` are not two.
       TypeError: A factor is not real floating point.
 
     Source: Hu et al., [LoRA: Low-Rank Adaptation of Large Language
@@ -91,8 +92,11 @@ def _squared_norm(path: str, a: Any, b: Any, stacked: int | None) -> jax.Array:
     a, b = widen_all(a, b)
     allowed = [k for k in range(min(a.ndim, b.ndim) - 1) if stacked in (None, k)]
     fits = [k for k in allowed if a.shape[:k] == b.shape[:k] and a.shape[-1] == b.shape[k]]
+    # Above `in` and `out` is the rank of a square layer's factors that were swapped.
+    fits = [k for k in fits if math.prod(a.shape[:k]) * a.shape[-1] ** 2 <= max(a.size, b.size)]
     if len(fits) != 1:
-        advice = f"They fit with `stacked` in {fits}: pass one." if fits else "Transpose one."
+        advice = "If they are [r, in] and [out, r], transpose both."
+        advice = f"They fit with `stacked` in {fits}: pass one." if fits else advice
         raise ValueError(
             f"`params` should hold A [layers, in, r] and B [layers, r, out], got {a.shape} and "
             f"{b.shape} at {path!r}. {advice}"
