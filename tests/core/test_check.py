@@ -6,14 +6,7 @@ import optax
 import pytest
 from flax import nnx
 
-from optax_dtnh import (
-    add_l2_sp,
-    all_but,
-    check,
-    dtnh,
-    scale_by_adam_dtnh,
-    transform_pair,
-)
+from optax_dtnh import add_l2_sp, all_but, check, dtnh, scale_by_adam_dtnh, transform_pair
 from tests.core.uses import squares
 
 PARAMS = {"body": {"w": 0.3 + jnp.ones((8, 4)), "b": jnp.zeros(4)}, "head": jnp.ones((4, 2))}

@@ -229,10 +229,7 @@ MISTAKES = {
         ("anchor | Array(0., dtype=float32)", lambda: injected(anchor=0.0)),
         ("importance | Array(0, dt...", lambda: injected(importance=lambda w: w)),
         (f"anchor | {NO_HEAD}", lambda: anchored(anchor=BODY)),
-        (
-            "anchor | ....value, ... and an entry for ...",
-            lambda: optimizer(anchor=PARAMS),
-        ),
+        ("anchor | ....value, ... and an entry for ...", lambda: optimizer(anchor=PARAMS)),
         ("anchor['head'] | (4, 2) | params | (2, 4)", lambda: anchored(anchor=TURNED)),
         ("anchor['head'] | int32", lambda: anchored(anchor=WHOLE)),
         ("['body']['b'] | Array(-0.5, ...", lambda: anchored(importance=R)),

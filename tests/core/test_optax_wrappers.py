@@ -216,9 +216,7 @@ AROUND = {
         lambda use: optax.lookahead(descend(use), 2, 0.5), LOOKAHEAD, start=HALVES
     ),
     "lookahead(chain(dtnh, ...), reset_state=True)": Row(
-        lambda use: optax.lookahead(descend(use), 2, 0.5, reset_state=True),
-        LOOKAHEAD,
-        start=HALVES,
+        lambda use: optax.lookahead(descend(use), 2, 0.5, reset_state=True), LOOKAHEAD, start=HALVES
     ),
     "contrib.split_real_and_imaginary(dtnh)": Row(
         wrapped(contrib.split_real_and_imaginary),
@@ -234,9 +232,7 @@ BEFORE = {
     "chain(adaptive_grad_clip, dtnh)": before(optax.adaptive_grad_clip(0.1)),
     "chain(centralize, dtnh)": before(optax.centralize()),
     "chain(zero_nans, dtnh)": before(
-        optax.zero_nans(),
-        right=each(optax.zero_nans(), reg=lambda use: True),
-        gradients=poisoned,
+        optax.zero_nans(), right=each(optax.zero_nans(), reg=lambda use: True), gradients=poisoned
     ),
     "chain(trace, dtnh)": before(optax.trace(0.9)),
     "chain(ema, dtnh)": before(optax.ema(0.9)),

@@ -66,10 +66,7 @@ MUTANTS = listed(
             ("0 <= x < np.inf", "0 <= x"),
             ("if jnp.shape(leaf) != jnp.shape(like):", "if False:"),
         ],
-        ("_probe.py", "check"): [
-            ("anchor=1.0)", "anchor=0.0)"),
-            ("(x + move)", "x"),
-        ],
+        ("_probe.py", "check"): [("anchor=1.0)", "anchor=0.0)"), ("(x + move)", "x")],
         ("_report.py", "report"): [("if members & indices", "")],
         ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
         ("_interpolate.py", "interpolate"): [("t < 0.5, a, x", "t < 2.0, a, x")],
