@@ -1,4 +1,4 @@
-"""The library's residual networks with a teacher: what a training step of KnowDist computes."""
+"""Convolutional networks with a teacher: what a training step of KnowDist computes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +9,22 @@ import optax
 from flax import nnx
 
 from benchmarks.cost.training import Fun, Losses
-from optax_dtnh.models import ResNet, teacher_view
+from optax_dtnh.models import EfficientNetLite0, ResNet, teacher_view
 from optax_dtnh.regularizers import feature_distance
 
 CLASSES = 67
 
 Maps = tuple[str, ...]
-Make = Callable[..., ResNet]
+Network = ResNet | EfficientNetLite0
+Make = Callable[..., Network]
 
 
-def abstract_of(make: Make) -> ResNet:
+def abstract_of(make: Make) -> Network:
     """Return the network without allocating it."""
     return nnx.eval_shape(lambda: make(classes=CLASSES, rngs=nnx.Rngs(0)))
 
 
-def states_of(model: ResNet) -> tuple[Any, Any]:
+def states_of(model: Network) -> tuple[Any, Any]:
     """Return parameters and batch statistics."""
     _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     return params, statistics
@@ -35,7 +36,7 @@ def images_of(batch: int, size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDty
     return images, jax.ShapeDtypeStruct((batch,), jnp.int32)
 
 
-def losses_of(model: ResNet, maps: Maps) -> Losses:
+def losses_of(model: Network, maps: Maps) -> Losses:
     """Return the losses in training mode, given images, labels and the teacher's maps."""
     graph = nnx.graphdef(model)
 
@@ -49,7 +50,7 @@ def losses_of(model: ResNet, maps: Maps) -> Losses:
     return losses
 
 
-def teacher_of(model: ResNet, maps: Maps) -> Fun:
+def teacher_of(model: Network, maps: Maps) -> Fun:
     """Return `f_s(params, statistics, images)`, the pretrained network's maps."""
     graph = nnx.graphdef(teacher_view(model))
 
@@ -68,7 +69,7 @@ def program(make: Make, maps: Maps, batch: int, size: int) -> tuple[Losses, tupl
     return losses_of(model, maps), (*states, *images, f_s)
 
 
-def losses_with_teacher(model: ResNet, maps: Maps) -> Losses:
+def losses_with_teacher(model: Network, maps: Maps) -> Losses:
     """Return the losses given images, labels and the pretrained states, the teacher in them."""
     losses, teacher = losses_of(model, maps), teacher_of(model, maps)
 

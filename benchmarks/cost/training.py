@@ -62,19 +62,20 @@ def zero_array(fun: Callable[..., Any]) -> Callable[..., Any]:
     return evaluate
 
 
-def methods(losses: Losses, mask: Any = None) -> dict[str, Step]:
-    """Return the step of every method, with SGD with momentum.
+def methods(losses: Losses, mask: Any = None, labels: Any = None) -> dict[str, Step]:
+    """Return the step of every method, with SGD with momentum, DTNH as `labels` decide.
 
     The rate is so small that a random network stays where it is.
     """
     sgd = optax.sgd(1e-6, momentum=0.9)
-    plain_l2_sp, l2_sp = add_l2_sp(WEIGHT, rule=plain, mask=mask), add_l2_sp(WEIGHT, mask=mask)
+    plain_l2_sp = add_l2_sp(WEIGHT, rule=plain, mask=mask)
+    l2_sp, pair = add_l2_sp(WEIGHT, mask=mask, labels=labels), dtnh(1.0, mask=mask, labels=labels)
     return {
         "fine-tuning": Step(of_loss(losses), sgd),
         "L2-SP": Step(of_loss(losses), optax.chain(plain_l2_sp, sgd)),
         "L2-SP + DTNH": Step(of_loss(losses), optax.chain(l2_sp, sgd)),
         "KnowDist": Step(of_sum(losses), sgd),
-        "KnowDist + DTNH": Step(of_pair(losses), optax.chain(dtnh(1.0, mask=mask), sgd)),
+        "KnowDist + DTNH": Step(of_pair(losses), optax.chain(pair, sgd)),
     }
 
 

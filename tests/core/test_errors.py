@@ -153,8 +153,8 @@ def in_chunks(*tokens, params=HEAD, **options):
     return chunked_mean(lambda w, x: x.sum() + w.sum(), params, *tokens, **options)
 
 
-def fisher(log_prob=lambda w, x: x[0], params=HEAD, batches=(X,)):
-    diagonal_fisher(log_prob, params, batches)
+def fisher(log_prob=lambda w, x: x[0], params=HEAD, batches=(X,), **options):
+    diagonal_fisher(log_prob, params, batches, **options)
 
 
 def soft(logits, logits_s=None, temperature=2.0):
@@ -200,6 +200,7 @@ MISTAKES = {
         ("inner | <function adam at ...", lambda: dtnh(0.1, inner=optax.adam)),
         ("reference | None", lambda: dtnh(0.1, reference=None)),
         ("rule | (1.0, ...)", lambda: dtnh(0.1, rule=truncate(LOSS, LOSS, LOSS))),
+        ("rule | Array(0, dtype=int32)", lambda: injected(dtnh, rule=lambda step: step)),
         ("labels | Along(axes=(0,))", lambda: both(labels=Along((0,)))),
         ("labels | Array(0, dtype=int32)", lambda: injected(dtnh, labels=per_element)),
         ("mask | <function ones_like at ...", lambda: dtnh(0.1, mask={"body": jnp.ones_like})),
@@ -309,7 +310,7 @@ MISTAKES = {
     first_order_change: [
         (f"loss_grads | updates | {A_HEAD}", lambda: first_order_change(BODY, G)),
         ("loss_grads | (4, 2) | updates | ()", lambda: first_order_change(HEAD, LOSS)),
-        ("updates['n'] | int32", lambda: first_order_change(MIXED, MIXED)),
+        ("loss_grads['n'] | int32", lambda: first_order_change(MIXED, MIXED)),
     ],
     l2_sp: [
         (f"w | w_s | {A_HEAD}", lambda: l2_sp(PARAMS, BODY)),
@@ -335,6 +336,8 @@ MISTAKES = {
         ("f_s['stage1'] | channels", lambda: channel_attention(losses, {"stage1": 64})),
     ],
     diagonal_fisher: [
+        ("log_prob | one array", lambda: fisher(LOSS)),
+        *[(f"key | {k!r}", lambda k=k: fisher(key=k)) for k in (3, "seed")],
         ("log_prob | (2,)", lambda: fisher(lambda w, x: w[0])),
         ("at least one example, got none", lambda: fisher(batches=[X[:0]])),
         ("batches | [(4,), (2,)]", lambda: fisher(batches=[(X, X[:2])])),
@@ -373,6 +376,7 @@ MISTAKES = {
         ("logits | (2, 1)", lambda: non_target_logits(jnp.ones((2, 1)), jnp.arange(2))),
     ],
     chunked_mean: [
+        ("fun | a int", lambda: chunked_mean(3, HEAD, X)),
         ("tokens | [(3,), (4,)]", lambda: in_chunks(X, X.T)),
         ("tokens | []", in_chunks),
         ("where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
@@ -398,7 +402,7 @@ NAMES = {"updates", "state", "params", *GradientPair._fields, "loss", "reg", "ar
 
 # The constraints that a TypeError asks for; all others are a ValueError's.
 TYPES = r"State`|dtype|function|floating|be a scalar|whole numbers|a whole number$|transformation|"
-TYPES += r"bool|integer|strings|in a tree|variables|return \("
+TYPES += r"bool|integer|strings|in a tree|variables|return \(|random key"
 
 
 @pytest.mark.parametrize(("function", "said", "mistake"), ROWS)

@@ -41,7 +41,7 @@ MUTANTS = listed(
         ("_labels.py", "errors"): [(" and not any(parts_of(leaf))", "")],
         ("_transform.py", TRANSFORM): [
             ("safe_increment(state.step)", "safe_increment(0)"),
-            ("_replace(conflict=conflict)", "_replace()"),
+            ("return updates, state._replace(conflict=conflict)", "return updates, state"),
         ],
         ("_anchor.py", "anchor optax_contract"): [
             ("r = -pull(", "r = pull("),
@@ -51,7 +51,7 @@ MUTANTS = listed(
             ('getattr(w, "sharding", None)', "None"),
             ("return jnp.where(w == w, x, x)", "return x"),
         ],
-        ("_metric.py", "metric optax_contract"): [
+        ("_transform.py", "metric optax_contract"): [
             ("u + p * weighted", "u + weighted"),
             ("/ max(size(nu), 1.0) * correct", "/ max(size(nu), 1.0)"),
             ("jnp.maximum(jnp.sqrt(nu * c", "(jnp.sqrt(nu * c"),
@@ -71,7 +71,7 @@ MUTANTS = listed(
         ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
         ("_interpolate.py", "interpolate"): [("t < 0.5, a, x", "t < 2.0, a, x")],
         ("_gradients.py", "gradients"): [("tangents(t)[i]", "tangents(t)[0]")],
-        ("_micro_batches.py", "micro_batches"): [("(t / count)", "t")],
+        ("_gradients.py", "micro_batches"): [("(t / count)", "t")],
         ("_report.py", "first_order"): [
             ("inner_product(updates, loss_grads)", "abs(inner_product(updates, loss_grads))")
         ],
