@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from optax_dtnh import dtnh
 from tests.core.helpers import cast, random_tree
@@ -73,7 +72,7 @@ def trajectory(loop, row):
     state = loop.init(params)
     step = quickly(loop.step) if row.jit else loop.step
     for t in STEPS:
-        g, r = row.gradients(t, getattr(params, "fast", params))
+        g, r = row.gradients(t, fast(params))
         updates, new_state = step(t, g, r, state, params)
         if types(new_state) != types(state):  # what a scan over the steps would say
             jax.lax.scan(lambda _, x, new=new_state: (new, x), state, length=1)
@@ -115,13 +114,9 @@ def made(step, extra=None, part=lambda tree: tree):
     return make
 
 
-def fed(change):
-    """Other gradients: `change(t, g, r, params)`."""
-
-    def step(inside, t, g, r, state, params):
-        return inside.step(t, *change(t, g, r, params), state, params)
-
-    return made(step)
+def fast(params):
+    """The parameters, or those of `lookahead` at which gradients are taken."""
+    return getattr(params, "fast", params)
 
 
 def then(after, extra):
@@ -130,11 +125,11 @@ def then(after, extra):
 
     def make(use):
         def step(inside, t, g, r, state, params):
-            d, state_1 = inside.step(t, g, r, state[0], params)
+            d, state_1 = inside.step(t, g, r, state[0], fast(params))
             updates, state_2 = after.update(d, state[1], params, **extra(use, t, params))
             return updates, (state_1, state_2)
 
-        return made(step, after.init)(use)
+        return made(step, after.init, fast)(use)
 
     return make
 
@@ -189,56 +184,37 @@ def on(keys, otherwise):
     )
 
 
-def ravel(tree):
-    return ravel_pytree(tree)[0]
-
-
 def parts(tree):
     return tree | {"kernel": {"real": tree["kernel"].real, "imag": tree["kernel"].imag}}
 
 
-def whole(d, g):
-    return d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]}
-
-
-flat = on_form(ravel, lambda d, g: ravel_pytree(g)[1](d))  # one vector instead of the tree
-split = on_form(parts, whole)
+split = on_form(parts, lambda d, g: d | {"kernel": d["kernel"]["real"] + 1j * d["kernel"]["imag"]})
 
 
 def mean(x, y):
     return jax.tree.map(lambda a, b: (a + b) / 2, x, y)
 
 
-def clipped_jointly(t, g, r, params):
-    return optax.tree.scale(jnp.minimum(1.0, 0.5 / optax.tree.norm((g, r))), (g, r))
+def on_means(inside, t, g, r, state, params):
+    state, kept = state
+    if t % 2 == 0:
+        return optax.tree.zeros_like(g), (state, (g, r))
+    d, state = inside.step(t, mean(kept[0], g), mean(kept[1], r), state, params)
+    return d, (state, kept)
 
 
-def every_other_step(choose):
-    """One step on the means of two steps' gradients; `choose` makes one regularizer's of two."""
+every_other_step = made(on_means, lambda params: (params, params))
+
+
+def skipping(use):
+    """Zeros where a gradient is NaN, and the same state where the loss's is."""
 
     def step(inside, t, g, r, state, params):
-        state, kept = state
-        if t % 2 == 0:
-            return optax.tree.zeros_like(g), (state, (g, r))
-        d, state = inside.step(t, mean(kept[0], g), choose(kept[1], r), state, params)
-        return d, (state, kept)
+        d, new_state = inside.step(t, g, r, state, params)
+        skipped = (1,) if use.update is alone else (1, 2)
+        return optax.tree.zeros_like(g) if t in skipped else d, state if t == 1 else new_state
 
-    return made(step, lambda params: (params, params))
-
-
-def skipping(updates, states):
-    """Zeros in some steps, of two sets one for each number of gradients; the same for the state."""
-
-    def make(use):
-        def step(inside, t, g, r, state, params):
-            d, new_state = inside.step(t, g, r, state, params)
-            if t in updates[use.update is alone]:
-                d = optax.tree.zeros_like(g)
-            return d, state if t in states else new_state
-
-        return made(step)(use)
-
-    return make
+    return made(step)(use)
 
 
 def on_even_steps(otherwise):
@@ -266,29 +242,14 @@ def sharpness_aware(opaque):
     return made(step, lambda params: params)
 
 
-def looking_ahead(reset=None):
-    """Two fast steps, then half way back; `reset(params)`: where the state starts anew."""
-
-    def step(inside, t, g, r, state, params):
-        d, state = inside.step(t, g, r, state, params.fast)
-        fast = optax.apply_updates(params.fast, optax.tree.scale(-0.1, d))
-        slow = params.slow
-        if t % 2:
-            fast = slow = mean(slow, fast)
-            state = inside.init(reset(params)) if reset else state
-        new = optax.LookaheadParams(fast, slow)
-        return jax.tree.map(lambda a, b: a - b, new, params), state
-
-    return made(step, part=lambda params: params.fast)
-
-
-def without_any(use):
-    return Loop(lambda params: (), lambda t, g, r, state, params: (optax.tree.scale(-0.1, g), ()))
-
-
 def protected_decay(use):
     """Decay as a part of what is protected."""
     if use.update is alone:
         tx = dtnh(0.3, inner=use.factory(0.5))
         return Loop(tx.init, lambda t, g, r, s, p: as_keyword(tx, g, p, s, p))
-    return fed(lambda t, g, r, p: (g, jax.tree.map(lambda x, w: x + 0.3 / 0.5 * w, r, p)))(use)
+
+    def step(inside, t, g, r, state, params):
+        with_decay = jax.tree.map(lambda x, w: x + 0.3 / 0.5 * w, r, params)
+        return inside.step(t, g, with_decay, state, params)
+
+    return made(step)(use)

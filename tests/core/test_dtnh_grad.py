@@ -6,19 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
-from hypothesis import given
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from optax_dtnh import DTNHGradState, dtnh, plain, truncate, value_and_dtnh_grad
 from optax_dtnh import value_and_grad_pair as pair_of
 from tests.core import test_training_loops as loops
 from tests.core.helpers import assert_close, assert_equal, minus, norm
-from tests.core.strategies import cases
-from tests.core.test_gradients import along
-from tests.core.test_properties import refute
 from tests.pages.pages import blocks, execute
 
 MASK = {"one": True, "two": False}
@@ -131,26 +124,16 @@ def test_micro_batches_auxiliary_data_and_keywords_pass_through():
             assert norm(minus(one, other)) <= 1e-5 * norm(one)
 
 
-def test_a_scan_with_donation_and_a_run_that_was_resumed_equal_single_steps(tmp_path):
+def test_a_scan_equals_single_steps_with_donation():
     params, xs = params_and_batches()
     tx = optax.sgd(0.1, momentum=0.9)
     step = step_of(value_and_dtnh_grad(losses, WEIGHT, every=4, mask=MASK), tx)
-    alone, one = (params, tx.init(params), DTNHGradState()), jax.jit(step, donate_argnums=0)
-    alone = jax.tree.map(lambda w: jnp.array(w, copy=True), alone)
-    for i, x in enumerate(xs):
-        alone, _ = one(alone, x)
-        if i == 2:
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(tmp_path / "step", alone)
-    start = params, tx.init(params), DTNHGradState()
-    with ocp.StandardCheckpointer() as checkpointer:
-        resumed = checkpointer.restore(tmp_path / "step", jax.eval_shape(lambda: start))
-    for x in xs[3:]:
-        resumed, _ = one(resumed, x)
-    assert_equal(resumed, alone)
+    start, one = (params, tx.init(params), DTNHGradState()), jax.jit(step, donate_argnums=0)
     scanned, _ = jax.jit(functools.partial(jax.lax.scan, step))(start, xs)
-    assert_close(scanned[0], alone[0])
-    assert_equal(scanned[2].step, alone[2].step)
+    for x in xs:
+        start, _ = one(start, x)
+    assert_close(scanned[0], start[0])
+    assert_equal(scanned[2].step, start[2].step)
 
 
 def branches(fun, *args):
@@ -195,26 +178,6 @@ def test_an_ensemble_keeps_its_branch_and_equals_single_members():
     assert state.step == 3
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
-def test_sharded_parameters_and_batches_take_the_same_steps(kind):
-    params, xs = params_and_batches()
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
-
-    def put(tree, specs):
-        return jax.tree.map(lambda w, s: jax.device_put(w, NamedSharding(mesh, s)), tree, specs)
-
-    spec = P("x") if kind == AxisType.Auto else P()
-    sharded = put(params, {"one": spec, "two": P()})
-    evaluate = value_and_dtnh_grad(losses, WEIGHT, mask=MASK)
-    a = b = DTNHGradState()
-    for x in xs[:3]:
-        values, grads, a = evaluate(a, params, x)
-        found = jax.jit(evaluate)(b, sharded, put(x, P("x")))
-        b = found[2]
-        assert_close(jax.device_get(found[:2]), (values, grads), scale=(grads, 4.0))
-    np.testing.assert_allclose(a.coefficient, b.coefficient, rtol=1e-5)
-
-
 # --- the recipes of the docs
 
 
@@ -254,35 +217,3 @@ def test_the_recipes_walk_the_path_of_the_pair(client):
             assert apart <= 1e-5 if same else 1e-5 < apart < 0.1
             assert norm(minus(found.stats, expected.stats)) <= (1e-5 if same else 0.1) * way
             assert len(set(seen)) == (6 if same else 2)
-
-
-# --- searched
-
-
-def weighted(params, g, r):
-    return along(g, params), along(r, params)
-
-
-evaluate_twice = jax.jit(value_and_dtnh_grad(weighted, 1.0, every=2))
-
-
-def is_repeated_without_a_change(change, case):
-    """The second step at the same place repeats the first, up to rounding."""
-    params = jax.tree.map(jnp.asarray, case.before)
-    _, first, state = evaluate_twice(DTNHGradState(), params, case.g, case.r)
-    _, second, _ = evaluate_twice(change(state), params, case.g, case.r)
-    assert_close(second, first, case_dtype(case), scale=(case.g, case.r))
-
-
-def case_dtype(case):
-    return min((x.dtype for x in jax.tree.leaves(case.g)), key=lambda d: -jnp.finfo(d).eps)
-
-
-@given(case=cases())
-def test_the_kept_coefficient_repeats_the_gradient_at_the_same_place(case):
-    is_repeated_without_a_change(lambda state: state, case)
-
-
-def test_a_search_finds_a_coefficient_that_is_lost():
-    lost = lambda state: state._replace(coefficient=jnp.float32(0))  # noqa: E731
-    refute(is_repeated_without_a_change, lost, cases(("array", "nested")))

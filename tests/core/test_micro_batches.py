@@ -86,18 +86,6 @@ def test_narrow_gradients_are_summed_in_float32():
     assert relative_error(narrow, exact) > 2 * relative_error(mean, exact)
 
 
-def test_the_function_is_traced_once_and_rows_are_dealt_in_turn():
-    seen = []
-
-    def f(params, x):
-        seen.append(x.shape)
-        return (jnp.sum(params), jnp.sum(params)), x
-
-    (_, x), _ = value_and_grad_pair(f, has_aux=True, micro_batches=3)(jnp.ones(2), jnp.arange(6.0))
-    assert seen == [(2,)]
-    assert_equal(x, jnp.array([[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]))
-
-
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_a_batch_sharded_over_devices_stays_where_it_is(kind):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType[kind],))

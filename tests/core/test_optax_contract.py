@@ -118,22 +118,6 @@ def test_scan_and_vmap_equal_a_loop(use):
 
 
 @every_use
-def test_parameters_and_state_can_be_donated(use):
-    tx = optax.chain(use.factory(0.5), optax.sgd(0.1, momentum=0.9))
-    params, _, ((g, r), *_) = data()
-    state = tx.init(params)
-
-    def step(params, state):
-        updates, state = use.update(tx, g, r, state, params)
-        return optax.apply_updates(params, updates), state
-
-    step = jax.jit(step, donate_argnums=(0, 1))
-    for _ in range(3):
-        params, state = step(params, state)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-
-
-@every_use
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_state_keeps_its_types_under_cond_and_scan_and_the_update_those_of_the_gradient(
     use, dtype

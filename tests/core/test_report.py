@@ -16,7 +16,6 @@ from optax_dtnh import (
     conflict_report,
     drop,
     dtnh,
-    per_channel,
     per_element,
     per_leaf,
     truncate,
@@ -145,13 +144,6 @@ def test_what_the_reference_leaves_out_is_in_no_entry():
     g, r, m = gradients()
     left_out = conflict_report(g, r, reference=m | {"head": optax.MaskedNode()})
     assert_equal(left_out, conflict_report(g, r, reference=m, mask=BODY))
-
-
-def test_each_channel_and_each_element_counts_as_a_decision():
-    g, r = ({"kernel": jnp.ones((2, 4)), "bias": s * jnp.ones(4)} for s in (1.0, -1.0))
-    report = conflict_report(g, r, labels=per_channel)
-    names = ("conflict/kernel", "conflict/bias", "conflict", "removed/kernel", "removed/bias")
-    assert [report[name] for name in names] == [0, 1, 0.5, 0, 1]
 
 
 # --- in the ways that it is called

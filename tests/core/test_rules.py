@@ -146,13 +146,6 @@ def test_a_cap_is_one_for_each_decision_and_may_be_traced():
     np.testing.assert_allclose(channels(1.0), jnp.stack(expected, -1), atol=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [1e4, 1e8])
-def test_a_cap_bounds_a_far_longer_pull_that_is_nearly_opposed(ratio):
-    g = jnp.array([1.0, 1.0])
-    hidden = apply_rule(capped(truncate, 2.0), jnp.array([-ratio, -1.0001 * ratio]), g)
-    assert norm(hidden) <= 2.0 * norm(g) * (1 + 1e-6)
-
-
 def test_behind_a_cap_nan_stays_visible_and_the_derivative_at_0_is_that_of_the_rule():
     g, rule = jnp.array([1.0, 1.0]), capped(truncate, 1.0)
     for r, m in ((jnp.array([jnp.nan, 1.0]), g), (g, jnp.array([1e25, 0.0])), (1e25 * g, g)):

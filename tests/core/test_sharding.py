@@ -19,11 +19,9 @@ from optax_dtnh import (
     cosine_similarity,
     dtnh,
     first_order_change,
-    value_and_grad_pair,
 )
-from optax_dtnh.regularizers import feature_distance
-from tests.core.helpers import assert_close, cast, random_tree
-from tests.core.uses import SHOWN, USES, as_pair, full_metric, metric, squares
+from tests.core.helpers import assert_close, random_tree
+from tests.core.uses import USES, full_metric, metric, squares
 
 SHAPES = {"conv": (2, 2, 8, 16), "kernel": (16, 8), "bias": (8,), "scale": ()}
 MESHES = {"replicated": (8,), "fsdp": (8,), "mixed": (4, 2)}
@@ -39,15 +37,17 @@ NO_CHANNELS = {name: use for name, use in USES.items() if "channel" not in name}
 APART = {use: 2 if "channel" in name else 0 for name, use in USES.items() if "per " in name}
 
 
-def pairwise(names, *others, shift=0, uses=USES):
-    """Some uses with every one of the others, all uses with one in turn; the rest is for CI."""
-    rows = []
-    for i, (name, use) in enumerate(uses.items()):
-        for j, other in enumerate(others):
-            shown, in_turn = name in SHOWN, j == (i + shift) % len(others)
-            marks = () if shown and in_turn else pytest.mark.slow
-            label = "-".join(map(str, (name, *other)))
-            rows += [pytest.param(use, *other, marks=marks, id=label)] * (shown or in_turn)
+def in_turn(names, *others, shift=0, uses=USES):
+    """Each use with one of the others in turn; the rest is for CI."""
+    rows = [
+        pytest.param(
+            *(use, *other),
+            marks=() if j == (i + shift) % len(others) else pytest.mark.slow,
+            id="-".join(map(str, (name, *other))),
+        )
+        for i, (name, use) in enumerate(uses.items())
+        for j, other in enumerate(others)
+    ]
     return pytest.mark.parametrize(f"use, {names}", rows)
 
 
@@ -109,7 +109,7 @@ def collectives(step, *arguments):
     return reduces, size, sum(gathers for gathers, _ in found.values())
 
 
-@pairwise("layout, kind", *LAYOUTS_AND_KINDS)
+@in_turn("layout, kind", *LAYOUTS_AND_KINDS)
 def test_parts_give_what_one_device_gives(use, layout, kind):
     tx = use.factory(0.5)
     start, params, g, r = (placed(tree, layout, kind) for tree in trees())
@@ -140,7 +140,7 @@ def all_reduces(use, layout):
     return AXIS_SETS[layout] * (2 if use.factory in (metric, full_metric) else 1)
 
 
-@pairwise("layout", *ONE_LAYOUT, shift=1)
+@in_turn("layout", *ONE_LAYOUT, shift=1)
 def test_one_all_reduce_for_every_set_of_axes_and_no_gather(use, layout):
     arguments = [placed(tree, layout) for tree in trees()]
     reduces, _, gathers = collectives(steps(use, use.factory(0.5)), *arguments)
@@ -153,15 +153,7 @@ def test_one_all_reduce_for_every_set_of_axes_and_no_gather(use, layout):
         assert reduces == all_reduces(use, layout)
 
 
-def test_flattening_the_leaves_would_gather_them():
-    def flat(g, r):
-        return jnp.vdot(jax.flatten_util.ravel_pytree(g)[0], jax.flatten_util.ravel_pytree(r)[0])
-
-    _, _, g, r = (placed(tree, "mixed") for tree in trees())
-    assert collectives(flat, g, r)[2] > 0
-
-
-@pairwise("layout", *ONE_LAYOUT, shift=2, uses=NO_CHANNELS)
+@in_turn("layout", *ONE_LAYOUT, shift=2, uses=NO_CHANNELS)
 def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
     expected, specs = on_one_device(use), LAYOUTS[layout]
     step = jax.shard_map(
@@ -242,31 +234,3 @@ def test_the_diagnostics_inside_shard_map_are_of_the_whole():
     assert_close(jax.jit(parts)(g, r), both(g, r))
     reduces, _, gathers = collectives(first_order_change, placed(r, "fsdp"), placed(g, "fsdp"))
     assert (reduces, gathers) == (1, 0)
-
-
-def trained(params, x, mean=lambda values: values):
-    """Parameters after three steps, `mean` being that over the parts of the batch."""
-    tx = optax.chain(dtnh(3.0, mask={"body": True, "head": False}), optax.adam(1e-2))
-    state = tx.init(params)
-
-    def losses(params, x):
-        features = jnp.tanh(x @ params["body"])
-        loss = jnp.mean((features @ params["head"] - 1) ** 2)
-        return mean((loss, feature_distance(features, 0.5 * jnp.ones_like(features))))
-
-    for _ in range(3):
-        values, pair = value_and_grad_pair(losses)(params, x)
-        updates, state = as_pair(tx, *pair, state, params)
-        params = optax.apply_updates(params, updates)
-    return params, values, optax.tree.get(state, "conflict")
-
-
-def test_training_on_a_batch_divided_by_hand_is_the_same():
-    def step(params, x):
-        return trained(params, x, lambda values: jax.lax.pmean(values, "x"))
-
-    rng = np.random.default_rng(2)
-    params = cast(random_tree({"body": (16, 32), "head": (32, 8)}, rng), "float32")
-    x = jnp.float32(0.3 * rng.standard_normal((64, 16)))
-    parts = jax.shard_map(step, mesh=mesh_of("fsdp"), in_specs=(P(), P("x")), out_specs=P())
-    assert_close(jax.jit(parts)(params, x), jax.jit(trained)(params, x))

@@ -316,8 +316,3 @@ def test_a_run_in_scan_and_an_ensemble_under_vmap_walk_as_single_steps_do(refere
     np.testing.assert_allclose(losses[0], reference[0].losses, rtol=1e-5)
     assert_close(jax.tree.map(lambda leaf: leaf[0], stats), reference[0].stats)
     assert norm(jax.tree.map(lambda leaf: leaf[0] - leaf[1], params)) > 0.1
-
-
-def test_the_change_takes_at_most_fifteen_lines():
-    for diff in blocks(PAGE, "diff"):
-        assert 0 < sum(line.startswith("+") for line in diff.splitlines()) <= 15

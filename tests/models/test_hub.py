@@ -112,8 +112,6 @@ def answered_with(error, *parts):
 
 
 COMMAND = "`hf download owner/name model.safetensors --revision main`"
-
-
 ASKED = [(end, "a", MAIN) for end in ("", "@main", "/model.safetensors")]
 ASKED += [("/in/a folder/model.safetensors", "b", MAIN)]
 ASKED += [(f"@v1.0{end}", "c", OTHER) for end in ("", "/model.safetensors")]

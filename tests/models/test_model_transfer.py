@@ -2,11 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 from flax import nnx
 
-from optax_dtnh import add_l2_sp
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
 from tests.core.helpers import assert_equal, norm
 from tests.models.networks import build, each_network, every_model, images, loss_fn, run, variables
@@ -91,26 +89,3 @@ def test_a_mask_is_false_on_the_head_alone(kind):
     assert jax.tree.structure(mask) == jax.tree.structure(params)
     assert nnx.to_pure_dict(backbone_mask(model)) == mask
     assert nnx.to_pure_dict(nnx.as_pure(backbone_mask(nnx.state(model, nnx.Param)))) == mask
-
-
-def test_in_an_optimizer_the_mask_of_the_model_and_the_function_give_the_same_step():
-    @nnx.jit(donate_argnums=(0, 1))
-    def update(model, optimizer, sign):
-        grads = jax.tree.map(lambda w: sign * w, nnx.state(model, nnx.Param))
-        optimizer.update(model, grads)
-
-    ends = []
-    for of_model, graph in ((True, True), (False, True), (False, False)):
-        model = build("basic", blocks=(1,))
-        backbone = variables(model, nnx.Param)
-        del backbone["head"]
-        mask = backbone_mask(model) if of_model else backbone_mask
-        tx = optax.chain(add_l2_sp(0.5, mask=mask), optax.sgd(0.01, momentum=0.9))
-        optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param, graph=graph)
-        for sign in (1.0, -1.0):  # away and back: the pull of the second agrees with its gradient
-            update(model, optimizer, sign)
-        ends.append(variables(model, nnx.Param))
-        anchor = jax.tree.leaves(optax.tree.get(optimizer.opt_state, "anchor"))
-        assert_equal(anchor, jax.tree.leaves(backbone))  # its own, the parameters were donated
-    assert_equal(ends[1], ends[0])
-    assert_equal(ends[2], ends[0])

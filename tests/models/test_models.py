@@ -75,18 +75,6 @@ def test_the_variance_of_values_far_from_zero_keeps_its_digits():
     assert error() > 1e-4
 
 
-def test_evaluation_mode_uses_the_statistics_and_moves_none():
-    model, x = build("basic"), images()
-    training, _ = run(model, x)
-    model.eval()
-    before = statistics(model)
-    evaluation, _ = run(model, x)
-    assert_equal(statistics(model), before)
-    alone, _ = run(model, x.at[1:].set(0.0))
-    np.testing.assert_allclose(alone[0], evaluation[0], rtol=1e-4, atol=1e-5)
-    assert norm(training - evaluation) > 0.1 * norm(evaluation)
-
-
 def test_a_single_value_per_channel_has_no_variance_in_training_mode():
     model, one = build("basic"), images(rows=1, side=8)
     message = r"`images` should give at least 2 values .* got shape \(1, 1, 1, 16\) .* `model.eval"

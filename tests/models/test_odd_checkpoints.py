@@ -19,8 +19,7 @@ from tests.models.networks import build, images, run
 from tests.models.schemes import HF_VIT, SCHEMES, TIMM_VIT, TV_RESNET, TV_VIT
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
-PREFIXES = ["_orig_mod.", "model.", "backbone.", "net.", "encoder_q.", "{0}%s.\\1."]
-PREFIXES += ["module.encoder_q.", "_orig_mod.module.", "model.backbone.", "a.b.c.d."]
+PREFIXES = ["_orig_mod.", "backbone.", "{0}%s.\\1.", "module.encoder_q.", "a.b.c.d."]
 
 
 def prefixed(tensors, prefix):

@@ -126,27 +126,17 @@ def test_facts_that_agree_with_the_tensors_are_no_error(checked):
 @pytest.mark.parametrize(
     ("scheme", "name", "value", "message"),
     [
-        (TIMM_VIT, "width", 768, "768 by config.json, got 64 in"),
         (HF_VIT, "hidden", 128, "128 by config.json, got 256 in"),
-        (HF_VIT, "blocks", 12, "12 by config.json, got 2 in"),
         (TV_VIT, "patch_size", 14, "14 by config.json, got 16 in"),
-        (HF_VIT, "model_image_size", 224, "224 by config.json, got 32 in"),
         (HF_VIT, "classes", 1000, "1000 by config.json, got 3 in"),
         (TIMM_VIT, "pool", "avg", "'avg' by config.json, got 'token' in .*, a plain ViT"),
         (TIMM_VIT, "architecture", "deit3_x", "'deit3_x' by config.json, got 'ViT' in"),
-        (TV_RESNET, "architecture", "resnetaa50", "'resnetaa50' by config.json, got 'ResNet' in"),
         (HF_VIT, "qkv_bias", False, "False by config.json, got True in"),
-        (HF_VIT, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by config.json, got None in"),
         (HF_RESNET, "depths", (3, 4, 6, 3), r"\(3, 4, 6, 3\) by .* got \(1, 2, 1, 1\) in"),
-        (HF_RESNET, "hidden_sizes", (256, 512), r"\(256, 512\) by .*\(4, 8, 16, 32\) in"),
         (HF_RESNET, "block", "bottleneck", "'bottleneck' by config.json, got 'basic' in"),
-        (HF_RESNET, "activation", "gelu", "'gelu' by config.json, got 'relu' in"),
         (HF_RESNET, "downsample_in_first_stage", True, "True by config.json, got False in"),
         (TV_RESNET, "width", 2048, "2048 by config.json, got 32 in"),
-        (TV_RESNET, "heads", 12, "12 by config.json, got None in"),
         (LITE0, "heads", 12, "12 by config.json, got None in"),
-        (LITE0, "activation", "silu", "'silu' by config.json, got 'relu6' in"),
-        (LITE0, "architecture", "efficientnet_b0", "'efficientnet_b0' .* got 'EfficientNetLite0'"),
     ],
 )
 def test_a_fact_that_contradicts_the_tensors(scheme, name, value, message, checked):

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 
 import pytest
 import yaml
@@ -15,8 +14,6 @@ import optax_dtnh
 from tests.pages.pages import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# To find versions for torch, pip may have to fetch all of it: `.ci/packages dist --extras`.
-TORCH = {"peers", "real", "test-torch"}
 
 
 def script(name):
@@ -25,9 +22,6 @@ def script(name):
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)
     return module
-
-
-contents = script("contents")
 
 
 def test_the_version_stands_in_one_place():
@@ -48,30 +42,6 @@ def test_the_citation_is_of_this_version_and_of_the_paper():
     assert f"author    = {{{names}}}" in readme
     assert paper["url"] in readme
     assert paper["identifiers"][0]["value"].split(":")[1] in paper["url"]
-
-
-def a_wheel(path, leave_out="", put_in="optax_dtnh/py.typed"):
-    names = {p.relative_to(ROOT).as_posix() for p in (ROOT / "optax_dtnh").rglob("*.py")}
-    names |= {"optax_dtnh/py.typed", "a.dist-info/licenses/LICENSE", put_in}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names - {leave_out}:
-            archive.writestr(name, "")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({}, ""),
-        ({"leave_out": "optax_dtnh/py.typed"}, "lacks optax_dtnh/py.typed"),
-        ({"leave_out": "a.dist-info/licenses/LICENSE"}, "lacks the license"),
-        ({"leave_out": "optax_dtnh/finetune/step.py"}, "lacks optax_dtnh/finetune/step.py"),
-        ({"put_in": "benchmarks/digits/data.py"}, "should not hold benchmarks/digits/data.py"),
-    ],
-)
-def test_a_wheel_with_more_or_less_than_the_package_is_refused(tmp_path, change, problem):
-    problems = contents.wheel_problems(a_wheel(tmp_path / "a.whl", **change))
-    assert problems == ([f"a.whl {problem}"] if problem else [])
 
 
 @pytest.mark.parametrize("absent", ["flax", "safetensors", "huggingface_hub"])
@@ -101,7 +71,7 @@ def wheel(tmp_path_factory):
 
 @pytest.mark.long
 def test_the_wheel_holds_the_package_and_its_license_alone(wheel):
-    assert contents.wheel_problems(wheel) == []
+    assert script("contents").wheel_problems(wheel) == []
 
 
 @pytest.mark.long
@@ -117,9 +87,3 @@ def test_the_wheel_alone_runs_the_readme_and_imports_what_its_extras_promise(whe
     found = script("packages").check(sys.executable, [f"{wheel}{extra}"])
     assert said in found
     assert f"python {sys.version.split()[0]}" in found
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("extra", sorted(set(PROJECT["optional-dependencies"]) - TORCH))
-def test_pip_finds_versions_for_each_extra_alone(wheel, extra):
-    script("packages").resolve(sys.executable, f"{wheel}[{extra}]")

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.regularizers import l2_sp, lora_l2_sp
-from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
+from tests.core.helpers import assert_equal, cast, minus, norm, random_tree
 from tests.pages.pages import blocks, execute
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -79,17 +79,6 @@ def test_pairs_are_found_by_name_in_any_tree():
     assert float(penalty([{x: {"kernel": y[x]} for x in y} for y in (p, q)])) == expected
     own = {x: dict(zip("ab", y.values(), strict=True)) for x, y in {"b": p, "a": q}.items()}
     assert float(penalty(own, names=("a", "b"))) == expected
-
-
-@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
-def test_sharded_factors_have_the_value_and_gradient_of_whole_ones(kind):
-    params = factors((2, 8, 3), (2, 3, 4))
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType[kind],))
-    parts = {"lora_a": jax.P(None, "x", None), "lora_b": jax.P(None, None, "x")}
-    sharded = {x: jax.device_put(params[x], jax.NamedSharding(mesh, parts[x])) for x in params}
-    found = value_and_grad(sharded)
-    assert_close(found, value_and_grad(params))
-    assert {x: grad.sharding.spec for x, grad in found[1].items()} == parts
 
 
 def test_on_the_page_adapters_train_and_without_them_the_network_is_the_base():

@@ -1,8 +1,9 @@
-"""What torch computes with the checkpoints of checkpoints.py, small enough to be committed.
+"""What torch computes with seeded weights, small enough to be committed.
 
 Every file is written by `python -m tests.models.parity.write_goldens`, which needs torch, in
-float64, to 9 digits. Logits are there in full, of other arrays a summary: mean, standard deviation,
-largest magnitude, and 8 elements evenly spaced over the array, channels last.
+float64, to 9 digits: the names and shapes of the tensors in torch's file, and outputs by mode.
+Logits are there in full, of other arrays a summary: mean, standard deviation, largest magnitude,
+and 8 elements evenly spaced over the array, channels last.
 """
 
 import json
@@ -11,21 +12,23 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from benchmarks.parity.compare import EVAL, TRAIN, worst
+from benchmarks.parity.compare import CLASSES, worst
 from benchmarks.parity.outputs import random_batch
+from benchmarks.parity.weights import seeded
 from optax_dtnh.models import load_pretrained
-from tests.models.checkpoints import CLASSES, SAMPLES, seeded
 
 FOLDER = Path(__file__).parent
-# The mode of every golden output by the ending of its name.
-MODES = {"eval": EVAL, "train": TRAIN}
-NAMES = (*(f"{sample}.eval" for sample in SAMPLES), "resnet18-hugging-face.train")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def load_sample(name, folder):
-    """The model with the seeded weights of the sample that the golden output `name` is of."""
+def read(name):
+    return json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def load_sample(name, folder, tensors=None):
+    """Our model with the seeded weights that the golden output is of."""
     path = Path(folder, "model.safetensors")
-    save_file(seeded(SAMPLES[name.split(".")[0]]), path)
+    save_file(seeded(tensors or read(name)["tensors"]), path)
     return load_pretrained(path, heads=2 if name.startswith("vit") else None)
 
 
@@ -33,9 +36,7 @@ def batch_of(name):
     return random_batch(2, 48 if name.startswith("vit") else 96, CLASSES)
 
 
-def golden(outputs, name):
-    """The golden output of `outputs`, the kinds that are compared in its mode."""
-    kinds = ("logits", "features") if name.endswith("eval") else MODES["train"].bars
+def summaries(outputs, kinds):
     arrays = {kind: getattr(outputs, kind) for kind in kinds}
     return {
         kind: {"all": x} if kind == "logits" else {path: summary(y) for path, y in x.items()}
@@ -49,25 +50,8 @@ def summary(array):
     return np.array([array.mean(), array.std(), np.abs(array).max(), *array.flat[spaced]])
 
 
-def read(name, folder=FOLDER):
-    kinds = json.loads(Path(folder, f"{name}.json").read_text())
-    return {kind: {p: np.array(x) for p, x in arrays.items()} for kind, arrays in kinds.items()}
-
-
-def write(name, kinds, folder=FOLDER):
-    """One line per array."""
-    blocks = []
-    for kind, arrays in kinds.items():
-        lines = ",\n".join(f"  {json.dumps(p)}: {digits(x)}" for p, x in arrays.items())
-        blocks.append(f" {json.dumps(kind)}: {{\n{lines}\n }}")
-    Path(folder, f"{name}.json").write_text("{\n" + ",\n".join(blocks) + "\n}\n")
-
-
-def digits(array):
-    return json.dumps(np.vectorize(lambda x: float(f"{x:.9g}"))(array).tolist())
-
-
-def differences(outputs, name):
+def differences(outputs, name, mode="eval"):
     """The worst relative difference of every kind from the golden output."""
-    found, expected = golden(outputs, name), read(name)
+    expected = read(name)[mode]
+    found = summaries(outputs, expected)
     return {kind: worst(found[kind], expected[kind]) for kind in expected}

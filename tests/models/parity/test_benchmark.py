@@ -3,8 +3,6 @@
 import functools
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from benchmarks.harness import record
 from benchmarks.harness.command import command
@@ -28,18 +26,13 @@ def compared(source, out):
     return code, (row["model"], row["names"])
 
 
-def test_a_file_is_compared(vit, tmp_path):
+def test_a_file_is_compared_as_the_configuration_beside_it_asks_for(vit, tmp_path):
+    vit.config.hidden_act, vit.config.layer_norm_eps = "quick_gelu", 1e-3
+    vit.config.num_attention_heads = 6
     vit.save_pretrained(tmp_path)
     found = compared(tmp_path / "model.safetensors", tmp_path / "out")
     assert found == (0, ("model.safetensors", "Hugging Face ViT"))
     assert str(tmp_path) not in (tmp_path / "out/parity.json").read_text()
-
-
-def test_what_the_configuration_beside_a_file_asks_for_counts(vit, tmp_path):
-    vit.config.hidden_act, vit.config.layer_norm_eps = "quick_gelu", 1e-3
-    vit.config.num_attention_heads = 6
-    vit.save_pretrained(tmp_path)
-    assert compared(tmp_path / "model.safetensors", tmp_path / "out")[0] == 0
 
 
 def test_a_file_without_a_head_is_refused(vit, tmp_path, capsys):
@@ -47,12 +40,6 @@ def test_a_file_without_a_head_is_refused(vit, tmp_path, capsys):
     with pytest.raises(SystemExit):
         compared(tmp_path / "model.safetensors", tmp_path / "out")
     assert "`--source` should hold a ResNet or ViT with a head, got" in capsys.readouterr().err
-
-
-def test_a_file_of_torch_is_compared_without_its_configuration(vit, tmp_path):
-    vit.save_pretrained(tmp_path / "saved")
-    torch.save(load_file(tmp_path / "saved/model.safetensors"), tmp_path / "model.pth")
-    assert compared(tmp_path / "model.pth", tmp_path / "out")[0] == 0
 
 
 def test_a_repository_is_taken_from_the_cache(vit, tmp_path, monkeypatch):

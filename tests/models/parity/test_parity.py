@@ -2,14 +2,11 @@
 
 import functools
 
-import numpy as np
 import pytest
 import torch
-from flax import nnx
 from safetensors.torch import load_file, save_file
 
-from benchmarks.parity.compare import EVAL, TRAIN, Pair, batch_for, compare, seeded_pair
-from benchmarks.parity.outputs import of_torch
+from benchmarks.parity.compare import EVAL, Pair, batch_for, compare, seeded_pair
 from benchmarks.parity.torch_models import LIBRARIES, Reference
 from optax_dtnh.models import Basic, Bottleneck, ResNet, ViT, load_pretrained, save_pretrained
 
@@ -25,37 +22,12 @@ NETWORKS = {
     "bottleneck, timm": ("timm ResNet", functools.partial(resnet, Bottleneck)),
     **{name: (name, vit) for name in ("torchvision ViT", "timm ViT", "Hugging Face ViT")},
 }
-RESNETS = [name for name, (library, _) in NETWORKS.items() if "ResNet" in library]
 
 
 @functools.cache
 def network(name):
     library, build = NETWORKS[name]
     return seeded_pair(LIBRARIES[library], build)
-
-
-def assert_within(found, bars):
-    for kind, bar in bars.items():
-        assert found[kind] <= bar, kind
-
-
-@pytest.mark.parametrize("name", ["basic, Hugging Face", "bottleneck, Hugging Face"])
-def test_gradients_agree_in_training_mode_in_float32(name):
-    pair = network(name)
-    mode = EVAL._replace(train=True)
-    assert_within(compare(pair, batch_for(pair.model, mode), mode), {"gradients": 1e-4})
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_parameter_has_a_gradient_and_every_feature_map_is_compared(name):
-    pair = network(name)
-    how = {"train": True, "dtype": "float32"}
-    batch = batch_for(pair.model, TRAIN)
-    theirs = of_torch(pair.reference, batch, pair.model, pair.scheme, **how)
-    assert len(theirs.gradients) == len(nnx.to_flat_state(nnx.state(pair.model, nnx.Param)))
-    assert all(np.abs(gradient).max() > 0 for gradient in theirs.gradients.values())
-    layers = len(DEPTHS) + 1 if name in RESNETS else 2
-    assert len(theirs.features) == layers
 
 
 @pytest.mark.parametrize(
@@ -77,7 +49,8 @@ def test_torch_loads_back_what_is_saved_and_gives_the_same(name, library, tmp_pa
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = model.epsilon  # no tensor tells it
     pair = Pair(Reference(net, library.taps(net)), model, library.scheme)
-    assert_within(compare(pair, batch_for(model, EVAL), EVAL), EVAL.bars)
+    found = compare(pair, batch_for(model, EVAL), EVAL)
+    assert [kind for kind, bar in EVAL.bars.items() if found[kind] > bar] == []
 
 
 def test_a_transformer_with_other_names_in_memory_than_in_its_file_is_loaded(tmp_path):

@@ -22,47 +22,27 @@ def network():
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
 
 
+def tensors():
+    """Those of a network, of every dtype, and views."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    views = {"T": whole.T, "step": whole[::2, 1:], "one": whole[0, 1], "narrow": whole.bfloat16().T}
+    views |= {"same": whole[:1].expand(5, 4), "parameter": torch.nn.Parameter(whole)}
+    dtypes = {d: torch.tensor([0.0, 1.0, 3.140625]).to(getattr(torch, d)) for d in DTYPES}
+    return network().state_dict() | views | dtypes
+
+
 @formats
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_a_state_dict_is_read_bit_for_bit(zipped, suffix, tmp_path):
-    weights = network().state_dict()
-    file = open_checkpoint(saved(weights, tmp_path, zipped, "model" + suffix))
+def test_tensors_are_read_as_what_they_show_in_their_dtype(zipped, suffix, tmp_path):
+    content = tensors()
+    file = open_checkpoint(saved(content, tmp_path, zipped, "model" + suffix))
     assert file.metadata == {}
-    assert list(file.tensors) == list(weights)
-    for name, tensor in weights.items():
-        array = file.tensors[name]
-        np.testing.assert_array_equal(array, tensor.numpy())
-        assert array.dtype == tensor.numpy().dtype
-
-
-@formats
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_is_read_as_stored(zipped, dtype, tmp_path):
-    tensor = torch.tensor([0.0, 1.0, 3.140625]).to(getattr(torch, dtype))
-    file = open_checkpoint(saved({"x": tensor}, tmp_path, zipped))
-    assert file.tensors["x"].dtype == np.dtype(dtype)
-    wide = torch.complex128 if tensor.is_complex() else torch.float64
-    values = file.tensors["x"].astype(str(wide).removeprefix("torch."))
-    np.testing.assert_array_equal(values, tensor.to(wide).numpy())
-
-
-@formats
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_views_are_read_as_what_they_show(zipped, dtype, tmp_path):
-    whole = torch.arange(12.0).reshape(3, 4).to(dtype)
-    views = {"T": whole.T, "step": whole[::2, 1:], "one": whole[0, 1]}
-    views["same"] = whole[:1].expand(5, 4)
-    arrays = open_checkpoint(saved(views, tmp_path, zipped)).tensors
-    for name, view in views.items():
-        np.testing.assert_array_equal(arrays[name].astype("float32"), view.float().numpy())
-
-
-@formats
-def test_parameters_and_conjugates_are_tensors_too(zipped, tmp_path):
-    content = {"p": torch.nn.Parameter(torch.ones(2)), "c": torch.tensor([1j]).conj()}
-    arrays = open_checkpoint(saved(content, tmp_path, zipped)).tensors
-    np.testing.assert_array_equal(arrays["p"], [1.0, 1.0])
-    np.testing.assert_array_equal(arrays["c"], [-1j])
+    assert list(file.tensors) == list(content)
+    for name, tensor in content.items():
+        assert file.tensors[name].dtype.name == str(tensor.dtype).removeprefix("torch.")
+        wide = torch.complex128 if tensor.is_complex() else torch.float64
+        values = file.tensors[name].astype(str(wide).removeprefix("torch."))
+        np.testing.assert_array_equal(values, tensor.detach().to(wide).numpy())
 
 
 @formats
@@ -131,9 +111,3 @@ def test_a_truncated_file_is_one_error_that_is_chained(zipped, keep, tmp_path):
     assert error.__cause__ is not None
     path.write_bytes(whole)
     assert open_checkpoint(path).tensors.keys() == weights.keys()
-
-
-def test_a_digest_is_compared_before_the_file_is_unpickled(tmp_path):
-    path = saved({"x": torch.ones(2)}, tmp_path)
-    with pytest.raises(ValueError, match=r"`sha256` should be the digest of .*model\.pth"):
-        open_checkpoint(path, "0" * 64)
