@@ -361,11 +361,13 @@ MISTAKES = {
         ("params | (4, 3) and (4, 3)", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
         ("params | ... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
         ("scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
+        ("params | (2, 3) and (3, 2)", lambda: lora_l2_sp({"lora_a": X[:2], "lora_b": X[:2].T})),
         ("params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),
     ],
     forward_kl: [
         ("where | (4,) | logits[..., 0] | (3,)", lambda: forward_kl(X, X, where=X[0] > 0)),
         ("where | bool | float32", lambda: forward_kl(X, X, where=X[:, 0])),
+        ("logits_s | labels", lambda: forward_kl(X, jnp.arange(4))),
     ],
     reverse_kl: [("logits | int32", lambda: reverse_kl(jnp.arange(4), jnp.arange(4)))],
     non_target_logits: [
@@ -380,6 +382,7 @@ MISTAKES = {
         ("tokens | [(3,), (4,)]", lambda: in_chunks(X, X.T)),
         ("tokens | []", in_chunks),
         ("where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
+        ("where | [tokens] | (4, 3)", lambda: in_chunks(X, where=X > 0)),
         ("params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
         *[(repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],
     ],

@@ -7,15 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from hypothesis import given
 
 from optax_dtnh import (
     Along,
     add_l2_sp,
+    all_but,
     capped,
     conflict_report,
     drop,
     dtnh,
+    interpolate,
     per_element,
     per_leaf,
     truncate,
@@ -159,6 +162,19 @@ def test_paths_of_one_name_are_one_entry_and_the_total_does_not_depend_on_the_de
     assert_equal({name: report[name] for name in total}, total)
     if "body" in paths:
         assert float(report["reg_norm/body"]) == pytest.approx(norm(r["body"]), rel=1e-6)
+
+
+def test_the_anchor_may_lie_in_the_containers_of_an_nnx_optimizer_or_have_another_head():
+    start, other = (nnx.Linear(n, 3, rngs=nnx.Rngs(0)) for n in (2, 5))
+    params, mask = jax.tree.map(lambda x: x + 1, nnx.state(start)), all_but("bias")
+    tx = add_l2_sp(0.1, mask=mask, anchor=jax.tree.map(jnp.zeros_like, params))
+    anchor = optax.tree.get(nnx.Optimizer(start, tx, wrt=nnx.Param).opt_state, "anchor")
+    report = conflict_report(params, params, anchor=anchor)
+    assert report["reg_norm"] == report["loss_norm"] == norm(params["kernel"])
+    assert_equal(interpolate(params, anchor, 0.5)["kernel"][...], params["kernel"][...] / 2)
+    mixed = interpolate(params, nnx.state(other), 0.0, mask=all_but("kernel"))
+    assert_equal(mixed["kernel"][...], params["kernel"][...])
+    assert not mixed["bias"][...].any()
 
 
 @pytest.mark.parametrize("labels", [None, per_element])
