@@ -12,8 +12,7 @@ AS_UPDATES = "Call `tx.update(GradientPair(loss_grads, reg_grads), state, params
 EITHER = f"""{AS_UPDATES} or `tx.update(loss_grads, state, params, reg_grads=reg_grads)`. A \
 second `dtnh` finds none: sum what depends on the batch into one regularizer."""
 THESE_PARAMS = "Give the gradient with respect to these very `params`."
-TAKE_BOTH = """Take both with `value_and_grad_pair`: zeros fill a head, `mask` keeps it out. In \
-NNX, split the model with the filter that is `wrt`."""
+TAKE_BOTH = "Take both with `value_and_grad_pair`, in NNX split by `wrt`. `mask` keeps a head out."
 MASK_BOTH = "`optax.masked` and `partition` need `mask_compatible_extra_args=True`."
 
 

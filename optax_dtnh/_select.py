@@ -25,10 +25,7 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
 
 
 def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tuple[Tree, Tree]:
-    """Return `tree` with leaves of `like` in place of what either mask leaves out, and both masks.
-
-    One mask is given, the other has left its marks in `tree`.
-    """
+    """Return `tree` with leaves of `like` where its marks or `mask` leave one out, and both."""
     given, leaves = (dict(jax.tree.leaves_with_path(x, is_leaf=is_masked)) for x in (tree, like))
     if given.keys() == leaves.keys():  # other containers, as the variables of an `nnx.Optimizer`
         tree = mask_out(mask, jax.tree.map_with_path(lambda path, _: given[path], like))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_count, check_floating, check_function
+from optax_dtnh._checks import check_count, check_floating, check_function, check_like
 from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_kind
 
@@ -19,7 +19,7 @@ def chunked_mean(
     where: ArrayLike | None = None,
     chunk_size: int = 256,
 ) -> Any:
-    """Return the mean over tokens of `fun(params, *token)`, chunk by chunk.
+    """Return the mean over tokens of `fun(params, *token)` in float32, chunk by chunk.
 
     Pass hidden states, and let `fun` unembed them. Then logits exist for one chunk at a time, and
     the backward pass computes them again: [docs/regularizers.md](regularizers.md#kl-to-the-base).
@@ -42,9 +42,6 @@ def chunked_mean(
         last chunk, where its gradient must be finite. The mean of no token is 0.
       chunk_size: The largest number of tokens in a chunk.
 
-    Returns:
-      The mean in float32 (float64 for float64).
-
     Raises:
       ValueError: The leading axes differ or are empty, or `chunk_size` is no whole number >= 1.
       TypeError: `fun` is no function, `params` not real floating point, or `where` not boolean.
@@ -58,12 +55,10 @@ def chunked_mean(
         )
     check_count("chunk_size", chunk_size, "Pass the number of tokens to compute at once.")
     check_floating("params", params)
-    keep = jnp.ones(axes.pop(), jnp.bool_) if where is None else jnp.asarray(where)
+    every = jnp.ones(axes.pop(), jnp.bool_)
+    keep = every if where is None else jnp.asarray(where)
     check_kind("where", keep, jnp.bool_)
-    if keep.ndim > 1:
-        raise ValueError(
-            f"`where` should have shape [tokens], got {keep.shape}. Reshape it as `tokens`."
-        )
+    check_like("where", keep, "tokens[:, 0]", every)
     wide, count = jax.tree.map(widen, params), -(-keep.size // chunk_size)
 
     @jax.checkpoint

@@ -382,7 +382,7 @@ MISTAKES = {
         ("tokens | [(3,), (4,)]", lambda: in_chunks(X, X.T)),
         ("tokens | []", in_chunks),
         ("where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
-        ("where | [tokens] | (4, 3)", lambda: in_chunks(X, where=X > 0)),
+        ("where | tokens[:, 0] | (4, 3)", lambda: in_chunks(X, where=X > 0)),
         ("params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
         *[(repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],
     ],
