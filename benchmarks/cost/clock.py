@@ -1,4 +1,4 @@
-"""Wall time of updates and steps on the CPU, next to another's in the same rounds."""
+"""Wall time of updates on the CPU, next to another's in the same rounds."""
 
 import time
 from collections.abc import Callable
@@ -51,9 +51,3 @@ def clock_on(params: Abstract) -> Clock:
         return paired_ratio(run, alone[optimizer], ROUNDS)
 
     return clock
-
-
-def columns(ratio: Spread | None, name: str = "time") -> dict[str, float | None]:
-    """Return the columns of a time that may be missing."""
-    median, low, high = ratio or (None, None, None)
-    return {name: median, "low": low, "high": high}
