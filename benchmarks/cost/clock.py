@@ -17,21 +17,6 @@ UNTIMED = "Muon"  # seconds of matrix products, next to which no use of the libr
 Clock = Callable[[Cell, Callable[..., Any]], Spread | None]
 
 
-def repeated(step: Callable[..., Any], carry: tuple[Any, ...], constants: tuple[Any, ...]) -> Run:
-    """Return a function that makes one more `step`, and its seconds.
-
-    `step(*carry, *constants)` returns what replaces `carry`, and may return more after it.
-    """
-
-    def run():
-        nonlocal carry
-        start = time.perf_counter()
-        carry = jax.block_until_ready(step(*carry, *constants))[: len(carry)]
-        return time.perf_counter() - start
-
-    return run
-
-
 def clock_on(params: Abstract) -> Clock:
     """Return what times a cell against its optimizer alone, which has to be timed first."""
     alone: dict[str, Run] = {}
@@ -43,7 +28,13 @@ def clock_on(params: Abstract) -> Clock:
             return None
         start = filled(params, 0)  # it is donated
         carry = start, built(cell).transformation.init(start)
-        run = repeated(compiled, carry, (g, r))
+
+        def run():
+            nonlocal carry
+            begun = time.perf_counter()
+            carry = jax.block_until_ready(compiled(*carry, g, r))
+            return time.perf_counter() - begun
+
         if use == "alone":
             alone.clear()  # each holds a tree of parameters and a state
             alone[optimizer] = run

@@ -18,21 +18,10 @@ Maps = tuple[str, ...]
 Make = Callable[..., ResNet]
 
 
-def abstract_of(make: Make) -> ResNet:
-    """Return the network without allocating it."""
-    return nnx.eval_shape(lambda: make(classes=CLASSES, rngs=nnx.Rngs(0)))
-
-
 def states_of(model: ResNet) -> tuple[Any, Any]:
     """Return parameters and batch statistics."""
     _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     return params, statistics
-
-
-def images_of(batch: int, size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Return abstract images and labels."""
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
-    return images, jax.ShapeDtypeStruct((batch,), jnp.int32)
 
 
 def losses_of(model: ResNet, maps: Maps) -> Losses:
@@ -62,10 +51,11 @@ def teacher_of(model: ResNet, maps: Maps) -> Fun:
 
 def program(make: Make, maps: Maps, batch: int, size: int) -> tuple[Losses, tuple[Any, ...]]:
     """Return the losses and their abstract arguments, for images of a size."""
-    model, images = abstract_of(make), images_of(batch, size)
-    states = states_of(model)
-    f_s = jax.eval_shape(teacher_of(model, maps), *states, images[0])
-    return losses_of(model, maps), (*states, *images, f_s)
+    model = nnx.eval_shape(lambda: make(classes=CLASSES, rngs=nnx.Rngs(0)))
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+    labels, states = jax.ShapeDtypeStruct((batch,), jnp.int32), states_of(model)
+    f_s = jax.eval_shape(teacher_of(model, maps), *states, images)
+    return losses_of(model, maps), (*states, images, labels, f_s)
 
 
 def losses_with_teacher(model: ResNet, maps: Maps) -> Losses:
