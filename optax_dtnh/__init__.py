@@ -34,7 +34,7 @@ from optax_dtnh._report import conflict_report, cosine_similarity, first_order_c
 from optax_dtnh._rules import Rule, capped, cosine, drop, orthogonal, plain, truncate
 from optax_dtnh._transform import DTNHState, dtnh
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Along", "DTNHGradState", "DTNHState", "GradientPair", "L2SPState", "Rule",
