@@ -27,12 +27,11 @@ from optax_dtnh._gradients import value_and_grad_pair
 from optax_dtnh._interpolate import interpolate
 from optax_dtnh._labels import Along, per_channel, per_element, per_leaf
 from optax_dtnh._masks import all_but, describe_mask
-from optax_dtnh._metric import scale_by_adam_dtnh
 from optax_dtnh._pair import GradientPair, TransformPairState, transform_pair
 from optax_dtnh._probe import check
 from optax_dtnh._report import conflict_report, cosine_similarity, first_order_change
 from optax_dtnh._rules import Rule, capped, cosine, drop, orthogonal, plain, truncate
-from optax_dtnh._transform import DTNHState, dtnh
+from optax_dtnh._transform import DTNHState, dtnh, scale_by_adam_dtnh
 
 __version__ = "0.2.0"
 

@@ -54,9 +54,8 @@ def add_l2_sp(
         update = inner(g) + weight * r'
 
     `r` needs no second backward pass. The guarantee is that of `dtnh`. Put `add_l2_sp` before the
-    learning rate: after it, the pull would push away from the anchor, without an error. `init`
-    copies anchor and importance into the state. To resume a run, restore the state:
-    [docs/checkpoints.md](checkpoints.md).
+    learning rate: after it, the pull would push away from the anchor, silently. `init` copies it
+    and the importance into the state; restore it to resume: [docs/checkpoints.md](checkpoints.md).
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -74,8 +73,7 @@ def add_l2_sp(
       importance: Tree of numbers >= 0, as from `regularizers.diagonal_fisher`, or a function as for
         `anchor`: EWC. None stands for 1. Each pass of an update reads it once.
       inner: As in `dtnh`. All extra arguments go to it.
-      mask: As in `dtnh`. Mask a new head out. Leaves outside store nothing, and `anchor` and
-        `importance` may lack them.
+      mask: As in `dtnh`. Mask out a new head: `anchor` and `importance` may lack it.
       rule: As in `dtnh`; `plain` gives ordinary L2-SP.
       reference: As in `dtnh`.
       labels: As in `dtnh`.
@@ -86,13 +84,8 @@ def add_l2_sp(
       `optax.inject_hyperparams`, pass
       `static_args=("anchor", "importance", "mask", "rule", "labels", "anchor_dtype")`.
 
-    Raises:
-      ValueError, TypeError: `params` is missing; the updates are a pair; a known `importance` is
-        negative or not finite; and as `dtnh`.
-
     Source: Li et al., [Explicit Inductive Bias for Transfer Learning with Convolutional
-    Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the head; for EWC as
-    for `diagonal_fisher`.
+    Networks](https://arxiv.org/abs/1802.01483), 2018, without their term for the head.
     """
     _check_dtype(anchor_dtype)
     rule, in_mask = as_rule(rule), resolve_mask(mask)

@@ -33,6 +33,13 @@ def check_count(name: str, count: Any, advice: str) -> None:
         raise ValueError(f"`{name}` should be a whole number >= 1, got {count!r:.60}. {advice}")
 
 
+def check_function(name: str, function: Any) -> None:
+    """Raise unless `function` can be called."""
+    if not callable(function):
+        got = described(function)
+        raise TypeError(f"`{name}` should be a function, got {got}. Do not call it first.")
+
+
 def as_transformation(name: str, tx: Any) -> optax.GradientTransformationExtraArgs:
     """Return `tx` with support for extra arguments, if it is a transformation."""
     if isinstance(tx, type) or not hasattr(tx, "init"):

@@ -1,7 +1,7 @@
 """The decision of each group, and sums of leaves that follow from it.
 
-The maths is that of `_rules`. What a comment names in quotes is a trick to keep the compiled
-program small, explained on the page `docs/compiled.md`.
+The maths is that of `_rules`. What a comment names in quotes, here and elsewhere, is a trick to
+keep the compiled program small, explained on the page `docs/compiled.md`.
 """
 
 from collections.abc import Callable, Sequence
@@ -114,11 +114,7 @@ def apply_rule(rule: Rule, r: Any, m: Any) -> Any:
       m: Tree of the direction to protect, same structure and shapes.
 
     Returns:
-      A tree like `r`, in its dtypes: `keep * r` if `m = 0`, and 0 if `r = 0`. NaN and infinity
-      reach every leaf.
-
-    Raises:
-      ValueError, TypeError: The trees differ, or a leaf is not real floating point.
+      A tree like `r`, in its dtypes: `keep * r` if `m = 0`. NaN and infinity reach every leaf.
     """
     check_pair("r", r, "m", m)
     keep, c, _ = decide(rule, (r, m), r, m, [Group([*range(len(jax.tree.leaves(r)))])])

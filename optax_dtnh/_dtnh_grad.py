@@ -13,9 +13,8 @@ from jax.tree_util import keystr
 
 from optax_dtnh._checks import check_count, check_number, check_state
 from optax_dtnh._combine import combine, decide
-from optax_dtnh._gradients import linearized, value_and_grad_pair
+from optax_dtnh._gradients import linearized, over_micro_batches, value_and_grad_pair
 from optax_dtnh._labels import groups_of
-from optax_dtnh._micro_batches import over_micro_batches
 from optax_dtnh._rules import Rule, as_rule, plain, plus, truncate, weighted
 from optax_dtnh._select import TreeOrFn, mask_out, resolve_mask
 from optax_dtnh._sums import wide_dtype, widen
@@ -73,22 +72,14 @@ def value_and_dtnh_grad(
       every: Number of steps from one renewal to the next. 1 renews in every step, None in none. On
         a CPU, XLA compiles the gradients of convolutions badly inside the branches of 2 or more:
         alternate programs with 1 and None.
-      mask: As in `dtnh`. Other leaves get `g` alone, so `reg` may not depend on them
-        unless `every=1`.
+      mask: As in `dtnh`. Unless `every=1`, `reg` may not depend on the leaves outside.
       rule: `truncate` or `plain`; None means `truncate`.
       has_aux: As in `value_and_grad_pair`. `aux` holds arrays.
       micro_batches: As in `value_and_grad_pair`.
 
     Returns:
-      A function of a `DTNHGradState` and the arguments of `fun` that returns `((loss, reg), grads,
-      state)`, or `(((loss, reg), aux), grads, state)` with `has_aux`. `grads` is a tree like
-      `params`, in its dtypes.
-
-    Raises:
-      ValueError, TypeError: `every` is no whole number >= 1; another `rule` or state; `reg` depends
-        on leaves outside the mask; and as `dtnh` and `value_and_grad_pair`.
-
-    Source: as for `truncate`. Keeping the scalar is not in it.
+      A function of a `DTNHGradState` and the arguments of `fun` that returns `(values, grads,
+      state)`, the values as `value_and_grad_pair` does, `grads` like `params`, in its dtypes.
     """
     rule, in_mask = as_rule(rule), resolve_mask(mask)
     if every is not None:
@@ -155,22 +146,18 @@ def _reusing(
             weights = start.astype(loss.dtype), (weight * start / factor).astype(reg.dtype)
             (grads,) = jax.linear_transpose(tangents, params)(weights)
             out = ((loss, reg), aux) if has_aux else (loss, reg)
-            mended = jax.tree.map(
-                lambda kept, x: x if kept == early else _scaled(1 / factor if early else factor, x),
-                inside,
-                grads,
-            )
-            return out, mended
+            late = 1 / factor if early else factor
+
+            def mended(kept, x):
+                return x if kept == early else weighted(late, widen(x)).astype(x.dtype)
+
+            return out, jax.tree.map(mended, inside, grads)
 
         if micro_batches is not None:
             one = over_micro_batches(one, has_aux, micro_batches, lambda tree: tree)
         return *one(params, *args, **kwargs), state
 
     return reused
-
-
-def _scaled(factor: jax.Array, x: jax.Array) -> jax.Array:
-    return weighted(factor, widen(x)).astype(x.dtype)
 
 
 def _check_apart(tangents: Callable, params: Any, inside: Any) -> None:

@@ -1,4 +1,4 @@
-"""Two gradients from one forward pass."""
+"""Two gradients from one forward pass, in micro-batches if the batch does not fit into memory."""
 
 import functools
 from collections.abc import Callable
@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr
 
-from optax_dtnh._checks import check_floating, described
-from optax_dtnh._micro_batches import over_micro_batches
+from optax_dtnh._checks import check_count, check_floating, check_function, described
+from optax_dtnh._masks import check_variables
 from optax_dtnh._pair import GradientPair
-from optax_dtnh._paths import check_variables
+from optax_dtnh._sums import widen
 
 
 def value_and_grad_pair(
@@ -19,8 +20,7 @@ def value_and_grad_pair(
     """Return a function that evaluates `(loss, reg) = fun(params, ...)` and both gradients.
 
     It runs one forward pass, so dropout draws once and batch statistics move once, and one backward
-    pass for each value ([docs/training_loops.md](training_loops.md)). That of `reg` skips whatever
-    `reg` does not depend on.
+    pass for what each value depends on ([docs/training_loops.md](training_loops.md)).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -58,8 +58,7 @@ def value_and_grad_pair(
         ]
         return ((values, aux) if has_aux else values), GradientPair(*grads)
 
-    if not callable(fun):
-        raise TypeError(f"`fun` should be a function, got {described(fun)}. Do not call it first.")
+    check_function("fun", fun)
     if micro_batches is not None:
         evaluate = over_micro_batches(evaluate, has_aux, micro_batches)
 
@@ -109,3 +108,57 @@ def _scalar(name: str, value: Any) -> jax.Array:
             f"{array.shape}. Make it one, for example with `jnp.mean`."
         )
     return array
+
+
+# --- micro-batches
+
+
+def over_micro_batches(
+    fun: Callable[..., tuple[Any, Any]],
+    has_aux: bool,
+    count: int,
+    form: Callable[[Any], Any] = lambda tree: GradientPair(tree, tree),
+) -> Callable[..., tuple[Any, Any]]:
+    """Return `fun(params, *batch, **shared) -> (values, grads)` averaged over `count` parts.
+
+    `form` says how `grads` are made of trees like the parameters.
+    """
+    check_count("micro_batches", count, "Pass the number of parts to cut the batch into.")
+
+    def averaged(params, *batch, **shared):
+        rows = _rows(batch, count)
+
+        def add(total, j):
+            # The rows `j`, `j + count`, ...: see "strided parts".
+            part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, j, 1, False), rows)
+            out, grads = fun(params, *part, **shared)
+            return jax.tree.map(lambda t, x: t + widen(x), total, grads), out
+
+        zeros = jax.tree.map(lambda w: jnp.zeros_like(widen(w)), params)
+        total, out = jax.lax.scan(add, form(zeros), jnp.arange(count))
+        values, aux = out if has_aux else (out, None)
+        grads = jax.tree.map(
+            lambda t, w: (t / count).astype(jnp.result_type(w)), total, form(params)
+        )
+        values = jax.tree.map(jnp.mean, values)
+        return ((values, aux) if has_aux else values), grads
+
+    return averaged
+
+
+def _rows(batch: Any, count: int) -> Any:
+    """Return `batch` with every leaf's `n` rows as `n / count` groups of `count`, one per part."""
+    leaves = jax.tree.leaves_with_path(batch)
+    if not leaves:
+        raise ValueError(
+            f"`args` should hold the batch to cut into micro_batches={count}, got none. Pass it to "
+            "`fun` after `params`, by position, instead of closing over it."
+        )
+    rows = {f"args{keystr(path)}": jnp.shape(leaf)[:1] for path, leaf in leaves}
+    if len(set(rows.values())) > 1 or not all(n and n[0] % count == 0 for n in rows.values()):
+        lengths = {name: n[0] if n else "a scalar" for name, n in rows.items()}
+        raise ValueError(
+            f"`args` should share a leading axis, the batch, divisible by micro_batches={count}, "
+            f"got {lengths}. Pass by keyword what all micro-batches share."
+        )
+    return jax.tree.map(lambda x: jnp.reshape(x, (-1, count, *jnp.shape(x)[1:])), batch)

@@ -12,13 +12,13 @@ from optax_dtnh._select import TreeOrFn, filled, floating_part, mask_out, resolv
 from optax_dtnh._sums import widen_all
 
 
-def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = None) -> Any:
+def interpolate(params: Any, anchor: Any, alpha: ArrayLike, *, mask: TreeOrFn = None) -> Any:
     """Return the weights between a pretrained and a fine-tuned network, as WiSE-FT does.
 
         anchor + alpha * (params - anchor)
 
     `alpha = 0` gives exactly the anchor, `alpha = 1` exactly the parameters; others extrapolate. A
-    leaf is computed in float32 (float64 if either is), and one that did not move stays as it is.
+    leaf keeps its dtype, and one that did not move its value. It is computed in float32 at least.
     Choose `alpha` on a validation set. Batch statistics have to be measured again.
 
     Examples:
@@ -34,14 +34,7 @@ def interpolate(params: Any, anchor: Any, alpha: ArrayLike, mask: TreeOrFn = Non
       anchor: Tree of the pretrained parameters, or `optax.tree.get(state, "anchor")` for
         `add_l2_sp`: what that leaves out stays.
       alpha: A finite number, possibly traced. `jax.vmap` takes many.
-      mask: As in `dtnh`. Leaves outside, such as a new head, stay those of `params`, and may have
-        other shapes in `anchor`.
-
-    Returns:
-      A tree like `params`, in its dtypes.
-
-    Raises:
-      ValueError, TypeError: `alpha` is no finite number; and as `dtnh`.
+      mask: As in `dtnh`. Leaves outside stay those of `params`; those of `anchor` may differ.
 
     Source: Wortsman et al., [Robust fine-tuning of zero-shot
     models](https://arxiv.org/abs/2109.01903), CVPR 2022.

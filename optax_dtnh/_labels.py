@@ -18,15 +18,6 @@ from optax_dtnh._sums import parts_of
 class Along:
     """Label of a leaf that decides apart from all others, once for each index along some axes.
 
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from optax_dtnh import Along, dtnh
-      >>> tx = dtnh(1.0, labels=Along((0,)))
-      >>> g, r = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[-1.0, 2.0], [3.0, 4.0]])
-      >>> tx.update((g, r), tx.init(g))[0] - g
-      Array([[0., 2.],
-             [3., 4.]], dtype=float32)
-
     Attributes:
       axes: Axes of the leaf, a tuple of whole numbers, negative ones counted from the end; None
         stands for all of them, element by element. Other types raise a `TypeError`.
@@ -70,9 +61,8 @@ def per_leaf(tree: Tree) -> Tree:
 def per_channel(tree: Tree, axis: int = -1) -> Tree:
     """Label every leaf of `tree` with one decision for each channel: `labels=per_channel`.
 
-    A channel is an index along the last axis, as in dense and convolutional layers of Flax. Label
-    stacked layers and projections of attention by `Along`. A leaf with fewer than two axes decides
-    element by element.
+    A channel is an index along the last axis, as in Flax: label stacked layers and projections of
+    attention by `Along`. A leaf with fewer than two axes decides element by element.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -83,9 +73,6 @@ def per_channel(tree: Tree, axis: int = -1) -> Tree:
     Args:
       tree: Any tree, such as the updates.
       axis: Axis of the channels. For Equinox, pass `functools.partial(per_channel, axis=0)`.
-
-    Raises:
-      TypeError: `tree` is a step count, as from `optax.inject_hyperparams`.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda x: Along((axis,) if jnp.ndim(x) > 1 else None), tree)
@@ -107,7 +94,7 @@ def per_element(tree: Tree) -> Tree:
       Array([ 0.,  2., -3.], dtype=float32)
 
     Args:
-      tree: As in `per_channel`, like the result and the errors.
+      tree: As in `per_channel`.
     """
     _refuse_count(tree)
     return jax.tree.map(lambda _: Along(), tree)

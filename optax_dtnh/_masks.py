@@ -1,18 +1,19 @@
-"""Masks by the names of the parameters, and a mask in words."""
+"""Masks by the names of the parameters, a mask in words, and the paths that both read."""
 
 import difflib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import all_leaves
+from jax.tree_util import all_leaves, keystr
 
 from optax_dtnh._checks import described
-from optax_dtnh._paths import check_variables, is_named, named_leaves, parts
-from optax_dtnh._select import Tree, TreeOrFn, resolve_mask
+from optax_dtnh._select import Tree, TreeOrFn, is_masked, resolve_mask
 
 LINES = 38
 
@@ -33,8 +34,7 @@ def all_but(*names: str) -> Callable[[Tree], Tree]:
       names: What is left out, such as the new head.
 
     Returns:
-      A function from a tree to a tree of booleans of the same structure, for `mask`. It raises a
-      `ValueError` if a name matches no path of the tree, a `TypeError` if it gets a step count.
+      A function from a tree to one of booleans. A name that matches no path is a `ValueError`.
     """
     if not names or not all(isinstance(name, str) and name for name in names):
         raise TypeError(
@@ -68,8 +68,7 @@ def describe_mask(params: Tree, mask: TreeOrFn) -> str:
         in   layer*: 36 in 2 leaves
 
     Args:
-      params: The parameters, or their shapes as from `jax.eval_shape`. Those of an `nnx.Variable`
-        other than `nnx.Param` are refused.
+      params: The parameters, `nnx.Param`s in Flax NNX, or their shapes as from `jax.eval_shape`.
       mask: As in `dtnh`, like the errors.
     """
     check_variables(params)
@@ -118,3 +117,42 @@ def _matches(name: str, path: tuple[str, ...]) -> bool:
     patterns = name.strip("/").split("/")
     windows = [path[i : i + len(patterns)] for i in range(len(path) - len(patterns) + 1)]
     return any(all(map(fnmatchcase, window, patterns)) for window in windows)
+
+
+# --- paths
+
+
+def parts(path: Any) -> tuple[str, ...]:
+    """Return the parts of a path: keys, attributes and indices; a "/" in a key separates two."""
+    return tuple(keystr(path, simple=True, separator="/").split("/")) if path else ()
+
+
+def is_variable(node: Any, kind: str = "Variable") -> bool:
+    """Return whether `node` is a variable of Flax NNX, of this kind."""
+    nnx = sys.modules.get("flax.nnx")  # without it there is no variable, and no need to import it
+    return nnx is not None and isinstance(node, getattr(nnx, kind))
+
+
+def check_variables(params: Any) -> None:
+    """Raise if `params` hold variables of Flax NNX, as batch statistics, that are no parameters."""
+    for path, node in named_leaves(params):
+        if is_variable(node) and not is_variable(node, "Param"):
+            raise TypeError(
+                f"`params` should hold variables of type `nnx.Param` alone, got "
+                f"{type(node).__name__} at {'/'.join(path)}. Pass those of `nnx.split(model, "
+                "nnx.Param, ...)`, and merge inside `fun` as in docs/training_loops.md. Derive a "
+                "type of your own that is trained from `nnx.Param`."
+            )
+
+
+def is_named(node: Any) -> bool:
+    """Return whether a path should end at `node`, a leaf, a variable or what was put for one.
+
+    None and `optax.MaskedNode` stand for leaves that a filter or a wrapper took out.
+    """
+    return node is None or is_masked(node) or is_variable(node)
+
+
+def named_leaves(tree: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """Return the parts of every path to a leaf, a variable or what was put for one, and that."""
+    return [(parts(p), node) for p, node in jax.tree.leaves_with_path(tree, is_leaf=is_named)]

@@ -52,13 +52,6 @@ def transform_pair(
     Args:
       loss: Transformation of the loss's gradient.
       reg: Transformation of the regularizer's gradient. Both get `params` and extra arguments.
-
-    Returns:
-      A `GradientTransformationExtraArgs` from pair to `GradientPair`, with a `TransformPairState`.
-
-    Raises:
-      ValueError: The updates are no pair, or `reg_grads=` is given, which nothing can change.
-      TypeError: An argument is no transformation, or `state` was restored without its types.
     """
     loss, reg = as_transformation("loss", loss), as_transformation("reg", reg)
 

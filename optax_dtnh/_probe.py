@@ -15,8 +15,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from optax_dtnh._checks import as_transformation, check_floating, check_like
+from optax_dtnh._masks import check_variables, parts
 from optax_dtnh._pair import GradientPair
-from optax_dtnh._paths import check_variables, parts
 from optax_dtnh._sums import wide_dtype
 
 NORM = 0.1  # of the direction that is tried: below what chains clip at
@@ -74,9 +74,6 @@ def check(tx: optax.GradientTransformation, params: Any, **extra_args: Any) -> s
       tx: The whole optimizer, as it is used in training.
       params: The parameters, or their shapes as from `jax.eval_shape`.
       extra_args: Extra arguments that `tx` needs in `update`, such as `value`.
-
-    Raises:
-      TypeError: `tx` is no transformation; `params` are refused as in `value_and_grad_pair`.
     """
     as_transformation("tx", tx)
     check_variables(params)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import keystr
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
+from optax_dtnh._checks import check_like, check_number, check_pair
 from optax_dtnh._combine import combine, decide
 from optax_dtnh._labels import Group, groups_of
 from optax_dtnh._rules import Rule, as_rule, direction
@@ -65,9 +65,6 @@ def conflict_report(
     Returns:
       A dict of float32 scalars: a cosine with 0 is 0, 0 / 0 is 0, and another number over 0 is
       infinite. NaN stays visible in all but `conflict`.
-
-    Raises:
-      ValueError, TypeError: `depth` is no whole number; and as `dtnh`.
     """
     check_number("weight", weight, "Pass the weight of this step: a schedule's value.", " >= 0")
     if not (depth is None or hasattr(depth, "__index__")):
@@ -146,7 +143,7 @@ def _over(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def cosine_similarity(g: Any, r: Any) -> jax.Array:
-    """Return `<g, r> / (|g| |r|)` over whole trees: negative if the two gradients conflict.
+    """Return `<g, r> / (|g| |r|)` over whole trees, 0 if either is 0: negative in a conflict.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -156,10 +153,7 @@ def cosine_similarity(g: Any, r: Any) -> jax.Array:
 
     Args:
       g: Tree of real floating-point leaves.
-      r: Tree of the same structure and shapes; the errors are those of `apply_rule`.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves) in [-1, 1] up to rounding; 0 if either is 0.
+      r: Tree of the same structure and shapes.
     """
     check_pair("r", r, "g", g)
     parts = parts_of(g, r)
@@ -178,13 +172,7 @@ def first_order_change(updates: Any, loss_grads: Any) -> jax.Array:
 
     Args:
       updates: Tree of real floating-point leaves, as an optimizer returns it.
-      loss_grads: The loss's gradient at `params`, same structure and shapes; the errors are those
-        of `apply_rule`.
-
-    Returns:
-      A float32 scalar (float64 with float64 leaves), in units of the loss.
+      loss_grads: The loss's gradient at `params`, same structure and shapes.
     """
-    check_like("loss_grads", loss_grads, "updates", updates)
-    check_floating("updates", updates)
-    check_floating("loss_grads", loss_grads)
+    check_pair("loss_grads", loss_grads, "updates", updates)
     return inner_product(updates, loss_grads)

@@ -34,12 +34,12 @@ Rule = Callable[[jax.Array, jax.Array, jax.Array], tuple[Scalar, Scalar]]
 def truncate(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> tuple[Scalar, Scalar]:
     """Remove the component along `m` in a conflict only: `r' = r - min(<r, m>, 0) / <m, m> * m`.
 
-    `r'` is the point of the half-space `<x, m> >= 0` that is closest to `r`. This is the rule of
-    DTNH and the default.
+    `r'` is the point of the half-space `<x, m> >= 0` that is closest to `r`: DTNH, the default.
 
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. The paper's full text was not available to us;
-    the same conditional rule is published in Tran-Thien's work on auxiliary learning (2019).
+    the same conditional rule is published in Tran-Thien's work on auxiliary learning (2019). Other
+    references, `inner`, labels, Adam's metric and a kept coefficient are not in the paper.
     """
     return 1.0, jnp.minimum(dot, 0.0)
 
@@ -92,10 +92,7 @@ def capped(rule: Rule | None, kappa: ArrayLike) -> Rule:
 
     Args:
       rule: Any rule, such as `truncate`; `plain` caps `r` itself. None means `truncate`.
-      kappa: A finite number >= 0, possibly traced. Another raises a `ValueError`.
-
-    Returns:
-      A rule, for `dtnh(weight, rule=capped(truncate, 1.0))`.
+      kappa: A finite number >= 0, possibly traced.
     """
     rule = as_rule(rule)
     check_number("kappa", kappa, LONGEST, " >= 0")
@@ -129,8 +126,9 @@ def as_rule(rule: Rule | None) -> Rule:
     """Return `rule`, or `truncate` for None."""
     if rule is not None and not callable(rule):
         raise TypeError(
-            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. "
-            "Import the rule and pass it without calling it."
+            f"`rule` should be a function such as `optax_dtnh.truncate`, got {rule!r:.60}. Name "
+            "`rule` in the `static_args` of `optax.inject_hyperparams`, which calls any function "
+            "with the step count; elsewhere, pass the rule without calling it."
         )
     return rule or truncate
 

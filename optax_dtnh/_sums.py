@@ -41,7 +41,8 @@ def parts_of(*trees: Any) -> list[Axes]:
     Always none outside `jax.shard_map`, and inside with `check_vma=False`, where nobody knows.
     """
     leaves = zip(*map(jax.tree.leaves, trees), strict=True)
-    return [tuple(sorted(frozenset().union(*map(_varying, beside)))) for beside in leaves]
+    varying = ([jax.typeof(x).mat.varying for x in beside] for beside in leaves)
+    return [tuple(sorted(frozenset().union(*axes))) for axes in varying]
 
 
 def size(tree: Any) -> float:
@@ -87,19 +88,15 @@ def over_norms(dot: jax.Array, ref_sq: jax.Array, reg_sq: jax.Array) -> jax.Arra
     return quotient(jnp.where(nonzero, dot, 0.0), a * b)
 
 
-def _varying(x: ArrayLike) -> frozenset[str]:
-    return jax.typeof(x).mat.varying
-
-
 def _over_parts(s: jax.Array, axes: Axes) -> jax.Array:
-    missing = tuple(axis for axis in axes if axis not in _varying(s))
+    missing = tuple(axis for axis in axes if axis not in jax.typeof(s).mat.varying)
     s = jax.lax.pcast(s, missing, to="varying") if missing else s  # the parts are equal
     return jax.lax.psum(s, axes) if axes else s
 
 
-def sum_of(terms: Sequence[jax.Array]) -> jax.Array:
-    """Return the sum of scalars, "in pairs": one by one, rounding grows with the number."""
-    terms = widen_all(jnp.zeros([], jnp.float32), *terms)
+def sum_of(terms: Any) -> jax.Array:
+    """Return the sum of a tree of scalars, "in pairs": one by one, rounding would add up."""
+    terms = widen_all(jnp.zeros([], jnp.float32), *jax.tree.leaves(terms))
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         terms = [a + b for a, b in pairs] + terms[len(terms) - len(terms) % 2 :]

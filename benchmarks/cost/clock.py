@@ -1,4 +1,4 @@
-"""Wall time of updates on the CPU, next to another's in the same rounds."""
+"""Wall time of updates and steps on the CPU, next to another's in the same rounds."""
 
 import time
 from collections.abc import Callable
@@ -17,6 +17,21 @@ UNTIMED = "Muon"  # seconds of matrix products, next to which no use of the libr
 Clock = Callable[[Cell, Callable[..., Any]], Spread | None]
 
 
+def repeated(step: Callable[..., Any], carry: tuple[Any, ...], constants: tuple[Any, ...]) -> Run:
+    """Return a function that makes one more `step`, and its seconds.
+
+    `step(*carry, *constants)` returns what replaces `carry`, and may return more after it.
+    """
+
+    def run():
+        nonlocal carry
+        start = time.perf_counter()
+        carry = jax.block_until_ready(step(*carry, *constants))[: len(carry)]
+        return time.perf_counter() - start
+
+    return run
+
+
 def clock_on(params: Abstract) -> Clock:
     """Return what times a cell against its optimizer alone, which has to be timed first."""
     alone: dict[str, Run] = {}
@@ -28,13 +43,7 @@ def clock_on(params: Abstract) -> Clock:
             return None
         start = filled(params, 0)  # it is donated
         carry = start, built(cell).transformation.init(start)
-
-        def run():
-            nonlocal carry
-            begun = time.perf_counter()
-            carry = jax.block_until_ready(compiled(*carry, g, r))
-            return time.perf_counter() - begun
-
+        run = repeated(compiled, carry, (g, r))
         if use == "alone":
             alone.clear()  # each holds a tree of parameters and a state
             alone[optimizer] = run
@@ -42,3 +51,9 @@ def clock_on(params: Abstract) -> Clock:
         return paired_ratio(run, alone[optimizer], ROUNDS)
 
     return clock
+
+
+def columns(ratio: Spread | None, name: str = "time") -> dict[str, float | None]:
+    """Return the columns of a time that may be missing."""
+    median, low, high = ratio or (None, None, None)
+    return {name: median, "low": low, "high": high}

@@ -27,6 +27,14 @@ class Cost(NamedTuple):
     seconds: float  # time of the compilation, not reproducible
 
 
+class StepCost(NamedTuple):
+    """The cost of a whole training step."""
+
+    flops: float
+    peak: float  # bytes of arguments, temporary buffers and outputs, what is updated in place once
+    temporary: float  # bytes of the temporary buffers
+
+
 def step_of(use: Use) -> Callable[..., Any]:
     """Return the training step's last part: from gradients to new parameters and state."""
 
@@ -62,6 +70,14 @@ def compile_update(
 def update_cost(use: Use, params: Any, options: dict[str, Any] | None = None) -> Cost:
     """Return what one update of `params` costs."""
     return compile_update(use, params, options)[1]
+
+
+def step_cost(compiled: jax.stages.Compiled) -> StepCost:
+    """Return what a compiled training step costs."""
+    memory = memory_of(compiled)
+    held = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    peak = held - memory.alias_size_in_bytes
+    return StepCost(analysis_of(compiled)["flops"], peak, memory.temp_size_in_bytes)
 
 
 def compiled(fun: Callable[..., Any], *args: Any) -> jax.stages.Compiled:

@@ -33,7 +33,7 @@ from jax.sharding import AxisType
 
 from benchmarks.cost import networks, report, resnets
 from benchmarks.cost.bars import exceeded
-from benchmarks.cost.compiled import analysis_of, compiled, memory_of
+from benchmarks.cost.compiled import compiled, step_cost
 from benchmarks.cost.many_devices import decoder, hlo, steps
 from benchmarks.cost.training import Losses, of_sum
 from benchmarks.cost.trees import size_in_bytes
@@ -107,21 +107,20 @@ def row_of(name: str, program: Program) -> dict[str, Any]:
     scalars = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32)
     one = compiled(of_sum(losses, WEIGHT), *args)
     ways = {"renewing": at(0, losses), "between": at(1, losses), "lean": forward_mode(losses)}
-    made = {"one": one} | {k: compiled(fun, *scalars, *args) for k, fun in ways.items()}
-    flops = {k: analysis_of(program)["flops"] for k, program in made.items()}
-    memory = {k: memory_of(program).temp_size_in_bytes for k, program in made.items()}
-    ratio = {k: flops[k] / flops["one"] for k in ways}
+    costs = {k: step_cost(compiled(fun, *scalars, *args)) for k, fun in ways.items()}
+    alone, n = step_cost(one), size_in_bytes(args[0])
+    ratio = {k: cost.flops / alone.flops for k, cost in costs.items()}
     found = products(compiled(at(None, losses), *scalars, *args).as_text() or "")
     return {
         "network": name,
         **{f"every {k}": (ratio["renewing"] + (k - 1) * ratio["between"]) / k for k in EVERY},
         **{f"flops {k}": ratio[k] for k in ("renewing", "between")},
-        **{f"memory {k}": memory[k] / memory["one"] for k in ("renewing", "between")},
+        **{f"memory {k}": costs[k].temporary / alone.temporary for k in ("renewing", "between")},
         "products": products(one.as_text() or "")[0],
         "products between": min(found[1:]),
         "products outside": found[0],
         "forward mode: flops": ratio["lean"],
-        "forward mode: memory, N": (memory["lean"] - memory["renewing"]) / size_in_bytes(args[0]),
+        "forward mode: memory, N": (costs["lean"].temporary - costs["renewing"].temporary) / n,
     }
 
 

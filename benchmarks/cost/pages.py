@@ -55,6 +55,20 @@ def times(results: Results) -> str:
     )
 
 
+def steps(results: Results) -> str:
+    """Return flops, memory and time of a training step with DTNH relative to one without."""
+    rows, columns = results["tables"][0]["rows"], {k: f"{{{k}}}" for k in ("network", "method")}
+    columns |= {"flops": "{flops ratio:.3f}", "memory": "{peak ratio:.2f}"}
+    columns["time"] = "{time ratio:.2f} ({low:.2f} to {high:.2f})"
+    return formatted([row for row in rows if row["time ratio"]], columns)
+
+
+def step_memory(results: Results, network: str = "EfficientNet-Lite0, 16 of 224 px") -> str:
+    """Return the memory of a step of KnowDist with DTNH relative to one without."""
+    rows = results["tables"][0]["rows"]
+    return f"{only(rows, network=network, method='KnowDist + DTNH')['peak ratio']:.3f}"
+
+
 def flops(results: Results, maps: str, column: str) -> str:
     """Return the flops of both gradients relative to one, by the maps that are seen."""
     return f"{only(results['tables'][0]['rows'], maps=maps)[column]:.2f}"

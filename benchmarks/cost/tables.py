@@ -9,7 +9,7 @@ import jax.export
 
 from benchmarks.cost import grid
 from benchmarks.cost.bars import exceeded, nonlinear, where_known
-from benchmarks.cost.clock import ROUNDS, Clock, clock_on
+from benchmarks.cost.clock import ROUNDS, Clock, clock_on, columns
 from benchmarks.cost.compiled import (
     abstract_arguments,
     compile_update,
@@ -77,10 +77,7 @@ def grid_row(
     row |= {"floor": least, "bytes / floor": cost.bytes / least}
     row |= {f"{quantity} at most": bar for quantity, bar in at_most.items()}
     row |= {"holds": not missed}
-    if clock:
-        ratio = clock(cell, compiled) or (None, None, None)
-        row |= dict(zip(("time", "low", "high"), ratio, strict=True))
-    return row, missed
+    return row | (columns(clock(cell, compiled)) if clock else {}), missed
 
 
 # --- lowering for platforms that are not there

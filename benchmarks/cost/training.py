@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optax_dtnh import add_l2_sp, dtnh, value_and_grad_pair
+from optax_dtnh import add_l2_sp, dtnh, plain, value_and_grad_pair
 
 WEIGHT = 0.1
 
@@ -62,17 +62,20 @@ def zero_array(fun: Callable[..., Any]) -> Callable[..., Any]:
     return evaluate
 
 
-def methods(losses: Losses) -> dict[str, Step]:
-    """Return the step of every method, with SGD with momentum.
+def methods(losses: Losses, mask: Any = None, labels: Any = None) -> dict[str, Step]:
+    """Return the step of every method, with SGD with momentum, DTNH as `labels` decide.
 
     The rate is so small that a random network stays where it is.
     """
     sgd = optax.sgd(1e-6, momentum=0.9)
+    plain_l2_sp = add_l2_sp(WEIGHT, rule=plain, mask=mask)
+    l2_sp, pair = add_l2_sp(WEIGHT, mask=mask, labels=labels), dtnh(1.0, mask=mask, labels=labels)
     return {
         "fine-tuning": Step(of_loss(losses), sgd),
-        "L2-SP + DTNH": Step(of_loss(losses), optax.chain(add_l2_sp(WEIGHT), sgd)),
+        "L2-SP": Step(of_loss(losses), optax.chain(plain_l2_sp, sgd)),
+        "L2-SP + DTNH": Step(of_loss(losses), optax.chain(l2_sp, sgd)),
         "KnowDist": Step(of_sum(losses), sgd),
-        "KnowDist + DTNH": Step(of_pair(losses), optax.chain(dtnh(1.0), sgd)),
+        "KnowDist + DTNH": Step(of_pair(losses), optax.chain(pair, sgd)),
     }
 
 
@@ -87,6 +90,8 @@ def run_of(step: Step) -> Fun:
     return run
 
 
-def lowered(step: Step, params: Any, statistics: Any, data: Any, state: Any):
+def lowered(step: Step, params: Any, statistics: Any, data: Any, state: Any = None):
     """Return the step lowered for abstract arguments, all that is updated donated."""
+    if state is None:
+        state = jax.eval_shape(step.transformation.init, params)
     return jax.jit(run_of(step), donate_argnums=(0, 1, 2)).lower(params, statistics, state, *data)

@@ -1,5 +1,6 @@
 """What the pages quote from the records, each a short string or a table."""
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 from benchmarks.real import report
 from benchmarks.real.cells import BAD, BASIC, GOOD, ONE_PASS, STRONG
+from benchmarks.real.layers import MEAN, STEPS
 
 
 def strong(results: Results, methods: Sequence[str] = BASIC[1:]) -> str:
@@ -156,3 +158,16 @@ knowdist_element = partial(knowdist, method="per element")
 removed_whole = partial(report.removed, unit="whole tree")
 removed_element = partial(report.removed, unit="per element")
 removed_full = partial(report.removed, unit="whole tree", size=-1)
+
+
+def by_part(results: Results) -> str:
+    """Return a table of the parts of the network, means over seeds."""
+    found: dict[str, dict[str, str]] = {}
+    for row, (quantity, of) in itertools.product(results["rows"], BY_PART.items()):
+        if row["of"] == of:
+            line = found.setdefault(row["part"], {"part": row["part"]})
+            line[f"{row['regularizer']}: {quantity}"] = f"{report.mean(row[quantity]):.2f}"
+    return tables.markdown([*found.values()])
+
+
+BY_PART = {"opposed": STEPS, "removed, per leaf": STEPS, "cosine": MEAN}

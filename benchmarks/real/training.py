@@ -81,6 +81,14 @@ def plan(steps: int, per_pass: int, passes: int, every: int = 10) -> Plan:
     return Plan(cosine.astype(np.float32), observed, counts.astype(np.float32))
 
 
+def observed_step(g: jax.Array, r: jax.Array, kept: jax.Array) -> Observed:
+    """Observe `G`, `R` and `r'` of a step, all of the backbone as a vector."""
+    dot, g_sq, r_sq, kept_sq, gone = (
+        jnp.sum(x * y) for x, y in ((g, r), (g, g), (r, r), (kept, kept), (r - kept, r - kept))
+    )
+    return Observed(dot / jnp.sqrt(g_sq * r_sq), gone / r_sq, jnp.sqrt(kept_sq / g_sq))
+
+
 def train(
     apply: Apply,
     regularizer: str,
@@ -89,12 +97,13 @@ def train(
     measure: Callable[..., Any],
     inner: optax.GradientTransformation | None = None,
     usual: bool = True,
+    observe: Callable[..., Any] = observed_step,
 ) -> Callable[..., tuple[Params, Any, Any]]:
     """Return a function from one lane to its parameters and what was observed and measured.
 
-    `method` is the position in what `decide` chooses from; `measure` gets mean gradients of the
-    backbone. `usual` are runs with one momentum, of the sum, and this batch's gradient as the
-    reference.
+    `method` is the position in what `decide` chooses from; `observe` gets `G`, `R` and `r'` of a
+    step and `measure` mean gradients, all of the backbone. `usual` are runs with one momentum, of
+    the sum, and this batch's gradient as the reference.
     """
 
     def run(method, lane: Lane, start: Params, source: jax.Array, pixels):
@@ -107,7 +116,8 @@ def train(
             updates, decided, state = update(pair(params, batch, lane.labels[batch]), state)
             params = jax.tree.map(lambda w, x: w - rate * lane.rate * x, params, updates)
             backbones = [tree["backbone"] for tree in decided]
-            return (params, state), jax.lax.cond(flag, observe, blank, *backbones)
+            zeros = partial(zeros_of, observe)
+            return (params, state), jax.lax.cond(flag, observe, zeros, *backbones)
 
         def average(means, now):
             count, batch = now
@@ -125,17 +135,9 @@ def train(
     return run
 
 
-def observe(g: jax.Array, r: jax.Array, kept: jax.Array) -> Observed:
-    """Observe `G`, `R` and `r'` of a step, all of the backbone as a vector."""
-    dot, g_sq, r_sq, kept_sq, gone = (
-        jnp.sum(x * y) for x, y in ((g, r), (g, g), (r, r), (kept, kept), (r - kept, r - kept))
-    )
-    return Observed(dot / jnp.sqrt(g_sq * r_sq), gone / r_sq, jnp.sqrt(kept_sq / g_sq))
-
-
-def blank(*_: jax.Array) -> Observed:
+def zeros_of(observe: Callable[..., Any], *args: jax.Array) -> Any:
     """Return what stands for a step that is not observed."""
-    return Observed(*3 * [jnp.zeros(())])
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(observe, *args))
 
 
 def optimizer(lane: Lane, inner: optax.GradientTransformation | None, decide: Any, usual: bool):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from optax_dtnh.finetune.errors import UsageError, usage_errors
 from optax_dtnh.models._checkpoint import CheckpointError
-from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, Fact, facts_beside
+from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, facts_beside
+from optax_dtnh.models._fields import Fact
 
 DEFAULT = "default"
 RESIZE_OF_CROP = 256 / 224
@@ -97,10 +98,9 @@ def _told(facts: dict[str, Fact], name: str) -> str:
 
 
 def _of_option(name: str, value: Any) -> Fact:
-    _, read = OUR_FIELDS[name]
     option = f"--{name.replace('_', '-')}"
     try:
-        return Fact(read(list(value) if isinstance(value, tuple) else value), option)
+        return Fact(OUR_FIELDS[name](list(value) if isinstance(value, tuple) else value), option)
     except ValueError as error:
         raise UsageError(f"`{option}` should be {error}, got {value}. Change it.") from error
 

@@ -17,7 +17,7 @@ from optax_dtnh.finetune.preprocessing import Preprocessing, described, preproce
 from optax_dtnh.finetune.settings import OF_DATA, Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
-from optax_dtnh.models._facts import Fact
+from optax_dtnh.models._fields import Fact
 from optax_dtnh.models._hub import unknown_beside
 from optax_dtnh.models._pretrained import Loaded, load
 

@@ -26,25 +26,7 @@ from optax_dtnh.models._transfer import backbone_mask, replace_head, teacher_vie
 from optax_dtnh.models._vit import ViT, vit_base, vit_huge, vit_large, vit_small, vit_tiny
 
 __all__ = [
-    "Basic",
-    "Bottleneck",
-    "CheckpointError",
-    "EfficientNetLite0",
-    "ResNet",
-    "ViT",
-    "backbone_mask",
-    "load_pretrained",
-    "replace_head",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "save_pretrained",
-    "teacher_view",
-    "vit_base",
-    "vit_huge",
-    "vit_large",
-    "vit_small",
-    "vit_tiny",
-]
+    "Basic", "Bottleneck", "CheckpointError", "EfficientNetLite0", "ResNet", "ViT", "backbone_mask",
+    "load_pretrained", "replace_head", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "save_pretrained", "teacher_view", "vit_base", "vit_huge", "vit_large", "vit_small", "vit_tiny",
+]  # fmt: skip

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +14,10 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
-SAVE_AGAIN = "Fetch it again, or save `model.state_dict()` again, in float32."
-# What is commonly saved in place of weights, by its first bytes.
-NO_WEIGHTS = {
-    rb"\Z": "empty",
-    rb"version https://git-lfs": "a git-LFS pointer to them, for `git lfs pull`",
-    rb"(?i:(\xef\xbb\xbf)?\s*<(!doctype|html))": "an HTML page, such as an error or a login",
-}
+SAVE_AGAIN = (
+    "Fetch it again, in a clone by `git lfs pull`, and see that it is no HTML page; or save "
+    "`model.state_dict()` again, in float32."
+)
 
 
 class CheckpointError(ValueError):
@@ -41,10 +37,6 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
 
     Of the latter only tensors are loaded, never code; a `state_dict` or `model` entry is unwrapped,
     also one inside the other. The digest `sha256` is compared before anything is parsed.
-
-    Raises:
-      FileNotFoundError: There is no such file.
-      CheckpointError: It is no file of weights, a damaged one, or another one than `sha256` says.
     """
     path = Path(path)
     _check_file(path)
@@ -65,18 +57,10 @@ def _check_file(path: Path) -> None:
             f"`source` should be an existing file, got {path}. "
             "Check the path, or name a repository of the hub as in `hf:owner/name`."
         )
-    if path.is_dir():
+    if not path.is_file():
+        kind = "folder" if path.is_dir() else "pipe or device"
         raise CheckpointError(
-            f"`source` should be a file of weights, got the folder {path}. Name the file in it."
-        )
-    what = "a pipe or device"
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(256)
-        what = next((text for sign, text in NO_WEIGHTS.items() if re.match(sign, start)), "")
-    if what:
-        raise CheckpointError(
-            f"`source` should be a file of weights, got {path}, which is {what}. {SAVE_AGAIN}"
+            f"`source` should be a file of weights, got the {kind} {path}. Name a file."
         )
 
 
@@ -115,14 +99,12 @@ def _torch(path: Path) -> Checkpoint:
     try:
         content = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
         return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
-    # One of a dozen classes. torch's own text stays in the cause, because it advises to let the
-    # file run code.
+    # One of a dozen classes. torch's text stays in the cause: it advises to let the file run code.
     except Exception as error:
         raise CheckpointError(
             f"`source` should map names to dense tensors of numpy's dtypes, got {path} "
             f"({type(error).__name__}). It is damaged, has other entries than tensors, or holds "
-            "Python objects, which are not loaded because that can run code. Fetch it again, or "
-            "save `model.state_dict()` alone, in float32."
+            f"Python objects, which are not loaded because that can run code. {SAVE_AGAIN}"
         ) from error
 
 

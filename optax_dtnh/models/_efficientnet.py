@@ -109,7 +109,7 @@ class EfficientNetLite0(nnx.Module):
 
     Args:
       classes: Number of logits. With 0 there is no head: the logits are the means of the last maps.
-      dtype: Dtype to compute in, as for `ResNet`.
+      dtype: As in `ResNet`.
       rngs: Random keys for the initial parameters.
 
     Source: Tan and Le, [EfficientNet](https://arxiv.org/abs/1905.11946), 2019; the authors'

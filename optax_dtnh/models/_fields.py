@@ -20,10 +20,13 @@ class Fact(NamedTuple):
 
 
 Facts = dict[str, Fact]
-# What makes our value of theirs. It returns None for a field that says nothing, and raises
-# ValueError with what is wanted.
+# Our value of theirs: None for a field that says nothing, or ValueError with what is wanted.
 Read = Callable[[Any], Any]
-Reader = tuple[str, Read]  # our name of a field, and how it is read
+
+
+def facts_of(values: Mapping[str, Any], origin: str) -> Facts:
+    """Return the values as facts of one origin."""
+    return {name: Fact(value, origin) for name, value in values.items()}
 
 
 def read_object(file: Path) -> dict[str, Any]:
@@ -39,11 +42,12 @@ def read_object(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Reader]) -> Facts:
-    """Return the facts of these fields; a field that is missing or null says nothing."""
+def read_fields(file: Path, content: Mapping[str, Any], names: Mapping[str, str]) -> Facts:
+    """Return the facts of the fields with these names, from theirs to ours."""
     return {
         ours: Fact(value, file.name)
-        for theirs, (ours, read) in readers.items()
+        for theirs, ours in names.items()
+        for read in [READERS.get(theirs) or READERS.get(ours, plain)]
         if (value := read_field(file, content, theirs, read)) is not None
     }
 
@@ -84,7 +88,7 @@ def _is_count(value: Any) -> bool:
 text = reader("a text", lambda value: isinstance(value, str))
 flag = reader("true or false", lambda value: isinstance(value, bool))
 json_object = reader("an object", lambda value: isinstance(value, dict))
-small = reader(f"a whole number up to {LARGEST_COUNT}", lambda value: value <= LARGEST_COUNT)
+small = reader(f"a whole number up to {LARGEST_COUNT}", _is_count)
 count = reader("a positive whole number", lambda x: type(x) is int and x > 0, small)
 positive = reader("a positive number", lambda value: _is_number(value) and value > 0, float)
 # What a crop leaves of an image, not so small that no image is that large.
@@ -95,11 +99,6 @@ never = reader("false, since images are prepared without it here", lambda x: not
 def plain(value: Any) -> Any:
     """Return a value that the tensors tell too: what is wrong contradicts them."""
     return tuple(value) if isinstance(value, list) else value
-
-
-def other_than(usual: Any) -> Read:
-    """Return what reads a value that is told where it is not the usual one."""
-    return lambda value: None if value == usual else value
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
@@ -124,9 +123,6 @@ def channels(value: Any) -> tuple[float, ...]:
     return tuple(map(float, values * (3 // len(values))))
 
 
-spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
-
-
 def interpolation(value: Any) -> str:
     """Return Pillow's name of an interpolation, of the name in any case or of its number."""
     name = INTERPOLATIONS.get(value) if type(value) is int else str(value).lower()
@@ -135,18 +131,22 @@ def interpolation(value: Any) -> str:
     return name
 
 
-READERS: dict[str, Read] = {  # by our names; `plain` reads what is not here
+spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
+with_channels = reader(
+    "a list of channels, height and width",
+    lambda value: isinstance(value, list) and len(value) == 3,
+    lambda value: side(value[1:]),
+)
+READERS: dict[str, Read] = {  # by their names or ours; `plain` reads what is not here
     **dict.fromkeys(("heads", "resize"), count),
     **dict.fromkeys(("architecture", "activation"), text),
     **dict.fromkeys(("epsilon", "rescale"), positive),
     **dict.fromkeys(("image_size", "model_image_size", "patch_size"), side),
+    **dict.fromkeys(("input_size", "test_input_size"), with_channels),
     **{"mean": channels, "std": spread, "interpolation": interpolation, "crop_pct": share},
-    **dict.fromkeys(("do_center_crop", "do_pad"), other_than(False)),
-    **{"do_resize": other_than(True), "crop_mode": other_than("squash"), "": never},
+    **{"id2label": lambda value: len(json_object(value)), "": never},
+    # What is told where it is not the usual value.
+    **dict.fromkeys(("do_center_crop", "do_pad"), lambda value: value or None),
+    "do_resize": lambda value: None if value is True else value,
+    "crop_mode": lambda value: None if value == "squash" else value,
 }
-
-
-def table(names: Mapping[str, str], same: str = "", **other: Read) -> dict[str, Reader]:
-    """Return how to read fields, from their names to ours and those that are the `same`."""
-    names = {**names, **{name: name for name in same.split()}}
-    return {theirs: (ours, (READERS | other).get(ours, plain)) for theirs, ours in names.items()}

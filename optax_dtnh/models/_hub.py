@@ -39,12 +39,6 @@ def hub_file(
 
     The files in `BESIDE`, of the same folder and of the root, are downloaded with it, as far as the
     hub has them. What the cache has, or knows that the hub has not, is not asked for again.
-
-    Raises:
-      CheckpointError: `source` has another form.
-      FileNotFoundError: The file is not in the cache and not to be downloaded, or the hub has none.
-      PermissionError: The hub asks for a token, or for another one.
-      OSError: The hub cannot be reached or fails, or the download does.
     """
     file = _parse(source, cache_dir)
     cached = _lookup(file)
@@ -115,15 +109,12 @@ def _client() -> Any:
 
 def _lookup(file: HubFile) -> Any:
     """Return a path, None, or something else if the cache knows that the hub has no such file."""
-    return _client().try_to_load_from_cache(
-        file.repo_id, file.filename, cache_dir=file.cache_dir, revision=file.revision
-    )
+    return _client().try_to_load_from_cache(**file._asdict())
 
 
 def _check_network(endpoint: str | None) -> None:
-    """Ask once, because the client itself retries for 23 s if there is no network."""
     address = endpoint or _client().constants.ENDPOINT
-    try:
+    try:  # once, because the client itself retries for 23 s if there is no network
         _client().get_session().head(address, timeout=TIMEOUT_S)
     except Exception as error:  # whatever the client's HTTP library raises; it is chained
         raise ConnectionError(
@@ -133,9 +124,8 @@ def _check_network(endpoint: str | None) -> None:
 
 
 def _download(file: HubFile, endpoint: str | None) -> str:
-    where = {"cache_dir": file.cache_dir, "endpoint": endpoint, "revision": file.revision}
     try:
-        return _client().hf_hub_download(file.repo_id, file.filename, **where)
+        return _client().hf_hub_download(**file._asdict(), endpoint=endpoint)
     except Exception as error:  # a refusal, a broken connection, a full disk, a page that is no hub
         cause = error.__cause__ or error  # the client wraps some refusals in one class
         status = getattr(getattr(cause, "response", None), "status_code", None)

@@ -1,7 +1,6 @@
 """What torch's checkpoints call the tensors of our models, and how these lie in memory.
 
-A kernel is `[height, width,] in, out` here and `out, in [, height, width]` there; everything else
-lies alike.
+A kernel is `[height, width,] in, out` here and `out, in [, height, width]` there; others lie alike.
 
 A row has the path of our module, and the prefix of the tensors in each library. `{s}`, `{b}` and
 `{i}` are numbers, `{s0}` and `{i0}` one less: some count from 0 where we count from 1. `{qkv}` are
@@ -10,7 +9,7 @@ three tensors, which are concatenated along the first axis.
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +25,8 @@ Model = ResNet | ViT | EfficientNetLite0
 Row = tuple[str, ...]
 Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
-WEIGHT, MEAN, VAR = "weight", "running_mean", "running_var"
-LEAVES = {"kernel": WEIGHT, "scale": WEIGHT, "bias": "bias", "mean": MEAN, "var": VAR}
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+LEAVES |= {"mean": "running_mean", "var": "running_var"}
 QKV = ("query", "key", "value")
 
 
@@ -136,8 +135,9 @@ SCHEMES += (LITE0, OLDER_TORCHVISION_VIT)
 
 
 class Recognized(NamedTuple):
-    """A naming scheme as a file has it."""
+    """A file, and its naming scheme as it has it."""
 
+    file: Checkpoint
     scheme: Scheme
     prefix: str  # what stands before every name, such as `module.` or nothing
     stem: str  # the scheme's, or nothing where the file leaves it out
@@ -155,7 +155,7 @@ class Recognized(NamedTuple):
 def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
     """Return the only network of the file, apart from the tensors in `ignore`."""
     names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
-    found = {name: at for scheme in SCHEMES for name, at in _places(scheme, names)}
+    found = {n: at for scheme in SCHEMES for n in names if (at := _at(n, file, scheme))}
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
@@ -171,13 +171,14 @@ def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
     )
 
 
-def _places(scheme: Scheme, names: Collection[str]) -> Iterator[tuple[str, Recognized]]:
+def _at(name: str, file: Checkpoint, scheme: Scheme) -> Recognized | None:
+    """Return the network of the scheme that the file has if the tensor `name` tells of it."""
     core = scheme.known_by.removeprefix(scheme.stem)
-    for name in names:
-        if f".{name}".endswith(f".{core}"):
-            before = name.removesuffix(core)
-            stem = scheme.stem if f".{before}".endswith(f".{scheme.stem}") else ""
-            yield name, Recognized(scheme, before.removesuffix(stem), stem)
+    if not f".{name}".endswith(f".{core}"):
+        return None
+    before = name.removesuffix(core)
+    stem = scheme.stem if f".{before}".endswith(f".{scheme.stem}") else ""
+    return Recognized(file, scheme, before.removesuffix(stem), stem)
 
 
 def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:

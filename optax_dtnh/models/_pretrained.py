@@ -11,8 +11,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from optax_dtnh.models import _agreement as agreement
-from optax_dtnh.models._checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from optax_dtnh.models._facts import Fact, facts_beside
+from optax_dtnh.models._checkpoint import CheckpointError, open_checkpoint
+from optax_dtnh.models._facts import facts_beside
+from optax_dtnh.models._fields import Fact, Facts, facts_of
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._names import Model, Recognized, dotted, our_layout, recognized
 from optax_dtnh.models._sizes import sizes_of
@@ -24,7 +25,7 @@ class Loaded(NamedTuple):
 
     model: Model
     path: Path  # the file of its weights
-    facts: dict[str, Fact]  # what no tensor tells; `network` is what the tensors tell
+    facts: Facts  # what no tensor tells; `network` is what the tensors tell
 
 
 def load_pretrained(
@@ -69,9 +70,6 @@ def load_pretrained(
       image_size: Height and width of the images, if others than the checkpoint's. Positions of a
         `ViT` are interpolated; other networks take images of any size.
 
-    Returns:
-      A model with float32 parameters. Its `head` is None if the file has none.
-
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
       TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.
@@ -93,11 +91,11 @@ def load(
         source = hub_file(source, **hub)
     file = open_checkpoint(source, sha256)
     found = recognized(file, ignore)
-    sizes = sizes_of(found.scheme.network, lambda path: _shape(file, found, path))
-    agreement.check_tensors(file, found, _abstract(found, **sizes), ignore)
+    sizes = sizes_of(found.scheme.network, lambda path: _shape(found, path))
+    agreement.check_tensors(found, _abstract(found, **sizes), ignore)
     said = facts_beside(file.path)
-    agreement.check_facts(file, found, sizes, said)
-    taken = agreement.settled(file, found, sizes, said, heads)
+    agreement.check_facts(found, sizes, said)
+    taken = agreement.settled(found, sizes, said, heads)
     try:
         options = {name: fact.value for name, fact in taken.items()}
         model = _abstract(found, **sizes, **options, dtype=dtype)
@@ -106,9 +104,9 @@ def load(
     except ValueError as error:
         told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
         raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
-    model = _filled(file, found, model)
-    told = {"network": agreement.network(file, found, model), **taken}
-    return Loaded(model, file.path, told | _resized(file, found, model, image_size))
+    model = _filled(found, model)
+    told = {"network": agreement.network(found, model), **taken}
+    return Loaded(model, file.path, told | _resized(found, model, image_size))
 
 
 def _check_types(ignore: Any, **numbers: Any) -> None:
@@ -123,8 +121,8 @@ def _check_types(ignore: Any, **numbers: Any) -> None:
             )
 
 
-def _shape(file: Checkpoint, found: Recognized, path: str) -> tuple[int, ...] | None:
-    tensor = file.tensors.get(found.names_of(path)[0])
+def _shape(found: Recognized, path: str) -> tuple[int, ...] | None:
+    tensor = found.file.tensors.get(found.names_of(path)[0])
     return None if tensor is None or 0 in tensor.shape else tensor.shape
 
 
@@ -142,35 +140,29 @@ class OneKey(nnx.Rngs):
         return jax.random.key(0)
 
 
-def _filled(file: Checkpoint, found: Recognized, abstract: Model) -> Model:
+def _filled(found: Recognized, abstract: Model) -> Model:
     """Return the model with the values of the file."""
     graph, state = nnx.split(abstract)
-    leaves = dict(nnx.to_flat_state(state))
-    names = {path: found.names_of(dotted(path)) for path in leaves}
-    agreement.check_values(file, {n: file.tensors[n] for ours in names.values() for n in ours})
+    leaves, tensors = dict(nnx.to_flat_state(state)), found.file.tensors
+    parts = {path: {n: tensors[n] for n in found.names_of(dotted(path))} for path in leaves}
+    agreement.check_values(found, {n: x for named in parts.values() for n, x in named.items()})
     for path, variable in leaves.items():
-        parts = [file.tensors[name] for name in names[path]]
-        leaves[path] = variable.replace(our_layout(path, parts))
+        leaves[path] = variable.replace(our_layout(path, [*parts[path].values()]))
     return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
-def _resized(
-    file: Checkpoint, found: Recognized, model: Model, image_size: int | None
-) -> dict[str, Fact]:
+def _resized(found: Recognized, model: Model, image_size: int | None) -> Facts:
     """Interpolate the positions of a transformer if asked; return the facts about the images."""
-    usual = found.scheme.images.items()
-    asked = {
-        name: Fact(value, f"default of {found.scheme.network.__name__}") for name, value in usual
-    }
-    asked |= {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
+    facts = facts_of(found.scheme.images, f"default of {found.scheme.network.__name__}")
+    facts |= {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
     if not isinstance(model, ViT):
-        return asked
+        return facts
     before = model.image_size
     if image_size in (None, before):
-        origin = f"{found.names_of('positions')[0]} of {file.path.name}"
-        return {"image_size": Fact(before, origin), **asked}
+        origin = f"{found.names_of('positions')[0]} of {found.file.path.name}"
+        return {"image_size": Fact(before, origin), **facts}
     side = image_size // model.patches.kernel_size[0]
     model.positions.set_value(resized(model.positions[...], side))
     model.image_size = image_size
     rule = f"interpolated from {before} x {before} as timm does"
-    return {**asked, "positions": Fact(rule, "--image-size")}
+    return {**facts, "positions": Fact(rule, "--image-size")}

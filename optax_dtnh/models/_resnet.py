@@ -135,9 +135,8 @@ class ResNet(nnx.Module):
 def max_pool(x: jax.Array) -> jax.Array:
     """Return the 3 x 3 maxima at stride 2, padded by 1 with minus infinity.
 
-    One axis after the other, by strided views: XLA:CPU takes over ten times as long for the
-    gradient of a reduction over windows. Of equal values, the gradient goes to the first, row by
-    row.
+    One axis after the other, by strided views: the gradient of a reduction over windows takes
+    XLA:CPU over ten times as long. Of equal values, it goes to the first, row by row.
     """
     return _maxima(_maxima(x, 2), 1)
 

@@ -38,8 +38,7 @@ def save_pretrained(model: names.Model, path: str | os.PathLike[str]) -> None:
 
     Args:
       model: A `ResNet`, `ViT` or `EfficientNetLite0`.
-      path: Where to write, in a folder that exists, ending in `.safetensors`. An existing file is
-        replaced.
+      path: Where to write or replace a file, in an existing folder, ending in `.safetensors`.
 
     Raises:
       TypeError: `model` is none, or has parameters that float32 does not hold, such as float64.
@@ -61,7 +60,7 @@ def save_pretrained(model: names.Model, path: str | os.PathLike[str]) -> None:
     }
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
-        metadata |= {key: str(getattr(model, name)) for key, (name, _) in METADATA.items()}
+        metadata |= {key: str(getattr(model, name)) for key, name in METADATA.items()}
     try:
         atomically(path, lambda partial: _save(tensors, partial, metadata))
     except (OSError, ValueError, SafetensorError) as error:
@@ -72,11 +71,7 @@ def save_pretrained(model: names.Model, path: str | os.PathLike[str]) -> None:
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write another file, and move it to `path` once it is whole.
-
-    Raises:
-      OSError: That cannot be done. Nothing of the file is left.
-    """
+    """Let `write` write another file, and move it to `path` once it is whole."""
     partial = path.with_name(PARTIAL + path.name)
     try:
         write(partial)

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from optax_dtnh.models import _resnet, _vit
-from optax_dtnh.models._efficientnet import EfficientNetLite0
-from optax_dtnh.models._fields import Fact, Facts
+from optax_dtnh.models._fields import Facts, facts_of
 from optax_dtnh.models._resnet import Basic, Bottleneck, ResNet
 from optax_dtnh.models._vit import ViT
 
@@ -46,13 +45,11 @@ def vit_sizes(shape_of: ShapeOf) -> dict[str, Any]:
     }
 
 
-SIZES = {ResNet: resnet_sizes, ViT: vit_sizes, EfficientNetLite0: lambda _: {}}
-
-
 def sizes_of(network: type, shape_of: ShapeOf) -> dict[str, Any]:
     """Return the sizes of a network, by the names of its arguments."""
+    read = {ResNet: resnet_sizes, ViT: vit_sizes}.get(network, lambda _: {})
     classes = _first_axis(shape_of, "head.bias", "head.kernel", usual=0)
-    return {**SIZES[network](shape_of), "classes": classes}
+    return {**read(shape_of), "classes": classes}
 
 
 def _first_axis(shape_of: ShapeOf, *paths: str, usual: int) -> int:
@@ -79,8 +76,7 @@ SIZED_VIT = re.compile(
     r"(?:vit|deit)_(tiny|small|base|large|huge|b|l|h)_(?:patch)?(\d+)(?!.*_(?:plus|\d+x\d))"
 )
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Image size, size before the crop and interpolation: files without suffix. From the metadata of the
-# weights in torchvision 0.28.
+# Image size, size before the crop, interpolation: files without suffix. From torchvision 0.28.
 IMAGES = {
     (224, 256, "bilinear"): """resnet18-f37072fd resnet34-b627a593 resnet50-0676ba61
         resnet101-63fe2227 resnet152-394f9c45 vit_b_16-c867db91 vit_b_32-d86f8d99
@@ -117,7 +113,7 @@ def implied(facts: Facts) -> Facts:
     elif (match := RESNET.fullmatch(name)) and match[1] in RESNETS:
         depths, block = RESNETS[match[1]].args
         found |= {"depths": depths, "block": block.__name__.lower()}
-    return {n: Fact(value, f"architecture {name} of {origin}") for n, value in found.items()}
+    return facts_of(found, f"architecture {name} of {origin}")
 
 
 def torchvision_facts(path: Path) -> Facts:
@@ -128,4 +124,4 @@ def torchvision_facts(path: Path) -> Facts:
     model = path.stem.partition("-")[0].removesuffix("_swag").removesuffix("_lc")
     values = {"architecture": model, "image_size": size, "mean": MEAN, "std": STD}
     values |= {"interpolation": interpolation} | ({"resize": resize} if resize > size else {})
-    return {name: Fact(value, f"torchvision's {path.stem}") for name, value in values.items()}
+    return facts_of(values, f"torchvision's {path.stem}")

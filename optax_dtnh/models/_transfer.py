@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import jax
 from flax import nnx
 
+from optax_dtnh._checks import check_count
+
 Model = TypeVar("Model", bound=nnx.Module)
 HEAD = "head"
 KEPT = "use_bias dtype param_dtype precision dot_general promote_dtype preferred_element_type"
@@ -15,8 +17,8 @@ KEPT = "use_bias dtype param_dtype precision dot_general promote_dtype preferred
 def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD) -> Model:
     """Return a copy of `model` with a new, random head for another number of classes.
 
-    The copy shares nothing with `model`, so you can train and donate it while `model` serves as the
-    teacher. The new head has the inputs and the dtypes of the old one, and a bias if that had one.
+    The copy shares nothing with `model`, which may be a `teacher_view`, so you can train and donate
+    it. The new head has the inputs and the dtypes of the old one, and a bias if that had one.
 
     Examples:
       >>> from flax import nnx
@@ -31,15 +33,10 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
       rngs: Random keys for the head.
       head: Path of the head in `model`, such as `"classifier"`, `"head.fc"` or `"layers.3"`.
 
-    Returns:
-      A model of the same class and mode, trainable even if `model` is a `teacher_view`.
-
     Raises:
-      ValueError: `classes` is no positive whole number, or there is no `nnx.Linear` at `head`.
-      TypeError: `rngs` is no `nnx.Rngs`.
+      ValueError: There is no `nnx.Linear` at `head`.
     """
-    if not hasattr(classes, "__index__") or classes < 1:
-        raise ValueError(f"`classes` should be a whole number >= 1, got {classes!r:.60}. Pass one.")
+    check_count("classes", classes, "Pass one.")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"`rngs` should be an nnx.Rngs, got {rngs!r:.60}. Pass `nnx.Rngs(0)`.")
     inputs, options = _old_head(model, head)
@@ -73,9 +70,6 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
     Returns:
       For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
       All of a model whose head is None is backbone.
-
-    Raises:
-      ValueError: `head` matches no parameter, or all.
     """
     headless = False
     if isinstance(tree, nnx.Module):
@@ -94,10 +88,10 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
 def teacher_view(model: Model) -> Model:
     """Return a frozen view of `model`: evaluation mode, no gradients, the same arrays.
 
-    Its modules are in the mode of `model.eval()`. A call that would still update a variable, such
-    as a running mean, raises a ValueError: pass the network's own argument, such as `train=False`.
-    Updates of `model` do not change the view. But a step that donates `model` deletes the arrays of
-    both: train a copy instead, from `replace_head` or `nnx.clone(model, arrays=True)`.
+    Its modules are in the mode of `model.eval()`; gradients pass to the inputs alone. A call that
+    would still update a variable, such as a running mean, raises a ValueError: pass the network's
+    own argument, such as `train=False`. Updates of `model` do not change the view. But a step that
+    donates `model` deletes the arrays of both: train a copy, as from `replace_head`.
 
     Examples:
       >>> from flax import nnx
@@ -109,12 +103,6 @@ def teacher_view(model: Model) -> Model:
 
     Args:
       model: Any `nnx.Module`. Its own mode stays as it is.
-
-    Returns:
-      A model of the same class. Its outputs pass gradients to the inputs, not to its variables.
-
-    Raises:
-      TypeError: `model` is no `nnx.Module`.
     """
     if not isinstance(model, nnx.Module):
         raise TypeError(
@@ -131,8 +119,11 @@ def _frozen(kind: Any) -> Any:
     if hasattr(kind, "thawed") or issubclass(kind, nnx.Intermediate):
         return kind
 
+    def without_gradient(x):  # `repr` and `nnx.get_partition_spec` hold something else than arrays
+        return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
+
     def get_value(self, **index):
-        return jax.tree.map(_without_gradient, kind.get_value(self, **index))
+        return jax.tree.map(without_gradient, kind.get_value(self, **index))
 
     def attribute(self, name):  # of the array, such as `kernel.T`
         held = self.get_metadata()
@@ -147,11 +138,6 @@ def _frozen(kind: Any) -> Any:
 
     methods = {"get_value": get_value, "set_value": set_value, "__getattr__": attribute}
     return type(kind)(kind.__name__, (kind,), methods | {"thawed": kind})
-
-
-def _without_gradient(x: Any) -> Any:
-    # `repr` and `nnx.get_partition_spec` put something else in place of an array.
-    return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
 
 
 def _with_kinds(model: Model, kind: Callable[[Any], Any]) -> Model:

@@ -96,13 +96,8 @@ class ViT(nnx.Module):
       patch_size: Height and width of a patch.
       classes: Number of logits. With 0 there is no head: the logits are the normalized class token.
       epsilon: Epsilon of the layer normalization: 1e-6 in timm, 1e-12 in Hugging Face.
-      dtype: Dtype to compute in, such as `jnp.bfloat16`; None takes that of parameters and images.
-        Parameters are float32.
+      dtype: As in `ResNet`.
       rngs: Random keys for the initial parameters.
-
-    Raises:
-      ValueError: `heads` does not divide `width`, `image_size` is no multiple of `patch_size`, or
-        `activation` is another one.
 
     Source: Dosovitskiy et al., [An Image is Worth 16x16 Words](https://arxiv.org/abs/2010.11929),
     2020; timm's models for the order of the layers.

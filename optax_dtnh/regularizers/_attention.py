@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from optax_dtnh._checks import check_floating, check_like, check_pair
-from optax_dtnh._sums import widen, widen_all
-from optax_dtnh.regularizers._checks import as_scalar, check_last_axis
-from optax_dtnh.regularizers._distances import Reduction, reduced, squares, total
+from optax_dtnh._sums import sum_of, widen, widen_all
+from optax_dtnh.regularizers._checks import as_scalar, check_elements
+from optax_dtnh.regularizers._distances import REDUCE, Reduction, squares
 
 
 def attention_feature_distance(
@@ -35,23 +35,21 @@ def attention_feature_distance(
       channel_weights: A vector `W` of length `C` for every map, such as from `channel_attention`.
       reduction: As in `feature_distance`, from the weighted squared differences.
 
-    Raises:
-      ValueError, TypeError: As `feature_distance`; a map has no axis or another number of channels.
-
     Source: Li et al., [DELTA: Deep Learning Transfer using Feature Map with Attention for
     Convolutional Networks](https://arxiv.org/abs/1901.09229), 2019.
     """
     check_pair("f", f, "f_s", f_s)
-    check_last_axis("f", f, "channels")
+    check_elements("f", f, "channels")
     channels = jax.tree.map(lambda x: np.zeros(x.shape[-1]), f)
     check_like("channel_weights", channel_weights, "channels of f", channels)
     check_floating("channel_weights", channel_weights)
 
     def distance(x, y, weights):
         attention = _along_channels(weights.size * widen(weights), jnp.ndim(x))
-        return reduced(reduction, jnp.multiply(*widen_all(attention, squares(x, y))))
+        weighted = jnp.multiply(*widen_all(attention, squares(x, y)))
+        return as_scalar("reduction", reduction(weighted), REDUCE)
 
-    return total(jax.tree.map(distance, f, jax.lax.stop_gradient(f_s), channel_weights))
+    return sum_of(jax.tree.map(distance, f, jax.lax.stop_gradient(f_s), channel_weights))
 
 
 def standardized_softmax(increase: jax.Array) -> jax.Array:
@@ -71,8 +69,7 @@ def channel_attention(
     `increase_j = loss(gates with gate j closed) - loss(all gates open)`, normalized over the
     channels of each map. Use it before training, with the loss of the pretrained network on target
     data. Fit its new head first: [docs/regularizers.md](regularizers.md#delta). Each channel of
-    each map costs one evaluation of `loss`, and all open gates cost one more. They run one after
-    the other, without gradients.
+    each map costs one evaluation of `loss`, all open gates cost one more, one after the other.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -85,8 +82,7 @@ def channel_attention(
     Args:
       loss: From gates to a float32 scalar. The gates are a tree like `f_s`, with ones and at most
         one zero of shape `(1, ..., 1, C)`. Multiply each gate into its map.
-      f_s: Array or tree of the feature maps, channels last. Only shapes and dtypes matter, so
-        `jax.eval_shape` is enough.
+      f_s: Array or tree of the feature maps, channels last, or what `jax.eval_shape` says of them.
       normalize: From the increases of one map, a vector of length `C`, to its weights. The default
         is that of the published code: standardize, divide by 5, softmax.
 
@@ -100,7 +96,7 @@ def channel_attention(
 
     Source: as for `attention_feature_distance`, and its published code.
     """
-    check_last_axis("f_s", f_s, "channels")
+    check_elements("f_s", f_s, "channels")
     check_floating("f_s", f_s)
     maps, structure = jax.tree.flatten(f_s)
     ends = np.cumsum([x.shape[-1] for x in maps], dtype=int)
@@ -108,9 +104,8 @@ def channel_attention(
 
     def loss_without(channel):
         *gates, _ = jnp.split(every != channel, ends)
-        gates = [
-            _along_channels(g.astype(x.dtype), x.ndim) for g, x in zip(gates, maps, strict=True)
-        ]
+        pairs = zip(gates, maps, strict=True)
+        gates = [_along_channels(gate.astype(x.dtype), x.ndim) for gate, x in pairs]
         value = loss(structure.unflatten(gates))
         return widen(as_scalar("loss", value, "Reduce it, for example with `jnp.mean`."))
 

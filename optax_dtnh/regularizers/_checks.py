@@ -15,26 +15,20 @@ def check_some(name: str, tree: Any) -> None:
         )
 
 
-def check_elements(name: str, tree: Any) -> None:
-    """Raise if `tree` has no leaf, or a leaf no element: the mean would be NaN."""
+def check_elements(name: str, tree: Any, last_axis: str = "") -> None:
+    """Raise if `tree` has no leaf, or a leaf no element (the mean would be NaN) or no last axis."""
     check_some(name, tree)
     for path, leaf in tree_flatten_with_path(tree)[0]:
+        if last_axis and not jnp.shape(leaf):
+            raise ValueError(
+                f"`{name}{keystr(path)}` should have {last_axis} as its last axis, got shape (). "
+                f"Pass an array of shape (..., {last_axis})."
+            )
         if 0 in jnp.shape(leaf):
             raise ValueError(
                 f"`{name}{keystr(path)}` should have no axis of length 0, got shape "
                 f"{jnp.shape(leaf)}. Leave an empty batch or map out."
             )
-
-
-def check_last_axis(name: str, tree: Any, what: str) -> None:
-    """Raise unless every leaf of `tree` has elements along a last axis, that of `what`."""
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        if not jnp.shape(leaf):
-            raise ValueError(
-                f"`{name}{keystr(path)}` should have {what} as its last axis, got shape (). Pass "
-                f"an array of shape (..., {what})."
-            )
-    check_elements(name, tree)
 
 
 def check_kind(name: str, tree: Any, kind: Any) -> None:

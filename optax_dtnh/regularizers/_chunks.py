@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from optax_dtnh._checks import check_count, check_floating
+from optax_dtnh._checks import check_count, check_floating, check_function
 from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import check_kind
 
@@ -39,8 +39,7 @@ def chunked_mean(
         float32. `fun` may close over the pretrained ones, which need no gradient.
       tokens: Arrays [tokens, ...] or trees of them.
       where: Booleans [tokens], those that count. `fun` gets zeros for the others and to fill the
-        last chunk. Their gradient is 0 if that of `fun` is finite there: a norm needs an epsilon.
-        The mean of no token is 0.
+        last chunk, where its gradient must be finite. The mean of no token is 0.
       chunk_size: The largest number of tokens in a chunk.
 
     Returns:
@@ -48,8 +47,9 @@ def chunked_mean(
 
     Raises:
       ValueError: The leading axes differ or are empty, or `chunk_size` is no whole number >= 1.
-      TypeError: A leaf of `params` is not real floating point, or `where` not boolean.
+      TypeError: `fun` is no function, `params` not real floating point, or `where` not boolean.
     """
+    check_function("fun", fun)
     axes = {jnp.shape(x)[:1] for x in jax.tree.leaves((tokens, where))}
     if len(axes) != 1 or axes & {(), (0,)}:
         raise ValueError(

@@ -28,8 +28,7 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
       Array(2., dtype=float32)
 
     Args:
-      w: Tree of parameters, real floating-point leaves of any shape; a leaf without elements
-        contributes 0.
+      w: Tree of parameters, real floating-point leaves of any shape, also without elements.
       w_s: Tree of the same structure and shapes.
 
     Returns:
@@ -43,7 +42,7 @@ def l2_sp(w: Any, w_s: Any) -> jax.Array:
     """
     check_pair("w", w, "w_s", w_s)
     check_some("w", w)
-    return 0.5 * total(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
+    return 0.5 * sum_of(jax.tree.map(lambda a, b: jnp.sum(squares(a, b)), w, w_s))
 
 
 def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> jax.Array:
@@ -68,28 +67,15 @@ def feature_distance(f: Any, f_s: Any, *, reduction: Reduction = jnp.mean) -> ja
     Returns:
       A float32 scalar (float64 with float64 leaves); 0 at `f = f_s`.
 
-    Raises:
-      ValueError, TypeError: As `l2_sp`; a map is empty, or `reduction` does not return a scalar.
-
     Source: Wan et al., [Towards Making Deep Transfer Learning Never
     Hurt](https://arxiv.org/abs/1911.07489), 2019. We do not know which reduction the paper uses.
     """
     check_pair("f", f, "f_s", f_s)
     check_elements("f", f)
-    f_s = jax.lax.stop_gradient(f_s)
-    return total(jax.tree.map(lambda a, b: reduced(reduction, squares(a, b)), f, f_s))
+    parts = jax.tree.map(lambda x, y: reduction(squares(x, y)), f, jax.lax.stop_gradient(f_s))
+    return sum_of(jax.tree.map(lambda x: as_scalar("reduction", x, REDUCE), parts))
 
 
 def squares(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return `(x - y)^2` element by element, widened first."""
     return jnp.subtract(*widen_all(x, y)) ** 2
-
-
-def reduced(reduction: Reduction, x: jax.Array) -> jax.Array:
-    """Return `reduction(x)`, checked to be a scalar."""
-    return as_scalar("reduction", reduction(x), REDUCE)
-
-
-def total(parts: Any) -> jax.Array:
-    """Return the sum of a tree of scalars."""
-    return sum_of(jax.tree.leaves(parts))

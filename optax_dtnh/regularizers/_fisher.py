@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from optax_dtnh._checks import check_floating
-from optax_dtnh._paths import check_variables
+from optax_dtnh._checks import check_floating, check_function
+from optax_dtnh._masks import check_variables
 from optax_dtnh._sums import widen
 from optax_dtnh.regularizers._checks import as_scalar
 
@@ -33,10 +33,8 @@ def diagonal_fisher(
       divergence between the predictions. Draw it behind `jax.lax.stop_gradient`;
     - that of the data: the empirical Fisher information, small where the model fits the data.
 
-    `F` is not normalized, and layers may differ by orders of magnitude: parameters `c` times as
-    large have `F / c^2`. To bring `F` to the scale of L2-SP, divide all of it by its mean:
-    [docs/regularizers.md](regularizers.md#ewc). The examples run one after the other, compiled once
-    for each shape of a batch. Beside the result, the gradient of one example is in memory.
+    `F` is not normalized: [docs/regularizers.md](regularizers.md#ewc) brings it to the scale of
+    L2-SP. The examples run one after the other, compiled once for each shape of a batch.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -58,16 +56,23 @@ def diagonal_fisher(
       A tree like `params`, float32 (float64 for float64 leaves).
 
     Raises:
-      ValueError: There is no example; the leaves of a batch share no leading axis; `log_prob` does
-        not return a scalar.
-      TypeError: `params` are refused as in `value_and_grad_pair`.
+      ValueError: There is no example, or no leading axis in common; `log_prob` gives no scalar.
+      TypeError: `params` are refused as in `value_and_grad_pair`; `key` is no random key.
 
     Source: Kirkpatrick et al., [Overcoming catastrophic forgetting in neural
     networks](https://arxiv.org/abs/1612.00796), 2017. On the two kinds of labels: Kunstner et al.,
     [Limitations of the Empirical Fisher Approximation](https://arxiv.org/abs/1905.12558), 2019.
     """
+    check_function("log_prob", log_prob)
     check_variables(params)
     check_floating("params", params)
+    try:
+        if key is not None:
+            jax.random.fold_in(key, 0)
+    except (TypeError, ValueError) as error:
+        got = getattr(key, "shape", key)
+        message = f"`key` should be one random key, got {got!r:.60}. Pass `jax.random.key(0)`."
+        raise TypeError(message) from error
 
     def value(params, example, *keys):
         return as_scalar("log_prob", log_prob(params, example, *keys), SUM)

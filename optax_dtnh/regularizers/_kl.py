@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_like, check_number, check_pair
-from optax_dtnh._sums import widen_all
-from optax_dtnh.regularizers._checks import check_kind, check_last_axis
-from optax_dtnh.regularizers._distances import total
+from optax_dtnh._sums import sum_of, widen_all
+from optax_dtnh.regularizers._checks import check_elements, check_kind
 
 LARGER = "Pass one such as 2.0: the larger, the more the improbable classes count."
 
@@ -20,10 +19,8 @@ def forward_kl(
     """Return `T^2 * mean(KL(softmax(logits_s / T) || softmax(logits / T)))`, `T = temperature`.
 
     The trained network has to give probability wherever the pretrained one does. A logit of -inf
-    masks a class. Masked in the pretrained network, the class contributes 0. Masked in the trained
-    network alone, the divergence is infinite by definition, unless the pretrained probability
-    underflows to 0 in float32. A last axis of length 1 is a binary head, with the probabilities
-    `sigmoid(z / T)` and `1 - sigmoid(z / T)`.
+    masks a class, and a last axis of length 1 is a binary head:
+    [docs/regularizers.md](regularizers.md#small-and-empty-shapes).
 
     Examples:
       >>> import jax.numpy as jnp
@@ -57,8 +54,7 @@ def reverse_kl(
 ) -> jax.Array:
     """Return `T^2 * mean(KL(softmax(logits / T) || softmax(logits_s / T)))`, `T = temperature`.
 
-    The trained network may give probability only where the pretrained one does. A class that the
-    trained network masks contributes 0; one that the other alone masks makes it infinite.
+    The trained network may give probability only where the pretrained one does.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -95,8 +91,7 @@ def distillation(logits: Any, logits_s: Any, *, temperature: ArrayLike) -> jax.A
       temperature: A number > 0, or a traced one. The rounding of the value grows with its square.
 
     Source: Hinton et al., [Distilling the Knowledge in a Neural
-    Network](https://arxiv.org/abs/1503.02531), 2015, section 2. Their cross-entropy with soft
-    targets differs by the entropy of the targets, a constant.
+    Network](https://arxiv.org/abs/1503.02531), 2015, section 2, up to the targets' entropy.
     """
     return forward_kl(logits, logits_s, temperature=temperature)
 
@@ -117,11 +112,7 @@ def non_target_logits(logits: Any, labels: Any) -> Any:
       logits: Array [..., classes] or tree of arrays, real floating point, with two classes or more.
       labels: Integers [...]. One that is no class, such as -1, leaves its row as it is.
 
-    Raises:
-      ValueError, TypeError: As `forward_kl`; there is one class; `labels` are no integers.
-
-    Source: Zhao et al., [Decoupled Knowledge Distillation](https://arxiv.org/abs/2203.08679), 2022,
-    the distribution in NCKD.
+    Source: Zhao et al., [Decoupled Knowledge Distillation](https://arxiv.org/abs/2203.08679), 2022.
     """
     check_floating("logits", logits)
     _check_rows("labels", labels, logits, jnp.integer)
@@ -144,7 +135,9 @@ def _mean(logits: Any, logits_s: Any, where: Any, temperature: Any, divergence: 
     _check_rows("where", where, logits, jnp.bool_)
 
     def of_leaf(z, z_s, keep=None):
-        z, z_s = (_both_classes(x) for x in widen_all(z, z_s))
+        z, z_s = widen_all(z, z_s)
+        if z.shape[-1] == 1:  # a binary head, whose only logit is that of the second class
+            z, z_s = (jnp.concatenate([jnp.zeros_like(x), x], axis=-1) for x in (z, z_s))
         if keep is not None:  # before the softmax: a NaN in the others has no gradient either
             z, z_s = (jnp.where(jnp.expand_dims(keep, -1), x, 0.0) for x in (z, z_s))
         t = jnp.asarray(temperature, z.dtype)
@@ -153,12 +146,12 @@ def _mean(logits: Any, logits_s: Any, where: Any, temperature: Any, divergence: 
         return t**2 * jnp.sum(rows) / count
 
     trees = (logits, jax.lax.stop_gradient(logits_s), where)
-    return total(jax.tree.map(of_leaf, *(tree for tree in trees if tree is not None)))
+    return sum_of(jax.tree.map(of_leaf, *(tree for tree in trees if tree is not None)))
 
 
 def _check_rows(name: str, rows: Any, logits: Any, kind: Any) -> None:
     """Raise unless `logits` have classes, and `rows`, if given, an entry of a kind per row."""
-    check_last_axis("logits", logits, "classes")
+    check_elements("logits", logits, "classes")
     if rows is not None:
         check_like(name, rows, "logits[..., 0]", jax.tree.map(lambda z: z[..., 0], logits))
         check_kind(name, rows, kind)
@@ -169,8 +162,3 @@ def _divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     p = jnp.exp(log_p)
     # Chosen before the product: 0 * inf is NaN, and so would be its gradient.
     return jnp.sum(p * jnp.where(p > 0, log_p - log_q, 0.0), axis=-1)
-
-
-def _both_classes(z: jax.Array) -> jax.Array:
-    """Return `z`, or `(0, z)` for a binary head, whose only logit is that of the second class."""
-    return z if z.shape[-1] > 1 else jnp.concatenate([jnp.zeros_like(z), z], axis=-1)

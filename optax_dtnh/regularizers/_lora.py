@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from optax_dtnh._checks import check_floating, check_number
-from optax_dtnh._paths import named_leaves
+from optax_dtnh._masks import named_leaves
 from optax_dtnh._sums import sum_of, widen_all
 
 

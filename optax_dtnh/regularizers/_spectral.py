@@ -24,8 +24,7 @@ def batch_spectral_shrinkage(f: jax.Array, *, k: int = 1) -> jax.Array:
       Array(4., dtype=float32)
 
     Args:
-      f: Matrix [batch, features], such as the pooled features before the head. With one image or
-        one feature, the only singular value is the norm, so everything is shrunk.
+      f: Matrix [batch, features], such as the pooled features before the head.
       k: Number of singular values, a whole number from 1 to `min(batch, features)`.
 
     Returns:

@@ -16,6 +16,7 @@ from benchmarks.cost import (
     networks,
     one_backward_pass,
     tables,
+    training_step,
     uses,
 )
 from benchmarks.cost.accelerator import __main__ as accelerator
@@ -23,7 +24,7 @@ from benchmarks.cost.accelerator import equality, update
 from benchmarks.cost.anchor import bytes as anchor_bytes
 from benchmarks.cost.anchor import error
 from benchmarks.cost.bars import exceeded, nonlinear
-from benchmarks.cost.compiled import NOT_RUN, update_cost
+from benchmarks.cost.compiled import NOT_RUN, StepCost, step_cost, update_cost
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.tables import PLATFORMS, export_problems, steps
 from benchmarks.cost.training import of_pair
@@ -133,8 +134,15 @@ def test_callbacks_calls_and_float64_would_be_found():
 
 
 def test_a_bar_can_be_missed():
+    costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
+    assert "flops" in training_step.missed("L2-SP + DTNH", costs)[0]
     row = {"pair": 1.5, "zero array": 1.4}
     assert len(feature_distance.missed("stage2", row, 1.41, late=False)) == 2
+
+
+def test_flops_and_peak_are_those_of_a_product_by_hand():
+    program = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), "float32")).compile()
+    assert step_cost(program) == StepCost(flops=2 * 8**3, peak=2 * 8 * 8 * 4, temporary=0)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The programs of the benchmark on a real network, with a small network in its place."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from benchmarks.real import cells, material, report, runs, training
+from benchmarks.real import cells, layers, material, report, runs, training
 from benchmarks.real.training import COARSE, IN_FEATURES, RENEWED
 from optax_dtnh import DTNHGradState, GradientPair, dtnh, transform_pair, value_and_dtnh_grad
 from optax_dtnh.regularizers import feature_distance
@@ -140,3 +142,18 @@ def test_a_stopped_experiment_resumes_to_the_same_lines_and_runs_nothing_twice(t
         "runs": report.grouped(found),
     }
     assert all(name in report.text(results) for name in ("ImageNet | KnowDist", "per channel"))
+
+
+def test_layers_report_each_part_and_what_finer_decisions_would_remove():
+    choice = cells.Choice({("L2-SP", "ImageNet", 3.0): 0.1}, {"L2-SP": (0.3, 3.0)})
+    rows = layers.measured(network(), SCALE, choice, [0, 1])
+    of = [(row["of"], row["part"]) for row in rows]
+    assert of == [*itertools.product(layers.OF, (layers.TOTAL, "last"))]
+    for whole, last in (rows[:2], rows[2:]):
+        assert whole | {"part": "last"} == last  # the only part, of a single leaf
+        assert whole["opposed"] == last["conflict, per leaf"]
+        assert whole["removed, whole tree"] == last["removed, per leaf"]
+        opposed = np.minimum(whole["cosine"], 0)
+        assert whole["removed, per leaf"] == pytest.approx(opposed**2, rel=1e-4)
+        assert np.all(np.greater(whole["removed, per element"], whole["removed, per leaf"]))
+    assert "| all images, after training | last |" in layers.text({"rows": rows})

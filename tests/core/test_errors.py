@@ -173,8 +173,8 @@ def in_chunks(*tokens, params=HEAD, **options):
     return chunked_mean(lambda w, x: x.sum() + w.sum(), params, *tokens, **options)
 
 
-def fisher(log_prob=lambda w, x: x[0], params=HEAD, batches=(X,)):
-    diagonal_fisher(log_prob, params, batches)
+def fisher(log_prob=lambda w, x: x[0], params=HEAD, batches=(X,), **options):
+    diagonal_fisher(log_prob, params, batches, **options)
 
 
 def soft(logits, logits_s=None, temperature=2.0):
@@ -219,7 +219,7 @@ STRINGS = "`names` should be one or more strings, got {}. Pass each name by itse
 NAMED = "`names` should each match a part of some path, got {}, which matches none. Pass ... as {}."
 IN_A_TREE = "`names` should be looked for in a tree, got one array. Name `mask` in ..."
 VARIABLE = "`params` should hold variables of type `nnx.Param` alone, got {} at .... Pass those ..."
-FUNCTION = "`fun` should be a function, got {}. Do not call it first."
+FUNCTION = "`{}` should be a function, got {}. Do not call it first."
 WHOLE_NUMBER = "`depth` should be a whole number, got {}. Pass 1, or None."
 RETURN = "`fun` should return {}, got {}. Return the two values apart, without summing them, ..."
 VALUE = "`{}` should be a scalar, got {}. Return `(loss, reg)`, or `((loss, reg), aux)` with ..."
@@ -233,6 +233,7 @@ LAST_AXIS = "`{0}` should have {1} as its last axis, got shape (). Pass an array
 ONE_SCALAR = "`log_prob` should return a scalar, got shape {}. It gets one example, ...: sum ..."
 NO_EXAMPLE = "`batches` should hold at least one example, got none. Pass an iterable that is ..."
 IN_COMMON = "`batches` should yield ... with ... in common, ..., got lengths {}. Pass a ..."
+ONE_KEY = "`key` should be one random key, got {}. Pass `jax.random.key(0)`."
 MATRIX = "`f` should be one matrix [batch, features], got {}. Pool or flatten the other axes ..."
 K = "`k` should be a whole number from 1 to min(4, 3), got {}. Pass fewer singular values, or a ..."
 STATE = "`state` should be a `{}`, got {}. Pass that of `init`. Restore a checkpoint into ..."
@@ -253,7 +254,7 @@ EMPTY = "`{}` should have no axis of length 0, got shape {}. Leave an empty batc
 
 TYPE_ERRORS = [STATE, BEGIN, LEAVE_OUT, SPLIT, TRANSFORMATION, RULE, EVERY_LEAF, BOOLEANS]
 TYPE_ERRORS += [STRINGS, IN_A_TREE, VARIABLE, HASHABLE, TUPLE, ANCHOR_DTYPE]
-TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER, KIND]
+TYPE_ERRORS += [RETURN, VALUE, REAL, FUNCTION, WHOLE_NUMBER, KIND, ONE_KEY]
 
 
 def exception(answer):
@@ -309,6 +310,7 @@ MISTAKES = {
         (TRANSFORMATION, "inner | <function adam at ...", lambda: dtnh(0.1, inner=optax.adam)),
         (TRANSFORMATION, "reference | None", lambda: dtnh(0.1, reference=None)),
         (RULE, "(1.0, ...)", lambda: dtnh(0.1, rule=truncate(LOSS, LOSS, LOSS))),
+        (RULE, "Array(0, dtype=int32)", lambda: injected(dtnh, rule=lambda step: step)),
         (EVERY_LEAF, "mask | True", lambda: both(mask=True)),
         (EVERY_LEAF, "labels | Along(axes=(0,))", lambda: both(labels=Along((0,)))),
         (EVERY_LEAF, "labels | Array(0, dtype=int32)", lambda: injected(dtnh, labels=per_element)),
@@ -377,7 +379,7 @@ MISTAKES = {
         (VALUE, "loss | tuple", lambda: of(lambda w: ((w[0], w[1]), {}))),
         (VALUE, "reg | NoneType", lambda: of(lambda w: (w[0], None))),
         (REAL, "reg | float32 of shape (2,)", lambda: of(lambda w: (w[0], w))),
-        (FUNCTION, "a tuple of 2", lambda: value_and_grad_pair(losses())),
+        (FUNCTION, "fun | a tuple of 2", lambda: value_and_grad_pair(losses())),
         (VARIABLE, "RngCount", lambda: value_and_grad_pair(losses)(Net())),
         (VARIABLE, "Cache", lambda: value_and_grad_pair(losses)(nnx.State({"a": nnx.Cache(HEAD)}))),
         (SPLIT, "params.fn | ...", lambda: value_and_grad_pair(losses)(eqx.nn.Lambda(jnp.tanh))),
@@ -401,7 +403,7 @@ MISTAKES = {
         (RETURN, "(loss, reg) | a dict", lambda: started(lambda w: {}, HEAD)),
         (SPLIT, "params['n'] | int32", lambda: started(losses, MIXED)),
         (VARIABLE, "RngCount", lambda: started(losses, Net())),
-        (FUNCTION, "None", lambda: value_and_dtnh_grad(None, 0.1)),
+        (FUNCTION, "fun | None", lambda: value_and_dtnh_grad(None, 0.1)),
     ],
     all_but: [
         (STRINGS, "(['head'],)", lambda: all_but(["head"])),
@@ -441,7 +443,7 @@ MISTAKES = {
         (LIKE, f"loss_grads | updates | {A_HEAD}", lambda: first_order_change(BODY, G)),
         (MEMBER, "loss_grads | updates | GradientPair", lambda: first_order_change(G, PAIR)),
         (SHAPE, "loss_grads | (4, 2) | updates | ()", lambda: first_order_change(HEAD, LOSS)),
-        (SPLIT, "updates['n'] | int32", lambda: first_order_change(MIXED, MIXED)),
+        (SPLIT, "loss_grads['n'] | int32", lambda: first_order_change(MIXED, MIXED)),
     ],
     l2_sp: [
         (LIKE, f"w | w_s | {A_HEAD}", lambda: l2_sp(PARAMS, BODY)),
@@ -474,6 +476,8 @@ MISTAKES = {
         (IN_COMMON, "[()]", lambda: fisher(batches=X[0])),
         (SPLIT, "params['n'] | int32", lambda: fisher(params=MIXED)),
         (VARIABLE, "RngCount", lambda: fisher(params=Net())),
+        (FUNCTION, "log_prob | one array", lambda: fisher(LOSS)),
+        *[(ONE_KEY, repr(k), lambda k=k: fisher(key=k)) for k in (3, "seed")],
     ],
     distillation: [
         (SHAPE, "logits | (3, 4) | logits_s | (4, 3)", lambda: soft(X, X.T)),
@@ -512,6 +516,7 @@ MISTAKES = {
         (SHARED, "[(0,)]", lambda: in_chunks(X[:0])),
         (SHARED, "[()]", lambda: in_chunks(LOSS)),
         (SHARED, "[]", in_chunks),
+        (FUNCTION, "fun | a int", lambda: chunked_mean(3, HEAD, X)),
         (KIND, "where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
         (SPLIT, "params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
         *[(CHUNK, repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],

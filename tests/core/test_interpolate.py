@@ -50,11 +50,11 @@ def test_what_is_masked_out_or_not_anchored_stays_that_of_the_parameters():
     params = {"body": jnp.ones(2), "head": jnp.ones(1), "step": jnp.int32(7)}
     mask = {"body": True, "head": False, "step": False}
     expected = params | {"body": jnp.full(2, 0.25)}
-    assert_equal(interpolate(params, start, 0.25, mask), expected)
+    assert_equal(interpolate(params, start, 0.25, mask=mask), expected)
     anchor = add_l2_sp(0.1, mask=mask).init(start).anchor
     assert_equal(interpolate(params, anchor, jnp.float32(0.25)), expected)
     start |= {"head": jnp.zeros((3, 5))}
-    assert_equal(interpolate(params, start, 0.25, mask), expected)
+    assert_equal(interpolate(params, start, 0.25, mask=mask), expected)
 
 
 def test_many_alphas_at_once_beyond_the_ends_and_what_is_not_finite_stays_visible():

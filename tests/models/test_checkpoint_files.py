@@ -84,7 +84,7 @@ def test_a_folder_or_a_pipe_is_named_and_never_opened(tmp_path):
     (tmp_path / "folder.pt").mkdir()
     os.mkfifo(tmp_path / "pipe.pth")
     assert "got the folder " in str(refused(tmp_path / "folder.pt"))
-    assert "which is a pipe or device" in str(refused(tmp_path / "pipe.pth"))
+    assert "got the pipe or device " in str(refused(tmp_path / "pipe.pth"))
 
 
 @pytest.mark.parametrize("name", ["model.msgpack", "model", "model.safetensors.index.json"])
@@ -103,6 +103,9 @@ DAMAGE = {
     "an unknown dtype": lambda sound: raw({"x": ENTRY | {"dtype": "F7"}}, b"\0" * 8),
     "a shape that is not its bytes'": lambda sound: raw({"x": ENTRY | {"shape": [3]}}, b"\0" * 8),
     "a zip archive": lambda sound: b"PK\3\4" + sound,
+    "empty": lambda sound: b"",
+    "an HTML page": lambda sound: b"<!DOCTYPE html>\n<html><body>Not found</body></html>",
+    "a git-LFS pointer": lambda sound: LFS_POINTER,
 }
 
 
@@ -115,22 +118,6 @@ def test_a_damaged_file_is_one_error_that_is_chained(damage, path):
     assert isinstance(error.__cause__, SafetensorError)
     path.write_bytes(sound)
     assert open_checkpoint(path).tensors.keys() == ARRAYS.keys()
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt", ".bin"])
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"", "empty"),
-        (b"<!DOCTYPE html>\n<html><body>Not found</body></html>", "an HTML page"),
-        (b"\xef\xbb\xbf\n <HTML lang='en'>\n<body>Sign in</body>", "an HTML page"),
-        (LFS_POINTER, "a git-LFS pointer"),
-    ],
-)
-def test_what_is_commonly_saved_in_place_of_weights_is_recognized(content, what, suffix, tmp_path):
-    path = (tmp_path / "model").with_suffix(suffix)
-    path.write_bytes(content)
-    assert what in str(refused(path))
 
 
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])

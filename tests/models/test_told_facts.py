@@ -8,7 +8,7 @@ from flax import nnx
 
 from optax_dtnh.models import ViT, load_pretrained, save_pretrained
 from optax_dtnh.models import _pretrained as module
-from optax_dtnh.models._facts import Fact
+from optax_dtnh.models._fields import Fact
 from optax_dtnh.models._names import names_of
 from optax_dtnh.models._pretrained import load
 from optax_dtnh.models._vit import PUBLISHED_HEADS

@@ -76,7 +76,7 @@ MUTANTS = listed(
             ("weight(state.step) if", "weight(state.step + 1) if"),
             ("reference.update(g, state.reference", "reference.update(u, state.reference"),
             ("state.inner, params, **extra_args", "state.inner, params"),
-            ("_replace(conflict=conflict)", "_replace()"),
+            ("return updates, state._replace(conflict=conflict)", "return updates, state"),
         ],
         ("_anchor.py", "anchor optax_contract"): [
             ("r = -pull(", "r = pull("),
@@ -89,7 +89,7 @@ MUTANTS = listed(
             ('getattr(w, "sharding", None)', "None"),
             ("return jnp.where(w == w, x, x)", "return x"),
         ],
-        ("_metric.py", "metric optax_contract"): [
+        ("_transform.py", "metric optax_contract"): [
             ("u + p * weighted", "u + weighted"),
             ("for tree in (r, m))", "for tree in (r, r))"),
             ("/ max(size(nu), 1.0) * correct", "* correct"),
@@ -123,7 +123,7 @@ MUTANTS = listed(
         ("_masks.py", "masks"): [("fnmatchcase, window", "str.startswith, window")],
         ("_interpolate.py", "interpolate"): [("t < 0.5, a, x", "t < 2.0, a, x")],
         ("_gradients.py", "gradients"): [("tangents(t)[i]", "tangents(t)[0]")],
-        ("_micro_batches.py", "micro_batches"): [
+        ("_gradients.py", "micro_batches"): [
             ("(t / count)", "t"),
             ("t + widen(x), total", "x, total"),
             ("jnp.zeros_like(widen(w))", "jnp.zeros_like(w)"),
@@ -138,7 +138,7 @@ MUTANTS += listed(
     "tests/regularizers",
     {
         ("_distances.py", "regularizers"): [
-            ("0.5 * total", "total"),
+            ("0.5 * sum_of", "sum_of"),
             ("jnp.subtract(*widen_all(x, y))", "widen_all(x - y)[0]"),
             ("jax.lax.stop_gradient(f_s)", "f_s"),
         ],

@@ -104,6 +104,7 @@ def memory_needed(use: Use, params: Abstract) -> int:
 
 
 BASES = {"L2-SP + DTNH": "fine-tuning", "KnowDist + DTNH": "KnowDist"}
+METHODS = ("fine-tuning", "L2-SP + DTNH", "KnowDist", "KnowDist + DTNH")
 
 
 def steps_table(networks: Mapping[str, Network], seconds: float, until: float) -> Table:
@@ -113,7 +114,7 @@ def steps_table(networks: Mapping[str, Network], seconds: float, until: float) -
         if rows and time.monotonic() > until:
             break
         steps, begin = methods(losses_of(network)), start(network)
-        ms = {name: 1e3 * step_seconds(step, begin, seconds) for name, step in steps.items()}
+        ms = {method: 1e3 * step_seconds(steps[method], begin, seconds) for method in METHODS}
         for method, value in ms.items():
             row = {"network": name, "batch": "x".join(map(str, network.x)), "method": method}
             base = BASES.get(method)

@@ -66,7 +66,7 @@ class Trainer:
     def __init__(self, run: Run, interrupted: Callable[[], bool]):
         self.run, self.interrupted = run, interrupted
         self.program = functools.cache(functools.partial(_program, run))
-        self.halfway = jax.jit(lambda x, start: interpolate(x, start, HALFWAY, backbone_mask))
+        self.halfway = jax.jit(lambda x, start: interpolate(x, start, HALFWAY, mask=backbone_mask))
         self.measure = jax.jit(_measured, static_argnums=0)
         self.logits = jax.jit(_logits, static_argnums=0)
 

@@ -7,8 +7,8 @@ import pytest
 import transformers
 from torchvision import models
 
-from optax_dtnh.models._configurations import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS
-from optax_dtnh.models._facts import Fact, facts_beside
+from optax_dtnh.models._facts import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS, facts_beside
+from optax_dtnh.models._fields import Fact
 from optax_dtnh.models._sizes import FILES, implied
 
 NETWORKS = "resnet18 resnet34 resnet50 resnet101 resnet152".split()
@@ -39,7 +39,7 @@ def test_a_published_name_tells_what_the_metadata_do(name):
 @pytest.mark.parametrize("kind", MODEL_DEFAULTS)
 def test_a_silent_configuration_means_what_transformers_takes_it_for(kind):
     config = transformers.AutoConfig.for_model(kind)
-    theirs = {ours: key for key, (ours, _) in MODEL.items()}
+    theirs = {ours: key for key, ours in MODEL.items()}
     expected = {name: getattr(config, theirs[name]) for name in MODEL_DEFAULTS[kind]}
     assert MODEL_DEFAULTS[kind] == expected
 
