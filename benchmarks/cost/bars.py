@@ -5,21 +5,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.cost import grid
-
-# The uses with Adam: whose bars they have in the grid, and their inner products.
-ADAM = {
-    "dtnh, then Adam": ("dtnh", 2),
-    "dtnh, inner=scale_by_adam": ("dtnh, inner=", 2),
-    "scale_by_adam_dtnh": ("scale_by_adam_dtnh", 3),
-}
-
-# The inner products that are left in the program. The state's `conflict` needs <r, m> always.
-PRODUCTS = {"truncate": 2, "orthogonal": 2, "drop": 2, "plain": 1, "cosine": 3}
-UNBARRED = "cosine"  # needs the norm of r as well: a pass more, and a stored tree for L2-SP
-
 LINEAR = 1.05  # how far an increment of the instructions may exceed the first, per leaf
-CONSTANT = 1.05  # how far the largest may exceed the smallest
 
 
 def storage_is_known() -> bool:
@@ -30,19 +16,6 @@ def storage_is_known() -> bool:
 def where_known(failures: list[str]) -> list[str]:
     """Return the failures, none where another XLA may store more or less."""
     return failures if storage_is_known() else []
-
-
-def update_bars(name: str, leaves: int) -> dict[str, float]:
-    """Return the bars of the use `name` on the ResNet-50-shaped tree."""
-    if name.endswith("alone"):
-        return {}
-    if name in ADAM:
-        use, products = ADAM[name]
-        return grid.bars((use, "Adam")) | {"reductions": products * leaves}
-    factory, _, option = name.partition(", ")
-    rule = option if option in PRODUCTS else "truncate"
-    stored = {} if rule == UNBARRED else grid.bars((factory, "momentum"))
-    return stored | {"reductions": PRODUCTS[rule] * leaves}
 
 
 def exceeded(name: str, found: Mapping[str, Any], bars: Mapping[str, float]) -> list[str]:
@@ -64,10 +37,3 @@ def nonlinear(name: str, instructions: Mapping[int, int]) -> list[str]:
         for slope, (leaves, _) in zip(slopes, points[1:], strict=True)
         if not slope <= LINEAR * slopes[0]
     ]
-
-
-def nonconstant(name: str, found: list[float]) -> list[str]:
-    """Return a message if the largest exceeds the smallest too far."""
-    low, high = min(found), max(found)
-    held = high <= CONSTANT * low
-    return [] if held else [f"{name}: from {low:.5g} to {high:.5g}, at most {CONSTANT} times"]

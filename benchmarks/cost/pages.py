@@ -1,31 +1,43 @@
 """What the pages quote from the records of the cost of an update and of a step."""
 
+from collections.abc import Collection
 from functools import partial
 
 from benchmarks.harness.record import Results
 from benchmarks.harness.tables import formatted, markdown, only
 
-SHOWN = ("SGD alone", "dtnh", "add_l2_sp", "dtnh, plain", "add_l2_sp, plain")
+NAMES = {"momentum": "SGD with momentum", "Adam": "Adam"}
+SHOWN = ("alone", "dtnh", "add_l2_sp", "dtnh, inner=", "scale_by_adam_dtnh")
 TIMED = ("dtnh", "add_l2_sp", "dtnh, labels=per_element", "add_l2_sp, labels=per_element")
 TIMED += ("dtnh, inner=", "scale_by_adam_dtnh")
 
 
-def before_sgd(results: Results) -> str:
-    """Return bytes and memory of one update with SGD after it."""
+def bytes_accessed(results: Results, optimizer: str, forms: Collection[str] = ()) -> str:
+    """Return bytes and memory of one update with an optimizer, of some forms or of all."""
+    rows = [row for row in results["tables"][-1]["rows"] if row["optimizer"] == optimizer]
+    return markdown(
+        [
+            {
+                f"with {NAMES[optimizer]}": row["form"],
+                "bytes accessed": f"{row['bytes']:.1f} N",
+                "asserted with jax 0.12": f"at most {row['bytes at most']:.1f} N",
+                "temporary memory": f"{row['temporary']:.2%} of N",
+            }
+            for row in rows
+            if row["form"] in (forms or row["form"])
+        ]
+    )
+
+
+with_momentum = partial(bytes_accessed, optimizer="momentum")
+with_adam = partial(bytes_accessed, optimizer="Adam", forms=SHOWN)
+
+
+def instructions(results: Results) -> str:
+    """Return the instructions of an update for each small leaf, with `dtnh`."""
     rows = results["tables"][0]["rows"]
-    shown = [only(rows, form=form) for form in SHOWN]
-    return _bytes_and_memory("after it: SGD with momentum", shown)
-
-
-def with_adam(results: Results) -> str:
-    """Return bytes and memory of one update with Adam."""
-    return _bytes_and_memory("with Adam, after it the rate alone", results["tables"][1]["rows"])
-
-
-def with_momentum(results: Results) -> str:
-    """Return bytes and memory of one update with SGD with momentum, form by form."""
-    rows = [row for row in results["tables"][-1]["rows"] if row["optimizer"] == "momentum"]
-    return _bytes_and_memory("with SGD with momentum", rows)
+    few, many = (only(rows, form="dtnh", leaves=n)["instructions"] for n in (100, 200))
+    return str((many - few) // 100)
 
 
 def times(results: Results) -> str:
@@ -69,34 +81,9 @@ def over_periods(results: Results) -> str:
     return formatted(results["tables"][0]["rows"], columns)
 
 
-def table(results: Results, title: str) -> str:
-    """Return the table whose title begins like this."""
-    (found,) = (t for t in results["tables"] if t["title"].startswith(title))
-    return markdown(found["rows"])
-
-
-profile = partial(table, title="Share of")
-both_ways = partial(table, title="A step")
-spelled = partial(table, title="Gradients of parts")
-first_step = partial(table, title="The first step")
 pair = partial(flops, maps="stage4", column="at most")
 late = partial(flops, maps="stage4", column="pair")
 early = partial(flops, maps="stage2", column="pair")
-
-
-def _bytes_and_memory(title: str, rows: list[Results]) -> str:
-    return markdown(
-        [
-            {
-                title: row["form"],
-                "bytes accessed": f"{row['bytes']:.1f} N",
-                "asserted with jax 0.12": at_most and f"at most {at_most:.1f} N",
-                "temporary memory": f"{row['temporary']:.2%} of N",
-            }
-            for row in rows
-            for at_most in [row["bytes at most"]]
-        ]
-    )
 
 
 def _quartiles(row: Results | None) -> str | None:

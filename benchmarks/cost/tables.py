@@ -1,17 +1,16 @@
 """The tables of the report: each measures one thing and says which bars it misses."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.export
 
-from benchmarks.cost import bars, grid
+from benchmarks.cost import grid
 from benchmarks.cost.bars import exceeded, nonlinear, where_known
 from benchmarks.cost.clock import ROUNDS, Clock, clock_on, columns
 from benchmarks.cost.compiled import (
-    Cost,
     abstract_arguments,
     compile_update,
     step_of,
@@ -20,44 +19,25 @@ from benchmarks.cost.compiled import (
 from benchmarks.cost.networks import losses_of, of_mlp, start
 from benchmarks.cost.training import methods, run_of
 from benchmarks.cost.trees import Abstract, as_params, resnet50, small_leaves
-from benchmarks.cost.uses import GROWING, OPTIONS, WITH_ADAM, Use, sgd
+from benchmarks.cost.uses import GROWING, METRIC, OPTIONS, RATE, sgd
 from benchmarks.harness.tables import Table
 
 COUNTS = (50, 100, 200)
-METRIC = "scale_by_adam_dtnh"
 # The uses that are compiled for small leaves, and how many instructions the largest may have.
 GROWING_ON_SMALL = {name: (use, 15_000) for name, use in GROWING.items()}
-GROWING_ON_SMALL[METRIC] = WITH_ADAM[METRIC], 28_000  # Adam alone: 9,400
-
-
-def update_table(title: str, uses: Mapping[str, Use]) -> Table:
-    """Measure an update of the ResNet-50-shaped tree by every use."""
-    params, rows, failures = as_params(resnet50()), [], []
-    for name, use in uses.items():
-        cost, at_most = update_cost(use, params), bars.update_bars(name, len(params))
-        missed = exceeded(name, cost._asdict(), at_most)
-        holds = not missed if "bytes" in at_most else None
-        held = {"bytes at most": at_most.get("bytes"), "holds": holds}
-        rows.append({"form": name, **cost._asdict(), **held})
-        failures += missed
-    return Table(title, rows, where_known(failures))
+GROWING_ON_SMALL["scale_by_adam_dtnh"] = METRIC.then(RATE), 28_000  # Adam alone: 9,400
 
 
 def small_leaves_table() -> Table:
     """Measure how the program of every use grows with the number of leaves."""
     rows, failures = [], []
     for name, (use, most) in GROWING_ON_SMALL.items():
-        costs = growth(use, COUNTS)
+        costs = {n: update_cost(use, as_params(small_leaves(n))) for n in COUNTS}
         rows += [{"form": name, "leaves": n, **cost._asdict()} for n, cost in costs.items()]
         failures += exceeded(name, costs[max(COUNTS)]._asdict(), {"instructions": most})
         failures += nonlinear(name, {n: cost.instructions for n, cost in costs.items()})
     title = "update of small leaves (a bar on instructions, none on bytes and temporary)"
     return Table(title, rows, where_known(failures))
-
-
-def growth(use: Use, counts: Sequence[int]) -> dict[int, Cost]:
-    """Return the cost of an update of so many small leaves, for every count."""
-    return {n: update_cost(use, as_params(small_leaves(n))) for n in counts}
 
 
 def export_table() -> Table:

@@ -47,11 +47,6 @@ def small_leaves(count: int) -> Shapes:
     return {f"leaf{i:03d}": SMALL[i % len(SMALL)] for i in range(count)}
 
 
-def equal_leaves(count: int, parameters: int) -> Shapes:
-    """Return `count` matrices of 100 columns, `parameters` in all."""
-    return {f"leaf{i:04d}": (parameters // count // 100, 100) for i in range(count)}
-
-
 def as_params(shapes: Shapes) -> Abstract:
     """Return abstract float32 parameters, enough to lower and compile for."""
     return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}

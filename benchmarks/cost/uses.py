@@ -12,18 +12,13 @@ from optax_dtnh import (
     GradientPair,
     add_l2_sp,
     cosine,
-    drop,
     dtnh,
-    orthogonal,
     per_leaf,
-    plain,
     scale_by_adam_dtnh,
     transform_pair,
-    truncate,
 )
 
 WEIGHT = 0.1
-RULES = (truncate, orthogonal, drop, plain, cosine)
 
 # update(tx, g, r, state, params) -> (updates, state); jit drops the arguments that it does not use.
 Update = Callable[..., tuple[optax.Updates, optax.OptState]]
@@ -56,34 +51,23 @@ class Use(NamedTuple):
 
 
 def sgd() -> optax.GradientTransformation:
-    """Return the optimizer that follows every use but those of Adam."""
+    """Return the optimizer that follows a use."""
     return optax.sgd(0.1, momentum=0.9)
 
 
-RATE = optax.scale_by_learning_rate(0.1)  # what follows the uses of Adam
+RATE = optax.scale_by_learning_rate(0.1)  # what follows a direction
 SMOOTHED = optax.ema(0.99, accumulator_dtype=jnp.float32)  # the smoothed reference
 MATRICES = partial(jax.tree.map, lambda x: x.ndim > 1)  # a mask
-ALONE = Use(optax.identity(), one_gradient)
 USES = {
     "dtnh": Use(dtnh(WEIGHT), pair),
     "dtnh, reg_grads=": Use(dtnh(WEIGHT), reg_grads),
     "add_l2_sp": Use(add_l2_sp(WEIGHT), one_gradient),
-    **{
-        f"{name}, {rule.__name__}": Use(factory(WEIGHT, rule=rule), call)
-        for name, factory, call in (("dtnh", dtnh, pair), ("add_l2_sp", add_l2_sp, one_gradient))
-        for rule in RULES
-    },
 }
-WITH_SGD = {name: use.then(sgd()) for name, use in ({"SGD alone": ALONE} | USES).items()}
-GROWING = {name: WITH_SGD[name] for name in ("SGD alone", "dtnh", "add_l2_sp")}
-
-ADAM_USES = {
-    "Adam alone": Use(optax.scale_by_adam(), one_gradient),
-    "dtnh, then Adam": Use(optax.chain(dtnh(WEIGHT), optax.scale_by_adam()), pair),
-    "dtnh, inner=scale_by_adam": Use(dtnh(WEIGHT, inner=optax.scale_by_adam()), pair),
-    "scale_by_adam_dtnh": Use(scale_by_adam_dtnh(WEIGHT), pair),
+GROWING = {
+    "SGD alone": Use(sgd(), one_gradient),
+    **{name: USES[name].then(sgd()) for name in ("dtnh", "add_l2_sp")},
 }
-WITH_ADAM = {name: use.then(RATE) for name, use in ADAM_USES.items()}
+METRIC = Use(scale_by_adam_dtnh(WEIGHT), pair)
 
 # Every public factory and option once, for the lowering to other platforms.
 EACH = transform_pair(optax.trace(0.9), optax.clip_by_global_norm(1.0))
@@ -91,14 +75,15 @@ INNER = dtnh(WEIGHT, inner=optax.scale_by_adam())
 ADAM_OPTIONS: dict[str, Any] = {"eps_root": 1e-8, "mu_dtype": jnp.bfloat16, "nesterov": True}
 ADAM_OPTIONS |= {"mask": MATRICES, "labels": per_leaf}
 OPTIONS = {
-    **{name: USES[name] for name in ("dtnh", "dtnh, reg_grads=", "add_l2_sp", "dtnh, cosine")},
+    **USES,
+    "dtnh, cosine": Use(dtnh(WEIGHT, rule=cosine), pair),
     "dtnh, schedule": Use(dtnh(optax.cosine_decay_schedule(WEIGHT, 100)), pair),
-    "dtnh, inner=scale_by_adam": ADAM_USES["dtnh, inner=scale_by_adam"],
+    "dtnh, inner=scale_by_adam": Use(INNER, pair),
     "dtnh, reference=ema": Use(dtnh(WEIGHT, reference=SMOOTHED), pair),
     "dtnh, mask": Use(dtnh(WEIGHT, mask=MATRICES), pair),
     "dtnh, labels=per_leaf": Use(dtnh(WEIGHT, labels=per_leaf), pair),
     "transform_pair, dtnh": Use(optax.chain(EACH, dtnh(WEIGHT)), pair),
-    "scale_by_adam_dtnh": ADAM_USES["scale_by_adam_dtnh"],
+    "scale_by_adam_dtnh": METRIC,
     "scale_by_adam_dtnh, options": Use(scale_by_adam_dtnh(WEIGHT, **ADAM_OPTIONS), reg_grads),
     "add_l2_sp, anchor_dtype": Use(add_l2_sp(WEIGHT, anchor_dtype=jnp.bfloat16), one_gradient),
     "add_l2_sp, inner=dtnh": Use(add_l2_sp(WEIGHT, inner=INNER), reg_grads),
@@ -131,15 +116,5 @@ def by_hand(**options: Any) -> Use:
     return Use(optax.stateless(combine), pair)
 
 
-def shared_difference() -> optax.GradientTransformation:
-    """Return L2-SP with one `w - w_s` for both passes, which XLA stores between them."""
-
-    def update(updates, state, params=None):
-        return truncated(updates, jax.tree.map(jnp.subtract, params, state)), state
-
-    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.copy, params), update)
-
-
 SELECTION_LAST = by_hand(division_last=False)
-SHARED_DIFFERENCE = Use(shared_difference(), one_gradient)
 GATHERING = by_hand(product=jnp.vdot)  # flattens what is cut

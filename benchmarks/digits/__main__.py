@@ -16,8 +16,7 @@ shuffled source it gains for both regularizers; with noisy target labels, where 
 training loss is the regularizer's job, it loses for both; with the good source for KnowDist.
 
 A second run on the same machine with the same versions gives the same bits; on another processor
-means of the table differ by a tenth of a point. The last line says how far a run is from the
-record. It takes 40 to 65 seconds on two idle CPU cores.
+means of the table differ by a tenth of a point. It takes 40 to 65 seconds on two idle CPU cores.
 """
 
 import sys

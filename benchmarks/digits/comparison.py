@@ -53,7 +53,8 @@ CHOSEN, HIGHEST = "`compare`", "highest validation accuracy"
 WITHIN, CAUTIOUS = "one standard error alone", "only if a 95 % interval is above 0"
 WITHOUT = f"{CHOSEN} among those without DTNH"
 Candidate = tuple[str, float | None]  # method and weight
-Accuracies = Mapping[Candidate, np.ndarray]  # in %: on test images by seed, or by seed and fold
+# In %: on test images by seed, or on validation images by seed and fold.
+Accuracies = Mapping[Candidate, np.ndarray]
 
 
 def folds_of(seeds: np.ndarray, networks: Params, task: Task, batches: np.ndarray | None) -> tuple:
@@ -113,39 +114,27 @@ def accuracies(results: Results, case: str, images: int) -> dict[Candidate, np.n
     return found
 
 
-def chosen(validation: Accuracies, candidates: Sequence[Candidate], rule: Any) -> list[Candidate]:
-    """Return the candidate that a rule chooses, by seed, from accuracies by seed and fold."""
-    seeds = len(next(iter(validation.values())))
-    return [rule({c: validation[c][seed] for c in candidates}) for seed in range(seeds)]
-
-
-def highest(scores: Mapping[Candidate, np.ndarray]) -> Candidate:
-    """Return the first candidate with the highest mean."""
-    return max(scores, key=lambda candidate: scores[candidate].mean())
-
-
-def cautious(scores: Mapping[Candidate, np.ndarray]) -> Candidate:
-    """Return what `compare` would choose if a gain had to be above its 95 % interval."""
-    decision = choice.decide(scores)
-    return decision.picked if decision.gain.above_zero else next(iter(scores))
-
-
 def decided(validation: Accuracies, test: Accuracies) -> dict[str, np.ndarray]:
     """Return the accuracy that every decision reaches in a case, by seed."""
-    everything = list(test)
-    without = [candidate for candidate in everything if not candidate[0].endswith("before")]
-    rules = {
-        CHOSEN: (everything, lambda scores: choice.decide(scores).chosen),
-        WITHOUT: (without, lambda scores: choice.decide(scores).chosen),
-        WITHIN: (everything, lambda scores: choice.decide(scores).picked),
-        CAUTIOUS: (everything, cautious),
-        HIGHEST: (everything, highest),
+    seeds = len(next(iter(validation.values())))
+    choices = [choices_of({c: x[seed] for c, x in validation.items()}) for seed in range(seeds)]
+    return {f"always {method}": test[candidate] for method, candidate in FIXED.items()} | {
+        name: np.array([test[chosen[name]][seed] for seed, chosen in enumerate(choices)])
+        for name in choices[0]
     }
-    decisions = {f"always {method}": test[candidate] for method, candidate in FIXED.items()}
-    for name, (candidates, rule) in rules.items():
-        by_seed = chosen(validation, candidates, rule)
-        decisions[name] = np.array([test[c][seed] for seed, c in enumerate(by_seed)])
-    return decisions
+
+
+def choices_of(scores: Accuracies) -> dict[str, Candidate]:
+    """Return the candidate that every rule chooses, from accuracies by fold."""
+    without = {c: x for c, x in scores.items() if not c[0].endswith("before")}
+    decision = choice.decide(scores)
+    return {
+        CHOSEN: decision.chosen,
+        WITHOUT: choice.decide(without).chosen,
+        WITHIN: decision.picked,
+        CAUTIOUS: decision.picked if decision.gain.above_zero else next(iter(scores)),
+        HIGHEST: max(scores, key=lambda candidate: scores[candidate].mean()),
+    }
 
 
 def regrets(results: Results) -> list[dict[str, Any]]:

@@ -3,12 +3,9 @@
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from benchmarks.digits import experiment, figure, table
 from benchmarks.digits.methods import Method
 from benchmarks.digits.tasks import CELLS
-from benchmarks.harness import command, record
 from benchmarks.harness.command import Question, option
 from benchmarks.harness.record import Results
 from optax_dtnh.finetune.options import count
@@ -41,7 +38,6 @@ def question(
         failures=lambda results: failures(results, claims),
         draw=lambda results: figure.draw(results, title),
         options=OPTION,
-        shown=lambda results: "\n\n".join([table.text(results), *against_record(name, results)]),
     )
 
 
@@ -57,21 +53,3 @@ def failures(results: Results, claims: Claims) -> list[str]:
                 if not change.excludes_zero() or (change.mean > 0) != (verb == "gains"):
                     wrong.append(f"{method}, {cell}: {change.signed()}, expected that it {verb}")
     return wrong
-
-
-def against_record(name: str, results: Results) -> list[str]:
-    """Return in a sentence how far the results are from the record of the same runs, if any."""
-    file = command.RESULTS / f"{name}.json"
-    recorded = record.read(file) if file.is_file() else {}
-    if any(recorded.get(key) != results[key] for key in ("weights", "seeds", "settings")):
-        return []
-    if recorded["runs"] == results["runs"]:
-        return ["Every value is equal to the record's."]
-    here, there = (
-        np.array([np.mean(run["accuracy"]) for run in r["runs"]]) for r in (results, recorded)
-    )
-    furthest = np.max(np.abs(here - there))
-    return [
-        f"The means differ from the record's by at most {furthest:.2f} points: "
-        "another processor, or other versions, round differently."
-    ]

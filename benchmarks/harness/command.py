@@ -41,7 +41,6 @@ class Question(NamedTuple):
       draw: From the results to a matplotlib figure; None without one.
       options: Adds options of its own to the parser.
       packages: Whose versions the record names.
-      shown: From the results to what is printed; None for `text`.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Question(NamedTuple):
     draw: Callable[[Results], Any] | None = None
     options: Callable[[argparse.ArgumentParser], Any] = lambda _: None
     packages: Sequence[str] = record.PACKAGES
-    shown: Callable[[Results], str] | None = None
 
 
 def option(name: str, **settings: Any) -> Callable[[argparse.ArgumentParser], Any]:
@@ -79,7 +77,7 @@ def command(question: Question, argv: Sequence[str] | None = None) -> int:
     if not options.redraw:
         record.write(file, results if failures is None else {**results, "failures": failures})
     write(question, results, folder)
-    print((question.shown or question.text)(results))
+    print(question.text(results))
     if failures is not None:
         said = ["Claims that do not hold:", *failures] if failures else ["No claim fails."]
         print("\n" + "\n".join(said))

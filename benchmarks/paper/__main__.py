@@ -6,32 +6,29 @@
 
 A cell is one run of `python -m optax_dtnh.finetune train`, in a process and a folder of its own,
 for each source, target, method and seed. Stop it whenever you like, and run the same command again
-to resume; finished cells are skipped. Several processes can share one --out, say one for each GPU.
-What follows `--` goes to every cell:
+to resume; finished cells are skipped. To use several GPUs, give each process other cells of one
+--out. What follows `--` goes to every cell:
 
-    python -m benchmarks.paper --run --only imagenet-resnet50 cifar10 --budget 60 -- --workers 8
+    python -m benchmarks.paper --run --only imagenet-resnet50 cifar10 seed0 -- --workers 8
 
 The paper's own tables could not be read: which of the settings are documented and which are chosen
 stands in benchmarks/paper/contents.py and under every table. Nothing of the table was run by
 this project, which has none of the data.
 """
 
-import math
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.command import Question, command, make_folder, parser_of
-from benchmarks.paper import figure, report, runs
+from benchmarks.paper import report, runs
 from benchmarks.paper.cells import Asset, Cell, Table, placed, selected
 from benchmarks.paper.contents import TABLE
-from benchmarks.paper.state import State, state, text
+from benchmarks.paper.state import State, state, summary, text
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.options import count, positive
-from optax_dtnh.finetune.settings import METHODS
 
-# Every cell has its own; the others may be given after `--`.
+# Every cell has its own; others may be given after `--`.
 OWN = ("--source", "--data", "--method", "--seed", "--out")
 
 
@@ -68,11 +65,6 @@ def add_options(parser: ArgumentParser) -> None:
     place = {"action": "append", "default": [], "type": _place}
     add("--source", metavar="NAME=FILE", help="Where a checkpoint is: a file or hf:...", **place)
     add("--data", metavar="NAME=DIR", help="Where a data set is: a folder or tfds:...", **place)
-    methods = "Methods of the columns, instead of those of the paper."
-    add("--methods", nargs="+", choices=METHODS, metavar="METHOD", help=methods)
-    add("--seeds", type=count, metavar="N", help="Number of seeds (default: 5).")
-    budget = "Stop --run after this time."
-    add("--budget", type=positive, default=math.inf, metavar="MINUTES", help=budget)
     rest = "Arguments of optax_dtnh.finetune train, for all cells."
     add("rest", nargs="*", metavar="-- ...", help=rest)
 
@@ -94,11 +86,7 @@ def chosen(options: Namespace) -> tuple[Table, list[Cell]]:
         )
     sources = _known("source", options.source, TABLE.sources)
     data = _known("data", options.data, TABLE.data)
-    table = placed(TABLE, options.out, sources, data)._replace(
-        methods=options.methods or TABLE.methods,
-        seeds=range(options.seeds) if options.seeds else TABLE.seeds,
-        arguments=(*TABLE.arguments, *options.rest),
-    )
+    table = placed(TABLE, options.out, sources, data)._replace(arguments=options.rest)
     return table, selected(table, options.only)
 
 
@@ -118,17 +106,11 @@ def _known(
 def run(table: Table, states: Mapping[Cell, State], options: Namespace) -> int:
     """Run the cells that can be run, and return 1 if one of them failed."""
     ready = [cell for cell, at in states.items() if not (at.finished or at.missing)]
-    outcome = runs.run(ready, table.arguments, options.out, seconds=60 * options.budget)
-    finished = sum(at.finished for at in states.values())
-    lacking = sum(bool(at.missing) for at in states.values())
-    print(
-        f"\n{len(outcome.ran)} cells finished now, {finished} before, of {len(states)}; "
-        f"{len(outcome.left)} left for lack of time, {len(outcome.busy)} run by another process, "
-        f"{lacking} lack something (--list says what)."
-    )
-    if outcome.failed:
-        print(f"{len(outcome.failed)} failed: {', '.join(map(str, outcome.failed))}")
-    return 1 if outcome.failed else 0
+    failed = runs.run(ready, table.arguments, options.out)
+    print(f"\nBefore this run: {summary(states)} --list says what is lacking.")
+    if failed:
+        print(f"{len(failed)} failed: {', '.join(map(str, failed))}")
+    return 1 if failed else 0
 
 
 def measure(options: Namespace) -> report.Results:
@@ -143,7 +125,7 @@ def measure(options: Namespace) -> report.Results:
     return results
 
 
-QUESTION = Question("paper", __doc__, measure, report.text, draw=figure.draw, options=add_options)
+QUESTION = Question("paper", __doc__, measure, report.text, options=add_options)
 
 if __name__ == "__main__":
     sys.exit(main())

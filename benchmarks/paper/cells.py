@@ -36,7 +36,7 @@ class Target(NamedTuple):
 class Table(NamedTuple):
     """Every source with every target, method and seed."""
 
-    question: str  # shown above the figure
+    question: str  # in a sentence
     sources: Sequence[Asset]  # to start from
     data: Sequence[Asset]  # the data sets of the targets
     targets: Sequence[Target]  # not combined with a source that was trained on their data

@@ -31,7 +31,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks.harness import record
 from benchmarks.harness.command import Question, command, option
-from benchmarks.paper import figure, report, runs
+from benchmarks.paper import report, runs
 from benchmarks.paper.cells import Asset, Table, Target, cells, placed
 from optax_dtnh.finetune.settings import METHODS
 from optax_dtnh.models import Basic, ResNet, save_pretrained
@@ -84,7 +84,7 @@ def train_source(out: Path) -> float:
     save_pretrained(random, out / "random.safetensors")
     places = ("--source", out / "random.safetensors", "--data", out / "images/source")
     argv = [*map(str, places), *PRETRAINING, "--out", str(out / "source")]
-    if runs.finetune(argv, end=np.inf) != 0:
+    if runs.finetune(argv) != 0:
         raise RuntimeError("The source could not be trained. Read the error of its process above.")
     return record.read(out / "source/summary.json")["test_accuracy"]
 
@@ -95,12 +95,13 @@ def measure(options: Namespace) -> dict[str, Any]:
         out = Path(folder)
         accuracy = train_source(out)
         table = placed(TABLE, out, {}, {})._replace(seeds=range(options.seeds))
-        outcome = runs.run(list(cells(table)), table.arguments, out, seconds=np.inf)
+        every = list(cells(table))
+        failed = runs.run(every, table.arguments, out)
         return {
             "source_accuracy": 100 * accuracy,
             "chance": 100 / CLASSES,
-            "failed": [str(cell) for cell in outcome.failed],
-            **report.results(table, outcome.ran, out),
+            "failed": [str(cell) for cell in failed],
+            **report.results(table, every, out),
         }
 
 
@@ -125,7 +126,7 @@ def failures(results: dict[str, Any]) -> list[str]:
 
 SEEDS: dict[str, Any] = {"type": int, "default": 1, "choices": range(1, 21), "metavar": "N"}
 OPTION = option("--seeds", help="Number of seeds (default: %(default)d).", **SEEDS)
-QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, figure.draw, OPTION)
+QUESTION = Question("paper.on_digits", __doc__, measure, text, failures, options=OPTION)
 
 if __name__ == "__main__":
     sys.exit(command(QUESTION))

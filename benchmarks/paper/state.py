@@ -1,4 +1,4 @@
-"""How far each cell is, as its folder tells, and what it lacks: what `--list` prints."""
+"""Whether each cell is finished, and what it lacks: what `--list` prints."""
 
 import os
 from collections import Counter
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.paper.cells import Asset, Cell, settings
-from optax_dtnh.finetune import log as logs
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.models._hub import hub_file
 
@@ -18,29 +17,21 @@ class State(NamedTuple):
     """How far one cell is."""
 
     finished: bool  # whether there is nothing left to do
-    done: int  # steps in the log
-    steps: int
     missing: tuple[Asset, ...]  # what it still needs, named such as `data cifar10`
-    accuracy: float | None  # test accuracy, None before the end
 
 
 def state(cell: Cell, common: Sequence[str], out: Path) -> State:
     """Return how far a cell is; a folder of a run with other settings is a `UsageError`."""
     asked, folder = settings(cell, common), out / str(cell)
     run_folder.check(folder, asked)
-    log, finished = logs.entries(folder / logs.LOG), run_folder.is_finished(folder)
+    if run_folder.is_finished(folder):
+        return State(True, ())
     found = {
         f"source {cell.source.name}": (cell.source, _has_source(cell.source, asked.download)),
         f"data {cell.data.name}": (cell.data, _has_data(cell.data, asked.data_dir)),
     }
-    missing = tuple(x._replace(name=name) for name, (x, there) in found.items() if not there)
-    return State(
-        finished,
-        log[-1]["step"] if log else 0,
-        asked.steps,
-        () if finished else missing,
-        run_folder.summary(folder)["test_accuracy"] if finished else None,
-    )
+    missing = (x._replace(name=name) for name, (x, there) in found.items() if not there)
+    return State(False, tuple(missing))
 
 
 def _has_source(source: Asset, download: bool) -> bool:
@@ -69,16 +60,18 @@ def text(states: Mapping[Cell, State]) -> str:
     for need, count in Counter(need for at in states.values() for need in at.missing).items():
         place = "" if need.where is None else f"; {need.where} is not there"
         lines += ["", f"Missing: {need.name}, for {count} cells{place}", f"  {need.how}"]
+    return "\n".join([*lines, "", summary(states)])
+
+
+def summary(states: Mapping[Cell, State]) -> str:
+    """Return how many cells are finished, can be run, and lack something."""
     finished = sum(at.finished for at in states.values())
     lacking = sum(bool(at.missing) for at in states.values())
     ready = len(states) - finished - lacking
-    counts = f"{finished} finished, {ready} ready, {lacking} lacking"
-    return "\n".join([*lines, "", f"{len(states)} cells: {counts}."])
+    return f"{len(states)} cells: {finished} finished, {ready} ready, {lacking} lacking."
 
 
 def _said(at: State) -> str:
-    if at.accuracy is not None:
-        return f"finished, test accuracy {at.accuracy:.1%}"
     if at.missing:
         return f"needs {' and '.join(need.name for need in at.missing)}"
-    return f"stopped after {at.done} of {at.steps} steps" if at.done else "ready"
+    return "finished" if at.finished else "ready"

@@ -15,9 +15,7 @@ or, in an environment with the extra `peers`, `python -m benchmarks.peers`. Clai
 Measured, and not asserted, next to torch by hand and TorchJD's PCGrad, UPGrad and MGDA: the time of
 the combination alone on trees of 26 and 87 million parameters, with optax by hand as well; images
 per second and peak memory of a fine-tuning step, and its time relative to the same framework's own
-step with one gradient. KnowDist is measured with both gradients in every 2nd and 4th step as well,
-by `value_and_dtnh_grad` and by the same trick around torch's autograd and TorchJD. TorchJD's
-directions are others: see the note under the tables.
+step with one gradient. TorchJD's directions are others: see the note under the tables.
 
 It takes some minutes on two cores. Threads of OpenMP wait passively, or it refuses to start: busy
 waiting once reversed a comparison. On a CPU, XLA of jax 0.10 stores the products of an inner

@@ -22,7 +22,6 @@ class Contender(NamedTuple):
 
     run: Callable[[], None]  # do it once and wait for it
     updates: Callable[[], Arrays]  # what it has given or changed so far, by name
-    steps: int = 1  # of one run, whose time is divided by them
 
 
 def gradient_pair(shapes: Shapes) -> tuple[Arrays, Arrays]:

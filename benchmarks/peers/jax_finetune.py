@@ -10,27 +10,14 @@ import optax
 from flax import nnx
 
 from benchmarks.cost.resnets import losses_with_teacher, states_of
-from benchmarks.cost.training import Fun, Losses, Step, lowered, of_loss, of_pair, of_sum
+from benchmarks.cost.training import Step, lowered, of_loss, of_pair, of_sum
 from benchmarks.peers import inputs
 from benchmarks.peers.inputs import FINETUNE_WEIGHTS, MOMENTUM, RATE, Arrays, Contender, Spec
-from benchmarks.peers.work import PERIODS
-from optax_dtnh import DTNHGradState, add_l2_sp, dtnh, value_and_dtnh_grad
+from optax_dtnh import add_l2_sp, dtnh
 from optax_dtnh.models import ResNet, backbone_mask, load_pretrained
 from optax_dtnh.models._names import TORCHVISION_RESNET, dotted, names_of, their_layout
 
 WEIGHT = FINETUNE_WEIGHTS["knowdist"]
-
-
-def of_dtnh(losses: Losses, every: int | None) -> Fun:
-    """Return the finished gradient; what moves is the statistics and the coefficient's state."""
-    evaluate = value_and_dtnh_grad(losses, WEIGHT, every=every, mask=backbone_mask, has_aux=True)
-
-    def gradient(params, moving, *data):
-        statistics, kept = moving
-        (values, statistics), grads, kept = evaluate(kept, params, statistics, *data)
-        return (values, (statistics, kept)), grads
-
-    return gradient
 
 
 # What is differentiated, and what comes before the optimizer. The gradient of L2-SP is formed in
@@ -40,7 +27,6 @@ METHODS = {
     "l2_sp": (of_loss, add_l2_sp(FINETUNE_WEIGHTS["l2_sp"], mask=backbone_mask)),
     "knowdist sum": (partial(of_sum, weight=WEIGHT), optax.identity()),
     "knowdist": (of_pair, dtnh(WEIGHT, mask=backbone_mask)),
-    **dict.fromkeys(PERIODS, (partial(of_dtnh, every=1), optax.identity())),
 }
 
 
@@ -51,27 +37,20 @@ def build(spec: Spec) -> Contender:
     (params, statistics), source = jax.tree.map(lambda x: x.astype(spec["dtype"]), states)
     gradients, form = METHODS[spec["method"]]
     losses = losses_with_teacher(models[0], ("stage4",))
-    transformation = optax.chain(form, optax.sgd(RATE, MOMENTUM))
-    step = Step(gradients(losses), transformation)
+    step = Step(gradients(losses), optax.chain(form, optax.sgd(RATE, MOMENTUM)))
     images, labels = map(jnp.asarray, inputs.images(spec))
     state = step.transformation.init(source[0])  # what `init` sees is the anchor
-    steps = PERIODS.get(spec["method"], 1)
-    moving = statistics if steps == 1 else (statistics, jax.tree.map(jnp.asarray, DTNHGradState()))
-    carry, data, before = (params, moving, state), (images, labels, source), named(params)
-    # In one program, a conditional would keep XLA from its fast convolutions on a CPU.
-    reusing = [Step(of_dtnh(losses, None), transformation)] if steps > 1 else []
-    first, *others = (lowered(s, params, moving, data, state).compile() for s in (step, *reusing))
-    programs = [first, *others * (steps - 1)]
+    carry, data, before = (params, statistics, state), (images, labels, source), named(params)
+    compiled = lowered(step, params, statistics, data, state).compile()
 
     def run():
         nonlocal carry
-        for compiled in programs:
-            carry = jax.block_until_ready(compiled(*carry, *data))[:3]
+        carry = jax.block_until_ready(compiled(*carry, *data))[:3]
 
     def updates():
         return {name: array - before[name] for name, array in named(carry[0]).items()}
 
-    return Contender(run, updates, steps)
+    return Contender(run, updates)
 
 
 def named(params: Any) -> Arrays:

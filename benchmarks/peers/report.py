@@ -58,10 +58,6 @@ not their result. `lean` is PCGrad with TorchJD's own options against memory:
 `optimize_gramian_computation`, and one loss at a time. L2-SP reaches TorchJD as a second loss; ours
 and by hand form its gradient without a backward pass.
 
-With both gradients every 2 or 4 steps, the steps between take one gradient of the weighted losses:
-ours by `value_and_dtnh_grad`; the others by hand, TorchJD's with the weights that `jac_to_grad`
-returned. Times are means over 2 or 4 steps, and a difference is that after 2 or 4 steps.
-
 Peak memory is the high-water mark of resident memory of a process that makes this step
 alone, with the allocator as it comes, imports included (jax {jax:.0f} MiB, torch {torch:.0f}
 MiB); jax loads a program that was compiled before. Torch is eager, channels first."""

@@ -26,22 +26,13 @@ BY_HAND = "torch by hand"
 
 
 def by_hand(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Tensor]:
-    """Return `g + weight * (r - c * g)`, in two passes over the leaves."""
-    return combined(g, r, weight, coefficient(g, r))
-
-
-def combined(g: Sequence[Tensor], r: Sequence[Tensor], weight: float, c: Tensor) -> list[Tensor]:
-    """Return the same, given `c`."""
-    return [(y * (1 - weight * c)).add_(x, alpha=weight) for x, y in zip(r, g, strict=True)]
-
-
-def coefficient(g: Sequence[Tensor], r: Sequence[Tensor]) -> Tensor:
-    """Return `c = min(<r, g>, 0) / <g, g>`."""
+    """Return `g + weight * (r - c * g)` with `c = min(<r, g>, 0) / <g, g>`, in two passes."""
     # Flat: `(x * y).sum()` would store the products.
     r_flat, g_flat = ([x.reshape(-1) for x in tree] for tree in (r, g))
     dot = torch.stack([torch.dot(x, y) for x, y in zip(r_flat, g_flat, strict=True)]).sum()
     ref_sq = torch.stack([torch.dot(y, y) for y in g_flat]).sum()
-    return dot.clamp(max=0) / ref_sq
+    c = dot.clamp(max=0) / ref_sq
+    return [(y * (1 - weight * c)).add_(x, alpha=weight) for x, y in zip(r, g, strict=True)]
 
 
 def by_pcd(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Tensor]:
@@ -57,17 +48,17 @@ def by_pcd(g: Sequence[Tensor], r: Sequence[Tensor], weight: float) -> list[Tens
     return [y.add(x.view_as(y), alpha=weight) for x, y in zip(kept, g, strict=True)]
 
 
-def aggregate(params: Sequence[Tensor], contender: str, *, keep: bool = False) -> Tensor:
-    """Let TorchJD turn the Jacobians of `params` into their gradients; return the weights."""
+def aggregate(params: Sequence[Tensor], contender: str, *, keep: bool = False) -> None:
+    """Let TorchJD turn the Jacobians of `params` into their gradients."""
     options: dict[str, Any] = {"optimize_gramian_computation": True} if _lean(contender) else {}
-    return jac_to_grad(params, AGGREGATORS[contender](), retain_jac=keep, **options)
+    jac_to_grad(params, AGGREGATORS[contender](), retain_jac=keep, **options)
 
 
-def by_torchjd(losses: Sequence[Tensor], params: Sequence[Tensor], contender: str) -> Tensor:
-    """Leave the direction of an aggregator in `.grad`, and return the weights of the losses."""
+def by_torchjd(losses: Sequence[Tensor], params: Sequence[Tensor], contender: str) -> None:
+    """Leave the direction of an aggregator in `.grad`."""
     options: dict[str, Any] = {"parallel_chunk_size": 1} if _lean(contender) else {}
     backward(losses, inputs=params, **options)
-    return aggregate(params, contender)
+    aggregate(params, contender)
 
 
 def _lean(contender: str) -> bool:

@@ -14,8 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.peers import inputs
 from benchmarks.peers.inputs import FINETUNE_WEIGHTS, HEAD, MOMENTUM, RATE, Contender, Spec
-from benchmarks.peers.torch_combine import BY_HAND, by_torchjd, coefficient, combined
-from benchmarks.peers.work import PERIODS
+from benchmarks.peers.torch_combine import BY_HAND, by_hand, by_torchjd
 
 
 class Block(nn.Module):
@@ -77,21 +76,19 @@ def build(spec: Spec) -> Contender:
     task = load(spec)
     before = {name: p.detach().clone() for name, p in task.student.named_parameters()}
     optimizer = torch.optim.SGD(task.student.parameters(), RATE, MOMENTUM)
-    steps, how = PERIODS.get(spec["method"], 1), (spec["method"].split(",")[0], spec["contender"])
+    how = spec["method"], spec["contender"]
     gradients = METHODS.get(how) or partial(torchjd_pair, *how)
 
     def run():
-        factors = None
-        for _ in range(steps):
-            optimizer.zero_grad()
-            factors = gradients(task) if factors is None else weighted(how[1], task, factors)
-            optimizer.step()
+        optimizer.zero_grad()
+        gradients(task)
+        optimizer.step()
 
     def updates():
         parameters = task.student.named_parameters()
         return {name: (p.detach() - before[name]).numpy() for name, p in parameters}
 
-    return Contender(run, updates, steps)
+    return Contender(run, updates)
 
 
 def load(spec: Spec) -> Task:
@@ -137,11 +134,8 @@ def knowdist_sum(task: Task) -> None:
     (loss + FINETUNE_WEIGHTS["knowdist"] * distance(task, features)).backward()
 
 
-def pair_by_hand(method: str, task: Task) -> Tensor:
-    """Leave the direction of two gradients; that of L2-SP is formed without a backward pass.
-
-    Return the factors of the loss and of the weighted regularizer.
-    """
+def pair_by_hand(method: str, task: Task) -> None:
+    """Leave the direction of two gradients; that of L2-SP is formed without a backward pass."""
     w, head = backbone(task.student), list(task.student.fc.parameters())
     loss, features = loss_and_map(task)
     g = torch.autograd.grad(loss, [*w, *head], retain_graph=method == "knowdist")
@@ -150,16 +144,13 @@ def pair_by_hand(method: str, task: Task) -> Tensor:
     else:
         with torch.no_grad():
             r = [x - y for x, y in zip(w, backbone(task.teacher), strict=True)]
-    weight, c = FINETUNE_WEIGHTS[method], coefficient(g[: len(w)], r)
-    d = [*combined(g[: len(w)], r, weight, c), *g[len(w) :]]  # the head has no r
+    d = [*by_hand(g[: len(w)], r, FINETUNE_WEIGHTS[method]), *g[len(w) :]]  # the head has no r
     for leaf, x in zip([*w, *head], d, strict=True):
         leaf.grad = x
-    factor = 1 - weight * c.float().to(c.dtype)  # ours keeps it in float32
-    return torch.stack([factor, torch.ones_like(factor)])
 
 
 # What leaves a direction in `.grad` of the student's parameters, without TorchJD.
-METHODS: dict[tuple[str, str], Callable[[Task], Tensor | None]] = {
+METHODS: dict[tuple[str, str], Callable[[Task], None]] = {
     ("none", "single"): none,
     ("knowdist sum", "single"): knowdist_sum,
     ("l2_sp", BY_HAND): partial(pair_by_hand, "l2_sp"),
@@ -167,23 +158,12 @@ METHODS: dict[tuple[str, str], Callable[[Task], Tensor | None]] = {
 }
 
 
-def torchjd_pair(method: str, contender: str, task: Task) -> Tensor:
-    """Leave the direction of an aggregator, and return its weights."""
+def torchjd_pair(method: str, contender: str, task: Task) -> None:
+    """Leave the direction of an aggregator."""
     loss, features = loss_and_map(task)
     reg = distance(task, features) if method == "knowdist" else l2_sp(task)
     losses = [loss, FINETUNE_WEIGHTS[method] * reg]
-    return by_torchjd(losses, list(task.student.parameters()), contender)
-
-
-def weighted(contender: str, task: Task, factors: Tensor) -> Tensor:
-    """Leave the gradient of loss and regularizer with the last factors, by one backward pass."""
-    loss, features = loss_and_map(task)
-    reg = FINETUNE_WEIGHTS["knowdist"] * distance(task, features)
-    (factors[0] * loss + factors[1] * reg).backward()
-    if contender == BY_HAND:  # the head gets the loss's gradient alone
-        for leaf in task.student.fc.parameters():
-            leaf.grad /= factors[0]
-    return factors
+    by_torchjd(losses, list(task.student.parameters()), contender)
 
 
 def l2_sp(task: Task) -> Tensor:

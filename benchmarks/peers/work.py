@@ -18,16 +18,13 @@ FRAMEWORK = {name: "jax" for name in JAX} | {name: "torch" for name in TORCH}
 REFERENCE = "torch by hand"
 
 IMAGES = {"batch": 8, "image": 96, "classes": 67}
-# Methods that take both gradients in every so many steps, and one weighted gradient in the others.
-PERIODS = {f"knowdist, every {k}": k for k in (2, 4)}
 # What one gradient of the same work is.
-PLAIN = {"l2_sp": "none", **dict.fromkeys(("knowdist", *PERIODS), "knowdist sum")}
+PLAIN = {"l2_sp": "none", "knowdist": "knowdist sum"}
 TITLES = {
     "none": "fine-tuning, one gradient",
     "l2_sp": "L2-SP",
     "knowdist sum": "KnowDist in the loss, one gradient",
     "knowdist": "KnowDist",
-    **{name: f"KnowDist, both gradients every {k} steps" for name, k in PERIODS.items()},
 }
 
 
@@ -41,7 +38,6 @@ TUNINGS = [
     (method, contender, FRAMEWORK[contender])
     for method in PLAIN
     for contender in ("ours", *TORCH[:3])
-    if method not in PERIODS or contender != "TorchJD PCGrad"
 ]
 
 # Of ours from torch's by hand: a combination in float32, where `torch.dot` is 2e-6 off, and steps

@@ -70,34 +70,6 @@ def test_networks_learn_and_dtnh_lowers_the_training_loss_that_a_bad_source_cost
         assert (values("rot90", f"{name} + DTNH", "training_loss") < 0.7 * without).all()
 
 
-def test_a_rule_renews_after_what_it_watches_has_moved():
-    def due(rule, memory, steps):
-        found = []
-        for renewed, values, old, new in steps:
-            now, memory = rule(memory, renewed, np.float32(values), old, new)
-            found.append(bool(now))
-        return found
-
-    values = [(True, (2, 1), 0, 0), (False, (2, 1.2), 0, 0), (False, (2, 0.7), 0, 0)]
-    assert due(partial(ways.values_moved, 0.25), np.zeros(2), values) == [False, False, True]
-    coefficients = [(True, (1, 1), -1, -1), (False, (1, 1), -1, -1), (True, (1, 1), -1, -3)]
-    rule = partial(ways.coefficient_moved, 0.5)
-    assert due(rule, ways.SHORTEST, coefficients) == [False, True, True]
-
-
-def test_a_rule_that_always_renews_is_both_gradients_in_every_step():
-    params, x, y = network.init(jax.random.key(0)), DIGITS.pixels[:9], DIGITS.labels[:9]
-    source = network.init(jax.random.key(1))
-    always = partial(ways.by_rule, lambda *_: (True, None), None)
-    found = []
-    for build in (always, ways.WAYS["1"].build, ways.WAYS["2"].build):
-        evaluate, state = build("KnowDist", 10.0)
-        _, _, state = evaluate(state, params, source, x, y)
-        found.append(evaluate(state, params, source, x[:4], y[:4])[1]["fc1"]["kernel"])
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-7)
-    assert np.abs(found[0] - found[2]).max() > 1e-3
-
-
 def test_the_recipe_in_the_features_is_what_was_measured():
     (block,) = [x for x in blocks("docs/training_loops.md", "python") if "def grads_in_feat" in x]
     recipe = execute(block, "docs", {"jax": jax, "jnp": jnp})["grads_in_features"]

@@ -20,7 +20,7 @@ FIRST, SECOND = ALL[:2]
 # Stand-ins for the command, whose last argument is the folder.
 FINISH = 'mkdir -p "$out"; echo {} > "$out/summary.json"'
 HANG = """trap 'touch "$out/told"; exit 130' INT TERM
-mkdir -p "$out"; echo $$ > "$out/begun"; for i in $(seq 1200); do sleep 0.05; done"""
+mkdir -p "$out"; touch "$out/begun"; for i in $(seq 1200); do sleep 0.05; done"""
 
 
 @pytest.fixture
@@ -65,10 +65,10 @@ def test_a_cell_runs_is_skipped_and_is_resumed(tmp_path, monkeypatch, capfd):
     out = tmp_path / "out/dogs-resnet50/cifar10/l2_sp+dtnh/seed0"
     capfd.readouterr()
     assert main("--run", *argv) == 0
-    assert "0 cells finished now, 1 before, of 1;" in capfd.readouterr().out
+    assert "1 cells: 1 finished, 0 ready, 0 lacking." in capfd.readouterr().out
     (out / "summary.json").unlink()
     assert main("--list", *argv) == main("--run", *argv) == 0
-    assert "stopped after 5 of 5 steps" in capfd.readouterr().out
+    assert "1 cells: 0 finished, 1 ready, 0 lacking." in capfd.readouterr().out
     assert main("--report", *argv[: -len(SMALL) - 1]) == 0
     (written,) = json.loads((tmp_path / "out/paper.json").read_text())["runs"]
     summary = json.loads((out / "summary.json").read_text())
@@ -78,42 +78,33 @@ def test_a_cell_runs_is_skipped_and_is_resumed(tmp_path, monkeypatch, capfd):
 def test_a_cell_that_fails_makes_the_exit_status_1(tmp_path, command):
     calls = command("exit 2")
     (tmp_path / "a.safetensors").touch()
-    argv = ["--source", f"places365-resnet50={tmp_path}/a.safetensors", "--seeds", "1"]
+    argv = ["--source", f"places365-resnet50={tmp_path}/a.safetensors", "--only", "seed0", "l2_sp"]
     argv += ["--data", f"mit_indoor67={tmp_path}", "--out", tmp_path / "out"]
-    assert main("--run", *argv, "--methods", "l2_sp", "--", "--workers", "2") == 1
+    assert main("--run", *argv, "--", "--workers", "2") == 1
     assert calls() == [
         f"--source {tmp_path}/a.safetensors --data {tmp_path} --method l2_sp --seed 0 "
         f"--steps 9000 --workers 2 --out {tmp_path}/out/places365-resnet50/mit_indoor67/l2_sp/seed0"
     ]
 
 
-def test_when_time_is_up_the_running_cell_is_told_and_no_other_starts(tmp_path, command):
+def test_when_it_is_stopped_the_running_cell_saves_and_no_other_starts(tmp_path, command):
     calls = command(HANG)
-    outcome = runs.run([FIRST, SECOND], (), tmp_path, seconds=4)
-    assert outcome == runs.Outcome([], [], [], [FIRST, SECOND])
-    assert (tmp_path / str(FIRST) / "told").exists()
-    assert len(calls()) == 1
-    command(FINISH)
-    assert runs.run([FIRST, SECOND], (), tmp_path, seconds=60).ran == [FIRST, SECOND]
-
-
-def test_a_cell_outlives_a_killed_parent_and_is_not_started_twice(tmp_path, command):
-    command(HANG)
-    begun = tmp_path / str(FIRST) / "begun"
     code = (
         "from pathlib import Path; from benchmarks.paper import runs\n"
         "from benchmarks.paper.cells import *\n"
         f"runs.COMMAND = {runs.COMMAND!r}\n"
-        f"runs.run([{FIRST!r}], (), Path({str(tmp_path)!r}), seconds=60)"
+        f"runs.run([{FIRST!r}, {SECOND!r}], (), Path({str(tmp_path)!r}))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    wait_until(lambda: begun.exists() and begun.read_text())
-    parent.kill()
-    parent.wait()
+    options = {"cwd": ROOT, "start_new_session": True, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **options) as stopped:
+        wait_until(lambda: (tmp_path / str(FIRST) / "begun").exists())
+        os.killpg(stopped.pid, signal.SIGINT)
+        assert b"KeyboardInterrupt" in stopped.communicate()[1]
+    assert (tmp_path / str(FIRST) / "told").exists()
+    assert len(calls()) == 1
     command(FINISH)
-    assert runs.run([FIRST], (), tmp_path, seconds=60).busy == [FIRST]
-    os.kill(int(begun.read_text()), signal.SIGTERM)
-    wait_until(lambda: runs.run([FIRST], (), tmp_path, seconds=60).ran == [FIRST])
+    assert runs.run([FIRST, SECOND], (), tmp_path) == []
+    assert all((tmp_path / str(cell) / "summary.json").exists() for cell in (FIRST, SECOND))
 
 
 def test_differences_are_paired_by_the_seeds_that_both_have():

@@ -1,11 +1,9 @@
 """The comparison with torch and optax by hand: its record, and all of it that needs no torch."""
 
-import time
-
 import numpy as np
 import pytest
 
-from benchmarks.peers import inputs, jax_combine, measure, work, worker
+from benchmarks.peers import inputs, jax_combine, measure, work
 from benchmarks.peers.client import started
 from benchmarks.peers.jax_combine import RULES
 
@@ -51,9 +49,3 @@ def test_a_process_of_its_own_computes_the_same_and_its_end_is_an_error(tmp_path
         with pytest.raises(RuntimeError, match="process of jax ended instead of answering to 'run"):
             call("run", "nobody")
     assert "KeyError" in capfd.readouterr().err
-
-
-def test_the_time_of_a_run_of_several_steps_is_that_of_one():
-    one = worker.Worker("jax")
-    one.contenders["it"] = inputs.Contender(lambda: time.sleep(0.4), dict, steps=4)
-    assert 0.1 <= one.run("it") < 0.4

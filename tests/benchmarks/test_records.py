@@ -6,7 +6,7 @@ import re
 import pytest
 
 from benchmarks.cost import __main__ as cost
-from benchmarks.cost import feature_distance, on_cpu, one_backward_pass, training_step
+from benchmarks.cost import feature_distance, one_backward_pass, training_step
 from benchmarks.cost.anchor import __main__ as anchor
 from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
@@ -34,7 +34,7 @@ QUESTIONS = [
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
     *(variants.QUESTION, comparison.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
     *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, layers.QUESTION),
-    *(language.QUESTION, on_cpu.QUESTION, one_backward_pass.QUESTION, renewals.QUESTION),
+    *(language.QUESTION, one_backward_pass.QUESTION, renewals.QUESTION),
 ]
 
 

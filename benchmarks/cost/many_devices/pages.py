@@ -47,12 +47,5 @@ def reductions(results: Results) -> str:
     return str(only(results["tables"][1]["rows"], update="dtnh, SGD")["all-reduce"])
 
 
-def instructions(results: Results) -> str:
-    """Return the instructions of an update for each leaf, with `dtnh`."""
-    rows = results["tables"][-2]["rows"]
-    few, many = (only(rows, form="dtnh", leaves=n)["instructions"] for n in (1000, 2000))
-    return str((many - few) // 1000)
-
-
 def _step(results: Results, name: str) -> Results:
     return only(results["tables"][2]["rows"], step=name)

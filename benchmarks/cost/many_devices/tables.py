@@ -7,15 +7,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from benchmarks.cost.bars import exceeded, nonconstant, nonlinear, where_known
-from benchmarks.cost.compiled import NOT_RUN, Cost, memory_of, update_cost
+from benchmarks.cost.bars import exceeded
+from benchmarks.cost.compiled import NOT_RUN, memory_of
 from benchmarks.cost.many_devices import steps
 from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.many_devices.hlo import KINDS, collectives, product_flops
 from benchmarks.cost.many_devices.steps import CONTROLS, ELEMENTS, UPDATES, Compared
 from benchmarks.cost.training import of_pair
-from benchmarks.cost.trees import as_params, equal_leaves
-from benchmarks.cost.uses import GROWING, SELECTION_LAST, Use, sgd
 from benchmarks.harness.tables import Table
 
 GIB = 2**30
@@ -30,10 +28,6 @@ PAIR = {"TFLOP": 1.76, "all-gather GiB": 1.51, "all-reduce GiB": 2.01}
 STAGES = {1: 1, 2: 3}
 # Sums that wait for one another: the mean of the second moment, and the inner products.
 ROUNDS = {"scale_by_adam_dtnh": 2, "SGD": 0, "Adam": 0, ELEMENTS: 0}
-# Of growth: all trees of so many leaves have `PARAMETERS`, none below 4,096 elements.
-LEAVES, PARAMETERS = (50, 100, 200, 500, 1000, 2000), 16_000_000
-SIZES, LEAVES_OF_SIZES = (10**6, 10**7, 10**8, 10**9, 7 * 10**9), 100
-CONTROL, CONTROL_LEAVES = SELECTION_LAST.then(sgd()), (20, 40, 80)
 
 Row = dict[str, Any]
 
@@ -130,37 +124,3 @@ def missed_by_update(name: str, found: Mapping[str, int], stages: int) -> list[s
     failures = [] if holds else [f"{name}: {count} all-reduces, expected {most}"]
     others = {kind: n for kind, n in found.items() if kind != "all-reduce" and n}
     return failures + ([f"{name}: {others}, expected no other collective"] if others else [])
-
-
-# --- growth, on one device
-
-
-def cost(use: Use, leaves: int, parameters: int) -> Cost:
-    """Return what one update costs of so many parameters in so many leaves."""
-    return update_cost(use, as_params(equal_leaves(leaves, parameters)), NOT_RUN)
-
-
-def leaves_table() -> Table:
-    """Compile the update of one number of parameters in ever more leaves."""
-    rows, failures = [], []
-    for name, use in GROWING.items():
-        costs = {n: cost(use, n, PARAMETERS) for n in LEAVES}
-        rows += [{"form": name, "leaves": n, **c._asdict()} for n, c in costs.items()]
-        failures += nonlinear(name, {n: c.instructions for n, c in costs.items()})
-        failures += nonconstant(f"{name}, leaves, bytes", [c.bytes for c in costs.values()])
-    control = {n: cost(CONTROL, n, PARAMETERS).instructions for n in CONTROL_LEAVES}
-    if not nonlinear("control", control):
-        failures.append("control 'selection last' misses no bar")
-    return Table(f"update of {PARAMETERS:,} parameters by leaves", rows, where_known(failures))
-
-
-def sizes_table() -> Table:
-    """Compile the update of one number of leaves with ever more parameters."""
-    rows, failures = [], []
-    for name, use in GROWING.items():
-        costs = {n: cost(use, LEAVES_OF_SIZES, n) for n in SIZES}
-        rows += [{"form": name, "parameters": n, **c._asdict()} for n, c in costs.items()]
-        for quantity in ("bytes", "instructions"):
-            found = [getattr(c, quantity) for c in costs.values()]
-            failures += nonconstant(f"{name}, parameters, {quantity}", found)
-    return Table(f"update of {LEAVES_OF_SIZES} leaves by parameters", rows, where_known(failures))

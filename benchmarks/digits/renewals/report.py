@@ -10,7 +10,6 @@ from benchmarks.harness.record import Results
 from benchmarks.harness.statistics import Interval, paired_difference
 from benchmarks.harness.tables import markdown
 
-RULES = ("values, 5%", "values, 20%", "coefficient")
 SOURCES = {"same": "good source", "rot90": "rotated source", "permlab": "shuffled labels"}
 BATCHES = {16: "batch 16", None: "full batch"}
 
@@ -53,17 +52,6 @@ def largest(results: Results) -> int:
         return loss(results, str(k)) > -0.3 and not any(map(loses, cells))
 
     return max(itertools.takewhile(keeps, PERIODS))
-
-
-def as_often(results: Results, way: str) -> float:
-    """Return the mean difference of the period that takes both gradients as often as a way.
-
-    Between the measured periods, it is interpolated in the share of steps.
-    """
-    periods = [str(k) for k in reversed(PERIODS)]
-    shares = [mean_of(results, "renewed", way=k) for k in periods]
-    lost = [loss(results, k) for k in periods]
-    return float(np.interp(mean_of(results, "renewed", way=way), shares, lost))
 
 
 def accuracy_row(results: Results, way: str) -> dict[str, Any]:

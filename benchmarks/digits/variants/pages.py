@@ -2,14 +2,11 @@
 
 import itertools
 import math
-from functools import partial
-
-import numpy as np
 
 from benchmarks.digits.variants import analysis
 from benchmarks.digits.variants.analysis import Cell
 from benchmarks.digits.variants.forms import VARIANTS, WITHOUT_REGULARIZER
-from benchmarks.digits.variants.table import disguised, grouped, setting, situations
+from benchmarks.digits.variants.table import disguised, grouped, setting, which_form
 from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
@@ -32,25 +29,8 @@ def table(results: Results) -> str:
 
 
 def recommended(results: Results) -> str:
-    """Return the form with the highest mean accuracy over weights, by situation and setting.
-
-    Where its difference to fine-tuning is not above 0 beyond chance, it is fine-tuning.
-    """
-    rows = []
-    for (situation, regularizer), here in situations(analysis.cells(results)).items():
-        row = {"situation": situation, "regularizer": regularizer}
-        rows.append(
-            row | {where: _choice(group) for where, group in grouped(here, setting).items()}
-        )
-    return tables.markdown(rows)
-
-
-def _choice(cells: list[Cell]) -> str:
-    by_form = grouped(cells, lambda cell: cell.form)
-    form, best = max(by_form.items(), key=lambda x: np.mean([c.accuracy for c in x[1]]))
-    gained = analysis.over(best, analysis.to_fine_tuning)
-    helps = gained.excludes_zero() and gained.mean > 0
-    return f"`{form}`, {gained.signed()}" if helps else "fine-tuning"
+    """Return the form with the highest mean accuracy over weights, by situation and setting."""
+    return which_form(analysis.cells(results))
 
 
 def by_weight(results: Results, where: str = "SGD batch 16") -> str:
@@ -67,26 +47,6 @@ def by_weight(results: Results, where: str = "SGD batch 16") -> str:
 def in_disguise(results: Results) -> str:
     """Return the forms that are fine-tuning in disguise."""
     return disguised(analysis.cells(results))
-
-
-def gain(results: Results, form: str) -> str:
-    """Return the points that a form gains with L2-SP, SGD and small batches."""
-    return _gains(analysis.cells(results))["L2-SP", "SGD batch 16", form].removeprefix("+")
-
-
-gain_before = partial(gain, form="before")
-gain_finest = partial(gain, form="momentum, per element")
-
-
-def spread(results: Results, form: str) -> str:
-    """Return by how much accuracy differs between weights, with the same."""
-    cells = [c for c in analysis.cells(results) if setting(c) == "SGD batch 16"]
-    of_form = [c for c in cells if (c.regularizer, c.form) == ("L2-SP", form)]
-    return f"{analysis.spread(of_form):.0f}"
-
-
-spread_plain = partial(spread, form="plain")
-spread_finest = partial(spread, form="momentum, per element")
 
 
 def hurt(results: Results) -> str:

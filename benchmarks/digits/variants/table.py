@@ -11,8 +11,8 @@ from benchmarks.harness import tables
 from benchmarks.harness.record import Results
 
 WHICH = """\
-The form with the highest mean accuracy over weights, with its difference to the plain
-regularizer; and to fine-tuning. The best of several is a little too good: chance helps to
+The form with the highest mean accuracy over weights, and its difference to fine-tuning; fine-tuning
+where that is not above 0 beyond chance. The best of several is a little too good: chance helps to
 choose it."""
 TITLES = {"same": "good source", "rot90": "rotated source", "permlab": "shuffled labels"}
 
@@ -40,7 +40,7 @@ def which_form(cells: Sequence[Cell]) -> str:
     """Return the form of the highest mean accuracy, by situation, in all of them, and setting."""
     rows = []
     for (situation, regularizer), here in situations(cells).items():
-        bests = {where: _best(best(group)) for where, group in grouped(here, setting).items()}
+        bests = {where: _best(group) for where, group in grouped(here, setting).items()}
         rows.append({"situation": situation, "regularizer": regularizer, **bests})
     return tables.markdown(rows)
 
@@ -50,12 +50,6 @@ def situations(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
     groups = grouped(cells, lambda c: (situation_of(c), c.regularizer))
     of_all = grouped(cells, lambda c: ("all of these", c.regularizer))
     return {**groups, **(of_all if len(groups) > len(of_all) else {})}
-
-
-def best(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells of the form of the method with the highest mean accuracy."""
-    by_form = grouped(filter(analysis.is_form, cells), lambda cell: cell.form)
-    return max(by_form.values(), key=lambda group: np.mean([c.accuracy for c in group]))
 
 
 def by_setting(cells: Sequence[Cell]) -> str:
@@ -110,11 +104,12 @@ def situation_of(cell: Cell) -> str:
     return TITLES[cell.case["source"]] + noise
 
 
-def _best(group: list[Cell]) -> str:
-    plain, fine = (
-        analysis.over(group, d).signed() for d in (analysis.to_plain, analysis.to_fine_tuning)
-    )
-    return f"{group[0].form}: {plain}; {fine}"
+def _best(cells: Sequence[Cell]) -> str:
+    by_form = grouped(cells, lambda cell: cell.form)
+    form, best = max(by_form.items(), key=lambda x: np.mean([c.accuracy for c in x[1]]))
+    gained = analysis.over(best, analysis.to_fine_tuning)
+    helps = gained.excludes_zero() and gained.mean > 0
+    return f"`{form}`, {gained.signed()}" if helps else "fine-tuning"
 
 
 def _figures(group: list[Cell]) -> dict[str, str]:
