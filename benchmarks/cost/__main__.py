@@ -10,10 +10,7 @@ parameters and state donated:
 - With Adam (alone: 10 N), `dtnh` before it accesses at most 15.1 N, around it 17.1 N, and
   `scale_by_adam_dtnh` 21.1 N; the latter two store one temporary tree.
 - Every use with every optimizer (SGD, momentum, Adam, AdamW, Lion, Adafactor, Muon) stays within
-  its bar in `benchmarks.cost.grid`, and is put next to its floor: every array read once per pass
-  and written once, where a pass ends at a number that depends on a whole leaf or tree. `dtnh` and
-  `add_l2_sp` before SGD, momentum, Adam or AdamW access at most 1.7 times theirs, of which Adam
-  alone has 1.43.
+  its bars in `benchmarks.cost.grid`.
 - Decided per element, `dtnh` before SGD with momentum accesses at most 7.1 N and `add_l2_sp` 8.1 N,
   without a temporary buffer.
 - 200 small leaves compile to at most 15,000 HLO instructions, with `scale_by_adam_dtnh` to 28,000

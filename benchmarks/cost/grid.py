@@ -1,4 +1,4 @@
-"""Every use with every optimizer: how it is built, its floor and its bars."""
+"""Every use with every optimizer: how it is built, and its bars."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +28,6 @@ class Optimizer(NamedTuple):
 
     direction: optax.GradientTransformation  # from the gradient to a direction of ascent
     after: optax.GradientTransformation  # the decay of the weights if there is one, and the rate
-    floor: float  # least bytes in N: every array read once per pass, and written once
 
     def alone(self) -> optax.GradientTransformation:
         """Return the whole optimizer."""
@@ -53,22 +52,14 @@ DECAYED = optax.chain(optax.add_decayed_weights(1e-4), RATE)  # decoupled from t
 ADAFACTOR = flipped(optax.adafactor(1.0))
 MUON = flipped(contrib.muon(1.0, muon_weight_dimension_numbers=dimensions))
 
-# Bytes read and written, with `g` the gradient, `w` the parameters, `'` what is new:
-# SGD              g, w -> w'
-# momentum, Lion   g, m, w -> m', w'
-# Adam, AdamW      g, mu, nu, w -> mu', nu', w'
-# Adafactor        g, w for the rows, columns and the size of w; g for the size of the update;
-#                  g, w -> w'
-# Muon             g, m -> m', x with its norm; five times x for its Gram matrix, x -> x';
-#                  x, w -> w'. The Gram matrices are left out.
 OPTIMIZERS = {
-    "SGD": Optimizer(optax.identity(), RATE, 3),
-    "momentum": Optimizer(optax.trace(0.9), RATE, 5),
-    "Adam": Optimizer(optax.scale_by_adam(), RATE, 7),
-    "AdamW": Optimizer(optax.scale_by_adam(), DECAYED, 7),
-    "Lion": Optimizer(optax.scale_by_lion(), DECAYED, 5),
-    "Adafactor": Optimizer(ADAFACTOR, RATE, 6),
-    "Muon": Optimizer(MUON, RATE, 22),
+    "SGD": Optimizer(optax.identity(), RATE),
+    "momentum": Optimizer(optax.trace(0.9), RATE),
+    "Adam": Optimizer(optax.scale_by_adam(), RATE),
+    "AdamW": Optimizer(optax.scale_by_adam(), DECAYED),
+    "Lion": Optimizer(optax.scale_by_lion(), DECAYED),
+    "Adafactor": Optimizer(ADAFACTOR, RATE),
+    "Muon": Optimizer(MUON, RATE),
 }
 
 
@@ -76,7 +67,6 @@ class Row(NamedTuple):
     """A use for any optimizer."""
 
     make: Callable[[Optimizer], Use]  # from the optimizer to the whole update
-    more: Figures  # the least bytes that it has to access beyond the optimizer's own, in N
     bytes: Figures  # bytes accessed at most, in N: as measured, rounded up
     temporary: Figures  # bytes of temporary buffers at most, in N, likewise
 
@@ -94,108 +84,81 @@ def apart(optimizer: Optimizer, **options: Any) -> Use:
 
 ONE_CLIPPED = optax.chain(transform_pair(optax.clip_by_global_norm(1.0)), dtnh(WEIGHT))
 
-# A pass ends where a number is needed that depends on a whole leaf or tree. The inner products are
-# one pass, the update another; `r` is the regularizer's gradient, `w_s` the anchor, `e` the average
-# of gradients, `d` the sum that the optimizer gets. What `more` counts:
-# dtnh, per_leaf, per_channel  g, r; then r as well
-# add_l2_sp        g, w, w_s; then w_s as well, and w where the optimizer reads it in another pass
-# reference=ema    g, r, e -> e'; then r and e' as well
-# one clipped      g; then as dtnh
-# each apart       g, m, r, m_r -> m', m_r'; then m', m_r', w -> w'
-# the metric       g, nu for the mean; g, r, nu; then r as well
-# per_element      nothing before the update: r, w_s, and e -> e' or m_r -> m_r' in its pass
-# Adafactor reads its gradient in three passes: cheapest is to write `d` in the first of them. As
-# `inner`, it shares its first pass with the inner products.
-#
-# What lies between the floors and the bars is XLA:CPU's. Each inner product is a reduction of its
+# XLA:CPU accesses more than every array once per pass. Each inner product is a reduction of its
 # own, and reads `g` again. An optimizer's new moments are read back for the parameters, and what
-# goes into them (`g`, `r`, `w_s`, a smoothed reference) is read for each of them. What two passes
-# share and no fusion computes twice is stored, at 1 N of temporary and 2 N of bytes: a smoothed or
-# clipped gradient, the direction inside, what Lion takes the sign of, the steps of Adafactor and
-# Muon.
+# goes into them (`g`, `r`, the anchor, a smoothed reference) is read for each of them. What two
+# passes share and no fusion computes twice is stored, at 1 N of temporary and 2 N of bytes: a
+# smoothed or clipped gradient, the direction inside, what Lion takes the sign of, the steps of
+# Adafactor and Muon.
 GRID = {
     # In the order SGD, momentum, Adam, AdamW, Lion, Adafactor, Muon.
     "alone": Row(
         before(optax.identity(), one_gradient),
-        more=(0, 0, 0, 0, 0, 0, 0),
         bytes=(3.1, 6.1, 10.1, 10.1, 9.1, 14.1, 87.0),
         temporary=(0.01, 0.01, 0.01, 0.01, 1.01, 1.3, 7.1),
     ),
     "dtnh": Row(
         before(dtnh(WEIGHT)),
-        more=(3, 3, 3, 3, 3, 4, 3),
         bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
         temporary=(0.01, 0.01, 0.01, 0.01, 0.8, 2.01, 7.1),
     ),
     "add_l2_sp": Row(
         before(add_l2_sp(WEIGHT), one_gradient),
-        more=(4, 4, 4, 4, 4, 5, 5),
         bytes=(8.1, 12.1, 18.1, 18.1, 18.1, 22.1, 95.0),
         temporary=(0.01, 0.01, 0.01, 0.01, 1.3, 2.01, 7.1),
     ),
     "dtnh, reference=ema": Row(
         before(dtnh(WEIGHT, reference=SMOOTHED)),
-        more=(6, 6, 6, 6, 6, 7, 6),
         bytes=(13.1, 16.1, 22.1, 22.1, 21.1, 26.1, 99.0),
         temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),
     ),
     "dtnh, labels=per_leaf": Row(
         before(dtnh(WEIGHT, labels=per_leaf)),
-        more=(3, 3, 3, 3, 3, 4, 3),
         bytes=(7.1, 10.1, 15.1, 15.1, 14.1, 20.1, 92.0),
         temporary=(0.01, 0.01, 0.01, 0.01, 0.9, 2.3, 7.1),
     ),
     "dtnh, labels=per_channel": Row(
         before(dtnh(WEIGHT, labels=per_channel)),
-        more=(3, 3, 3, None, None, None, None),
         bytes=(7.1, 10.1, 15.1, None, None, None, None),
         temporary=(0.01, 0.01, 0.01, None, None, None, None),
     ),
     "dtnh, labels=per_element": Row(
         before(dtnh(WEIGHT, labels=per_element)),
-        more=(1, 1, 1, None, None, None, None),
         bytes=(4.1, 7.1, 12.1, None, None, None, None),
         temporary=(1e-5, 1e-5, 1e-5, None, None, None, None),
     ),
     "add_l2_sp, labels=per_element": Row(
         before(add_l2_sp(WEIGHT, labels=per_element), one_gradient),
-        more=(1, 1, 1, None, None, None, None),
         bytes=(4.1, 8.1, 14.1, None, None, None, None),
         temporary=(1e-5, 1e-5, 1e-5, None, None, None, None),
     ),
     "dtnh, reference=ema, labels=per_element": Row(
         before(dtnh(WEIGHT, reference=SMOOTHED, labels=per_element)),
-        more=(3, 3, 3, None, None, None, None),
         bytes=(8.1, 11.1, 19.1, None, None, None, None),
         temporary=(1e-5, 1e-5, 1.01, None, None, None, None),
     ),
     "transform_pair (one clipped), dtnh": Row(
         before(ONE_CLIPPED),
-        more=(4, 4, 4, 4, 4, 5, 4),
         bytes=(10.1, 13.1, 18.1, 18.1, 17.1, 23.1, 95.0),
         temporary=(1.01, 1.01, 1.01, 1.01, 1.6, 2.01, 7.1),
     ),
     "transform_pair (each apart), dtnh": Row(
         apart,
-        more=(None, 5, None, None, None, None, None),
         bytes=(None, 13.1, None, None, None, None, None),
         temporary=(None, 0.01, None, None, None, None, None),
     ),
     "transform_pair (each apart), dtnh, labels=per_element": Row(
         partial(apart, labels=per_element),
-        more=(None, 3, None, None, None, None, None),
         bytes=(None, 10.1, None, None, None, None, None),
         temporary=(None, 1e-5, None, None, None, None, None),
     ),
     "dtnh, inner=": Row(
         lambda o: Use(dtnh(WEIGHT, inner=o.direction), pair).then(o.after),
-        more=(None, 3, 3, 3, 3, 2, 3),
         bytes=(None, 11.1, 17.1, 17.1, 13.1, 20.1, 92.0),
         temporary=(None, 0.01, 1.01, 1.01, 1.01, 2.01, 7.1),
     ),
     "scale_by_adam_dtnh": Row(
         lambda o: Use(scale_by_adam_dtnh(WEIGHT), pair).then(o.after),
-        more=(None, None, 6, 6, None, None, None),
         bytes=(None, None, 21.1, 21.1, None, None, None),
         temporary=(None, None, 1.01, 1.01, None, None, None),
     ),
@@ -205,18 +168,13 @@ GRID = {
 def cells() -> list[Cell]:
     """Return every use with every optimizer that it exists for, by optimizer."""
     every = ((use, optimizer) for optimizer in OPTIMIZERS for use in GRID)
-    return [cell for cell in every if _figure(cell, "more") is not None]
+    return [cell for cell in every if _figure(cell, "bytes") is not None]
 
 
 def built(cell: Cell) -> Use:
     """Return the whole update of a cell."""
     use, optimizer = cell
     return GRID[use].make(OPTIMIZERS[optimizer])
-
-
-def floor(cell: Cell) -> float:
-    """Return the least bytes that an update has to access, in N."""
-    return OPTIMIZERS[cell[1]].floor + (_figure(cell, "more") or 0)
 
 
 def bars(cell: Cell) -> dict[str, float]:

@@ -71,10 +71,9 @@ def grid_row(
     """Return the row of a cell and a message for every bar that it misses."""
     use, optimizer = cell
     compiled, cost = compile_update(grid.built(cell), params)
-    at_most, least = grid.bars(cell), grid.floor(cell)
+    at_most = grid.bars(cell)
     missed = exceeded(f"{use} with {optimizer}", cost._asdict(), at_most)
     row = {"optimizer": optimizer, "form": use, **cost._asdict()}
-    row |= {"floor": least, "bytes / floor": cost.bytes / least}
     row |= {f"{quantity} at most": bar for quantity, bar in at_most.items()}
     row |= {"holds": not missed}
     return row | (columns(clock(cell, compiled)) if clock else {}), missed

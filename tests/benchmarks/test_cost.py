@@ -57,7 +57,6 @@ def test_the_claims_hold_on_the_record():
     assert all(row[platform] is True for row in lowered for platform in PLATFORMS)
     assert [(row["form"], row["optimizer"]) for row in cells] == grid.cells()
     for row, cell in zip(cells, grid.cells(), strict=True):
-        assert row["floor"] == grid.floor(cell) < grid.bars(cell)["bytes"]
         assert not exceeded(str(cell), row, grid.bars(cell))
         if "per_element" in cell[0] and cell[1] not in ("Adafactor", "Muon"):
             assert row["reductions"] == 0
