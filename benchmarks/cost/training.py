@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from optax_dtnh import add_l2_sp, dtnh, plain, value_and_grad_pair
@@ -46,20 +45,6 @@ def of_sum(losses: Losses, weight: float = 1.0) -> Fun:
 def of_pair(losses: Losses) -> Fun:
     """Return loss and regularizer, and both gradients."""
     return value_and_grad_pair(losses, has_aux=True)
-
-
-def zero_array(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what `value_and_grad_pair(fun, has_aux=True)` does, with cotangents (1, 0), (0, 1).
-
-    The zero is an array like any other: the regularizer's backward pass starts at the loss.
-    """
-
-    def evaluate(params, *args):
-        values, pullback, aux = jax.vjp(lambda params: fun(params, *args), params, has_aux=True)
-        one, zero = jnp.ones([]), jnp.zeros([])
-        return (values, aux), (pullback((one, zero))[0], pullback((zero, one))[0])
-
-    return evaluate
 
 
 def methods(losses: Losses, mask: Any = None, labels: Any = None) -> dict[str, Step]:

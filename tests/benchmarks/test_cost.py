@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.cost import (
     bars,
-    feature_distance,
     grid,
     networks,
     one_backward_pass,
@@ -135,8 +134,6 @@ def test_callbacks_calls_and_float64_would_be_found():
 def test_a_bar_can_be_missed():
     costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
     assert "flops" in training_step.missed("L2-SP + DTNH", costs)[0]
-    row = {"pair": 1.5, "zero array": 1.4}
-    assert len(feature_distance.missed("stage2", row, 1.41, late=False)) == 2
 
 
 def test_flops_and_peak_are_those_of_a_product_by_hand():

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from benchmarks.cost import __main__ as cost
-from benchmarks.cost import feature_distance, one_backward_pass, training_step
+from benchmarks.cost import one_backward_pass, training_step
 from benchmarks.cost.anchor import __main__ as anchor
 from benchmarks.cost.many_devices import __main__ as many_devices
 from benchmarks.digits import __main__ as digits
@@ -30,7 +30,7 @@ from benchmarks.real import layers, report, whole
 from optax_dtnh.finetune.settings import METHODS
 
 QUESTIONS = [
-    *(cost.QUESTION, feature_distance.QUESTION, training_step.QUESTION, anchor.QUESTION),
+    *(cost.QUESTION, training_step.QUESTION, anchor.QUESTION),
     *(many_devices.QUESTION, many_devices.ON_A_TOPOLOGY, digits.QUESTION, head.QUESTION),
     *(variants.QUESTION, comparison.QUESTION, guarantee.QUESTION, on_digits.QUESTION),
     *(parity.QUESTION, peers.QUESTION, real.QUESTION, whole.QUESTION, layers.QUESTION),
