@@ -16,7 +16,7 @@ weighted sum of loss and feature distance:
 - In the compiled program of both, the branch between renewals has as many matrix products and
   convolutions as one gradient, and outside of the two branches there is none.
 
-Everything is compiled for CPU, nothing is run. It takes three minutes on two idle CPU cores.
+Everything is compiled for CPU, nothing is run. It takes two minutes on two CPU cores.
 """
 
 import sys
