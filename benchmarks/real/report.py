@@ -1,5 +1,6 @@
 """The record: cells of runs by seed, compared with plain regularizers, in tables and words."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.real import cells
 from benchmarks.real.cells import (
     ASIDE,
     BAD,
+    BASIC,
     GOOD,
     MOMENTUM,
     SOURCES,
@@ -137,6 +139,26 @@ def shares(results: Results) -> list[dict[str, str]]:
     ]
 
 
+def by_weight(results: Results) -> list[dict[str, str]]:
+    """Return what each decision loses against fine-tuning, at its best and its worst weight."""
+    rows = []
+    for source, name, method in itertools.product(SOURCES, WEIGHTS, BASIC):
+        base = fine_tuning(results, source)
+        found = [c for c in select(results, source=source, regularizer=name, method=method)]
+        lost = [(difference(base[0], c), c) for c in found if base and c["weight"]]
+        if lost:
+            ends = {"best": min(lost, key=_mean), "worst": max(lost, key=_mean)}
+            row = {"source": source, "regularizer": name, "decision": method}
+            for end, (loss, cell) in ends.items():
+                row |= {f"{end} weight": f"{cell['weight']:g}", f"lost at the {end}": loss.marked()}
+            rows.append(row | {"weights": str(len(lost))})
+    return rows
+
+
+def _mean(lost: tuple[Interval, Results]) -> float:
+    return lost[0].mean
+
+
 def missing(results: Results) -> str:
     """Return how many cells are planned and not in the results, by name."""
     scale, runs = results["settings"], results["runs"]
@@ -154,7 +176,7 @@ def missing(results: Results) -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """Return in words what the tables say about the source, and what was not run."""
+    """Return in words what the tables say about the source and what was not run."""
     found, source = [], [cell for s in SOURCES for cell in fine_tuning(results, s)]
     if len(source) == len(SOURCES):
         good, bad = (mean_interval(cell["accuracy"]) for cell in source)
@@ -180,13 +202,15 @@ def text(results: Results) -> str:
         return [*settings, cell["regularizer"] if cell["weight"] else "", f"{cell['weight']:9.3f}"]
 
     kept = sorted((c for c in results["runs"] if c["cell"] not in ASIDE), key=order)
-    sections = {CHANGES: [row(results, cell) for cell in kept], REMOVED: shares(results)}
+    sections = {CHANGES: [row(results, cell) for cell in kept]}
+    sections |= {LOST: by_weight(results), REMOVED: shares(results)}
     written = [f"## {name}\n\n{tables.markdown(rows)}" for name, rows in sections.items() if rows]
     note = NOTE.format(TRAINS[results["first"]])
     return "\n\n".join([f"# {results['question']}", note, *findings(results), *written])
 
 
 CHANGES = "What each decision changes"
+LOST = "Accuracy lost against fine-tuning, in points, over the weights that were run"
 REMOVED = (
     "Share of `|r|^2` that decisions remove after plain training, on 16 / 64 / 160 images, in %"
 )
