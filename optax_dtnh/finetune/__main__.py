@@ -14,7 +14,6 @@ import re
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -73,22 +72,6 @@ _AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbre
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
 
-    def parse_known_args(self, *args: Any, **named: Any) -> Any:
-        """Refuse unknown arguments, and name the option that one of them resembles."""
-        chosen, unknown = super().parse_known_args(*args, **named)
-        words = [word.split("=")[0] for word in unknown]
-        near = [name for word in words for name in self._near(word)]
-        if unknown:
-            mend = f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`."
-            self.error(f"unrecognized arguments: {' '.join(unknown)}. {mend}")
-        return chosen, unknown
-
-    def _near(self, word: str) -> list[str]:
-        """Return the options with the initials `word`, like "lr", or one that is spelled alike."""
-        names = self._option_string_actions
-        initials = [name for name in names if "--" + re.sub(r"-*(\w)\w*", r"\1", name) == word]
-        return initials or get_close_matches(word, names, 1)
-
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""
         if re.search(r"^argument .*'[^' ]+,[^' ]+'", message):
@@ -104,9 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
-        _refuse_empty(chosen)
-        with interrupts.fatal():
-            chosen.act(chosen)
+        chosen.act(chosen)
     except UsageError as error:
         options.error(str(error))
     except BrokenPipeError:  # of `| head`: what is left to print goes nowhere
@@ -115,20 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("optax_dtnh"):
             raise
+        extra = "tensorboard" if error.name == "tensorboardX" else "finetune"
         options.error(
             f"`{error.name}` is not installed, and the command needs it. Run "
-            "`pip install 'optax-dtnh[finetune]'`."
+            f"`pip install 'optax-dtnh[{extra}]'`."
         )
-
-
-def _refuse_empty(chosen: Namespace) -> None:
-    for name, value in vars(chosen).items():
-        if "" in (value if isinstance(value, list) else [value]):
-            argument = name if name.isupper() else f"--{name.replace('_', '-')}"
-            raise UsageError(
-                f"`{argument}` should be a name, got an empty one. Check the variable that it "
-                "comes from, or leave it out."
-            )
 
 
 def parser() -> Parser:
@@ -227,4 +199,5 @@ def _address(given: list[str] | None) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
+    interrupts.fatal()
     main()

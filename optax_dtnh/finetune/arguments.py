@@ -1,20 +1,24 @@
 """The settings as arguments of the command line: which fit together, and what they imply."""
 
 import argparse
+import math
 from argparse import Namespace
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
-from typing import Any, NoReturn
+from typing import Any
 
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.errors import UsageError, flag
 from optax_dtnh.finetune.options import GROUPS
 from optax_dtnh.finetune.settings import (
     DECAY,
     DEFAULT_WEIGHTS,
     DTNH,
+    EPOCHS,
+    FEWEST,
     FINETUNE,
     FORMS,
     OF_MAPS,
+    PUBLISHED,
     Settings,
 )
 
@@ -33,12 +37,8 @@ def add_options(
         if f.name not in leave_out:
             argument = f.metadata["argument"]
             argument = argument | {n: x for n, x in changed.items() if n in argument}
-            groups[f.metadata["group"]].add_argument(_flag(f.name), **argument)
+            groups[f.metadata["group"]].add_argument(flag(f.name), **argument)
     return groups
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def arguments(settings: dict[str, Any]) -> list[str]:
@@ -47,28 +47,12 @@ def arguments(settings: dict[str, Any]) -> list[str]:
     for f in fields(Settings):
         value = settings[f.name]
         if value is True:
-            argv.append(_flag(f.name))
+            argv.append(flag(f.name))
         elif value not in (f.default, [], None) and (f.name, value) != ("rule", "plain"):
             values = value if isinstance(value, (list, tuple)) else [value]
             one = len(values) == 1
-            argv += [f"{_flag(f.name)}={values[0]}"] if one else [_flag(f.name), *map(str, values)]
+            argv += [f"{flag(f.name)}={values[0]}"] if one else [flag(f.name), *map(str, values)]
     return argv
-
-
-def check_recorded(settings: dict[str, Any]) -> None:
-    """Raise a ValueError unless the command line would take the recorded settings."""
-    parser = _Strict(allow_abbrev=False)
-    add_options(parser)
-    parsed = vars(parser.parse_args(arguments(settings))) | {"rule": settings["rule"]}
-    for f in fields(Settings):
-        asked, value = parsed[f.name], settings[f.name]
-        if asked != (tuple(value) if isinstance(asked, tuple) else value):
-            raise ValueError(f"{f.name} is {value!r:.60}")
-
-
-class _Strict(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
 
 
 def settings_of(chosen: Namespace) -> Settings:
@@ -81,10 +65,8 @@ def settings_of(chosen: Namespace) -> Settings:
     for name in ("source", "data"):  # the completion of a shell adds a slash
         given[name] = given[name].rstrip("/") or given[name]
     settings = Settings(**given)
-    _check_alternatives(settings)
-    _check_method(settings)
-    _check_form(settings)
-    _check_training(settings)
+    for problem in (*_misfits(settings), *_misfits_of_training(settings)):
+        raise UsageError(problem)
     decay = settings.weight_decay
     if settings.regularizer == FINETUNE:
         return replace(settings, weight_decay=DECAY if decay is None else decay)
@@ -96,15 +78,6 @@ def settings_of(chosen: Namespace) -> Settings:
         weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
         rule=rule if settings.method.endswith(DTNH) else "plain",
     )
-
-
-def _check_alternatives(settings: Settings) -> None:
-    for one, other in ALTERNATIVES:
-        if None not in (getattr(settings, one), getattr(settings, other)):
-            flags = [f"--{name.replace('_', '-')}" for name in (one, other)]
-            raise UsageError(
-                f"`{flags[0]}` should come without `{flags[1]}`, got both. Leave one of them out."
-            )
 
 
 def unfit(method: str) -> dict[str, str]:
@@ -122,43 +95,47 @@ def unfit(method: str) -> dict[str, str]:
     return {name: wanted for name, fits, wanted in options if not fits}
 
 
-def _check_method(settings: Settings) -> None:
+def _misfits(settings: Settings) -> Iterator[str]:
+    """Yield what is wrong with options that do not fit together."""
+    for one, other in ALTERNATIVES:
+        if None not in (getattr(settings, one), getattr(settings, other)):
+            yield f"`{flag(one)}` should come without `{flag(other)}`, got both. Leave one out."
     for name, wanted in unfit(settings.method).items():
         if getattr(settings, name) not in (None, ()):
-            raise UsageError(
-                f"`{_flag(name)}` should come with {wanted}, got --method {settings.method}. Leave "
-                "it out."
-            )
-
-
-def _check_form(settings: Settings) -> None:
+            wrong = f"`{flag(name)}` should come with {wanted}, got --method {settings.method}"
+            yield f"{wrong}. Leave it out."
     form, optimizer = settings.form or "before", settings.optimizer
     if optimizer not in FORMS[form]:
-        raise UsageError(
-            f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}. Set "
-            "it, or choose --form decoupled."
-        )
+        wrong = f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}"
+        yield f"{wrong}. Set it, or choose --form decoupled."
     if form == "metric" and settings.reference_decay is not None:
-        raise UsageError(
-            "`--reference-decay` should come with another form than metric, which protects the "
-            "gradient of this batch alone. Leave it out."
-        )
+        wrong = "`--reference-decay` should come with another form than metric, which protects the "
+        yield f"{wrong}gradient of this batch alone. Leave it out."
 
 
-def _check_training(settings: Settings) -> None:
+def _misfits_of_training(settings: Settings) -> Iterator[str]:
     batch, parts = settings.batch_size, settings.micro_batches
     if batch % parts:
-        raise UsageError(
-            f"`--micro-batches` should be a divisor of --batch-size, {batch}, got {parts}. Change "
-            "one of them."
-        )
+        wrong = f"`--micro-batches` should be a divisor of --batch-size, {batch}, got {parts}"
+        yield f"{wrong}. Change one of them."
     if parts > 1 and settings.regularizer == "bss":
-        raise UsageError(
-            f"`--micro-batches` should come with another method than {settings.method}, whose "
-            f"value is that of the whole batch, got {parts}. Leave it out."
-        )
+        wrong = f"`--micro-batches` should come with another method than {settings.method}, whose "
+        yield f"{wrong}value is that of the whole batch, got {parts}. Leave it out."
     if settings.augment == "none" and settings.resize is not None:
-        raise UsageError(
-            f"`--resize` should come with --augment standard, which crops, got {settings.resize}. "
-            "Leave it out."
+        wrong = (
+            f"`--resize` should come with --augment standard, which crops, got {settings.resize}"
         )
+        yield f"{wrong}. Leave it out."
+
+
+def resolved(settings: Settings, images: int) -> Settings:
+    """Return the settings with the number of steps for this number of training images.
+
+    The last epoch is rounded up to a whole step. Without a given length, it is that of `--help`.
+    """
+    if settings.steps is not None:
+        return settings
+    steps = math.ceil((settings.epochs or EPOCHS) * images / settings.batch_size)
+    if settings.epochs is None:
+        steps = min(max(steps, FEWEST), PUBLISHED)
+    return replace(settings, steps=steps, epochs=None)

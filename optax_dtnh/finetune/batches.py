@@ -17,55 +17,45 @@ from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import Selected, Source
 from optax_dtnh.finetune.images import decode, evaluation_image, reason, training_image
 from optax_dtnh.finetune.preprocessing import Preprocessing
+from optax_dtnh.finetune.settings import Settings
 
 MAX_THREADS = 16
-AUGMENT = {
-    "standard": training_image,
-    "none": lambda image, preprocessing, _: evaluation_image(image, preprocessing),
-}
 
 
 def batches(
     source: Source,
     preprocessing: Preprocessing,
+    settings: Settings,
     *,
-    batch_size: int,
-    seed: int,
     start: int = 0,
-    workers: int = 0,
     shard: tuple[int, int] = (0, 1),
-    augment: str = "standard",
-    class_weights: str | None = None,
 ) -> grain.DatasetIterator:
     """Return the endless batches of the training, from that of step `start` on.
 
-    Every epoch has each image once, in an order of its own and with a new crop of every image,
-    unless `augment` is "none". A
-    batch may hold the end of one epoch and the start of the next, so a source may be smaller than a
-    batch. The global batch of a step depends on the step, the source, the preprocessing, the batch
-    size and the seed alone: not on `start`, `workers` or the number of processes.
+    Every epoch has each image once, in an order of its own and, unless they say otherwise, with a
+    new crop of every image. A batch may hold the end of one epoch and the start of the next, so a
+    source may be smaller than a batch. The global batch of a step depends on the step, the source,
+    the preprocessing and the settings alone: not on `start` or the number of processes, nor on
+    `workers`, the number of processes that prepare batches; 0 uses threads.
 
-    The seed, from 0 to 2^32 - 1, is that of order, crops and mirroring. `workers` processes
-    prepare batches; 0 uses threads. A process whose `shard` is `(p, n)` gets the p-th of n parts of
-    the rows of each global batch, which has `batch_size`. A batch is a dict of "image", float32
-    `[B, S, S, 3]`, "label", int32 `[B]`, and with balanced `class_weights` "weight", float32 `[B]`,
-    whose mean over the source is 1. `close` ends the threads or processes.
+    A process whose `shard` is `(p, n)` gets the p-th of n parts of the rows of each global batch. A
+    batch is a dict of "image", float32 `[B, S, S, 3]`, "label", int32 `[B]`, and with class weights
+    "weight", float32 `[B]`, whose mean over the source is 1. `close` ends threads or processes.
     """
     process, processes = shard
-    if batch_size % processes:
+    if settings.batch_size % processes:
         raise UsageError(
             f"`--batch-size` should be a multiple of the number of processes, {processes}, got "
-            f"{batch_size}. Change it."
+            f"{settings.batch_size}. Change it."
         )
-    images = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    weights = (
-        None if class_weights is None else _weights(class_weights, cast(Selected, source).labels)
-    )
-    options = {"preprocessing": preprocessing, "augment": augment, "weights": weights}
+    images = grain.MapDataset.source(source).seed(settings.seed).shuffle().repeat()
+    kind = settings.class_weights
+    weights = None if kind is None else _weights(kind, cast(Selected, source).labels)
+    options = {"preprocessing": preprocessing, "augment": settings.augment, "weights": weights}
     examples = images.random_map(partial(_training_example, **options))
     # Rounded up, the length of this endless data set would be more than a `len` can be.
-    parts = examples.batch(batch_size // processes, drop_remainder=True)
-    return iter(_prefetched(parts[process::processes][start:], workers))
+    parts = examples.batch(settings.batch_size // processes, drop_remainder=True)
+    return iter(_prefetched(parts[process::processes][start:], settings.workers))
 
 
 def evaluation_batches(
@@ -125,10 +115,10 @@ def _training_example(
     weights: np.ndarray | None,
 ) -> dict[str, Any]:
     image, label = decoded(example), np.int32(example["label"])
-    image = AUGMENT[augment](image, preprocessing, rng)
-    return {"image": image, "label": label} | (
-        {} if weights is None else {"weight": weights[label]}
-    )
+    weight = {} if weights is None else {"weight": weights[label]}
+    if augment == "none":
+        return {"image": evaluation_image(image, preprocessing), "label": label} | weight
+    return {"image": training_image(image, preprocessing, rng), "label": label} | weight
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:

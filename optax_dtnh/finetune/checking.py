@@ -67,14 +67,9 @@ def refuse_broken(checked: Checked, request: Request) -> None:
     skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
     raise UsageError(
         f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
-        f"{broken_ones(len(broken))} among {len(broken) + sum(map(len, checked[:3]))}. "
+        f"{len(broken)} broken among {len(broken) + sum(map(len, checked[:3]))}. "
         f"{mend}{skip}."
     )
-
-
-def broken_ones(count: int) -> str:
-    """Return the number of broken images in words for a sentence."""
-    return f"{count} broken {'one' if count == 1 else 'ones'}"
 
 
 def _results(source: NamedSource) -> list[tuple[Image, str | None]]:

@@ -1,18 +1,15 @@
 """Checkpoints that survive a kill at any moment and are never restored damaged.
 
-Orbax writes, commits and removes them: `step_12/` appears whole or not at all, and the two newest
-are kept. Orbax restores a flipped byte without a word, so `checksums.json` is added to a checkpoint
-once it is committed, and compared before anything is read. A checkpoint without that file is a save
-that did not end.
+Orbax writes, commits and removes them. It restores a flipped byte without a word, so
+`checksums.json` is added to a checkpoint once it is committed, and compared before anything is
+read. A checkpoint without that file is a save that did not end.
 
-With several processes, all of them call these functions and see the same folder. The main process
-alone computes checksums. The number of processes and the shardings may differ from those of the
-run that saved.
+With several processes, all of them call these functions, and the main process alone computes
+checksums. Their number and the shardings may differ from those of the run that saved.
 """
 
 import hashlib
 import json
-import math
 import os
 import re
 import sys
@@ -32,25 +29,11 @@ KEPT = 2
 SAVE_S, SAVE_SHARE = 60, 0.05  # between checkpoints; the largest share of time that they may take
 CHECKSUMS = "checksums.json"
 SHOWN = 5  # leaves in an error
-ROOM = ".room-"  # prefix of a file that shows whether the disk has room
 
 
-class Clock:
-    """Tells when a checkpoint is due: a minute after the last, or later where saving takes long."""
-
-    def __init__(self) -> None:
-        self.restart(took=0.0)
-
-    def restart(self, took: float) -> None:
-        """Start again after a checkpoint, whose saving took some seconds."""
-        self.due = time.monotonic() + max(SAVE_S, took / SAVE_SHARE)
-
-    def is_due(self) -> bool:
-        """Return whether a checkpoint is due, once for each."""
-        if time.monotonic() < self.due:
-            return False
-        self.due = math.inf
-        return True
+def due(took: float) -> float:
+    """Return the time of the next checkpoint by time, after one whose saving took some seconds."""
+    return time.monotonic() + max(SAVE_S, took / SAVE_SHARE)
 
 
 @contextmanager
@@ -66,9 +49,6 @@ def opened(folder: Path) -> Iterator[ocp.CheckpointManager]:
     )
     with run_folder.writing(folder):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
-        if processes.is_main():
-            for room in folder.glob(f"{ROOM}*"):  # of a killed process
-                room.unlink(missing_ok=True)
     with manager:
         yield manager
 
@@ -80,11 +60,9 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> float:
     """
     path, leaves = _path(manager, step), jax.tree.leaves(jax.block_until_ready(state))
     begun = time.monotonic()
-    with run_folder.writing(path):
-        _reserve(path.parent, leaves)
-        with _system_errors():
-            # Without `force`, nothing is saved that is older than another checkpoint.
-            manager.save(step, args=ocp.args.StandardSave(leaves), force=True)
+    with run_folder.writing(path), _system_errors():
+        # Without `force`, nothing is saved that is older than another checkpoint.
+        manager.save(step, args=ocp.args.StandardSave(leaves), force=True)
         if processes.is_main():
             content = {"leaves": _described(state), "files": _checksums(path)}
             run_folder.write_json(path / CHECKSUMS, content)
@@ -156,35 +134,15 @@ def _problem(path: Path, like: Any) -> str | None:
         return f"{CHECKSUMS} is damaged"
     if changed:
         return f"{changed[0]} has changed"
-    return _other_leaves(leaves, _described(like))
-
-
-def _other_leaves(saved: dict[str, str], asked: dict[str, str]) -> str | None:
-    if list(saved.items()) == list(asked.items()):
+    if list(leaves.items()) == list((asked := _described(like)).items()):
         return None
-    names = _differences(saved, asked)
-    texts = [f"{saved.get(n)} at {n} instead of {asked.get(n)}" for n in names[:SHOWN]]
+    names = _differences(leaves, asked)
+    texts = [f"{leaves.get(n)} at {n} instead of {asked.get(n)}" for n in names[:SHOWN]]
     return "; ".join(texts) or "the leaves in another order"
 
 
 def _differences(a: dict[str, str], b: dict[str, str]) -> list[str]:
     return [name for name in sorted(a | b) if a.get(name) != b.get(name)]
-
-
-def _reserve(folder: Path, leaves: list[jax.Array]) -> None:
-    """Raise OSError where the disk has no room for this process's part of the state.
-
-    Otherwise Orbax would find out, whose threads write on and complain when a write has failed.
-    """
-    shards = [shard for leaf in leaves for shard in leaf.addressable_shards]
-    size = sum(shard.data.nbytes for shard in shards if shard.replica_id == 0)
-    room = folder / f"{ROOM}{jax.process_index()}"
-    try:
-        with room.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size + 1024 * len(leaves) + 4096)
-    finally:
-        room.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
 from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.errors import UsageError, flag, listed
 from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected
 from optax_dtnh.finetune.folder import RENAME, open_folder
 from optax_dtnh.finetune.table import open_table
@@ -114,7 +114,6 @@ def open_test(
     images = _selected(parts.test or parts.train, tested)
     present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
     seen = sum(image.digest in trained for image in tested)
-    parts = parts.leave_out("broken", len(checked.broken))
     return Tested(images, parts.classes, present, parts.left_out, same, seen)
 
 
@@ -126,6 +125,7 @@ def _open(request: Request) -> tuple[Parts, Checked, str]:
     checked = check_images(parts)
     refuse_broken(checked, request)
     parts = parts.leave_out("images without a label", checked.unlabeled)
+    parts = parts.leave_out("broken", len(checked.broken))
     return parts, checked, checksum(checked, parts.classes)
 
 
@@ -135,8 +135,7 @@ def _list(request: Request) -> Parts:
     for name in ("labels", "classes") if of_tfds else ("data_dir",):
         if getattr(request, name):
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with {wanted}, got {request.data}. "
-                "Leave it out."
+                f"`{flag(name)}` should come with {wanted}, got {request.data}. Leave it out."
             )
     if not of_tfds:
         table = request.labels
@@ -144,26 +143,28 @@ def _list(request: Request) -> Parts:
     return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
 
 
-def _refuse_parts(parts: Parts, request: Request) -> None:
-    """Refuse what can be refused before images are read."""
-    if len(parts.classes) < 2:
-        raise UsageError(
-            f"`--data` should have at least 2 classes, got {len(parts.classes)} in "
-            f"'{request.data}' ({listed(parts.classes) or 'none'}). Give the folder that holds the "
-            "class folders, or choose more classes or other data."
-        )
+def _misfits(parts: Parts, request: Request) -> Iterator[str]:
+    """Yield what is wrong and can be found before images are read."""
+    where, count = f"'{request.data}'", len(parts.classes)
+    if count < 2:
+        wrong = f"`--data` should have at least 2 classes, got {count} in {where} "
+        mend = "Give the folder that holds the class folders, or choose more classes or other data."
+        yield f"{wrong}({listed(parts.classes) or 'none'}). {mend}"
     if parts.test is None and request.train_per_class is None:
+        wrong = "`--data` should have a test split where `--train-per-class` is not given, got"
         left_out = f" (left out: {listed(parts.left_out)})" if parts.left_out else ""
         mend = "name splits in a column `split`" if request.labels else RENAME
-        raise UsageError(
-            "`--data` should have a split of its own where `--train-per-class` is not given, got "
-            f"'{request.data}' without test images{left_out}. Give `--train-per-class N` or {mend}."
-        )
+        mend = f"Give `--train-per-class N` or {mend}"
+        yield f"{wrong} {where} without test images{left_out}. {mend}."
     if (name := _held_out_by(request)) and parts.val is not None:
-        raise UsageError(
-            f"`--{name.replace('_', '-')}` should come with data without a validation split, got "
-            f"'{request.data}' with one. Leave the option out."
-        )
+        wrong = f"`{flag(name)}` should come with data without a validation split, got {where}"
+        yield f"{wrong} with one. Leave the option out."
+
+
+def _refuse_parts(parts: Parts, request: Request) -> None:
+    """Refuse what can be refused before images are read."""
+    for problem in _misfits(parts, request):
+        raise UsageError(problem)
     labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
     if labels is not None:
         class_names.refuse_untrained(labels, range(len(parts.classes)), parts.classes, request.data)
@@ -226,7 +227,7 @@ def _hold_out(
         count = request.val_per_class or max(1, round((request.val_fraction or 0) * len(found)))
         if count >= len(found):
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should leave images of every class to train on, got "
+                f"`{flag(name)}` should leave images of every class to train on, got "
                 f"{getattr(request, name)}, which takes {count} of {len(found)} "
                 f"different images of {classes[label]!r}. Lower it, or leave the class out."
             )

@@ -5,7 +5,7 @@ turn, and the increase of the loss on some batches is its weight. The number of 
 the published code, which takes four batches of 32 instead of two of 64.
 """
 
-from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import methods, step
 from optax_dtnh.finetune.batches import batches, evaluation_batches
-from optax_dtnh.finetune.examples import Source
-from optax_dtnh.finetune.preprocessing import Preprocessing
+from optax_dtnh.finetune.run import Run
 from optax_dtnh.models import replace_head
 from optax_dtnh.regularizers import channel_attention
 
@@ -27,41 +26,32 @@ BATCHES = 2  # over which the increase of the loss is averaged
 HEAD_STEPS, HEAD_RATE = 300, 0.01  # Adam on the features of all images
 
 
-def shapes(model: Any, layers: Sequence[str], size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Return the shapes and dtypes of the weights of channels of these layers."""
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    _, features = nnx.eval_shape(lambda model, images: model(images), _in_evaluation(model), images)
-    return {name: jax.ShapeDtypeStruct(features[name].shape[-1:], jnp.float32) for name in layers}
+def shapes(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes and dtypes of the weights of channels of the run's layers."""
+    side = run.preprocessing.image_size
+    images, model = (
+        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
+        _in_evaluation(run.source),
+    )
+    _, features = nnx.eval_shape(lambda model, images: model(images), model, images)
+    return {x: jax.ShapeDtypeStruct(features[x].shape[-1:], jnp.float32) for x in run.layers}
 
 
-def channel_weights(
-    model: methods.Model,
-    layers: Sequence[str],
-    train: Source,
-    preprocessing: Preprocessing,
-    *,
-    classes: int,
-    batch_size: int,
-    seed: int,
-    mesh: Mesh,
-    augment: str = "standard",
-) -> dict[str, jax.Array]:
-    """Return the weights of channels of these layers by name, equal on every process.
+def channel_weights(run: Run) -> dict[str, jax.Array]:
+    """Return the weights of channels of the run's layers by name, equal on every process.
 
-    `train` are images of the new task, which has `classes`. The loss is averaged over batches that
-    are drawn by `seed`. The devices of `mesh` share the work.
+    The loss is averaged over batches that are drawn by the seed. The devices share the work.
     """
-    fitted = _in_evaluation(replace_head(model, classes, rngs=nnx.Rngs(0)))
-    features, labels = _features(_in_evaluation(model), train, preprocessing, batch_size)
-    nnx.update(fitted.head, _fit_head(features, labels, classes))
-    endless = batches(train, preprocessing, batch_size=batch_size, seed=seed, augment=augment)
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    divided = [_divided(batch, mesh) for batch in islice(endless, BATCHES)]
-    endless.close()
+    classes = len(run.data.classes)
+    fitted = _in_evaluation(replace_head(run.source, classes, rngs=nnx.Rngs(0)))
+    nnx.update(fitted.head, _fit_head(*_features(run), classes))
+    rows, everywhere = (NamedSharding(run.mesh, PartitionSpec(*x)) for x in ((step.AXIS,), ()))
+    with closing(batches(run.data.train, run.preprocessing, run.settings)) as endless:
+        divided = [jax.device_put(batch, rows) for batch in islice(endless, BATCHES)]
     graph, arrays = nnx.split(fitted)
     arrays = jax.device_put(arrays, everywhere)
     return jax.jit(_attention, static_argnums=(0, 3), out_shardings=everywhere)(
-        graph, arrays, divided, tuple(layers)
+        graph, arrays, divided, run.layers
     )
 
 
@@ -76,20 +66,9 @@ def _attention(graph: Any, arrays: Any, divided: Any, layers: tuple[str, ...]) -
     return channel_attention(loss_with, {name: features[name] for name in layers})
 
 
-def _divided(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Return a batch, which every process has whole, divided among the devices."""
-    rows = NamedSharding(mesh, PartitionSpec(step.AXIS))
-    return {
-        k: jax.make_array_from_callback(x.shape, rows, lambda index, x=x: x[index])
-        for k, x in batch.items()
-    }
-
-
-def _features(
-    model: methods.Model, train: Source, preprocessing: Preprocessing, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _features(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and labels of all training images."""
-    graph, arrays = nnx.split(model)
+    graph, arrays = nnx.split(_in_evaluation(run.source))
 
     @jax.jit
     def of_batch(arrays, images):
@@ -97,7 +76,8 @@ def _features(
         return methods.pooled(model, model(images)[1]).astype(jnp.float32)
 
     features, labels = [], []
-    for batch in evaluation_batches(train, preprocessing, batch_size=batch_size):
+    size = run.settings.batch_size
+    for batch in evaluation_batches(run.data.train, run.preprocessing, batch_size=size):
         valid = batch["valid"]
         features.append(np.asarray(of_batch(arrays, jnp.asarray(batch["image"])))[valid])
         labels.append(batch["label"][valid])

@@ -24,7 +24,7 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = ARGUMENT.sub(lambda name: f"`--{name[1].replace('_', '-')}`", str(error))
+        text = ARGUMENT.sub(lambda name: f"`{flag(name[1])}`", str(error))
         raise UsageError(text) from error
 
 
@@ -36,6 +36,11 @@ def named(argument: str, option: str = "--data") -> Iterator[None]:
     except UsageError as error:
         text = str(error).replace(f"`{option}`", f"`{argument}`").replace(f"`{option} ", "`")
         raise UsageError(text) from error
+
+
+def flag(name: str) -> str:
+    """Return the option of a setting."""
+    return f"--{name.replace('_', '-')}"
 
 
 def address_error(given: str) -> UsageError:

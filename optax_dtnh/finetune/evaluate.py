@@ -13,7 +13,6 @@ from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed, named
 from optax_dtnh.finetune.examples import Source
-from optax_dtnh.finetune.mistakes import draw_mistakes
 from optax_dtnh.finetune.run import check_apart
 from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.finetune.tfds import PREFIX
@@ -30,6 +29,11 @@ class Outcome(NamedTuple):
     labels: np.ndarray  # [N], positions among the classes of the model
     probabilities: np.ndarray  # [N, C]
     measures: dict[str, Any]
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each image is classified right."""
+        return self.probabilities.argmax(-1) == self.labels
 
 
 def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> None:
@@ -72,7 +76,7 @@ def draw(folder: Path, found: Outcome) -> None:
         log.save(folder / CONFUSION, metrics.draw_confusion(measures, title))
     (folder / MISTAKES).unlink(missing_ok=True)
     if measures["accuracy"] < 1:
-        log.save(folder / MISTAKES, draw_mistakes(found.source, *found[1:3], classes))
+        log.save(folder / MISTAKES, metrics.draw_mistakes(found.source, *found[1:3], classes))
 
 
 def _check_results(results: Path, data: Iterable[str | None]) -> None:

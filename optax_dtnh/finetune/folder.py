@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from optax_dtnh.finetune import layouts
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
 from optax_dtnh.finetune.examples import Parts, Request
 from optax_dtnh.finetune.listing import Folder, all_images, below, left_out, scan
 from optax_dtnh.finetune.splits import IMAGES, TEST, TRAIN, VALIDATION, is_no_class, split_named
 
 Files = Mapping[str, Sequence[str]]
-HIGHER = "Give the folder that holds the class folders."
+MOVE = "Move the images into folders named after their classes"
+FORM = f"{MOVE}, or list `path` and `label` in a table for `--labels` (docs/your_data.md)."
 RENAME = "name the folders of splits `train` and `test`"
 UNFIT = (
     ("images of every class, got none", "Remove the folder, or unpack the data again."),
@@ -73,7 +73,8 @@ def _refuse_choice(holders: list[Folder], found: Sequence[Files], request: Reque
     missing = chosen.difference(*found) if found[-1] else chosen
     refuse_missing(missing, f"names of class folders in '{place}'")
     if request.known is None and len(found[0]) == 1 and not chosen:
-        _refuse(f"at least 2 classes, got only {[*found[0]][0]!r} in '{place}'", holders[0], HIGHER)
+        mend = "Give the folder that holds the class folders."
+        _refuse(f"at least 2 classes, got only {[*found[0]][0]!r} in '{place}'", mend)
 
 
 def _notes(holders: list[Folder], found: Sequence[Files]) -> tuple[str, ...]:
@@ -97,8 +98,7 @@ def tree_of(data: str) -> Folder:
     try:
         if stat.S_ISDIR(os.stat(data).st_mode):
             return scan(str(root))
-        advice = layouts.advice_on_names([root.name], str(root.parent))
-        what, mend = f"the file '{root}'", advice or HIGHER
+        what, mend = f"the file '{root}'", "Unpack it, and give the folder of the class folders."
     except FileNotFoundError:
         what = f"'{data}', which does not exist"
     except (OSError, ValueError, RecursionError) as error:  # no permission, too long or deep, a NUL
@@ -150,20 +150,19 @@ def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
     if chosen and not images:
         return {}
     if not any(images.values()):
-        _refuse(f"a folder of images for each class, got none in '{folder.path}'", folder)
+        _refuse(f"a folder of images for each class, got none in '{folder.path}'", FORM)
     empty = [inner for inner in folders if not images[inner.name]]
     inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
     apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
     deep = [inner for inner in folders if not inner.images and not inner.others]
     for wrong, (wanted, mend) in zip((empty, apart, deep), UNFIT, strict=True):
         if wrong:
-            wanted = f"{wanted} in {wrong[0].path!r} (of {len(wrong)} such folders)"
-            _refuse(wanted, wrong[0] if wrong is empty else folder, mend)
+            _refuse(f"{wanted} in {wrong[0].path!r} (of {len(wrong)} such folders)", mend)
     return images
 
 
-def _refuse(wanted: str, folder: Folder, otherwise: str = f"{layouts.MOVE}.") -> NoReturn:
-    raise UsageError(f"`--data` should have {wanted}. {layouts.advice(folder) or otherwise}")
+def _refuse(wanted: str, mend: str) -> NoReturn:
+    raise UsageError(f"`--data` should have {wanted}. {mend}")
 
 
 def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
@@ -172,16 +171,14 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
     wrong = [name for name in images if is_no_class(name) and name not in asked]
     if not wrong:
         return
-    advice = layouts.advice(folder)
     names = [name for name, files in images.items() if files]
     flat = all(inner.images for inner in folder.folders if inner.name in wrong)
-    mend = (advice or (layouts.MOVE if flat else RENAME.capitalize())).removesuffix(".")
-    may_be_classes = flat and (not advice or not all(map(is_no_class, names)))
-    if request.known is None and len(names) > 1 and may_be_classes:
+    mend = MOVE if flat else RENAME.capitalize()
+    if request.known is None and len(names) > 1 and flat:
         mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
         f"`--data` should hold class folders, got {os.path.join(folder.path, wrong[0])!r}, which "
-        f"is named like a split or a kind of file. {mend}."
+        f"is named like a split or a kind of file. {mend} (docs/your_data.md)."
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from optax_dtnh.finetune.metadata import JPEG, PNG, without_metadata
-from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of  # noqa: F401
+from optax_dtnh.finetune.preprocessing import Preprocessing
 
 # What Pillow decodes: not the formats that it can only name, nor the programs of PostScript.
 Image.init()
@@ -26,6 +26,11 @@ TURNS = {  # what undoes an orientation; 1 is upright
     2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE,
     6: T.ROTATE_270, 7: T.TRANSVERSE, 8: T.ROTATE_90,
 }  # fmt: skip
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+START_OF_SCAN, COMMENT = 0xDA, 0xFE
+# Application segments that tell how to show the pixels: how they begin, and their least length.
+NEEDED_SEGMENTS = {0xE0: (b"JFIF\0", 14), 0xE1: (b"Exif\0\0", 14), 0xEE: (b"Adobe", 12)}
 # Pillow warns of damaged metadata, and of half the size that it refuses: nobody has asked for it.
 warnings.filterwarnings("ignore", module=r"PIL\.\w*Image")
 
@@ -167,3 +172,45 @@ def _normalized(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     scaled = np.asarray(image, np.float32) / np.float32(1 / preprocessing.rescale)
     mean, std = (np.asarray(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
     return (scaled - mean) / std
+
+
+# --- PNG and JPEG without their metadata, for damaged metadata make Pillow refuse good pixels
+
+
+def without_metadata(encoded: bytes) -> bytes:
+    """Return a PNG or JPEG with its pixels and orientation alone, and any other file as it is."""
+    if encoded.startswith(PNG):
+        return _png(encoded)
+    return _jpeg(encoded) if encoded.startswith(JPEG) else encoded
+
+
+def _png(encoded: bytes) -> bytes:
+    kept, start = [PNG], len(PNG)
+    while start < len(encoded):
+        end = start + 12 + int.from_bytes(encoded[start : start + 4])
+        chunk = encoded[start:end]
+        if chunk[4:8] in PIXEL_CHUNKS or _is_sound_exif(chunk):
+            kept.append(chunk)
+        start = end
+    return b"".join(kept)
+
+
+def _is_sound_exif(chunk: bytes) -> bool:
+    return chunk[4:8] == b"eXIf" and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+
+
+def _jpeg(encoded: bytes) -> bytes:
+    kept, start = [encoded[:2]], 2
+    while encoded[start : start + 1] == b"\xff" and encoded[start + 1] != START_OF_SCAN:
+        end = start + 2 + int.from_bytes(encoded[start + 2 : start + 4])
+        if _is_needed(encoded[start + 1], encoded[start + 4 : end]):
+            kept.append(encoded[start:end])
+        start = end
+    return b"".join([*kept, encoded[start:]])
+
+
+def _is_needed(marker: int, content: bytes) -> bool:
+    if marker in NEEDED_SEGMENTS:
+        beginning, length = NEEDED_SEGMENTS[marker]
+        return content.startswith(beginning) and len(content) >= length
+    return marker != COMMENT and not 0xE0 <= marker <= 0xEF

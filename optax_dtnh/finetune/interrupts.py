@@ -8,52 +8,39 @@ from contextlib import contextmanager
 from typing import Any
 
 STATUS = 130  # exit status of a training that was stopped
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPING = "Stopping once this step is saved. A second Ctrl-C stops at once, without saving."
 
 
-@contextmanager
-def fatal() -> Iterator[None]:
-    """End the process at a signal, with one line.
+def fatal() -> None:
+    """Let Ctrl-C end the process at once, unless it is ignored.
 
     An exception instead would be lost in a callback of XLA, and an interpreter that shuts down
     while threads of XLA compile crashes.
     """
-
-    def end(number: int, _: Any) -> None:
-        os.write(2, b"\nStopped.\n")  # `print` is not reentrant
-        os._exit(128 + number)
-
-    with _handled(end):
-        yield
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def noticed(text: str = STOPPING) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether a signal has come; a second one ends the process.
 
-    The first one prints `text`.
+    The first one prints `text`. A signal that is ignored, as in the background of a shell script,
+    stays ignored.
     """
-    seen = threading.Event()
+    both, seen = (signal.SIGINT, signal.SIGTERM), threading.Event()
+    before = {s: h for s in both if (h := signal.getsignal(s)) is not signal.SIG_IGN}
 
     def notice(*_: Any) -> None:
         seen.set()
-        for number in handled:
+        for number in before:
             signal.signal(number, signal.SIG_DFL)
-        os.write(2, f"\n{text}\n".encode())
+        os.write(2, f"\n{text}\n".encode())  # `print` is not reentrant
 
-    with _handled(notice) as handled:
-        yield seen.is_set
-
-
-@contextmanager
-def _handled(handler: Callable[[int, Any], None]) -> Iterator[tuple[int, ...]]:
-    # A signal that is ignored, as in the background of a shell script, stays ignored.
-    before = {s: h for s in SIGNALS if (h := signal.getsignal(s)) is not signal.SIG_IGN}
     for number in before:
-        signal.signal(number, handler)
+        signal.signal(number, notice)
     try:
-        yield tuple(before)
+        yield seen.is_set
     finally:
         for number, old in before.items():
             # None is a handler that was not set in Python.

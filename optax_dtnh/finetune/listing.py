@@ -67,30 +67,14 @@ def all_images(folder: Folder) -> Iterator[str]:
 
 def left_out(root: Folder, used: set[str]) -> tuple[str, ...]:
     """Return what of the tree is not among the images `used`, one kind or folder in each item."""
-    kinds = Counter[str]()
+    kinds, unused = Counter[str](), list[str]()
     for folder in below(root):
         kinds.update(os.path.splitext(name)[1].lower() or "no suffix" for name in folder.others)
         kinds.update(folder.ignored)
-    return (*(f"{kind} {n}" for kind, n in kinds.most_common()), *_unused(root, used, root.path))
-
-
-def _unused(folder: Folder, used: set[str], root: str) -> Iterator[str]:
-    found = set(all_images(folder))
-    if folder.path != root and not found & used:
-        if found:
-            yield f"{_relative(folder.path, root)}/ {len(found)} image{'s' * (len(found) > 1)}"
-        return
-    loose = [path for path in folder.images if path not in used]
-    if len(loose) > 3:
-        yield f"{len(loose)} images directly in {_relative(folder.path, root)}/"
-    else:
-        yield from (_relative(path, root) for path in loose)
-    for inner in folder.folders:
-        yield from _unused(inner, used, root)
-
-
-def _relative(path: str, root: str) -> str:
-    return repr(os.path.relpath(path, root))[1:-1]  # a name may have a line break
+        if count := len({*folder.images} - used):
+            place = repr(os.path.relpath(folder.path, root.path))[1:-1]  # it may have a line break
+            unused.append(f"{place}/ {count} image{'s' * (count > 1)}")
+    return (*(f"{kind} {n}" for kind, n in kinds.most_common()), *unused)
 
 
 def _add(entry: os.DirEntry[str], folder: Folder, around: frozenset[str]) -> None:

@@ -1,11 +1,12 @@
 """The log of a run, and what it comes to: numbers of the summary, and the figure."""
 
 import io
-import json
 import os
 import platform
 import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from statistics import median_high
 from typing import Any
@@ -13,44 +14,52 @@ from typing import Any
 import jax
 import numpy as np
 
-from optax_dtnh.finetune import run_folder
-from optax_dtnh.finetune.run_folder import reading, writing
+from optax_dtnh.finetune import processes, run_folder
+from optax_dtnh.finetune.settings import Settings
 
-LOG, FIGURE = "log.jsonl", "figure.png"
+LOG, FIGURE, EVENTS = "log.jsonl", "figure.png", "tensorboard"
 PACKAGES = "jax jaxlib flax optax numpy safetensors grain orbax-checkpoint pillow".split()
+Entry = dict[str, Any]
+# A panel for each: its title, and what it shows, if the log has it.
 CURVES = {
-    "loss": "training loss",
-    "accuracy": "training accuracy",
-    "conflict": "share of steps in conflict",
+    "loss": {"loss": "training", "val_loss": "validation", "penalty": "weight * regularizer"},
+    "accuracy": {"accuracy": "training", "val_accuracy": "validation"},
+    "share of decisions in conflict": {"conflict": "training"},
+    "cosine of the two gradients": {"cosine": "training"},
 }
+COLORS = "#0072B2", "#D55E00", "#009E73", "0.35", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442"
+STYLES = "-", "--", ":"
 
 
-def append(path: Path, entry: dict[str, Any]) -> None:
-    """Add a line to the log."""
-    with writing(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, allow_nan=False) + "\n")
-
-
-def entries(path: Path) -> list[dict[str, Any]]:
+def entries(path: Path) -> list[Entry]:
     """Return the lines of the log, without one that a killed process has not finished."""
-    with reading(path.parent, path.name):
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-        return [_entry(line) for line in lines[:-1]]
-
-
-def _entry(line: str) -> dict[str, Any]:
-    entry = json.loads(line)
-    used = {name: entry[name] for name in (*CURVES, "images_per_second")}
-    return entry | used | {"step": int(entry["step"])}
+    with run_folder.reading(path.parent, path.name):
+        return run_folder.lines(path)
 
 
 def truncate(path: Path, step: int) -> None:
     """Drop the lines after `step`, which the resumed run writes again."""
-    kept = [json.dumps(entry) + "\n" for entry in entries(path) if entry["step"] <= step]
-    run_folder.save_text(path, "".join(kept))
+    run_folder.write_lines(path, [entry for entry in entries(path) if entry["step"] <= step])
 
 
-def summed_up(log: list[dict[str, Any]]) -> dict[str, Any]:
+def events(settings: Settings, out: Path, step: int) -> Any:
+    """Return a writer of event files if they are asked for; they replace what follows `step`."""
+    if not (settings.log and processes.is_main()):
+        return None
+    from tensorboardX import SummaryWriter
+
+    with run_folder.writing(out / EVENTS):
+        return SummaryWriter(str(out / EVENTS), purge_step=step + 1)
+
+
+def write_event(writer: Any, entry: Entry) -> None:
+    """Write a line of the log as scalars."""
+    for name in entry.keys() - {"step"}:
+        if writer and entry[name] is not None:
+            writer.add_scalar(name, entry[name], entry["step"])
+
+
+def summed_up(log: Sequence[Entry]) -> dict[str, Any]:
     """Return the last values of a log, the mean conflict and the median speed."""
     if not log:
         raise ValueError("it has no line")
@@ -77,22 +86,24 @@ def environment() -> dict[str, Any]:
     }
 
 
-def draw(path: Path, log: list[dict[str, Any]], title: str) -> None:
-    """Draw loss and accuracy over the steps, with penalty and conflict of a regularizer."""
-    curves = {name: label for name, label in CURVES.items() if log[-1][name] is not None}
-    figure, grid = panels(len(curves), columns=3, size=(3.2, 3.2))
-    for axes, (name, label) in zip(grid, curves.items(), strict=True):
-        _curve(axes, log, name, "#0072B2", "training")
-        if validated := [x for x in log if f"val_{name}" in x]:
-            _curve(axes, validated, f"val_{name}", "#009E73", "validation")
-        axes.set(xlabel="step", ylim=(-0.03, 1.03))
-        axes.set_title(label.removeprefix("training ") if validated else label, fontsize=10)
-        if name == "loss":
-            _scale(axes, log)
-        if len(axes.lines) > 1:
-            axes.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
-    save(path, figure)
+def curves(logs: Mapping[str, Sequence[Entry]]) -> Any:
+    """Return a figure of logs by name over their steps, a panel for each curve that one has."""
+    known = {name for log in logs.values() for x in log for name in x if x[name] is not None}
+    shown = {title: parts for title, parts in CURVES.items() if known & parts.keys()}
+    figure, grid = panels(len(shown), columns=2, size=(4.2, 3.2))
+    for axes, (title, parts) in zip(grid, shown.items(), strict=True):
+        for (name, log), color in zip(logs.items(), cycle(COLORS), strict=False):
+            for (key, part), style in zip(parts.items(), STYLES, strict=False):
+                found = [(x["step"], x[key]) for x in log if x.get(key) is not None]
+                if found:
+                    marker = "o" if len(found) < 30 else ""
+                    label = f"{name}, {part}" if len(logs) > 1 else part
+                    line = {"linestyle": style, "marker": marker, "markersize": 3, "color": color}
+                    axes.plot(*np.transpose(found), **line, label=label)
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="step", yscale="log" if title == "loss" else "linear")
+        axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def panels(
@@ -126,21 +137,3 @@ def rendered(figure: Any, kind: str) -> bytes:
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(buffer, dpi=150, format=kind)
     return buffer.getvalue()
-
-
-def _curve(axes: Any, log: list[dict[str, Any]], name: str, color: str, label: str) -> None:
-    marker = "o" if len(log) < 30 else ""
-    steps, values = [x["step"] for x in log], [x[name] for x in log]
-    axes.plot(steps, values, color=color, marker=marker, markersize=3, label=label)
-
-
-def _scale(axes: Any, log: list[dict[str, Any]]) -> None:
-    """Add the penalty, and make the axis logarithmic where the loss would be a flat line."""
-    penalties = [x["penalty"] for x in log if x.get("penalty") is not None]
-    if len(penalties) == len(log):
-        _curve(axes, log, "penalty", "#D55E00", "weight * regularizer")
-    axes.autoscale(axis="y")
-    if max(penalties, default=0.0) > 10 * max(x["loss"] for x in log):
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, None)

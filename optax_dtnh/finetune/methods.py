@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
-from optax_dtnh import GradientPair, Rule, add_l2_sp, conflict_report, dtnh, regularizers
+from optax_dtnh import GradientPair, add_l2_sp, conflict_report, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
@@ -52,11 +52,10 @@ REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
 
 
-def transformation(settings: Settings, rule: Rule | None = None) -> optax.GradientTransformation:
+def transformation(settings: Settings) -> optax.GradientTransformation:
     """Return the method as an optax transformation of a `GradientPair`.
 
-    Methods without a second gradient ignore that of the pair. `rule` is used instead of that of the
-    settings.
+    Methods without a second gradient ignore that of the pair.
     """
     limit, decay = settings.clip_norm, _decay(settings)
     # After the sum of the form `before`: in front of it, the two gradients would share a norm.
@@ -67,7 +66,7 @@ def transformation(settings: Settings, rule: Rule | None = None) -> optax.Gradie
     if settings.regularizer == FINETUNE:
         direction = forms.of_loss_grads(optax.chain(coupled, _direction(settings)))
     else:
-        direction = _regularized(settings, coupled, rule)
+        direction = _regularized(settings, coupled)
     rate = optax.scale_by_learning_rate(learning_rate(settings))
     return optax.chain(direction, decoupled, rate)
 
@@ -83,9 +82,9 @@ def _decay(settings: Settings) -> optax.GradientTransformation:
     return optax.chain(head, decay(settings.weight_decay, mask=backbone_mask))
 
 
-def _decision(settings: Settings, rule: Rule | None = None) -> dict[str, Any]:
+def _decision(settings: Settings) -> dict[str, Any]:
     """Return how the regularizer enters: its weight, what it is of, and how DTNH decides."""
-    rule = rule or getattr(optax_dtnh, settings.rule or "truncate")
+    rule = getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.granularity not in (None, "tree"):
         options |= {"labels": getattr(optax_dtnh, f"per_{settings.granularity}")}
@@ -93,10 +92,10 @@ def _decision(settings: Settings, rule: Rule | None = None) -> dict[str, Any]:
 
 
 def _regularized(
-    settings: Settings, prepare: optax.GradientTransformation, rule: Rule | None
+    settings: Settings, prepare: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """Return the direction of the optimizer with the regularizer, in the form of the settings."""
-    options = _decision(settings, rule)
+    options = _decision(settings)
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
@@ -110,13 +109,17 @@ def _regularized(
 
 def compared(
     settings: Settings, pair: GradientPair, params: Any, opt_state: Any
-) -> dict[str, jax.Array]:
-    """Return `conflict_report` of one step, from its gradients and the state after it.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return conflict, cosine and ratio of one step, from its gradients and the state after it.
 
-    It is of what DTNH compares: the momenta in the form `momentum`, the averaged gradient as
-    reference if there is one. In the form `metric` it is of the gradients, without the metric.
-    It is cheap in every step; for a line of the log alone it would need both gradients again.
+    They are zeros for methods with one gradient. Else they are of what DTNH compares: the momenta
+    in the form `momentum`, the averaged gradient as reference if there is one. In the form `metric`
+    they are of the gradients, without the metric. They are cheap in every step; for a line of the
+    log alone they would need both gradients again.
     """
+    if settings.regularizer == FINETUNE:
+        zero = jnp.zeros([])
+        return zero, zero, zero
     (g, r), options = pair, _decision(settings)
     if settings.form == "momentum":
         apart = optax.tree.get(opt_state, "TransformPairState")
@@ -125,7 +128,10 @@ def compared(
         r, options["anchor"] = params, optax.tree.get(opt_state, "anchor")
     if settings.reference_decay:
         options["reference"] = optax.tree.get(opt_state, "ema")
-    return conflict_report(g, r, depth=0, **options)
+    report = conflict_report(g, r, depth=0, **options)
+    if settings.granularity != "element":  # whose state knows no conflict
+        report["conflict"] = optax.tree.get(opt_state, "conflict")
+    return report["conflict"], report["cosine"], report["ratio"]
 
 
 def l2_sp_value(params: Any, opt_state: Any) -> jax.Array:

@@ -1,19 +1,21 @@
-"""How good predictions are: measures for a file, lines for a terminal, and a figure."""
+"""How good predictions are: measures for a file, lines for a terminal, and two figures."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.images import decode
 
 TABLE = 10  # classes up to which a terminal shows all of them
 NAMED, COUNTED = 60, 20  # classes up to which the figure has all names, and a number in each cell
 WIDTH = 24  # of a name of a class
+COLUMNS, ROWS, PIXELS = 6, 4, 225  # of the sheet of mistakes, and of the longer side of an image
 
 
 def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict:
@@ -146,7 +148,7 @@ def matrix(measures: dict[str, Any]) -> np.ndarray:
     return counts
 
 
-def draw_confusion(measures: dict[str, Any], title: str = "") -> "Figure":
+def draw_confusion(measures: dict[str, Any], title: str = "") -> Any:
     """Return a figure of the confusion matrix, colored by the share of the true class."""
     from matplotlib.figure import Figure
 
@@ -168,3 +170,41 @@ def draw_confusion(measures: dict[str, Any], title: str = "") -> "Figure":
         axes.text(column, row, str(counts[row, column]), **style)
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
+
+
+def draw_mistakes(
+    source: Source, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+) -> Any:
+    """Return a figure of the wrong images with the least probability of their true class.
+
+    Above an image are its true class, the predicted one and its probability, below it its name.
+    """
+    from matplotlib.figure import Figure
+
+    wrong = most_wrong(labels, probabilities)
+    shown: list[int] = wrong[: COLUMNS * ROWS].tolist()
+    rows = -(-len(shown) // COLUMNS)
+    figure = Figure(figsize=(1.7 * COLUMNS, 2.2 * rows + 0.4))
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.2 / rows, top=1 - 0.45 / rows, hspace=0.5
+    )
+    words = {"fontsize": 7, "parse_math": False}
+    for axes, i in zip(figure.subplots(rows, COLUMNS, squeeze=False).flat, shown, strict=False):
+        example, answer = source[i], int(probabilities[i].argmax())
+        image = decode(example["image"])
+        image.thumbnail((PIXELS, PIXELS))
+        axes.imshow(np.asarray(image))
+        true, predicted = (printable(classes[label]) for label in (int(labels[i]), answer))
+        axes.set_title(f"{true}\nas {predicted}, {probabilities[i, answer]:.0%}", **words)
+        axes.set_xlabel(printable(Path(example["name"]).name), **words)
+    for axes in figure.axes:
+        axes.set(xticks=(), yticks=(), frame_on=False)
+    title = f"{len(shown)} most wrong of {len(wrong)}: true class, predicted class, its probability"
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def most_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the positions of the wrong predictions, the least probable true class first."""
+    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
+    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]

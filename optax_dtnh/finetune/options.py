@@ -32,6 +32,7 @@ share = _numeric("a number from 0 and below 1", float, lambda x: 0 <= x < 1)
 fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
 whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
 count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
+several = _numeric("a whole number from 2 to 4294967295", int, lambda n: 2 <= n < 2**32)
 
 
 def option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.finetune.errors import UsageError, usage_errors
+from optax_dtnh.finetune.errors import UsageError, flag, usage_errors
 from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, facts_beside
 from optax_dtnh.models._fields import Fact
@@ -98,11 +98,11 @@ def _told(facts: dict[str, Fact], name: str) -> str:
 
 
 def _of_option(name: str, value: Any) -> Fact:
-    option = f"--{name.replace('_', '-')}"
+    read = OUR_FIELDS[name]
     try:
-        return Fact(OUR_FIELDS[name](list(value) if isinstance(value, tuple) else value), option)
+        return Fact(read(list(value) if isinstance(value, tuple) else value), flag(name))
     except ValueError as error:
-        raise UsageError(f"`{option}` should be {error}, got {value}. Change it.") from error
+        raise UsageError(f"`{flag(name)}` should be {error}, got {value}. Change it.") from error
 
 
 def _check_mean(facts: dict[str, Fact]) -> None:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from optax_dtnh.finetune import events, log, methods, processes
+from optax_dtnh.finetune import log, methods, processes, run_folder
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import Metrics, State
-from optax_dtnh.finetune.validation import Validate
 
+Validate = Callable[[State], dict[str, float]]
 ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
+FINITE = {"loss": "training loss", "regularizer": "regularizer", "val_loss": "validation loss"}
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 WORDS = {
@@ -43,7 +45,7 @@ class Progress:
         off = None if processes.is_main() else True
         options = {"unit": "step", "desc": "training", "smoothing": 0.05, "disable": off}
         self.bar = tqdm(initial=done, total=settings.steps, **options)
-        self.events = events.opened(settings, out, done)
+        self.events = log.events(settings, out, done)
         self.learning_rate = methods.learning_rate(settings)
         self.distance = jax.jit(methods.l2_sp_value)
         logged = log.entries(self.path) if processes.is_main() else []
@@ -54,8 +56,7 @@ class Progress:
 
     def start(self, done: int) -> None:
         """Start the clock, with `done` steps made."""
-        self.done = done
-        self.clock = time.perf_counter()
+        self.done, self.clock = done, time.perf_counter()
 
     def begin(self, done: int) -> None:
         """Start the clock, and that of the estimate."""
@@ -79,15 +80,17 @@ class Progress:
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))
-        _check_finite({"training loss": means["loss"], "regularizer": means["regularizer"]}, done)
-        entry = self._entry(done, means)
-        if validate:
-            entry |= validate(state)
-            _check_finite({"validation loss": entry["val_loss"]}, done)
+        entry = self._entry(done, means) | (validate(state) if validate else {})
+        for name, text in FINITE.items():
+            if not math.isfinite(entry.get(name) or 0.0):
+                raise UsageError(
+                    f"The {text} should stay finite, got {entry[name]} by step {done}. Lower "
+                    "--learning-rate or --weight, in another --out."
+                )
         if processes.is_main():
             self._warn(entry)
-            log.append(self.path, entry)
-            events.write(self.events, entry)
+            run_folder.append_lines(self.path, [entry])
+            log.write_event(self.events, entry)
             self.bar.set_postfix_str(f"loss {entry['loss']:.3g}, accuracy {entry['accuracy']:.1%}")
             tqdm.write(f"step {done}/{self.settings.steps}: {self._in_words(entry)}")
             sys.stdout.flush()
@@ -133,12 +136,3 @@ class Progress:
 def _known(mean: float, weight: float | None) -> float | None:
     """Return a mean of the two gradients if there are two; over a gradient of 0 it is infinite."""
     return mean if weight is not None and math.isfinite(mean) else None
-
-
-def _check_finite(values: dict[str, float], done: int) -> None:
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise UsageError(
-                f"The {name} should stay finite, got {value} by step {done}. Lower --learning-rate "
-                "or --weight, in another --out."
-            )

@@ -1,6 +1,8 @@
 """A run before its first step: source and data opened, checked together, and announced."""
 
 import hashlib
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,10 +11,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from optax_dtnh.finetune import events, length, methods, step, student
-from optax_dtnh.finetune.checking import broken_ones
+from optax_dtnh.finetune import methods, step, student
+from optax_dtnh.finetune.arguments import resolved
 from optax_dtnh.finetune.dataset import Data, open_data
-from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
+from optax_dtnh.finetune.errors import UsageError, flag, listed, usage_errors
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
 from optax_dtnh.finetune.settings import OF_DATA, Settings
 from optax_dtnh.finetune.tfds import PREFIX
@@ -47,20 +49,20 @@ def check_apart(data: str, out: Path) -> None:
 
 def open_run(settings: Settings, out: Path) -> Run:
     """Open source and data, and check that they fit together and to the settings."""
-    mesh = step.mesh(settings.devices)
-    _check_devices(settings, mesh)
+    mesh = step.mesh(settings)
     source, path, told = _open_source(settings)
     layers = layers_of(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
-    step.check_batch(settings, source, preprocessing.image_size)
-    events.check(settings)
+    if settings.log:
+        import_module("tensorboardX")  # before what is slow
     if settings.steps is not None:
         methods.learning_rate(settings)  # which refuses a long warm-up, before images are read
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
-    _check_validated(settings, data)
+    for problem in _misfits(settings, data):
+        raise UsageError(problem)
     facts = _facts(source, told, data)
-    settings = length.resolved(settings, len(data.train))
+    settings = resolved(settings, len(data.train))
     methods.learning_rate(settings)  # now that the steps of --epochs are known
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
@@ -83,12 +85,8 @@ def layers_of(settings: Settings, source: methods.Model) -> tuple[str, ...]:
     Raises a `UsageError` where method and network do not fit together.
     """
     layers = methods.layers(settings, source)
-    student.check(settings, source, layers)
-    if source.head is None and settings.regularizer == "distillation":
-        raise UsageError(
-            f"`--method` should be another than {settings.method} for a checkpoint without a head, "
-            f"got '{settings.source}'. Distillation compares the logits of the pretrained head."
-        )
+    for problem in student.misfits(settings, source, layers):
+        raise UsageError(problem)
     return layers
 
 
@@ -124,22 +122,12 @@ def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str
     } | ({"val_images": len(data.val)} if data.val else {})
 
 
-def _check_validated(settings: Settings, data: Data) -> None:
+def _misfits(settings: Settings, data: Data) -> Iterator[str]:
     for name in ("val_every", "patience"):
         if data.val is None and getattr(settings, name) is not None:
-            raise UsageError(
-                f"`--{name.replace('_', '-')}` should come with validation images, got none in "
-                f"'{settings.data}'. Leave it out, or add --val-fraction, or a validation split "
-                "beside a test split."
-            )
-
-
-def _check_devices(settings: Settings, mesh: Mesh) -> None:
-    if settings.batch_size % mesh.size:
-        raise UsageError(
-            f"`--batch-size` should be a multiple of the number of devices, {mesh.size}, got "
-            f"{settings.batch_size}. Change it, or use fewer with --devices."
-        )
+            wrong = f"`{flag(name)}` should come with validation images, got none in "
+            mend = "Leave it out, or add --val-fraction, or a validation split beside a test split."
+            yield f"{wrong}'{settings.data}'. {mend}"
 
 
 # --- what it prints first
@@ -152,13 +140,13 @@ def described_run(run: Run) -> list[str]:
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
     validated = f", {len(data.val)} validation" if data.val else ""
-    broken = (broken_ones(len(data.broken)),) if data.broken else ()
-    left_out = listed((*broken, *data.left_out), 9)
+    left_out = listed(data.left_out, 9)
+    epochs = round(settings.steps * settings.batch_size / len(data.train), 1)
     return [
         f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
         f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
-        length.described(settings, len(data.train)),
+        f"{settings.steps} steps of {settings.batch_size} images, {epochs:g} epochs",
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *_network(run),

@@ -6,8 +6,7 @@ The settings are the identity of a run. No other run may write into its folder.
 import fcntl
 import json
 import os
-from argparse import ArgumentTypeError
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from optax_dtnh.finetune.arguments import check_recorded
+from optax_dtnh.finetune.arguments import resolved
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.length import resolved
 from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
 from optax_dtnh.models import _saving
+from optax_dtnh.models._fields import Fact
 from optax_dtnh.models._saving import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
@@ -46,7 +45,7 @@ def reading(out: Path, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, ArgumentTypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(
             f"`--out` should hold the {name} that a run has written, got a damaged one in '{out}' "
@@ -70,14 +69,33 @@ def write_json(path: Path, value: Any) -> None:
     save_text(path, json.dumps(value, indent=1) + "\n")
 
 
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a file of JSON lines, without one that a kill has cut off."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def append_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Add entries to a file of JSON lines, in one write."""
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(_as_lines(entries))
+
+
+def write_lines(path: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write entries as a file of JSON lines, atomically."""
+    save_text(path, _as_lines(entries))
+
+
+def _as_lines(entries: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in entries)
+
+
 def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return settings and facts of the run in `out`; an older version's have our defaults."""
     with reading(out, SETTINGS):
         record = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         given = {name: record["settings"][name] for name in ("source", "data")}
-        settings = DEFAULTS | given | record["settings"]
-        check_recorded(settings)
-        return settings, dict(record["found"])
+        return DEFAULTS | given | record["settings"], dict(record["found"])
 
 
 def is_finished(out: Path) -> bool:
@@ -89,8 +107,7 @@ def summary(out: Path) -> dict[str, Any]:
     """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        _ = float(found["test_accuracy"]), int(found["found"]["test_images"])
-        _ = found["found"]["data_sha256"]
+        _ = float(found["test_accuracy"]), found["found"]["data_sha256"]
     return found
 
 
@@ -126,18 +143,20 @@ def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) ->
 
 
 def claim(
-    out: Path, settings: Settings, facts: dict[str, Any], origins: dict[str, str] | None = None
+    out: Path, settings: Settings, facts: dict[str, Any], told: Mapping[str, Fact] | None = None
 ) -> None:
     """Record the run in a locked folder, or `check` it against its record.
 
-    Where facts are from, `origins` by their names, is recorded and not compared. A finished run
-    with more steps is no longer finished.
+    The origins of what is `told` are recorded and not compared. A finished run with more steps is
+    no longer finished.
     """
     if check(out, settings, facts) != 0:
         with writing(out / SUMMARY):
             (out / SUMMARY).unlink(missing_ok=True)
-        record = {"settings": asdict(settings), "found": facts, "origins": origins or {}}
-        write_json(out / SETTINGS, record)
+        origins = {name: fact.origin for name, fact in (told or {}).items()}
+        write_json(
+            out / SETTINGS, {"settings": asdict(settings), "found": facts, "origins": origins}
+        )
 
 
 def check_claimed(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
@@ -156,22 +175,18 @@ def locked(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     folder = os.open(out, os.O_RDONLY)
     try:
-        _lock(folder, out)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"`--out` should be a folder that no other process is running in, got '{out}'. "
+                "Wait for that process to end, or stop it."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
         yield
     finally:
         os.close(folder)
-
-
-def _lock(folder: int, out: Path) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"`--out` should be a folder that no other process is running in, got '{out}'. Wait "
-            "for that process to end, or stop it."
-        ) from error
-    except OSError:  # a file system without locks
-        pass
 
 
 def check_free(out: Path, but: Collection[str] = ()) -> None:

@@ -43,7 +43,7 @@ _WEIGHTS = ", ".join(f"{weight:g} for {name}" for name, weight in DEFAULT_WEIGHT
 class Settings:
     """Everything that a run depends on, as `settings.json` keeps it; `train --help` describes it.
 
-    `steps` is None and `epochs` may be given until the data are known, see `length.resolved`.
+    `steps` is None and `epochs` may be given until the data are known, see `arguments.resolved`.
     `form`, `weight` and `rule` are None without a regularizer; `rule` is "plain" without DTNH.
     """
 

@@ -15,12 +15,12 @@ import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from optax_dtnh import GradientPair, value_and_grad_pair
+from optax_dtnh import value_and_grad_pair
 from optax_dtnh.finetune import methods
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.methods import Outputs
-from optax_dtnh.finetune.settings import FINETUNE, FROZEN, Settings
-from optax_dtnh.models import ViT, teacher_view
+from optax_dtnh.finetune.settings import FROZEN, Settings
+from optax_dtnh.models import teacher_view
 
 AXIS = "batch"
 GO_ON, SAVE, STOP = range(3)  # what a process asks all others for
@@ -64,32 +64,21 @@ def split(model: methods.Model, trained: Any = nnx.Param) -> Network:
     return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
 
 
-def mesh(devices: int | None) -> Mesh:
-    """Return the first `devices` devices, or all, as one axis."""
-    found = jax.devices()
-    count = len(found) if devices is None else devices
+def mesh(settings: Settings) -> Mesh:
+    """Return as many of the first devices as the settings say, or all, as one axis."""
+    found, asked, batch = jax.devices(), settings.devices, settings.batch_size
+    count = len(found) if asked is None else asked
     if count > len(found) or (count < len(found) and jax.process_count() > 1):
         raise UsageError(
             f"`--devices` should be at most the number of devices, {len(found)}, or equal to it "
-            f"with several processes, got {devices}. Leave it out."
+            f"with several processes, got {asked}. Leave it out."
+        )
+    if batch % count:
+        raise UsageError(
+            f"`--batch-size` should be a multiple of the number of devices, {count}, got {batch}. "
+            "Change it, or use fewer with --devices."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
-
-
-def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
-    """Raise a `UsageError` where batch normalization would get one value per channel."""
-    if isinstance(model, ViT) or settings.batch_norm == FROZEN:
-        return
-    rows = settings.batch_size // settings.micro_batches
-    images = jax.ShapeDtypeStruct((rows, image_size, image_size, 3), jnp.float32)
-    _, maps = nnx.eval_shape(lambda model, images: model(images), teacher_view(model), images)
-    # Over the whole batch: under `jit`, devices and processes share it.
-    if min(x.size // x.shape[-1] for x in maps.values()) < 2:
-        raise UsageError(
-            f"`--batch-size` should be {2 * settings.micro_batches} or more at --image-size "
-            f"{image_size}, got {settings.batch_size}. Raise one of them: batch normalization "
-            "needs two values per channel."
-        )
 
 
 def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
@@ -142,8 +131,6 @@ def train_step(
     tx: optax.GradientTransformation,
     settings: Settings,
     layers: tuple[str, ...],
-    *,
-    sum_weight: Any = None,
 ) -> Callable[..., tuple[State, jax.Array]]:
     """Return `step(state, pretrained, batch) -> (state, asked)`, to be jitted.
 
@@ -151,10 +138,9 @@ def train_step(
     before they are compared; so are the running statistics. `pretrained` are the teacher's
     parameters and statistics, None for methods without a teacher. `asked` is the most that any
     process asks for. `student` and `teacher` are definitions of networks, `tx` transforms a
-    `GradientPair`. With `sum_weight`, its first member is the gradient of `loss + sum_weight *
-    reg`, from one backward pass, and its second one is 0.
+    `GradientPair`.
     """
-    regularize = methods.REGULARIZERS.get(settings.regularizer, _nothing)
+    regularize = methods.REGULARIZERS.get(settings.regularizer, lambda *_: jnp.zeros([]))
     # A filter of variables: of none, or of the running statistics.
     moving = False if settings.batch_norm == FROZEN else nnx.BatchStat
 
@@ -171,12 +157,11 @@ def train_step(
             right = jnp.mean(jnp.argmax(logits, axis=-1) == batch["label"])
             moved = nnx.as_pure(nnx.state(model, moving))
             loss = _loss(logits, batch, settings.label_smoothing)
-            reg = regularize(*given)
-            return _summed(loss, reg, sum_weight), (loss, reg, right, moved)
+            return (loss, regularize(*given)), (right, moved)
 
-        (_, (loss, reg, right, moved)), pair = _gradients(losses, settings)(state.params, batch)
+        ((loss, reg), (right, moved)), pair = _gradients(losses, settings)(state.params, batch)
         updates, opt_state = tx.update(pair, state.opt_state, state.params)
-        between = _between(settings, pair, state.params, opt_state)
+        between = methods.compared(settings, pair, state.params, opt_state)
         seen = Metrics(loss, right, reg, *between, jnp.ones([]))
         sums = jax.tree.map(jnp.add, state.sums, seen)
         params = optax.apply_updates(state.params, updates)
@@ -185,14 +170,6 @@ def train_step(
         return new, jnp.max(batch["ask"])
 
     return step
-
-
-def _summed(loss: jax.Array, reg: jax.Array, weight: Any) -> tuple[jax.Array, jax.Array]:
-    return (loss, reg) if weight is None else (loss + weight * reg, jnp.zeros_like(reg))
-
-
-def _nothing(*_: Any) -> jax.Array:
-    return jnp.zeros([])
 
 
 def _loss(logits: jax.Array, batch: dict[str, jax.Array], smoothing: float) -> jax.Array:
@@ -210,19 +187,6 @@ def _gradients(losses: Any, settings: Settings) -> Callable[..., Any]:
         return (values, jax.tree.map(lambda x: jnp.mean(x, axis=0), aux)), pair
 
     return averaged
-
-
-def _between(
-    settings: Settings, pair: GradientPair, params: Any, opt_state: Any
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return conflict, cosine and ratio of the two gradients; zeros for methods with one."""
-    if settings.regularizer == FINETUNE:
-        return jnp.zeros([]), jnp.zeros([]), jnp.zeros([])
-    report = methods.compared(settings, pair, params, opt_state)
-    conflict = report["conflict"]
-    if settings.granularity != "element":  # whose state knows no conflict
-        conflict = optax.tree.get(opt_state, "conflict")
-    return conflict, report["cosine"], report["ratio"]
 
 
 def outputs(

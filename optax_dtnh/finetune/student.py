@@ -1,13 +1,12 @@
 """The network that is trained: its head is new, and parts of it may stay as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from flax import nnx
 
 from optax_dtnh import all_but
 from optax_dtnh.finetune import methods, step
-from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, FROZEN, OF_MAPS, Settings
 from optax_dtnh.models import EfficientNetLite0, ViT, replace_head
 from optax_dtnh.models._efficientnet import STAGES
@@ -39,24 +38,20 @@ def parts(model: Model) -> dict[str, list[str]]:
     return dict(zip(names, [["stem"], *stages, ["last"]], strict=True))
 
 
-def check(settings: Settings, source: Model, layers: Sequence[str]) -> None:
-    """Raise a `UsageError` where the network lacks what is frozen, or a regularizer has no use."""
+def misfits(settings: Settings, source: Model, layers: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with settings that do not fit to the network and its feature maps."""
+    method, names = settings.method, list(parts(source))
     if settings.batch_norm == FROZEN and isinstance(source, ViT):
-        raise UsageError(
-            f"`--batch-norm {FROZEN}` should come with a network that has batch normalization, got "
-            "a ViT. Leave it out."
-        )
-    names = list(parts(source))
+        wrong = f"`--batch-norm {FROZEN}` should come with a network that has batch normalization"
+        yield f"{wrong}, got a ViT. Leave it out."
     if unknown := sorted(set(settings.freeze) - set(names)):
-        raise UsageError(
-            f"`--freeze` should be among {', '.join(names)}, got {', '.join(unknown)}. Name "
-            "parts of the network in --source, separated by spaces."
-        )
-    if settings.regularizer == FINETUNE:
-        return
+        wrong = f"`--freeze` should be among {', '.join(names)}, got {', '.join(unknown)}"
+        yield f"{wrong}. Name parts of the network in --source, separated by spaces."
     last = layers[-1] if settings.regularizer in OF_MAPS else names[-1]
-    if set(names[: names.index(last) + 1]) <= set(settings.freeze):
-        raise UsageError(
-            f"`--freeze` should leave something that {settings.method} pulls on, got all up to "
-            f"{last}. Freeze less, or choose --method {FINETUNE}."
-        )
+    if method != FINETUNE and {*names[: names.index(last) + 1]} <= {*settings.freeze}:
+        wrong = f"`--freeze` should leave something that {method} pulls on, got all up to {last}"
+        yield f"{wrong}. Freeze less, or choose --method {FINETUNE}."
+    if source.head is None and settings.regularizer == "distillation":
+        wrong = f"`--method` should be another than {method} for a checkpoint without a head"
+        mend = "Distillation compares the logits of the pretrained head."
+        yield f"{wrong}, got '{settings.source}'. {mend}"

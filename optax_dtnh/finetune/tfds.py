@@ -3,8 +3,6 @@
 import logging
 import re
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -44,15 +42,13 @@ class TfdsSource:
 
 def open_tfds(name: str, data_dir: str | None) -> Parts:
     """Open `NAME[/CONFIG][:VERSION]`, which has been prepared; nothing is downloaded."""
+    import tensorflow_datasets as tfds
+
+    logging.disable(logging.WARNING)  # which says what an error of ours says
     try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UsageError(
-            f"`{error.name}` is not installed, so {PREFIX}{name} cannot be read. Run `pip install "
-            "'optax-dtnh[finetune]'`, or pass a folder of images."
-        ) from error
-    with _quiet():
         builder = _builder(tfds, name, data_dir)
+    finally:
+        logging.disable(logging.NOTSET)
     classes, splits = _classes(tfds, builder, name), builder.info.splits
     present = [split for split in (TRAIN, *TESTS) if split in splits]
     read = partial(builder.as_data_source, decoders={"image": tfds.decode.SkipDecoding()})
@@ -113,16 +109,6 @@ def _is_labeled(source: TfdsSource) -> bool:
         except (UsageError, ValueError, RuntimeError, OSError):
             return True  # the check of all images reports one that cannot be read
     return False
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep TFDS from logging what an error of ours says."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _listed(names: Any) -> str:

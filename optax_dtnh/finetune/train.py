@@ -21,10 +21,9 @@ from optax_dtnh.finetune import (
     step,
     student,
     trained,
-    validation,
 )
 from optax_dtnh.finetune.batches import batches
-from optax_dtnh.finetune.loop import Loop, whole
+from optax_dtnh.finetune.loop import Loop, best_of, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
@@ -43,7 +42,8 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
         # Before what is slow, and again once it is locked.
         more = run_folder.check(out, settings)
         if not more and run_folder.is_finished(out):
-            processes.say(f"The run in {out} is finished. {_result(out)}")
+            (said, *_) = metrics.in_words(run_folder.summary(out)["test"])
+            processes.say(f"The run in {out} is finished. {said}")
             return
         run = open_run(settings, out)
         with _claimed(run):
@@ -58,8 +58,7 @@ def _claimed(run: Run) -> Iterator[None]:
     """Keep the folder for this run, recorded by the main process and compared by the others."""
     with run_folder.locked(run.out) if processes.is_main() else nullcontext():
         if processes.is_main():
-            origins = {name: fact.origin for name, fact in run.told.items()}
-            run_folder.claim(run.out, run.settings, run.facts, origins)
+            run_folder.claim(run.out, run.settings, run.facts, run.told)
         processes.barrier("the folder is claimed")
         run_folder.check_claimed(run.out, run.settings, run.facts)
         yield
@@ -78,17 +77,9 @@ def _fit(run: Run) -> methods.Model:
         function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
         advance = jax.jit(function, donate_argnums=0, out_shardings=(placed, None))
         advance = functools.partial(advance, pretrained=pretrained or None)
-        images = batches(
-            run.data.train,
-            run.preprocessing,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            start=int(state.step),
-            workers=settings.workers,
-            shard=(jax.process_index(), jax.process_count()),
-            augment=settings.augment,
-            class_weights=settings.class_weights,
-        )
+        shard = jax.process_index(), jax.process_count()
+        where = {"start": int(state.step), "shard": shard}
+        images = batches(run.data.train, run.preprocessing, settings, **where)
         with closing(images):
             state = Loop(run, graph, state, saved).steps(advance, images)
     return whole(run, graph, state)
@@ -110,8 +101,7 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
     """Return the state of the newest checkpoint, or the first one, and its shardings."""
     init = functools.partial(step.init, tx=tx)
     attends = run.settings.regularizer == "delta"
-    size = run.preprocessing.image_size
-    weights = delta.shapes(run.source, run.layers, size) if attends else {}
+    weights = delta.shapes(run) if attends else {}
     abstract = jax.eval_shape(init, network.params, network.stats, weights)
     placed = _shardings(run, abstract)
     like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
@@ -121,26 +111,13 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
     if state:
         processes.say(f"Resuming from step {int(state.step)}.")
         return state, placed
-    weights = _channel_weights(run) if attends else {}
+    if attends:
+        processes.say(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.")
+        weights = delta.channel_weights(run)
     state = jax.jit(init, out_shardings=placed)(network.params, network.stats, weights)
-    if attends:  # the weights of channels take long to compute
+    if attends:  # which has taken long
         checkpoints.save(saved, 0, state)
     return state, placed
-
-
-def _channel_weights(run: Run) -> dict[str, jax.Array]:
-    processes.say(f"DELTA: closing the channels of {', '.join(run.layers)} one by one.")
-    return delta.channel_weights(
-        run.source,
-        run.layers,
-        run.data.train,
-        run.preprocessing,
-        classes=len(run.data.classes),
-        batch_size=run.settings.batch_size,
-        seed=run.settings.seed,
-        mesh=run.mesh,
-        augment=run.settings.augment,
-    )
 
 
 def end(run: Run, model: methods.Model) -> None:
@@ -148,13 +125,13 @@ def end(run: Run, model: methods.Model) -> None:
     out, settings = run.out, run.settings
     trained.write(out, run.data, run.preprocessing)
     entries = log.entries(out / log.LOG)
-    best = validation.best(entries)
+    best = best_of(entries)
     trained.write_model(out / (trained.LAST if best else trained.MODEL), model)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
-    found = evaluate.outcome(trained.read_model(out, asdict(settings)), run.data.test)
+    found = evaluate.outcome(trained.read_model(out), run.data.test)
     accuracy = found.measures["accuracy"]
-    log.draw(out / log.FIGURE, entries, f"{settings.method}: test accuracy {accuracy:.1%}")
+    log.save(out / log.FIGURE, log.curves({settings.method: entries}))
     with run_folder.writing(out / evaluate.CONFUSION):
         evaluate.draw(out, found)
     summary = {
@@ -174,9 +151,3 @@ def end(run: Run, model: methods.Model) -> None:
             f"{best['val_accuracy']:.2%}, and {trained.LAST} of step {entries[-1]['step']}."
         )
     print(f"Wrote {trained.MODEL}, {run_folder.SUMMARY} and more to {out}")
-
-
-def _result(out: Path) -> str:
-    summary = run_folder.summary(out)
-    with run_folder.reading(out, run_folder.SUMMARY):
-        return metrics.in_words(summary["test"])[0]

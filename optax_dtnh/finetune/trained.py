@@ -4,19 +4,20 @@ It is read from the files and run on one device in batches of one size, so that 
 anywhere predicts what the run has measured.
 """
 
+import functools
 import json
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from scipy.special import softmax
 
-from optax_dtnh.finetune import manifest, run_folder
+from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.dataset import Data
 from optax_dtnh.finetune.errors import UsageError, usage_errors
 from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
@@ -25,7 +26,8 @@ from optax_dtnh.models._names import Model
 
 LAST = "last.safetensors"  # where `MODEL` is that of the best step
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
-TRAINED = "train_images.sha256"
+TRAINED = "train_images.sha256"  # in the format of `sha256sum`
+ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 CHOSEN = "chosen"  # in the folder of a comparison, that of the run whose model it takes
 
 
@@ -42,7 +44,7 @@ def write(out: Path, data: Data, how: Preprocessing) -> None:
     """Write labels, preprocessing, and the list of training images, which belong to a model."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
-    trained = os.fsencode(manifest.text(data.trained))
+    trained = os.fsencode(manifest(data.trained))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
 
 
@@ -65,11 +67,12 @@ def read(out: Path) -> Trained:
                 f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
                 f"{mend}"
             )
-    return read_model(out, run_folder.recorded(out)[0])
+    return read_model(out)
 
 
-def read_model(out: Path, settings: dict[str, Any]) -> Trained:
-    """Return the model in `out`, that of a run with these settings."""
+def read_model(out: Path) -> Trained:
+    """Return the model in `out`, that of a run which has begun there."""
+    settings, _ = run_folder.recorded(out)
     with run_folder.reading(out, PREPROCESSING):
         (out / PREPROCESSING).open().close()
         how = preprocessing_of(out)
@@ -77,32 +80,49 @@ def read_model(out: Path, settings: dict[str, Any]) -> Trained:
         model = load_pretrained(out / MODEL, dtype=settings["dtype"])
     with run_folder.reading(out, LABELS):
         outputs = cast(nnx.Linear, model.head).out_features
-        classes = _labels((out / LABELS).read_text(encoding="utf-8"), outputs)
+        classes = tuple(map(str, json.loads((out / LABELS).read_text(encoding="utf-8"))))
+        if len({*classes}) != outputs:
+            raise ValueError(f"not a list of {outputs} names, as the model has outputs")
     model.eval()
     return Trained(model, classes, how, settings)
 
 
-def _labels(text: str, count: int) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list) or len(names) != count or len({*map(str, names)}) != count:
-        raise ValueError(f"not a list of {count} names, as the model has outputs")
-    return tuple(map(str, names))
+def manifest(digests: Mapping[str, bytes]) -> str:
+    """Return a line for every name of an image, with the SHA-256 of its content."""
+    return "".join(_line(name, digest.hex()) for name, digest in digests.items())
+
+
+def _line(name: str, digest: str) -> str:
+    escaped = re.sub(r"[\\\n\r]", lambda found: ESCAPES[found[0]], name)
+    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
 
 
 def trained_images(out: Path) -> frozenset[bytes]:
     """Return the SHA-256 of the images that the model was trained on."""
     with run_folder.reading(out, TRAINED):
-        return manifest.digests((out / TRAINED).read_bytes())
+        found = re.findall(rb"^\\?([0-9a-f]{64})  ", (out / TRAINED).read_bytes(), re.MULTILINE)
+        return frozenset(bytes.fromhex(digest.decode()) for digest in found)
+
+
+def logits(
+    model: Model, batches: Iterable[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yield each batch with the logits of a model, float64 `[B, C]`."""
+    graph, arrays = nnx.split(model)
+    for batch in batches:
+        yield batch, np.asarray(_logits(graph, arrays, batch["image"])).astype(np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(graph: Any, arrays: Any, images: np.ndarray) -> jax.Array:
+    return nnx.merge(graph, arrays)(images)[0]
 
 
 def probabilities(
     trained: Trained, batches: Iterable[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield each batch with the probabilities of the classes, float64 `[B, C]`."""
-    graph, arrays = nnx.split(trained.model)
-    logits = jax.jit(lambda arrays, images: nnx.merge(graph, arrays)(images)[0])
-    for batch in batches:
-        found = np.asarray(logits(arrays, jnp.asarray(batch["image"]))).astype(np.float64)
+    for batch, found in logits(trained.model, batches):
         if not np.isfinite(found).all():
             raise UsageError(
                 "The logits of the model should be finite, got others. Lower --learning-rate or "

@@ -13,7 +13,8 @@ from PIL import Image
 
 from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.images import Preprocessing, decode
+from optax_dtnh.finetune.images import decode
+from optax_dtnh.finetune.preprocessing import Preprocessing
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 # Pixels from 0 to 255, so that an image of one gray is recognized in a batch.

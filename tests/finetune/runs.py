@@ -18,8 +18,7 @@ from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
 from optax_dtnh.finetune import __main__ as finetune
-from optax_dtnh.finetune.arguments import settings_of
-from optax_dtnh.finetune.length import resolved
+from optax_dtnh.finetune.arguments import resolved, settings_of
 from optax_dtnh.models import Basic, ResNet, save_pretrained
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,10 +66,10 @@ def printed_error(*argv, command="train"):
     return line
 
 
-def settings(*argv):
-    """Return the settings of a training with these arguments, on many images."""
+def settings(*argv, images=100_000):
+    """Return the settings of a training with these arguments."""
     given = ["--source", "s", "--data", "d", "--out", "o", *argv]
-    return resolved(settings_of(finetune.parser().parse_args(["train", *given])), images=100_000)
+    return resolved(settings_of(finetune.parser().parse_args(["train", *given])), images)
 
 
 def log_of(out):

@@ -1,6 +1,7 @@
 """Batches: a pure function of the step, for any number of processes and workers."""
 
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
 from tests.core.helpers import assert_equal
 from tests.finetune.pictures import AS_IS, encoded, folder, grays, names, photo
+from tests.finetune.runs import settings
 
 
 @pytest.fixture
@@ -20,7 +22,9 @@ def source(tmp_path):
 
 
 def taken(source, count, **options):
-    iterator = batches(source, AS_IS, **{"batch_size": 4, "seed": 3} | options)
+    where = {name: options.pop(name) for name in ("start", "shard") if name in options}
+    chosen = replace(settings(), **{"batch_size": 4, "seed": 3} | options)
+    iterator = batches(source, AS_IS, chosen, **where)
     first = list(islice(iterator, count))
     iterator.close()
     return first
@@ -79,7 +83,7 @@ def test_the_global_batch_of_a_step_is_the_same_for_any_number_of_processes(
 
 def test_a_batch_that_cannot_be_divided_evenly_is_refused(source):
     with pytest.raises(UsageError, match=r"`--batch-size` should be a multiple .* 3, got 4\. Ch"):
-        batches(source, AS_IS, batch_size=4, seed=0, shard=(0, 3))
+        taken(source, 1, shard=(0, 3))
 
 
 @pytest.mark.parametrize("content", [0.5, 0, None])

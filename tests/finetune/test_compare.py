@@ -1,13 +1,11 @@
 """The command `compare` from outside: what it leaves, how it is stopped and resumed."""
 
 import json
-import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-from argparse import Namespace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,9 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from optax_dtnh.finetune.compare import result, table, work
+from optax_dtnh.finetune.compare import result
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
-from optax_dtnh.finetune.compare.record import Block, Score
 from tests.finetune.runs import assert_same_model, printed_error, run, started, wait_until
 
 slow = pytest.mark.slow
@@ -71,7 +68,6 @@ def test_candidates_are_paired_and_each_fold_is_finished_before_the_next(compare
     by_candidate = {}
     for line in lines(compared[0]):
         by_candidate.setdefault(line["method"], set()).add((line["seed"], line["fold"]))
-        assert len(line["predicted"]) == 20
     assert all(found == {(0, 0), (0, 1)} for found in by_candidate.values())
 
 
@@ -98,14 +94,14 @@ def test_the_report_is_well_formed_and_loads_nothing(compared):
     assert page.open == []
     assert all(re.match("data:image/(jpeg|svg.xml);base64,", x) for x in page.loaded)
     assert not re.search("https?:|@import|url\\(", text)
-    for part in ("Validation", "Test", "Classes", "Data", "Commands", "Settings", "Environment"):
+    for part in ("Validation", "Test", "Training on all images", "Data", "Commands"):
         assert f"<h2>{part}" in text
 
 
 def test_a_finished_comparison_says_so(compared, arguments):
     shown = run(*arguments, *FEW, out=compared[0], command="compare")
     assert f"is finished. {of(compared[0])['why']}" in shown
-    assert "best so far" not in shown
+    assert "fold 1" not in shown
 
 
 @slow
@@ -142,21 +138,9 @@ def test_a_killed_comparison_is_resumed_with_what_is_missing(compared, arguments
     assert_same_model(out / "chosen", compared[0] / "chosen")
 
 
-def test_what_has_diverged_has_nothing_right():
-    fold = Namespace(test=Namespace(labels=(0, 0, 1)))
-    network = Namespace(curve=[])
-    score = work._score_of(np.full((3, 2), np.nan, np.float32), fold, network, 1.0)
-    assert score.accuracy == 0
-    assert work._score_of(np.eye(2)[[0, 1, 1]], fold, network, 1.0).accuracy == 2 / 3
-
-
-SCORE = {"method": "l2_sp", "weight": 1, "seed": 0, "fold": 0, "loss": 1, "predicted": []}
-SCORE |= {"curve": [], "seconds": 1}
-
-
-@pytest.mark.parametrize("accuracy", [{}, {"accuracy": "x"}, {"accuracy": 50}])
-def test_a_damaged_line_is_named(compared, arguments, tmp_path, accuracy):
-    out = unfinished(compared, tmp_path, kept=4, end=json.dumps(SCORE | accuracy) + "\n")
+@pytest.mark.parametrize("end", ["{}\n", "half\n"])
+def test_a_damaged_line_is_named(compared, arguments, tmp_path, end):
+    out = unfinished(compared, tmp_path, kept=4, end=end)
     line = printed_error(*arguments, *FEW, "--out", out, command="compare")
     assert "`--out` should hold the runs.jsonl that a run has written" in line
 
@@ -227,16 +211,14 @@ def test_another_comparison_is_refused_in_the_folder(compared, arguments):
 
 
 UNFIT = {
-    "--folds 1": "`--folds` should be 2 or more, got 1.",
+    "--folds 1": "--folds: it should be a whole number from 2 to",
     "--folds 9": "`--folds` should be at most 4, the number of training images",
     "--methods delta": "argument --methods: invalid choice: 'delta'",
-    "--methods finetune": "`--methods` should have something to compare with finetune",
     "--methods l2_sp,bss": "Separate values by spaces",
     "--methods average --granularity leaf": "`--granularity` should come with a method that ends",
     "--methods average --weights 1": "`--weights` should come with a regularizer",
     "--weights 0": "it should be a number > 0, got '0'",
     "--budget 0": "it should be a number > 0, got '0'",
-    "--weight 1": "unrecognized arguments: --weight. Did you mean --weights?",
     "--devices 9": "`--devices` should be at most",
 }
 
@@ -253,17 +235,52 @@ def test_source_and_data_are_asked_for(tmp_path):
     assert "`--source` should be given, got none. Give --source and --data to compare" in line
 
 
-def test_a_terminal_shows_the_table_anew_after_each_run(monkeypatch, capsys):
-    candidates = [Candidate("finetune"), L2_SP]
-    score = Score(0.5, 1.0, [0], [], 1.0)
-    scores = {Block(0, 0): {candidates[0]: score}}
-    monkeypatch.setattr(table.sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(table.shutil, "get_terminal_size", lambda: os.terminal_size((60, 24)))
-    live = table.Live(candidates)
-    live.show(scores, "", "1 of 2 runs")
-    scores[Block(0, 0)][L2_SP] = score._replace(accuracy=0.75)
-    live.show(scores, "done", "2 of 2 runs" + "." * 90)
-    before, after = capsys.readouterr().out.split("\x1b[4A\x1b[J")
-    assert before.splitlines()[-1] == "1 of 2 runs"
-    assert after.splitlines()[2].split() == ["l2_sp", "1", "75.0", "+25.0", "1"]
-    assert max(map(len, after.splitlines())) == 59
+# --- finished runs side by side
+
+
+@pytest.fixture(scope="module")
+def runs(arguments, tmp_path_factory):
+    """Two runs on the same images, and one with another draw."""
+    root = tmp_path_factory.mktemp("runs")
+    changes = {"a": (), "b": ("--method", "finetune", "--steps", "30"), "c": ("--seed", "1")}
+    for name, extra in changes.items():
+        run(*arguments, *extra, out=root / name)
+    return [root / name for name in changes]
+
+
+def test_runs_on_the_same_images_are_paired(runs, tmp_path):
+    shown = run(*runs, out=tmp_path / "out", command="compare")
+    a, b, c = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
+    assert (a["difference"], c["difference"]) == (None, None)
+    assert shown.count("is tested on other images") == 1
+    right = []
+    for folder in runs[:2]:
+        summary = json.loads((folder / "summary.json").read_text())
+        right.append(summary["test_accuracy"])
+    np.testing.assert_allclose(b["difference"]["mean"], right[1] - right[0], atol=1e-9)
+    assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    run(*runs, out=tmp_path / "out", command="compare")  # again, into the same folder
+
+
+def test_runs_that_are_unfit_cost_one_line(runs, digits, tmp_path):
+    out = ["--out", tmp_path / "out"]
+    for argv, expected in (
+        (runs[:1], "`RUN` should be two or more folders of runs"),
+        ([runs[0], runs[0]], "`RUN` should be two or more folders of runs"),
+        ([*runs, "--steps", "3"], "`--steps` should come without folders of finished runs"),
+        ([*runs, "--source", "x"], "`--source` should come without folders of finished runs"),
+        ([runs[0], tmp_path], "`RUN` should be the folder of a finished run"),
+    ):
+        assert expected in printed_error(*argv, *out, command="compare")
+    line = printed_error(*runs, "--out", digits / "out", command="compare")
+    assert "`--out` should be a folder outside of the data" in line
+    summary = shutil.copytree(runs[0], tmp_path / "old") / "summary.json"
+    found = json.loads(summary.read_text())
+    found["found"]["data_sha256"] = "that of other data"
+    summary.write_text(json.dumps(found))
+    line = printed_error(runs[0], summary.parent, *out, command="compare")
+    assert "`RUN` should be a run whose data are as they were" in line
+    (tmp_path / "thesis.txt").touch()
+    assert "which holds old, thesis.txt" in printed_error(
+        *runs, "--out", tmp_path, command="compare"
+    )

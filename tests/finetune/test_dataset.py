@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optax_dtnh.finetune import class_names, manifest
+from optax_dtnh.finetune import class_names, trained
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune.pictures import encoded, folder, grays, names, photo, refused, write
@@ -110,10 +110,10 @@ def test_copies_without_a_split_go_before_the_draw_and_evaluation_follows(tmp_pa
     opened = open_data(data, **options)
     assert sorted(grays(opened.train) + grays(opened.test)) == [0, 1, 2, 3, 5, 6, 7]
     assert opened.left_out == ("copies 11",)
-    trained = manifest.digests(manifest.text(opened.trained).encode())
-    tested = open_test(data, opened.sha256, trained=trained, **options)
+    seen = frozenset(opened.trained.values())
+    tested = open_test(data, opened.sha256, trained=seen, **options)
     assert (grays(tested.images), tested.same, tested.trained) == (grays(opened.test), True, 0)
-    tested = open_test(data, "of another run", trained=trained, **options)
+    tested = open_test(data, "of another run", trained=seen, **options)
     assert (len(tested.images), tested.same, tested.trained) == (18, False, 13)
 
 
@@ -122,8 +122,9 @@ def test_the_list_of_training_images_is_that_of_sha256sum(tmp_path):
     for path in odd:
         Path(os.fsdecode(path)).write_bytes(path)
     digests = {os.fsdecode(path): hashlib.sha256(path).digest() for path in odd}
-    text = os.fsencode(manifest.text(digests))
-    assert manifest.digests(text) == frozenset(digests.values())
+    text = os.fsencode(trained.manifest(digests))
+    (tmp_path / trained.TRAINED).write_bytes(text)
+    assert trained.trained_images(tmp_path) == frozenset(digests.values())
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "--check", "--strict", "-"], input=text, check=True)
 
@@ -140,7 +141,11 @@ def test_labels_of_data_become_positions_among_the_classes_of_a_model():
 UNFIT = {
     "too few": ("", r"5 or more .* on 4 and test .* 4 of 'cat'", {"train_per_class": 4}),
     "too few to train on": ("train/", r"5 or more .* on 5, got 4 of 'cat'", {"train_per_class": 5}),
-    "no number per class": ("", r"of its own where `--train-per-class`", {"train_per_class": None}),
+    "no number per class": (
+        "",
+        r"a test split where `--train-per-class`",
+        {"train_per_class": None},
+    ),
 }
 
 
@@ -189,7 +194,7 @@ def test_a_broken_image_is_named_with_the_reason_or_left_out_on_request(tmp_path
     content, reason = BROKEN[name]
     path = tmp_path / "cat" / name
     path.symlink_to("nowhere") if content is None else path.write_bytes(content)
-    match = rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 broken one am"
+    match = rf"can be read, got '.*/cat/{name}' \(.*{reason}.*\), the first of 1 broken am"
     refused(match, data)
     train, test, _, broken, *_ = open_data(data, train_per_class=2, seed=0, skip_broken=True)
     assert broken == (str(path),)
@@ -202,5 +207,5 @@ def test_too_few_images_are_left(tmp_path):
     refused(r"3 or more readable .* got 2 of 'cat'", data, train_per_class=2, skip_broken=True)
     folder(tmp_path / "test", ant=1)
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
-    refused(r"first of 2 broken ones among 7", tmp_path)
+    refused(r"first of 2 broken among 7", tmp_path)
     refused(r"to train and to test on, got 2 and 0 in", tmp_path, skip_broken=True)

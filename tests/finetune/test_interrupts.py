@@ -91,6 +91,7 @@ def test_a_signal_is_noticed_and_the_handlers_come_back(capfd):
 
 def test_a_signal_that_is_ignored_stays_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.fatal()
     with interrupts.noticed() as noticed:
         signal.raise_signal(signal.SIGINT)
         assert not noticed()
@@ -99,6 +100,9 @@ def test_a_signal_that_is_ignored_stays_ignored():
 TWICE = """
 import signal
 from optax_dtnh.finetune import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.fatal()
+assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 with interrupts.noticed():
     signal.raise_signal(signal.SIGINT)
     print("goes on", flush=True)

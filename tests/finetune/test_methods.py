@@ -16,7 +16,8 @@ from optax_dtnh.finetune import delta, forms, methods, step
 from optax_dtnh.finetune.batches import batches
 from optax_dtnh.finetune.dataset import open_data
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.images import Preprocessing
+from optax_dtnh.finetune.preprocessing import Preprocessing
+from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import FORMS, GRANULARITIES
 from optax_dtnh.models import Basic, ResNet, ViT, replace_head, resnet18, vit_tiny
 from optax_dtnh.models._efficientnet import EfficientNetLite0
@@ -224,18 +225,24 @@ def test_gates_close_channels_where_maps_are_formed(network):
 @pytest.mark.usefixtures("quickly_compiled")
 def test_the_loss_is_that_of_a_fitted_head_over_two_batches(network, tmp_path):
     data = open_data(str(write_digits(tmp_path)), train_per_class=4, seed=0)
-    how = Preprocessing(image_size=32, resize=36)
-    given = {"classes": 10, "batch_size": 8, "seed": 0, "mesh": step.mesh(2)}
-    found = delta.channel_weights(network, ["stage1"], data.train, how, **given)
-    assert found["stage1"].shape == delta.shapes(network, ["stage1"], 32)["stage1"].shape == (8,)
+    how, given = Preprocessing(image_size=32, resize=36), settings("--batch-size", "8")
+    places = {
+        "out": tmp_path,
+        "mesh": step.mesh(replace(given, devices=2)),
+        "facts": {},
+        "told": {},
+    }
+    run = Run(given, source=network, layers=("stage1",), data=data, preprocessing=how, **places)
+    found = delta.channel_weights(run)
+    assert found["stage1"].shape == delta.shapes(run)["stage1"].shape == (8,)
     model = delta._in_evaluation(replace_head(network, 10, rngs=nnx.Rngs(0)))
-    features, labels = delta._features(delta._in_evaluation(network), data.train, how, 8)
+    features, labels = delta._features(run)
     head = delta._fit_head(features, labels, 10)
     kernel, bias = map(np.asarray, (head["kernel"], head["bias"]))
     fitted = np.argmax(features @ kernel + bias, axis=-1)
     assert np.mean(fitted == labels) > 0.5
     nnx.update(model.head, head)
-    two = list(islice(batches(data.train, how, batch_size=8, seed=0), 2))
+    two = list(islice(batches(data.train, how, given), 2))
 
     @jax.jit
     def loss(gates):

@@ -15,11 +15,9 @@ pytestmark = pytest.mark.usefixtures("quickly_compiled")
 ODD = ["a\tb.png", "a\nb.png", r"a\tb.png", 'a"b,c.png', "a\rb.png", "café.png"]
 
 
-@pytest.fixture(scope="module")
-def finished(arguments, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "run"
-    run(*arguments, out=out)
-    return out
+@pytest.fixture
+def finished(trained):
+    return trained[0]
 
 
 @pytest.fixture
@@ -96,6 +94,15 @@ def test_a_name_alone_is_no_image(finished, tmp_path, monkeypatch):
     given(monkeypatch, f"{tmp_path}/missing.png")
     line = printed_error("--out", finished, "-", command="predict")
     assert "missing.png' (No such file or directory). Correct the path, or leave it out." in line
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, reason in (
+        ("broken", "cannot identify image file 'broken.png'"),
+        ("pipe", "a pipe or"),
+    ):
+        assert f"{name}.png' ({reason}" in printed_error(
+            "--out", finished, tmp_path / f"{name}.png", command="predict"
+        )
     os.symlink(tmp_path, tmp_path / "loop")
     line = printed_error("--out", finished, tmp_path, command="predict")
     assert "`IMAGE` should be a folder that can be read, got" in line

@@ -90,8 +90,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
 def test_the_log_is_cut_to_a_step_and_passes_over_half_a_line(tmp_path):
     log = tmp_path / "log.jsonl"
     assert logs.entries(log) == []
-    for step in (2, 4, 6):
-        logs.append(log, entry(step, None, None))
+    run_folder.append_lines(log, [entry(step, None, None) for step in (2, 4, 6)])
     before = log.read_text()
     log.write_text(before + '{"step": 8, "lo')
     logs.truncate(log, 4)

@@ -10,7 +10,6 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.finetune import methods, step, student
-from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.models import Basic, EfficientNetLite0, ResNet, ViT
 from tests.core.helpers import assert_close, assert_equal
 from tests.finetune.runs import settings
@@ -80,6 +79,13 @@ def test_what_is_frozen_moves_by_nothing_and_has_no_gradient_nor_state(make):
     assert optax.tree.size(optax.tree.get(state.opt_state, "mu")) == size
 
 
+def test_the_new_head_is_of_the_seed():
+    nets = [student.student(network(), 4, settings("--seed", seed)).params for seed in "01"]
+    equal = jax.tree.map(lambda x, y: bool((x == y).all()), *nets)
+    assert all(jax.tree.leaves(equal | {"head": True}))
+    assert not equal["head"]["kernel"]
+
+
 def test_freezing_the_first_parts_drops_their_backward_pass():
     programs = lowered(network), lowered(network, "--freeze", "stem")
     whole, less = (program.cost_analysis()["flops"] for program, _ in programs)
@@ -120,5 +126,5 @@ def test_the_loss_is_of_smoothed_labels_and_of_weighted_images():
 
 
 def test_a_vit_has_no_statistics_to_freeze():
-    with pytest.raises(UsageError, match=r"has batch normalization, got a ViT\. Leave it out\."):
-        student.check(settings("--batch-norm", "frozen"), vit(), ())
+    (problem,) = student.misfits(settings("--batch-norm", "frozen"), vit(), ())
+    assert problem.endswith("has batch normalization, got a ViT. Leave it out.")

@@ -15,7 +15,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from optax_dtnh.finetune.dataset import open_data, open_test
-from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import decode
 from tests.finetune import pictures
 from tests.finetune.pictures import encoded, flip, halve, names
@@ -72,8 +71,6 @@ with tfds.core.registered.skip_registration():
     TrainOnly = variant("TrainOnly", train=120)
     Untrained = variant("Untrained", test=20)
     Numbers = variant("Numbers", kind=tfds.features.Scalar(np.int64), train=20)
-    ONE = tfds.features.ClassLabel(names=["digit"])
-    OneClass = variant("OneClass", lambda *_: 0, ONE, train=20)
 
 
 def prepare(builder, data_dir):
@@ -193,7 +190,6 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
     ("builder", "match"),
     [
         (Numbers, "got tfds:numbers with `file_name`, `image`, `label`"),
-        (OneClass, "2 classes, got 1 in 'tfds:one_class'"),
         (Untrained, r"split `train` .* with `test`\."),
     ],
 )
@@ -227,9 +223,3 @@ def test_a_damaged_data_set(prepared, tmp_path, case):
     refused(match, "png_digits", tmp_path / "tfds")
     if case == "a flipped byte":
         assert len(opened("png_digits", tmp_path / "tfds", skip_broken=True).broken) == 1
-
-
-def test_tfds_that_is_not_installed(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UsageError, match=r"^`tensorflow_datasets` is not installed, so tfds:mnist"):
-        opened("mnist", tmp_path)

@@ -10,16 +10,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import load_file
 
-from optax_dtnh.finetune import (
-    checkpoints,
-    evaluate,
-    log,
-    loop,
-    step,
-    train,
-    trained,
-    validation,
-)
+from optax_dtnh.finetune import checkpoints, evaluate, log, loop, step, train, trained
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.models import ViT, load_pretrained, save_pretrained
 from tests.finetune.pictures import folder, grays, names, refused, write
@@ -151,8 +142,7 @@ def test_the_log_has_the_validation_and_the_summary_its_best_step(finished):
 def test_the_logged_validation_is_that_of_the_written_model(finished, validated):
     out, _ = finished
     data = open_data(validated[3], train_per_class=4, seed=0, val_per_class=2)
-    model = trained.read_model(out, {"dtype": "float32", "batch_size": 8})
-    measures = evaluate.outcome(model, data.val).measures
+    measures = evaluate.outcome(trained.read_model(out), data.val).measures
     best = summary_of(out)["best"]
     assert measures["accuracy"] == best["val_accuracy"]
     assert measures["cross_entropy"] == pytest.approx(best["val_loss"], rel=1e-5)
@@ -174,14 +164,14 @@ def entries(count):
 
 @pytest.mark.parametrize(("count", "step"), [(1, 3), (2, 6), (3, 9), (4, 9), (5, 9)])
 def test_the_best_is_the_first_of_highest_accuracy_and_lowest_loss(count, step):
-    assert validation.best([{"step": 1}, *entries(count)])["step"] == step
-    assert validation.best([{"step": 1}]) is None
+    assert loop.best_of([{"step": 1}, *entries(count)])["step"] == step
+    assert loop.best_of([{"step": 1}]) is None
 
 
 def decided(out, count, patience):
     (out / "log.jsonl").write_text("".join(json.dumps(x | REST) + "\n" for x in entries(count)))
     given = SimpleNamespace(out=out, settings=SimpleNamespace(patience=patience))
-    return validation.verdict(given, LINES[count - 1][0])
+    return loop.verdict(given, LINES[count - 1][0])
 
 
 REST = {"loss": 1.0, "accuracy": 0.5, "conflict": None, "images_per_second": None}
@@ -231,7 +221,7 @@ def test_a_run_that_is_killed_ends_in_the_same_bits(
 ):
     where, call = STAGES[stage]
     lines = [x for x in log_of(finished[0]) if "val_loss" in x]
-    better = [x["step"] for i, x in enumerate(lines) if validation.best(lines[: i + 1]) is x]
+    better = [x["step"] for i, x in enumerate(lines) if loop.best_of(lines[: i + 1]) is x]
     killed(monkeypatch, where, call or len(better), validated, tmp_path / "run")
     resumed = f"Resuming from step {4 if call else better[-1]}."
     assert resumed in run(*validated, out=tmp_path / "run")
@@ -281,17 +271,7 @@ def test_a_validation_loss_that_is_not_finite_is_an_error(validated, tmp_path, m
     assert re.search("The (training|validation) loss should stay finite, got (inf|nan)", line)
 
 
-def test_the_figure_has_both_curves_by_name(finished, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(log, "save", lambda path, figure: drawn.append(figure))
-    log.draw(tmp_path / "figure.png", log_of(finished[0]), "a title")
-    for axes in drawn[0].axes[:2]:
+def test_the_figure_has_both_curves_by_name(finished):
+    for axes in log.curves({"a run": log_of(finished[0])}).axes[:2]:
         names = [text.get_text() for text in axes.get_legend().get_texts()]
         assert names[:2] == ["training", "validation"]
-
-
-@pytest.mark.slow
-def test_two_devices_validate_as_one(finished, validated, tmp_path):
-    run(*validated, "--devices", "2", "--fsdp", out=tmp_path / "run")
-    for one, two in zip(log_of(finished[0]), log_of(tmp_path / "run"), strict=True):
-        assert two.get("val_loss", 0) == pytest.approx(one.get("val_loss", 0), rel=1e-3)

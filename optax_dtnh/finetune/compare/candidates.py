@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.finetune.arguments import add_options, arguments, settings_of, unfit
-from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.length import resolved
-from optax_dtnh.finetune.options import count, positive
+from optax_dtnh.finetune.arguments import add_options, arguments, resolved, settings_of, unfit
+from optax_dtnh.finetune.errors import UsageError, flag
+from optax_dtnh.finetune.options import count, positive, several
 from optax_dtnh.finetune.settings import (
     DEFAULT_WEIGHTS,
     DEFAULTS,
@@ -25,8 +24,6 @@ DELTA = "delta"  # its weights of channels take longer than a short run
 # The order in which one that is as good is preferred: no regularizer, no teacher, no DTNH first.
 SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswith(DELTA)))
 COMPARED = SIMPLEST_FIRST[:6]
-# The granularity that takes the rules by name, and none that an argument of a program switches.
-BY_ELEMENT = "element"
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 # Each candidate has its own of the former, and the folds are there instead of the others.
@@ -48,7 +45,6 @@ class Plan(NamedTuple):
     """What a comparison does; the candidates are in order, from plain fine-tuning on."""
 
     settings: dict[Candidate, Settings]  # those of an ordinary run of the candidate
-    compiled: dict[Candidate, Settings]  # those of its program, equal for all that share one
     asked: dict[str, Any]  # what else the scores depend on: they belong to the identity
     folds: int
     seeds: int
@@ -73,7 +69,7 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
     weights = "Weights of each regularizer (default: its default weight times 0.1, 1 and 10)."
     group.add_argument("--weights", nargs="+", type=positive, metavar="X", help=weights)
     folds = "Parts of the training images, each of which validates once (default: 3)."
-    group.add_argument("--folds", type=count, default=3, metavar="N", help=folds)
+    group.add_argument("--folds", type=several, default=3, metavar="N", help=folds)
     seeds = "Seeds of each candidate on each fold, from --seed on (default: 1)."
     group.add_argument("--seeds", type=count, default=1, metavar="N", help=seeds)
     budget = "Minutes for all of it, the two final runs included (default: no limit)."
@@ -89,16 +85,7 @@ def plan_of(chosen: Namespace) -> Plan:
                 f"`--{name}` should be given, got none. Give --source and --data to compare "
                 "candidates, or the folders of two or more finished runs."
             )
-    if chosen.folds < 2:
-        raise UsageError(
-            "`--folds` should be 2 or more, got 1. Each fold validates what the others train."
-        )
     methods = {FINETUNE, *chosen.methods}
-    if methods == {FINETUNE}:
-        raise UsageError(
-            f"`--methods` should have something to compare with {FINETUNE}, got it alone. Name "
-            f"another one, or use `{COMMAND} train`."
-        )
     _refuse_unused(chosen, methods)
     candidates = _candidates([m for m in SIMPLEST_FIRST if m in methods], chosen.weights)
     settings = {candidate: settings_for(chosen, candidate) for candidate in candidates}
@@ -107,7 +94,6 @@ def plan_of(chosen: Namespace) -> Plan:
     asked |= {name: getattr(chosen, name) for name in names}
     return Plan(
         settings,
-        {candidate: _compiled(chosen, candidate) for candidate in candidates},
         asked,
         chosen.folds,
         chosen.seeds,
@@ -121,11 +107,9 @@ def with_length(plan: Plan, images: int) -> Plan:
 
     Short runs are as long as those on all images.
     """
-    settings, compiled = (
-        {candidate: resolved(x, images) for candidate, x in of.items()} for of in plan[:2]
-    )
+    settings = {candidate: resolved(x, images) for candidate, x in plan.settings.items()}
     steps = settings[plan.trained[0]].steps
-    return plan._replace(settings=settings, compiled=compiled, asked=plan.asked | {"steps": steps})
+    return plan._replace(settings=settings, asked=plan.asked | {"steps": steps})
 
 
 def _command_of(chosen: Namespace) -> str:
@@ -143,7 +127,7 @@ def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:
     for name, value in vars(usual).items():
         if name not in ("runs", "act") and getattr(chosen, name) != value:
             raise UsageError(
-                f"`--{name.replace('_', '-')}` should come without folders of finished runs, got "
+                f"`{flag(name)}` should come without folders of finished runs, got "
                 f"'{chosen.runs[0]}'. Leave one of them out."
             )
 
@@ -154,14 +138,6 @@ def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:
     values = DEFAULTS | vars(chosen) | {"method": method, "weight": candidate.weight}
     values |= {name: DEFAULTS[name] for name in unfit(method)}
     return settings_of(Namespace(**values))
-
-
-def _compiled(chosen: Namespace, candidate: Candidate) -> Settings:
-    """Return the settings that stand for all that one compiled program trains."""
-    method, weight = candidate
-    if method == "l2_sp" and chosen.granularity != BY_ELEMENT:
-        method += DTNH
-    return settings_for(chosen, Candidate(method, None if weight is None else 1.0))
 
 
 def _candidates(methods: Sequence[str], weights: Sequence[float] | None) -> list[Candidate]:
@@ -180,10 +156,9 @@ def _refuse_unused(chosen: Namespace, methods: set[str]) -> None:
     """Refuse options that none of the methods takes."""
     trained = methods - {AVERAGE}
     for name, wanted in unfit(FINETUNE).items():
-        given = getattr(chosen, "weights" if name == "weight" else name)
-        if given not in (None, ()) and all(name in unfit(method) for method in trained):
-            flag = f"--{'weights' if name == 'weight' else name.replace('_', '-')}"
+        name, unused = {"weight": "weights"}.get(name, name), all(name in unfit(x) for x in trained)
+        if unused and getattr(chosen, name) not in (None, ()):
             raise UsageError(
-                f"`{flag}` should come with {wanted}, got --methods "
+                f"`{flag(name)}` should come with {wanted}, got --methods "
                 f"{' '.join(m for m in SIMPLEST_FIRST if m in methods)}. Leave it out."
             )

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from optax_dtnh.finetune import evaluate, log, metrics, run_folder, trained
-from optax_dtnh.finetune.compare import figure, record, table
+from optax_dtnh.finetune.compare import record
 from optax_dtnh.finetune.compare.choice import Interval, interval
+from optax_dtnh.finetune.compare.result import points
 from optax_dtnh.finetune.errors import UsageError, named
 from optax_dtnh.finetune.run import check_apart
 
@@ -20,7 +21,6 @@ class Finished(NamedTuple):
 
     folder: Path
     settings: dict[str, Any]
-    log: list[dict[str, Any]]
     images: tuple[str, tuple[int, ...]]  # which images it is tested on: of which data, and where
     right: np.ndarray  # for each of them, whether it is classified right
 
@@ -37,13 +37,18 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
         )
     run_folder.check_free(out, but=(record.RESULT, record.FIGURE))
     runs = [_finished(folder, out) for folder in folders]
-    rows = [_row(run, runs[0]) for run in runs]
+    gains = [None, *(_gain(run, runs[0]) for run in runs[1:])]
+    rows = [_row(run, gain) for run, gain in zip(runs, gains, strict=True)]
     with run_folder.locked(out):
-        drawn = figure.of_runs({str(run.folder): run.log for run in runs})
-        log.save(out / record.FIGURE, drawn)
+        logs = {str(folder): log.entries(folder / log.LOG) for folder in folders}
+        log.save(out / record.FIGURE, log.curves(logs))
         run_folder.write_json(out / record.RESULT, {"runs": rows})
-    heads = ("run", *SHOWN, "test accuracy", "to the first")
-    print(*metrics.aligned([heads, *map(_text, rows)]), sep="\n")
+    cells: list[Sequence[str]] = [("run", *SHOWN, "test accuracy", "to the first")]
+    for row, gain in zip(rows, gains, strict=True):
+        settings = ["" if row[name] is None else str(row[name]) for name in SHOWN]
+        accuracy = f"{100 * row['accuracy']:.1f} of {row['images']}"
+        cells.append((row["run"], *settings, accuracy, points(gain, signed=True)))
+    print(*metrics.aligned(cells), sep="\n")
     if any(run.images != runs[0].images for run in runs):
         print("A run without a difference to the first is tested on other images.")
     print(f"Wrote {record.RESULT} and {record.FIGURE} to {out}.")
@@ -61,33 +66,17 @@ def _finished(folder: Path, out: Path) -> Finished:
             f"'{model.settings['data']}' has changed since. Restore the data, or train again."
         )
     found = evaluate.outcome(model, tested.images)
-    summary = run_folder.summary(folder)
-    return Finished(
-        folder,
-        model.settings,
-        log.entries(folder / log.LOG),
-        (summary["found"]["data_sha256"], tested.images.indices),
-        found.probabilities.argmax(-1) == found.labels,
-    )
+    images = run_folder.summary(folder)["found"]["data_sha256"], tested.images.indices
+    return Finished(folder, model.settings, images, found.right)
 
 
-def paired_difference(run: Finished, first: Finished) -> Interval | None:
+def _gain(run: Finished, first: Finished) -> Interval | None:
     """Return the accuracy gained over the first run, paired by image; None for other images."""
-    if run.images != first.images:
-        return None
-    return interval(run.right.astype(float) - first.right)
+    same = run.images == first.images
+    return interval(run.right.astype(float) - first.right) if same else None
 
 
-def _row(run: Finished, first: Finished) -> dict[str, Any]:
-    gain = None if run is first else paired_difference(run, first)
+def _row(run: Finished, gain: Interval | None) -> dict[str, Any]:
     shown = {name: run.settings[name] for name in SHOWN}
     accuracy = {"accuracy": float(run.right.mean()), "images": len(run.right)}
     return {"run": str(run.folder), **shown, **accuracy, "difference": gain and gain._asdict()}
-
-
-def _text(row: dict[str, Any]) -> list[str]:
-    """Return the row as text; the accuracy is in %, the difference in points."""
-    settings = ("" if row[name] is None else str(row[name]) for name in SHOWN)
-    gain = row["difference"]
-    gain = table.points(gain and Interval(**gain), signed=True)
-    return [row["run"], *settings, f"{100 * row['accuracy']:.1f} of {row['images']}", gain]

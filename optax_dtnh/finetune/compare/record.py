@@ -23,9 +23,6 @@ class Score(NamedTuple):
     """The result of one short run."""
 
     accuracy: float  # of the validation images
-    loss: float | None  # their cross-entropy, None if it is not finite
-    predicted: list[int]  # the class of each of them
-    curve: list[dict[str, float | None]]  # means over the steps since the entry before
     seconds: float
 
 
@@ -34,30 +31,21 @@ Scores = Mapping[Block, Mapping[Candidate, Score]]
 
 def append(out: Path, block: Block, scores: Mapping[Candidate, Score]) -> None:
     """Add lines for candidates that come from one training, in one write."""
-    lines = [
-        json.dumps({**c._asdict(), **block._asdict(), **_finite(x)}) + "\n"
-        for c, x in scores.items()
-    ]
-    with run_folder.writing(out / RUNS), (out / RUNS).open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
+    entries = [c._asdict() | block._asdict() | x._asdict() for c, x in scores.items()]
+    run_folder.append_lines(out / RUNS, entries)
 
 
 def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
     """Return what is finished; a line that a killed process has not ended is dropped."""
-    path, found = out / RUNS, {}
-    if not path.exists():
-        return found
+    found: dict[Block, dict[Candidate, Score]] = {}
     with run_folder.reading(out, RUNS):
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-        for entry in map(json.loads, lines):
-            block, candidate, score = (
-                kind(**{name: entry[name] for name in kind._fields})
-                for kind in (Block, Candidate, Score)
-            )
-            if not 0 <= entry["accuracy"] <= 1:
-                raise ValueError(f"accuracy {entry['accuracy']}")
-            found.setdefault(block, {})[candidate] = score
-    run_folder.save_text(path, "".join(f"{line}\n" for line in lines))
+        entries = run_folder.lines(out / RUNS)
+        for entry in entries:
+            block = found.setdefault(Block(entry["seed"], entry["fold"]), {})
+            score = Score(float(entry["accuracy"]), float(entry["seconds"]))
+            block[Candidate(entry["method"], entry["weight"])] = score
+    if entries:
+        run_folder.write_lines(out / RUNS, entries)
     return found
 
 
@@ -75,6 +63,6 @@ def whole_blocks(scores: Scores, candidates: Sequence[Candidate]) -> list[Block]
     return sorted(block for block, row in scores.items() if all(c in row for c in candidates))
 
 
-def _finite(score: Score) -> dict[str, Any]:
-    """Return the score as JSON takes it, with None for what is not finite."""
-    return json.loads(json.dumps(score._asdict()), parse_constant=lambda _: None)
+def seconds_of(scores: Scores) -> list[float]:
+    """Return the seconds of every run that is finished."""
+    return [found.seconds for row in scores.values() for found in row.values()]

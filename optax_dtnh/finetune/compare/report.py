@@ -1,9 +1,8 @@
-"""`report.html`: one file with everything that a comparison has found, which loads nothing."""
+"""`comparison.png`, and `report.html`: one file with all of a comparison, which loads nothing."""
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
 from typing import Any
@@ -13,38 +12,26 @@ from matplotlib.figure import Figure
 
 from optax_dtnh.finetune import log, metrics
 from optax_dtnh.finetune.batches import decoded
-from optax_dtnh.finetune.compare import figure, table
-from optax_dtnh.finetune.compare.candidates import Plan
-from optax_dtnh.finetune.compare.final import Tested, difference
+from optax_dtnh.finetune.compare import result
+from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, Plan
 from optax_dtnh.finetune.compare.record import Scores
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.compare.result import Tested, difference
 from optax_dtnh.finetune.run import Run, described_run
+from optax_dtnh.finetune.settings import DTNH
 
+# The palette of Okabe and Ito.
+PLAIN, PROTECTED, REFERENCE, OTHER = "#D55E00", "#0072B2", "0.35", "#009E73"
 SAMPLES, SAMPLED, SIDE = 6, 20, 96  # images of a class, classes, pixels
 PAGE = Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem;
-  margin: 0 auto; padding: 1rem }
-h1 { font-size: 1.6rem; line-height: 1.25; overflow-wrap: anywhere }
-h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd }
-.verdict { font-size: 1.1rem; background: #eef4fa; padding: .8rem 1rem; border-radius: 6px }
-.note { color: #555; font-size: .92rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .92rem }
-td, th { padding: .25rem .7rem .25rem 0; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #eee }
-th { white-space: normal; vertical-align: bottom }
-td:first-child, th:first-child, .left { text-align: left }
-tr.chosen { font-weight: 600; background: #eef4fa }
-figure { margin: 1rem 0 } figure img { max-width: 100%; height: auto }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f6f6; padding: .6rem;
-  font-size: .82rem; border-radius: 6px }
-@media (max-width: 500px) { table { font-size: .8rem } td, th { padding-right: .5rem } }
-.samples img { width: 64px; height: 64px; object-fit: cover; margin: 1px }
+body { font: 16px/1.5 sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem }
+h1, p, pre.text { overflow-wrap: anywhere }
+pre { overflow-x: auto; background: #f6f6f6; padding: .6rem; font-size: .82rem }
+pre.text { white-space: pre-wrap }
+img { max-width: 100%; vertical-align: middle }
 </style></head><body>
 <h1>$title</h1>
 $body
@@ -57,11 +44,11 @@ def page(
 ) -> str:
     """Return the report; `found` is the content of `comparison.json`."""
     parts = [
-        f'<p class="verdict">{escape(found["why"])} {escape(in_test(tested))}</p>',
-        *_validation(plan, scores, found),
+        f"<p><strong>{escape(found['why'])} {escape(in_test(tested))}</strong></p>",
+        *_validation(plan, scores),
         *(_test(tested) if tested else ["<p>The models have not been tested yet.</p>"]),
         *_data(run),
-        *_settings(run, found),
+        *_commands(found),
     ]
     title = f"Fine-tuning on {run.settings.data}: which regularizer?"
     return PAGE.substitute(title=escape(title), body="\n".join(parts))
@@ -73,95 +60,43 @@ def in_test(tested: Sequence[Tested]) -> str:
     if gain is None:
         return ""
     images = tested[0].outcome.measures["images"]
-    return f"On the {images} test images, it gains {table.points(gain, signed=True)} points. "
+    return f"On the {images} test images, it gains {result.points(gain, signed=True)} points. "
 
 
-def _validation(plan: Plan, scores: Scores, found: Mapping[str, Any]) -> list[str]:
+def _validation(plan: Plan, scores: Scores) -> list[str]:
     candidates = list(plan.settings)
-    chosen = candidates.index(next(c for c in candidates if c._asdict() == found["chosen"]))
     return [
         "<h2>Validation</h2>",
-        f'<p class="note">Accuracy in % on images left out of the training, {plan.folds} folds, '
-        f"seeds per fold: {plan.seeds}. Differences to plain fine-tuning are in points and paired "
-        "by fold and seed. ± is a 95 % t interval, which does not allow for the number of "
-        "candidates. Test images are not used here.</p>",
-        _table(table.HEADINGS, table.rows(scores, candidates), chosen),
-        _image(figure.of_weights(scores, candidates), "Validation accuracy against the weight"),
-        '<p class="note">Bars: 95 % intervals of the paired differences to fine-tuning. Band: that '
-        "of the accuracy of fine-tuning.</p>",
-        _image(figure.of_short_runs(scores, candidates), "Training loss of all candidates"),
+        f"<p>Accuracy in % on images left out of the training, {plan.folds} folds, seeds per fold: "
+        f"{plan.seeds}. Differences to plain fine-tuning are in points and paired by fold and "
+        "seed. ± is a 95 % t interval, which does not allow for the number of candidates. Test "
+        "images are not used here.</p>",
+        _text(result.lines(scores, candidates), kind="pre"),
+        _image(of_weights(scores, candidates), "Validation accuracy against the weight"),
+        "<p>Bars: 95 % intervals of the paired differences to fine-tuning. Band: that of the "
+        "accuracy of fine-tuning.</p>",
     ]
 
 
 def _test(tested: Sequence[Tested]) -> list[str]:
-    names = [str(found.candidate) for found in tested]
-    measures = [found.outcome.measures for found in tested]
-    rows = [
-        (
-            name,
-            f"{100 * m['accuracy']:.1f}",
-            "{:.1f} to {:.1f}".format(*(100 * x for x in m["accuracy_interval"])),
-            f"{100 * m['balanced_accuracy']:.1f}",
-            f"{m['cross_entropy']:.3g}",
-        )
-        for name, m in zip(names, measures, strict=True)
-    ]
-    heads = ("model", "accuracy in %", "95 % interval", "balanced", "cross-entropy")
-    majority, share = measures[0]["majority_class"], measures[0]["majority_share"]
-    last = metrics.draw_confusion(measures[-1], names[-1])
+    parts = ["<h2>Test</h2>", "<p>Of images that no choice has seen.</p>"]
+    for name, measures in ((str(x.candidate), x.outcome.measures) for x in tested):
+        matrix = _image(metrics.draw_confusion(measures, name), f"Confusion matrix of {name}")
+        parts += [f"<h3>{escape(name)}</h3>", _text(metrics.in_words(measures), kind="pre"), matrix]
     logs = {str(found.candidate): found.log for found in tested}
-    return [
-        "<h2>Test</h2>",
-        f'<p class="note">{measures[0]["images"]} images that no choice has seen. The majority '
-        f"class, {escape(majority)}, would reach {share:.1%}.</p>",
-        _table(heads, rows),
-        "<h2>Classes</h2>",
-        _by_class(names, measures),
-        _image(last, f"Confusion matrix of {names[-1]}"),
-        "<h2>Training on all images</h2>",
-        _image(figure.of_runs(logs), "Curves of the final runs"),
-    ]
-
-
-def _by_class(names: Sequence[str], measures: Sequence[Mapping[str, Any]]) -> str:
-    def percent(value):
-        return "-" if value is None else f"{100 * value:.0f}"
-
-    heads = ["class", "test images"]
-    heads += [f"{what} in %, {name}" for name in names for what in ("recall", "precision")]
-    rows = []
-    for name, first in measures[0]["classes"].items():
-        row = [name, str(first["support"])]
-        for of_model in measures:
-            own = of_model["classes"][name]
-            row += [percent(own["recall"]), percent(own["precision"])]
-        rows.append(row)
-    return _table(heads, rows)
+    image = _image(log.curves(logs), "Curves of the final runs")
+    return [*parts, "<h2>Training on all images</h2>", image]
 
 
 def _data(run: Run) -> list[str]:
-    train, test = run.data.train, run.data.test
-    counts = [np.bincount(x.labels, minlength=len(run.data.classes)) for x in (train, test)]
-    rows = [
-        (name, str(a), str(b), _samples(train, train.labels, label))
-        for label, (name, a, b) in enumerate(zip(run.data.classes, *counts, strict=True))
-    ]
-    lines = "\n".join(described_run(run))
-    return [
-        "<h2>Data</h2>",
-        f"<pre>{escape(lines)}</pre>",
-        f'<p class="note">Images of the first {SAMPLED} classes.</p>'
-        if len(rows) > SAMPLED
-        else "",
-        _table(("class", "training", "test", "training images"), rows, raw=3),
-    ]
-
-
-def _samples(source: Source, labels: Sequence[int], label: int) -> str:
-    if label >= SAMPLED:
-        return ""
-    first = [i for i, own in enumerate(labels) if own == label][:SAMPLES]
-    return f'<span class="samples">{"".join(_thumbnail(source[i]) for i in first)}</span>'
+    train, test, classes = run.data.train, run.data.test, run.data.classes
+    counts = [np.bincount(x.labels, minlength=len(classes)) for x in (train, test)]
+    parts = ["<h2>Data</h2>", _text(described_run(run))]
+    for label, (name, of_train, of_test) in enumerate(zip(classes, *counts, strict=True)):
+        shown = [i for i, own in enumerate(train.labels) if own == label and label < SAMPLED]
+        samples = "".join(_thumbnail(train[i]) for i in shown[:SAMPLES])
+        parts.append(f"<p>{escape(name)}: {of_train} training, {of_test} test {samples}</p>")
+    return parts
 
 
 def _thumbnail(example: dict[str, Any]) -> str:
@@ -171,43 +106,81 @@ def _thumbnail(example: dict[str, Any]) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{_encoded(buffer.getvalue())}">'
 
 
-def _settings(run: Run, found: Mapping[str, Any]) -> list[str]:
-    settings = asdict(run.settings).items()
-    rows = [(name, str(value)) for name, value in settings if value not in (None, (), False)]
+def _commands(found: Mapping[str, Any]) -> list[str]:
     commands = [x["command"] for x in found["candidates"] if x["command"]]
     return [
         "<h2>Commands</h2>",
-        '<p class="note">The comparison, and then a run of each candidate on all training images. '
-        "A short run is the same on a fold, with the seeds that the comparison names.</p>",
-        f"<pre>{escape(found['command'])}</pre>",
-        "<details><summary>All candidates</summary>",
-        *(f"<pre>{escape(command)}</pre>" for command in commands),
-        "</details>",
-        "<h2>Settings of plain fine-tuning</h2>",
-        _table(("setting", "value"), rows),
-        "<h2>Environment</h2>",
-        _table(("what", "value"), [(k, str(v)) for k, v in found["environment"].items()]),
+        "<p>The comparison, and then a run of each candidate on all training images. A short run "
+        "is the same on a fold, with the seeds that the comparison names.</p>",
+        *(_text([command]) for command in (found["command"], *commands)),
     ]
 
 
-def _table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None, raw: int = -1
-) -> str:
-    """Return a table; the cells of column `raw` are HTML."""
-    kinds = [' class="left"' if j == raw else "" for j in range(len(heads))]
-    head = "".join(f"<th{kind}>{escape(x)}</th>" for kind, x in zip(kinds, heads, strict=True))
-    lines = []
-    for i, row in enumerate(rows):
-        cells = "".join(f"<td>{x if j == raw else escape(x)}</td>" for j, x in enumerate(row))
-        kind = ' class="chosen"' if i == marked else ""
-        lines.append(f"<tr{kind}>{cells}</tr>")
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+def _text(lines: Sequence[str], kind: str = 'pre class="text"') -> str:
+    return f"<{kind}>{escape(chr(10).join(lines))}</pre>"
 
 
 def _image(drawn: Figure, text: str) -> str:
     data = f"data:image/svg+xml;base64,{_encoded(log.rendered(drawn, 'svg'))}"
-    return f'<figure><img alt="{escape(text)}" src="{data}"></figure>'
+    return f'<p><img alt="{escape(text)}" src="{data}"></p>'
 
 
 def _encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
+
+
+# --- the figure
+
+
+def of_weights(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
+    """Return validation accuracy against the weight, a panel for each regularizer.
+
+    The bars are the 95 % intervals of the paired differences to plain fine-tuning, and the band is
+    that of the accuracy of plain fine-tuning.
+    """
+    names = {c.method.removesuffix(DTNH): None for c in candidates if c.weight is not None}
+    titles = [*names] or [""]
+    figure, grid = log.panels(len(titles), columns=len(titles), size=(4.2, 3.6), sharey=True)
+    for axes, name in zip(grid, titles, strict=True):
+        _horizontal(axes, scores, candidates)
+        for method, color in ((name, PLAIN), (name + DTNH, PROTECTED)):
+            own = [c for c in candidates if c.method == method and c.weight is not None]
+            _against_weight(axes, scores, own, candidates[0], color)
+        axes.set_title(name, fontsize=11)
+        axes.set(xlabel="weight")
+        if axes.has_data():
+            axes.legend(fontsize=8, frameon=False)
+    grid[0].set(ylabel="validation accuracy in %")
+    return figure
+
+
+def _horizontal(axes: Any, scores: Scores, candidates: Sequence[Candidate]) -> None:
+    """Draw what has no weight: plain fine-tuning, and the average."""
+    value = result.accuracy(scores, candidates[0])
+    if value is None:
+        return
+    low, high = (100 * (value.mean + sign * (value.half_width or 0)) for sign in (-1, 1))
+    axes.axhspan(low, high, color=REFERENCE, alpha=0.13, linewidth=0)
+    axes.axhline(100 * value.mean, color=REFERENCE, linestyle="--", label="fine-tuning")
+    average = result.accuracy(scores, Candidate(AVERAGE))
+    if average is not None:
+        axes.axhline(100 * average.mean, color=OTHER, linestyle=":", label=AVERAGE)
+
+
+def _against_weight(
+    axes: Any, scores: Scores, own: Sequence[Candidate], reference: Candidate, color: str
+) -> None:
+    points = [
+        (candidate.weight or 0.0, mean, gain)
+        for candidate in own
+        if (mean := result.accuracy(scores, candidate))
+        and (gain := result.compared(scores, candidate, reference))
+    ]
+    if points:
+        shift = 1.04 if color == PROTECTED else 1 / 1.04  # else one bar hides the other
+        weights = [weight * shift for weight, *_ in points]
+        means = [100 * mean.mean for _, mean, _ in points]
+        widths = [100 * (gain.half_width or 0) for *_, gain in points]
+        style = {"color": color, "marker": "o", "markersize": 4, "capsize": 3}
+        axes.errorbar(weights, means, widths, **style, label=own[0].method)
+        axes.set_xscale("log")

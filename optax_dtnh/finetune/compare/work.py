@@ -5,17 +5,17 @@ So the comparison is balanced whenever it ends, by a signal or by the budget.
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from optax_dtnh.finetune.compare import record, table
+from optax_dtnh.finetune.compare import record
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, Plan
 from optax_dtnh.finetune.compare.memory import Fold
-from optax_dtnh.finetune.compare.record import Block, Score, Scores
-from optax_dtnh.finetune.compare.training import Trained, Trainer
+from optax_dtnh.finetune.compare.record import Block, Score, Scores, seconds_of
+from optax_dtnh.finetune.compare.training import Trainer
 
 FINAL = 2  # runs on all training images
 
@@ -47,19 +47,18 @@ def blocks(
     Raises:
       Stopped: A signal has come. The run under way is lost.
     """
-    live = table.Live(list(plan.settings))
-    live.show(scores, "", status(plan, scores))
+    print(status(plan, scores), flush=True)
     for job in jobs(plan):
         if is_done(job, scores):
             continue
         if over_budget(plan, scores, job.candidate):
-            live.show(scores, "", "Another run would exceed the budget.")
+            print("Another run would exceed the budget.", flush=True)
             return
         found = _scored(plan, trainer, folds[job.block.fold], job)
         record.append(out, job.block, found)
         scores.setdefault(job.block, {}).update(found)
         accuracy = f"{100 * found[job.candidate].accuracy:.1f} %"
-        live.show(scores, f"{job}: {accuracy}", status(plan, scores))
+        print(f"{job}: {accuracy}; {status(plan, scores)}", flush=True)
         if job.candidate == plan.trained[-1]:
             yield job.block
 
@@ -71,7 +70,7 @@ def is_done(job: Job, scores: Scores) -> bool:
 
 def jobs(plan: Plan) -> list[Job]:
     """Return all trainings in order, block by block."""
-    first = next(iter(plan.settings.values())).seed
+    first = plan.settings[plan.trained[0]].seed
     blocks = [Block(first + i, fold) for i in range(plan.seeds) for fold in range(plan.folds)]
     reference, average = plan.trained[0], Candidate(AVERAGE)
     both = (reference, average) if average in plan.settings else (reference,)
@@ -84,50 +83,27 @@ def jobs(plan: Plan) -> list[Job]:
 
 def _scored(plan: Plan, trainer: Trainer, fold: Fold, job: Job) -> dict[Candidate, Score]:
     """Train, and return the scores on the images that validate."""
-    settings = plan.compiled[job.candidate], plan.settings[job.candidate]
-    started, seed, found = time.perf_counter(), job.block.seed, {}
-    trained = trainer.train(*settings, fold.train, seed, title=str(job))
+    settings = replace(plan.settings[job.candidate], seed=job.block.seed)
+    started, found = time.perf_counter(), {}
+    network = trainer.train(settings, fold.train, title=str(job))
     for candidate in job.scored:
         if candidate != job.candidate:
-            trained = trainer.average(trained, settings[1], fold.train, seed)
-        probabilities = trainer.probabilities(trained, fold.test)
-        seconds = time.perf_counter() - started
-        found[candidate] = _score_of(probabilities, fold, trained, seconds)
-        started += seconds
+            network = trainer.average(network, settings, fold.train)
+        accuracy, before = trainer.accuracy(network, fold.test), started
+        started = time.perf_counter()
+        found[candidate] = Score(accuracy, started - before)
     return found
 
 
-def _score_of(probabilities: np.ndarray, fold: Fold, trained: Trained, seconds: float) -> Score:
-    labels = np.asarray(fold.test.labels)
-    predicted = probabilities.argmax(axis=1)
-    with np.errstate(divide="ignore"):  # of a network that has diverged
-        loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
-    # The largest of numbers that are not finite would be class 0, that of most images perhaps.
-    right = (predicted == labels) & np.isfinite(probabilities).all(axis=1)
-    accuracy = float(np.mean(right))
-    return Score(accuracy, float(loss), predicted.tolist(), trained.curve, seconds)
-
-
 def status(plan: Plan, scores: Scores) -> str:
-    """Return how far the comparison is, the best candidate so far, and the time left."""
+    """Return how far the comparison is, and the time left."""
     every = jobs(plan)
     todo = [job.candidate for job in every if not is_done(job, scores)]
-    parts = [f"{len(every) - len(todo)} of {len(every)} runs"]
-    if scores:
-        parts.append(_best_so_far(plan, scores))
-        left = expected(plan, scores, todo) + final(scores)
-        parts.append(f"about {tqdm.format_interval(left)} left with the final runs")
-    return ", ".join(parts)
-
-
-def _best_so_far(plan: Plan, scores: Scores) -> str:
-    reference, *others = plan.settings
-    gains = {c: table.compared(scores, c, reference) for c in others}
-    above = {c: gain for c, gain in gains.items() if gain is not None and gain.mean > 0}
-    if not above:
-        return f"best so far {reference}"
-    best = max(above, key=lambda candidate: above[candidate].mean)
-    return f"best so far {best} ({table.points(above[best], signed=True)} points)"
+    done = f"{len(every) - len(todo)} of {len(every)} runs"
+    if not scores:
+        return done
+    left = tqdm.format_interval(expected(scores, todo) + final(scores))
+    return f"{done}, about {left} left with the final runs"
 
 
 def over_budget(plan: Plan, scores: Scores, candidate: Candidate) -> bool:
@@ -135,26 +111,19 @@ def over_budget(plan: Plan, scores: Scores, candidate: Candidate) -> bool:
     if plan.budget is None or not scores:
         return False
     spent = sum(seconds_of(scores))
-    return spent + expected(plan, scores, [candidate]) + final(scores) > plan.budget
+    return spent + expected(scores, [candidate]) + final(scores) > plan.budget
 
 
-def expected(plan: Plan, scores: Scores, candidates: Sequence[Candidate]) -> float:
-    """Return how many seconds one run of each candidate will take: the least its program has."""
-    known: dict = {}
+def expected(scores: Scores, candidates: Sequence[Candidate]) -> float:
+    """Return how many seconds one run of each candidate will take: the least its method has."""
+    least: dict[str, float] = {}
     for row in scores.values():
-        for candidate, found in row.items():
-            if candidate in plan.trained:
-                program = plan.compiled[candidate]
-                known[program] = min(known.get(program, found.seconds), found.seconds)
-    longest = max(known.values())
-    return sum(known.get(plan.compiled[candidate], longest) for candidate in candidates)
+        for (method, _), found in row.items():
+            least[method] = min(least.get(method, found.seconds), found.seconds)
+    longest = max(least.values())
+    return sum(least.get(candidate.method, longest) for candidate in candidates)
 
 
 def final(scores: Scores) -> float:
     """Return how many seconds the final runs will take, with the compilation of each."""
     return FINAL * max(seconds_of(scores))
-
-
-def seconds_of(scores: Scores) -> list[float]:
-    """Return the seconds of every run that is finished."""
-    return [found.seconds for row in scores.values() for found in row.values()]
