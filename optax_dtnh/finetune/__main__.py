@@ -14,6 +14,7 @@ import re
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
-from optax_dtnh.finetune.errors import UsageError, address_error
+from optax_dtnh.finetune.errors import UsageError, address_error, flag
 from optax_dtnh.finetune.options import count
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
@@ -72,6 +73,21 @@ _AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbre
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
 
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
+        """Refuse unknown arguments, and name the option that one of them resembles."""
+        chosen, unknown = super().parse_known_args(*args, **named)
+        near = [name for word in unknown for name in self._near(word.split("=")[0])]
+        if unknown:
+            mend = f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`."
+            self.error(f"unrecognized arguments: {' '.join(unknown)}. {mend}")
+        return chosen, unknown
+
+    def _near(self, word: str) -> list[str]:
+        """Return the options with the initials `word`, like "lr", or one that is spelled alike."""
+        names = self._option_string_actions
+        initials = [name for name in names if "--" + re.sub(r"-*(\w)\w*", r"\1", name) == word]
+        return initials or get_close_matches(word, names, 1)
+
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""
         if re.search(r"^argument .*'[^' ]+,[^' ]+'", message):
@@ -87,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
+        _refuse_empty(chosen)
         chosen.act(chosen)
     except UsageError as error:
         options.error(str(error))
@@ -101,6 +118,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"`{error.name}` is not installed, and the command needs it. Run "
             f"`pip install 'optax-dtnh[{extra}]'`."
         )
+
+
+def _refuse_empty(chosen: Namespace) -> None:
+    for name, value in vars(chosen).items():
+        if "" in (value if isinstance(value, list) else [value]):
+            raise UsageError(
+                f"`{name if name.isupper() else flag(name)}` should be a name, got an empty one. "
+                "Check the variable that it comes from, or leave it out."
+            )
 
 
 def parser() -> Parser:

@@ -74,7 +74,10 @@ REFUSED = {
     "--learning-rate 0": "should be a number > 0",
     "--weight 1e999": "--weight: it should be a number >= 0",
     "--reference-decay 1": "above 0 and below 1",
-    "--step 3": "unrecognized arguments: --step 3",  # no abbreviations
+    "--step 3": "unrecognized arguments: --step 3. Did you mean --steps?",  # no abbreviations
+    "--lr 0.1": "unrecognized arguments: --lr 0.1. Did you mean --learning-rate?",
+    "cats": "unrecognized arguments: cats. See `python -m optax_dtnh.finetune train --help`.",
+    **{f"{x}=": f"`{x}` should be a name, got an empty one" for x in ("--data", "--classes")},
     "--learning-rate 0,1": "got '0,1'. Separate values by spaces, and write decimals with a point",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
