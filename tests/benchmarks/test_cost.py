@@ -28,7 +28,7 @@ from benchmarks.cost.many_devices.decoder import Sizes
 from benchmarks.cost.tables import PLATFORMS, export_problems, steps
 from benchmarks.cost.training import of_pair
 from benchmarks.cost.trees import as_params, resnet50, small_leaves
-from benchmarks.cost.uses import GROWING, WEIGHT, Use, one_gradient, sgd, truncated
+from benchmarks.cost.uses import WEIGHT, Use, one_gradient, sgd, truncated
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS, command
 from benchmarks.harness.tables import only
@@ -48,20 +48,11 @@ STEPS = steps()
 DECODER = Sizes(layers=3, width=64, heads=2, mlp=128, vocabulary=512, batch=4, length=8)
 
 
-def test_the_claims_hold_on_the_record():
-    found = [table["rows"] for table in record.read(RESULTS / "cost.json")["tables"]]
-    small, lowered, cells = found
-    for name in GROWING:
-        own = [row for row in small if row["form"] == name]
-        assert not nonlinear(name, {row["leaves"]: row["instructions"] for row in own})
-    assert all(row[platform] is True for row in lowered for platform in PLATFORMS)
-    assert [(row["form"], row["optimizer"]) for row in cells] == grid.cells()
-    for row, cell in zip(cells, grid.cells(), strict=True):
+def test_the_record_has_every_cell_within_the_bars_of_today():
+    *_, cells = record.read(RESULTS / "cost.json")["tables"]
+    assert [(row["form"], row["optimizer"]) for row in cells["rows"]] == grid.cells()
+    for row, cell in zip(cells["rows"], grid.cells(), strict=True):
         assert not exceeded(str(cell), row, grid.bars(cell))
-        if "per_element" in cell[0] and cell[1] not in ("Adafactor", "Muon"):
-            assert row["reductions"] == 0
-        if cell in PRODUCTS_OF_CELLS:
-            assert row["reductions"] == PRODUCTS_OF_CELLS[cell] * len(resnet50())
 
 
 @pytest.mark.slow
@@ -97,13 +88,6 @@ def test_programs_grow_linearly_and_with_a_selection_at_the_end_they_would_not()
     for use, _ in tables.GROWING_ON_SMALL.values():
         assert not nonlinear("", instructions(use))
     assert nonlinear("", instructions(uses.SELECTION_LAST.then(sgd())))
-
-
-@pytest.mark.slow
-def test_the_counts_of_a_quick_compilation_are_those_of_the_ordinary_one():
-    for use in GROWING.values():
-        quick, full = (update_cost(use, TINY, options) for options in (NOT_RUN, None))
-        assert quick._replace(seconds=0) == full._replace(seconds=0)
 
 
 @pytest.mark.slow
