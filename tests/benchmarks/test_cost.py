@@ -15,7 +15,6 @@ from benchmarks.cost import (
     networks,
     one_backward_pass,
     tables,
-    training_step,
     uses,
 )
 from benchmarks.cost.accelerator import __main__ as accelerator
@@ -31,7 +30,6 @@ from benchmarks.cost.trees import as_params, resnet50, small_leaves
 from benchmarks.cost.uses import WEIGHT, Use, one_gradient, sgd, truncated
 from benchmarks.harness import record
 from benchmarks.harness.command import RESULTS, command
-from benchmarks.harness.tables import only
 from optax_dtnh import add_l2_sp, cosine, drop, dtnh, orthogonal, plain, truncate
 from optax_dtnh.finetune.errors import UsageError
 
@@ -114,14 +112,6 @@ def test_callbacks_calls_and_float64_would_be_found():
     assert "callbacks" in problems(prints, (jnp.ones(2),))[0]
     assert problems(jnp.linalg.cholesky, (jnp.eye(2),))[0].startswith("calls lapack")
     assert problems(lambda x: x * np.ones(2), (jnp.ones(2),)) == ["computes in float64"]
-
-
-def test_a_bar_can_be_missed():
-    costs = {"L2-SP": StepCost(1.0, 1.0, 0.0), "L2-SP + DTNH": StepCost(1.02, float("nan"), 0.0)}
-    assert "flops" in training_step.missed("L2-SP + DTNH", costs)[0]
-    table, *_ = record.read(RESULTS / "cost.one_backward_pass.json")["tables"]
-    late = only(table["rows"], network="ResNet-18") | {"network": one_backward_pass.EARLY}
-    assert "flops renewing" in one_backward_pass.missed(late)[0]
 
 
 def test_flops_and_peak_are_those_of_a_product_by_hand():

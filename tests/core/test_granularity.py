@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from optax_dtnh import (
     Along,
@@ -106,23 +104,6 @@ def test_labels_along_axes_stand_beside_shared_ones():
     update, _ = added(g, r, labels=labels)
     rest = [{k: t[k] for k in ("bias", "scale")} for t in (r, g)]
     assert_close({k: update[k] for k in rest[0]}, apply_rule(truncate, *rest))
-
-
-VECTORS = st.lists(st.floats(-8, 8, width=32), min_size=4, max_size=4).map(np.float32)
-POSITIVE = st.lists(st.floats(2**-10, 2**10, width=32), min_size=4, max_size=4).map(np.float32)
-
-
-@given(g=VECTORS, r=VECTORS, p=POSITIVE)
-def test_behind_any_positive_diagonal_no_element_opposes_the_loss(g, r, p):
-    assert np.all(g * p * np.asarray(added(g, r, labels=per_element)[0]) >= 0)
-
-
-def test_behind_a_diagonal_the_whole_tree_does_oppose_the_loss():
-    rng = np.random.default_rng(0)
-    g, r, p = jnp.float32(rng.standard_normal((3, 200, 8)))
-    whole = jax.vmap(lambda g, r: added(g, r)[0])(g, r)
-    share = jnp.mean(jnp.sum(g * jnp.exp(2 * p) * whole, axis=-1) < -1e-5)
-    assert 0.1 < share < 0.9
 
 
 def test_a_positive_metric_changes_no_decision_of_an_element():

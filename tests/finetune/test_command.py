@@ -255,10 +255,6 @@ def test_mistakes_in_arguments_wait_for_nothing_but_the_package_itself():
         "try: main(['train', '--steps', '0'])\n"
         "except SystemExit as stop: assert stop.code == 2\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new\n"
-        "new = {name for name in sys.modules if name.startswith('optax_dtnh.finetune.')}\n"
-        "own = {'__main__', 'arguments', 'errors', 'interrupts', 'options', 'settings'}\n"
-        "own |= {'compare', 'compare.candidates'}\n"
-        "assert new == {'optax_dtnh.finetune.' + x for x in own}"
+        "assert new - sys.stdlib_module_names <= {'optax_dtnh'}, new"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

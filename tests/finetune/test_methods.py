@@ -132,14 +132,6 @@ def test_without_dtnh_a_form_keeps_the_whole_regularizer(form):
     assert_close(update, jax.tree.map(lambda r: -RATE * WEIGHT * r, kept), scale=10.0)
 
 
-def test_without_a_regularizer_all_decays_and_its_gradient_is_ignored():
-    start, params, _ = data()
-    zeros, ones = optax.tree.zeros_like(start), optax.tree.ones_like(start)
-    tx = methods.transformation(settings("--method", "finetune", "--weight-decay", "0.5"))
-    updates, _ = tx.update(GradientPair(zeros, ones), tx.init(start), params)
-    assert_close(updates, optax.tree.scale(-RATE * 0.5, params))
-
-
 def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
     rate = methods.learning_rate(settings("--steps", "90"))
     np.testing.assert_allclose([rate(0), rate(59), rate(60), rate(89)], [0.01, 0.01, 1e-3, 1e-3])

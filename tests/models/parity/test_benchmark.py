@@ -40,13 +40,3 @@ def test_a_file_without_a_head_is_refused(vit, tmp_path, capsys):
     with pytest.raises(SystemExit):
         compared(tmp_path / "model.safetensors", tmp_path / "out")
     assert "`--source` should hold a ResNet or ViT with a head, got" in capsys.readouterr().err
-
-
-def test_a_repository_is_taken_from_the_cache(vit, tmp_path, monkeypatch):
-    folder = tmp_path / "models--owner--name"
-    vit.save_pretrained(folder / "snapshots/0123456")
-    (folder / "refs").mkdir()
-    (folder / "refs/main").write_text("0123456")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    found = compared("hf:owner/name", tmp_path / "out")
-    assert found == (0, ("hf:owner/name", "Hugging Face ViT"))
