@@ -39,7 +39,7 @@ def test_a_cell_fails_runs_is_skipped_and_is_resumed(tmp_path, monkeypatch, capf
     argv = ["--source", f"dogs-resnet50={source}", "--data", f"cifar10={data}"]
     argv += ["--only", "dogs-resnet50", "cifar10", "l2_sp+dtnh", "seed0", "--out", tmp_path / "out"]
     argv += ["--", *SMALL]
-    assert main("--run", *argv, "--steps", "0") == 1  # a cell that fails
+    assert main("--run", *argv, "--freeze", "conv1") == 1  # a cell that fails
     assert main("--run", *argv) == 0
     out = tmp_path / "out/dogs-resnet50/cifar10/l2_sp+dtnh/seed0"
     capfd.readouterr()
