@@ -53,9 +53,7 @@ class Case(NamedTuple):
     g: Any
     r: Any
     before: Any  # a third tree: the previous gradient, or the starting point
-    params: Any  # `before + r`, rounded
     weight: float
-    factors: tuple[float, float]  # powers of two
     bad: tuple[float, str, int]  # NaN or infinity, where it goes, and at which element
 
 
@@ -79,7 +77,6 @@ def _cases_of(name):
         before=arrays,
         scales=st.tuples(scales, scales, scales),
         weight=st.sampled_from([0.0, 1.0]) | st.floats(2**-10, 64, width=32),
-        factors=st.tuples(st.sampled_from([1.0, 4.0]), st.sampled_from([1.0, 2.0, 8.0])),
         bad=st.tuples(
             st.sampled_from([np.nan, np.inf, -np.inf]),
             st.sampled_from(["g", "r"]),
@@ -111,7 +108,7 @@ def _arrays(size):
     return seeded | st.lists(ELEMENTS, min_size=size, max_size=size).map(np.float64)
 
 
-def _assemble(name, regime, v, h, before, scales, weight, factors, bad):
+def _assemble(name, regime, v, h, before, scales, weight, bad):
     """Take `r` as a part along `g` and a part sideways, by default orthogonal to it."""
     along, sideways = regime
     h = _turned(v) if h is None else h
@@ -119,7 +116,7 @@ def _assemble(name, regime, v, h, before, scales, weight, factors, bad):
     g = _unflatten(STRUCTURES[name], one * v)
     r = _unflatten(REGULARIZER[name], two * (along * v + sideways * h))
     before = _unflatten(STRUCTURES[name], three * before)
-    return Case(name, g, r, before, moved(before, r), weight, factors, bad)
+    return Case(name, g, r, before, weight, bad)
 
 
 def moved(before, r):
