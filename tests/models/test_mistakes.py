@@ -8,7 +8,7 @@ from flax import nnx
 
 from optax_dtnh import models
 from tests.models.networks import build
-from tests.models.test_foreign_networks import Net
+from tests.models.test_model_transfer import Net
 
 W, NONE = jnp.ones(2), "none.safetensors"
 
