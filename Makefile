@@ -47,7 +47,7 @@ cost: $(installed)  ## bytes, memory, instructions and flops of one update
 peers: $(PEERS)/installed  ## the same step in torch, by hand and with TorchJD, and in optax by hand
 	OMP_WAIT_POLICY=PASSIVE $(PEERS)/bin/python -m benchmarks.peers
 
-real-smoke: $(PARITY)/installed  ## a pretrained network against torch's, and a few steps of its benchmark and of the tutorial
+real-smoke: $(PARITY)/installed  ## the images and a few steps of the benchmark on a pretrained network, and of the tutorial
 	$(PARITY)/bin/python -m pytest -n 0 tests/benchmarks/parity
 	$(PARITY)/bin/python -m benchmarks.real --smoke
 	$(PARITY)/bin/python docs/tutorial.py --quick
