@@ -20,7 +20,6 @@ from optax_dtnh import (
     add_l2_sp,
     apply_rule,
     cosine,
-    cosine_similarity,
     drop,
     dtnh,
     orthogonal,
@@ -320,26 +319,6 @@ def lets_nothing_bad_disappear(way, case):
         assert not shared or not np.isfinite(np.asarray(leaf, np.float64)).any()
 
 
-def is_the_cosine(similarity, case):
-    """In float32 whatever the leaves' dtype, odd and symmetric."""
-    g, r = (vector(x) for x in (case.g, case.r))
-    sizes = norm(g) * norm(r)
-    eps = 32 * np.finfo(np.float64 if case.structure == "float64" else np.float32).eps
-    with wide(case.structure):
-        pairs = (case.g, case.r), (case.r, case.g), (case.g, scaled(-1.0, case.r))
-        value, swapped, negated = (float(similarity(*pair)) for pair in pairs)
-    assert abs(value - (g @ r / sizes if sizes else 0.0)) <= eps
-    assert value == swapped == -negated
-
-
-compiled_similarity = jax.jit(cosine_similarity)
-
-
-@jax.jit
-def unguarded_similarity(g, r):
-    return optax.tree.vdot(g, r) / (optax.tree.norm(g) * optax.tree.norm(r))
-
-
 def added(g, r, before, params, weight):
     return Result(jax.tree.map(lambda x, y: x + weight * y, g, r), g, r, g, weight)
 
@@ -431,12 +410,3 @@ def refute(prop, subject, cases):
 
     one_pass = settings(max_examples=300, phases=[Phase.generate])
     find(cases, fails, settings=one_pass, random=Random(0))
-
-
-@given(case=cases())
-def test_cosine_similarity_is_the_cosine(case):
-    is_the_cosine(compiled_similarity, case)
-
-
-def test_a_quotient_of_norms_is_not_always_so_the_property_can_fail():
-    refute(is_the_cosine, unguarded_similarity, cases())

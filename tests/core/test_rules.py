@@ -88,6 +88,13 @@ def test_a_constant_along_that_is_not_zero_is_used():
     assert_equal(out, jnp.array([-4.0, 0.0]))
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_cosine_similarity_by_hand_at_every_scale_and_0_where_a_tree_is(scale):
+    g, r = scale * jnp.array([3.0, 4.0]), scale * jnp.array([0.0, -2.0])
+    for x, y, expected in ((g, r, -0.8), (r, g, -0.8), (g, -r, 0.8), (g, 0 * g, 0.0)):
+        assert float(cosine_similarity(x, y)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_cosine_similarity_with_infinity_is_nan():
     assert jnp.isnan(cosine_similarity(jnp.ones(3), jnp.array([jnp.inf, 1.0, 1.0])))
 

@@ -132,15 +132,6 @@ def test_without_dtnh_a_form_keeps_the_whole_regularizer(form):
     assert_close(update, jax.tree.map(lambda r: -RATE * WEIGHT * r, kept), scale=10.0)
 
 
-def test_the_learning_rate_is_divided_by_ten_at_two_thirds_or_falls_to_zero():
-    rate = methods.learning_rate(settings("--steps", "90"))
-    np.testing.assert_allclose([rate(0), rate(59), rate(60), rate(89)], [0.01, 0.01, 1e-3, 1e-3])
-    rate = methods.learning_rate(settings("--steps", "90", "--schedule", "cosine"))
-    np.testing.assert_allclose([rate(0), rate(45), rate(90)], [0.01, 0.005, 0], atol=1e-9)
-    rate = methods.learning_rate(settings("--steps", "90", "--schedule", "constant"))
-    assert rate(0) == rate(89)
-
-
 def test_the_regularizers_are_those_of_the_library_with_the_temperature_of_the_settings():
     f, f_s = jax.random.normal(jax.random.key(0), (2, 4, 3, 3, 5))
     pooled = [x.mean((1, 2)) for x in (f, f_s)]

@@ -88,15 +88,18 @@ def test_a_weight_decay_that_is_not_given_is_that_of_the_method():
     assert settings("--weight-decay", "0").weight_decay == 0
 
 
-def test_a_warm_up_rises_from_zero_and_the_schedule_keeps_its_end():
-    argv = ("--steps", "90", "--warmup", "10", "--schedule")
-    expected = optax.warmup_cosine_decay_schedule(0, 0.01, 10, 90)
-    steps = jnp.arange(91)
-    found = jax.vmap(methods.learning_rate(settings(*argv, "cosine")))(steps)
-    np.testing.assert_allclose(found, jax.vmap(expected)(steps), rtol=1e-6)
-    rate = methods.learning_rate(settings(*argv, "step"))
-    found = [rate(n) for n in (0, 5, 10, 59, 60)]
-    np.testing.assert_allclose(found, [0, 0.005, 0.01, 0.01, 0.001], rtol=1e-6)
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_the_rate_rises_from_zero_and_is_divided_by_ten_at_two_thirds_or_falls_to_zero(warmup):
+    def rates(schedule):
+        argv = ("--steps", "90", "--warmup", str(warmup), "--schedule", schedule)
+        return jax.vmap(methods.learning_rate(settings(*argv)))(jnp.arange(91))
+
+    cosine = optax.warmup_cosine_decay_schedule(0, 0.01, warmup, 90)
+    np.testing.assert_allclose(rates("cosine"), jax.vmap(cosine)(jnp.arange(91)), rtol=1e-6)
+    found = rates("step")[jnp.array([5, 10, 59, 60, 89])]
+    first = 0.005 if warmup else 0.01
+    np.testing.assert_allclose(found, [first, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
+    assert np.ptp(rates("constant")[warmup:]) == 0
 
 
 def cosine_and_ratio(given, pairs, pair=None):

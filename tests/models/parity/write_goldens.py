@@ -17,17 +17,13 @@ from benchmarks.parity.weights import seeded
 from optax_dtnh.models import Basic, Bottleneck, ResNet, ViT
 from tests.models import goldens
 
-vit = partial(ViT, 128, heads=2, image_size=48)
 NETWORKS = {  # the library, and our network of the same sizes
     "resnet18-hugging-face": ("Hugging Face ResNet", partial(ResNet, (2, 2, 2, 2), Basic, width=8)),
     "resnet50-hugging-face": (
         "Hugging Face ResNet",
         partial(ResNet, (3, 4, 6, 3), Bottleneck, width=8),
     ),
-    "resnet18-torchvision": ("torchvision ResNet", partial(ResNet, (2, 2, 2, 2), Basic)),
-    "vit-hugging-face": ("Hugging Face ViT", vit),
-    "vit-timm": ("timm ViT", vit),
-    "vit-torchvision": ("torchvision ViT", vit),
+    "vit-hugging-face": ("Hugging Face ViT", partial(ViT, 128, heads=2, image_size=48)),
 }
 KINDS = {"eval": ("logits", "features"), "train": TRAIN.bars}
 
