@@ -25,7 +25,7 @@ slow: $(installed)  ## what CI runs on top: the benchmarks' own tests, whole mat
 
 long: $(installed)  ## before a release: what takes minutes, and a longer search for counterexamples
 	$(BIN)/python -m pytest -m long
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(addprefix tests/core/test_,properties.py first_order.py)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/core/test_properties.py
 
 lint: $(installed)  ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -214,13 +214,12 @@ def test_source_and_data_are_asked_for(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def runs(arguments, tmp_path_factory):
+def runs(arguments, trained, tmp_path_factory):
     """Two runs on the same images, and one with another draw."""
-    root = tmp_path_factory.mktemp("runs")
-    changes = {"a": (), "b": ("--method", "finetune", "--steps", "30"), "c": ("--seed", "1")}
-    for name, extra in changes.items():
-        run(*arguments, *extra, out=root / name)
-    return [root / name for name in changes]
+    folders = [trained[0], *(tmp_path_factory.mktemp("runs") / name for name in "bc")]
+    run(*arguments, "--method", "finetune", "--steps", "30", out=folders[1])
+    run(*arguments, "--seed", "1", out=folders[2])
+    return folders
 
 
 def test_runs_on_the_same_images_are_paired(runs, tmp_path):
