@@ -72,6 +72,10 @@ def settings(*argv, images=100_000):
     return resolved(settings_of(finetune.parser().parse_args(["train", *given])), images)
 
 
+def summary_of(out):
+    return json.loads((out / "summary.json").read_text())
+
+
 def log_of(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 

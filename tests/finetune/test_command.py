@@ -36,10 +36,6 @@ def finished(arguments, trained, tmp_path_factory):
     return finished_run
 
 
-def summary_of(out):
-    return json.loads((out / "summary.json").read_text())
-
-
 def test_a_run_leaves_what_people_keep(trained):
     out, shown = trained
     assert "of 10 classes (0, 1, 2, 3, 4 and 5 more)" in shown.splitlines()[0]
@@ -50,7 +46,7 @@ def test_a_run_leaves_what_people_keep(trained):
     assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert [entry["step"] for entry in log_of(out)] == [2, 4, 5]
-    summary = summary_of(out)
+    summary = runs.summary_of(out)
     assert vars(runs.settings()).keys() == summary["settings"].keys()
     assert summary["environment"]["jax"] == jax.__version__
     assert summary["found"]["train_images"] == 40
@@ -63,7 +59,7 @@ def test_a_finished_run_says_so_and_does_nothing(finished, arguments):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     shown = run(*arguments, "--method", "l2_sp+dtnh", out=out)
     assert "is finished" in shown
-    assert accuracy_in(shown) == (f"{summary_of(out)['test_accuracy']:.2%}", "160")
+    assert accuracy_in(shown) == (f"{runs.summary_of(out)['test_accuracy']:.2%}", "160")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -88,7 +84,7 @@ def test_a_vit_is_tuned_with_the_preprocessing_beside_it(arguments, tmp_path):
     out = tmp_path / "run"
     run(*argv, out=out)
     assert log_of(out)[-1]["regularizer"] > 0
-    accuracy = f"{summary_of(out)['test_accuracy']:.2%}"
+    accuracy = f"{runs.summary_of(out)['test_accuracy']:.2%}"
     assert accuracy_in(run(out=out, command="evaluate")) == (accuracy, "160")
     assert runs.weights(out)["head.weight"].shape[0] == 10
     kept = json.loads((out / "preprocessing.json").read_text())

@@ -227,10 +227,7 @@ def test_runs_on_the_same_images_are_paired(runs, tmp_path):
     a, b, c = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"]
     assert (a["difference"], c["difference"]) == (None, None)
     assert shown.count("is tested on other images") == 1
-    right = []
-    for folder in runs[:2]:
-        summary = json.loads((folder / "summary.json").read_text())
-        right.append(summary["test_accuracy"])
+    right = [json.loads((x / "summary.json").read_text())["test_accuracy"] for x in runs[:2]]
     np.testing.assert_allclose(b["difference"]["mean"], right[1] - right[0], atol=1e-9)
     assert (tmp_path / "out" / "comparison.png").read_bytes().startswith(b"\x89PNG")
     run(*runs, out=tmp_path / "out", command="compare")  # again, into the same folder

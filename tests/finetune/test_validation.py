@@ -14,7 +14,8 @@ from optax_dtnh.finetune import checkpoints, evaluate, log, loop, step, train, t
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.models import ViT, load_pretrained, save_pretrained
 from tests.finetune.pictures import folder, grays, names, refused, write
-from tests.finetune.runs import assert_same_log, log_of, printed_error, run
+from tests.finetune.runs import assert_same_log, log_of, printed_error, run, summary_of
+from tests.finetune.test_checkpoints import Killed
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -122,10 +123,6 @@ def finished(validated, tmp_path_factory):
     return out, run(*validated, out=out)
 
 
-def summary_of(out):
-    return json.loads((out / "summary.json").read_text())
-
-
 def test_the_log_has_the_validation_and_the_summary_its_best_step(finished):
     out, shown = finished
     assert ": 20 training, 20 validation and 160 test images of 10 classes" in shown
@@ -185,10 +182,6 @@ def test_the_patience_ends_with_as_many_validations_after_the_best(tmp_path):
     ]
     assert decided(tmp_path, 4, 1) == (False, True)
     assert decided(tmp_path, 5, None) == (False, False)
-
-
-class Killed(BaseException):
-    """As good as a SIGKILL, which no handler sees either."""
 
 
 def killed(monkeypatch, where, call, argv, out):

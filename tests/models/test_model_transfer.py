@@ -14,7 +14,7 @@ from tests.models.networks import build, every_model, images, loss_fn, run, vari
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
-HEAD = "classifier.layers.2"
+HEAD, NO_KEYS = "classifier.layers.2", nnx.Not(nnx.RngKey)
 
 
 class Net(nnx.Module):
@@ -32,10 +32,6 @@ class Net(nnx.Module):
         return self.classifier(x).astype(jnp.float32)
 
 
-def values(model):
-    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngKey))))
-
-
 # --- the teacher
 
 
@@ -45,11 +41,11 @@ def test_a_foreign_teacher_is_the_network_in_evaluation_mode_or_refuses(transfor
         return transform(lambda model: model(images(), **modes))(model)
 
     model = Net()
-    before, found = values(model), run(teacher_view(model))
+    before, found = variables(model, NO_KEYS), run(teacher_view(model))
     for mode, updated in (("averaged", "BatchStat"), ("deterministic", "RngCount")):
         with pytest.raises(ValueError, match=rf"`model` should be .* its {updated} of .* Pass"):
             run(teacher_view(model), **{mode: False})
-    assert_equal(values(model), before)
+    assert_equal(variables(model, NO_KEYS), before)
     assert not any([model.norm.use_running_average, model.dropout.deterministic])
     model.eval()
     assert_equal(found, run(model))

@@ -5,17 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from optax_dtnh import models
 from tests.core.helpers import assert_equal, minus, norm
+from tests.models.networks import variables
 from tests.pages.pages import blocks, execute
 
 MODELS, SCALING = "docs/models.md", "docs/scaling.md"
-
-
-def state_of(model):
-    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model)))
 
 
 @pytest.mark.slow
@@ -25,7 +21,7 @@ def test_both_steps_train_every_part_and_what_is_saved_is_loaded(tmp_path, monke
     names, states = {}, []
     for block in blocks(MODELS, "python"):
         names = execute(block, MODELS, names)
-        states.append(state_of(names["model"]))
+        states.append(variables(names["model"]))
     start, l2_sp, distilled, *_, end = states
     assert norm(minus(l2_sp, distilled)) > 0
     for moved in (minus(start, l2_sp), minus(start, distilled)):
@@ -35,8 +31,8 @@ def test_both_steps_train_every_part_and_what_is_saved_is_loaded(tmp_path, monke
     assert names["reg"] > 0
     assert optax.tree.get(names["optimizer"].opt_state, "conflict")[...] in (0.0, 1.0)
     source = models.load_pretrained("resnet18.safetensors")
-    assert_equal(state_of(names["teacher"]), state_of(source))
-    assert_equal(state_of(names["again"]), end)
+    assert_equal(variables(names["teacher"]), variables(source))
+    assert_equal(variables(names["again"]), end)
 
 
 def test_the_loop_of_the_page_does_on_all_devices_what_it_does_on_one():

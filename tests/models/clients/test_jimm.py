@@ -12,6 +12,7 @@ from optax_dtnh import dtnh, value_and_grad_pair
 from optax_dtnh.models import backbone_mask, replace_head, teacher_view
 from optax_dtnh.regularizers import feature_distance
 from tests.core.helpers import assert_close, assert_equal, minus, norm
+from tests.models.networks import variables
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -66,17 +67,13 @@ def test_a_network_trains_for_two_steps_against_its_teacher(build):
     mask = backbone_mask(model, HEAD)
     tx = optax.chain(dtnh(0.1, mask=mask), optax.sgd(0.1))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    states = [values(model)]
+    states = [variables(model, nnx.Param)]
     for _ in range(2):
         reg, loss_grads = step(model, optimizer, teacher, images)
-        states.append(values(model))
+        states.append(variables(model, nnx.Param))
     assert reg > 0
     moved = jax.tree.leaves_with_path(jax.tree.map(norm, minus(states[2], states[0])))
     assert [str(path[-1]) for path, x in moved if not x] == ["['vision_position_ids']"]
     of_loss = jax.tree.map(lambda w, g: w - 0.1 * g, states[1][HEAD], loss_grads[HEAD])
     assert_close(states[2][HEAD], of_loss)  # the head is outside the mask
     assert_equal(encode(teacher, images), before)
-
-
-def values(model):
-    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(model, nnx.Param)))
