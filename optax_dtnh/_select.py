@@ -1,6 +1,5 @@
 """Which leaves are regularized."""
 
-import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -33,8 +32,9 @@ def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tup
         lambda path, x: leaves.get(path, x) if is_masked(x) else x, tree, is_leaf=is_masked
     )
     check_like(name, full, like_name, like)
-    held = jax.tree.map(lambda x: not is_masked(x), tree, is_leaf=is_masked)
-    return full, jax.tree.map(operator.and_, mask, held)
+    # A mark in `mask` itself, as of an `optax.masked` around, is empty and so False: it stays.
+    held = jax.tree.map(lambda keep, x: keep and not is_masked(x), mask, tree, is_leaf=is_masked)
+    return full, held
 
 
 def is_masked(x: Any) -> bool:

@@ -19,7 +19,7 @@ def chunked_mean(
     where: ArrayLike | None = None,
     chunk_size: int = 256,
 ) -> Any:
-    """Return the mean over tokens of `fun(params, *token)` in float32, chunk by chunk.
+    """Return the mean over tokens of `fun(params, *token)` in float32 at least, chunk by chunk.
 
     Pass hidden states, and let `fun` unembed them. Then logits exist for one chunk at a time, and
     the backward pass computes them again: [docs/regularizers.md](regularizers.md#kl-to-the-base).
@@ -56,7 +56,7 @@ def chunked_mean(
     check_count("chunk_size", chunk_size, "Pass the number of tokens to compute at once.")
     check_floating("params", params)
     every = jnp.ones(axes.pop(), jnp.bool_)
-    keep = every if where is None else jnp.asarray(where)
+    keep = every if where is None else where
     check_kind("where", keep, jnp.bool_)
     check_like("where", keep, "tokens[:, 0]", every)
     wide, count = jax.tree.map(widen, params), -(-keep.size // chunk_size)
