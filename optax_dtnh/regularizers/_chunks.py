@@ -56,7 +56,7 @@ def chunked_mean(
     check_count("chunk_size", chunk_size, "Pass the number of tokens to compute at once.")
     check_floating("params", params)
     every = jnp.ones(axes.pop(), jnp.bool_)
-    keep = every if where is None else where
+    keep = every if where is None else jnp.asarray(where)
     check_kind("where", keep, jnp.bool_)
     check_like("where", keep, "tokens[:, 0]", every)
     wide, count = jax.tree.map(widen, params), -(-keep.size // chunk_size)

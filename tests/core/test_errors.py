@@ -385,7 +385,6 @@ MISTAKES = {
         ("tokens | []", in_chunks),
         ("where | bool | float32", lambda: in_chunks(X, where=X[:, 0])),
         ("where | tokens[:, 0] | (4, 3)", lambda: in_chunks(X, where=X > 0)),
-        ("where | tokens[:, 0] | a dict", lambda: in_chunks(X, where={"a": X[:, 0] > 0})),
         ("params['n'] | int32", lambda: in_chunks(X, params=MIXED)),
         *[(repr(k), lambda k=k: in_chunks(X, chunk_size=k)) for k in (0, 1.0, True, None)],
     ],
