@@ -24,7 +24,7 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
 
 
 def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tuple[Tree, Tree]:
-    """Return `tree` with leaves of `like` where its marks or `mask` leave one out, and both."""
+    """Return `tree`, with leaves of `like` where it or `mask` lacks them, and the joint mask."""
     given, leaves = (dict(jax.tree.leaves_with_path(x, is_leaf=is_masked)) for x in (tree, like))
     if given.keys() == leaves.keys():  # other containers, as the variables of an `nnx.Optimizer`
         tree = mask_out(mask, jax.tree.map_with_path(lambda path, _: given[path], like))

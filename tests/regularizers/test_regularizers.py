@@ -253,6 +253,14 @@ def test_gradients_are_finite_with_repeated_and_zero_singular_values(f, k):
     assert abs(norm(grads) - 2 * expected) <= 4 * rounding
 
 
+def test_the_gradient_is_right_far_below_the_largest_singular_value():
+    f = spectrum(1.0, 0.03, 1e-3, 5e-4, shape=(4, 40))
+    u, s, vh = np.linalg.svd(f, full_matrices=False)
+    grads = jax.grad(batch_spectral_shrinkage)(jnp.asarray(f, "float32"))
+    expected = 2 * s[-1] * np.outer(u[:, -1], vh[-1])
+    assert norm(grads - expected) < 1e-3 * norm(expected)  # by way of `f f^T`: 0.03
+
+
 # --- the Fisher information
 
 
