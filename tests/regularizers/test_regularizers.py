@@ -172,6 +172,15 @@ def test_the_weights_are_the_softmax_of_the_standardized_increases_over_5():
         np.testing.assert_allclose(weights[name], z / z.sum(), rtol=1e-4)
 
 
+def test_the_gates_have_the_dtype_and_rank_of_the_maps():
+    def loss(gates):
+        assert (gates["one"].shape, gates["one"].dtype) == ((1, 1, 1, 4), jnp.bfloat16)
+        assert gates["two"].shape == (1, 6)
+        return jnp.sum(gates["two"])
+
+    channel_attention(loss, {"one": CHANNELS["one"].astype(jnp.bfloat16), "two": CHANNELS["two"]})
+
+
 def test_channels_that_do_not_matter_and_single_ones_get_equal_weights():
     maps = {"many": jnp.zeros((2, 5)), "one": jnp.zeros((2, 1))}
     weights = channel_attention(lambda gates: jnp.float32(0.3), maps)
