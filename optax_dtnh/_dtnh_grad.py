@@ -32,9 +32,9 @@ class DTNHGradState(NamedTuple):
       conflict: Diagnostic, float32: 1 if `<r, g> < 0` at the last renewal, else 0.
     """
 
-    step: Any = np.int32(0)
-    coefficient: Any = np.float32(0.0)
-    conflict: Any = np.float32(0.0)
+    step: Any = np.zeros([], np.int32)
+    coefficient: Any = np.zeros([], np.float32)
+    conflict: Any = np.zeros([], np.float32)
 
 
 def value_and_dtnh_grad(

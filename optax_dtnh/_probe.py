@@ -26,7 +26,7 @@ PUT_FIRST = "Put `dtnh` and `add_l2_sp` before the learning rate, and none into 
 ONE_RATE = "End the chain with one learning rate above 0, and put none into `inner`."
 FLIPPED = "gives way where it agrees with the loss. Put no learning rate into `reference`."
 NO_EFFECT = "WARNING: no effect. Put `dtnh` or `add_l2_sp` first in the chain, with a weight > 0."
-LAST_ALONE = "WARNING: of those that `MultiSteps` takes, the last. Use `micro_batches=` instead."
+LAST_ALONE = "WARNING: `MultiSteps` uses the last ones alone. Use `micro_batches=` instead."
 NOT_CHECKED = (
     "swapped gradients, or those of another loss; clipping or averaging before `dtnh`; schedules "
     f"after update {COUNTS[-1]}; a learning rate in `reference` where the step size is unknown"

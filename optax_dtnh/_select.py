@@ -1,6 +1,5 @@
 """Which leaves are regularized."""
 
-import operator
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -25,7 +24,7 @@ def mask_out(mask: Tree, tree: Tree) -> Tree:
 
 
 def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tuple[Tree, Tree]:
-    """Return `tree` with leaves of `like` where its marks or `mask` leave one out, and both."""
+    """Return `tree`, with leaves of `like` where it or `mask` lacks them, and the joint mask."""
     given, leaves = (dict(jax.tree.leaves_with_path(x, is_leaf=is_masked)) for x in (tree, like))
     if given.keys() == leaves.keys():  # other containers, as the variables of an `nnx.Optimizer`
         tree = mask_out(mask, jax.tree.map_with_path(lambda path, _: given[path], like))
@@ -33,8 +32,9 @@ def filled(name: str, tree: Tree, like_name: str, like: Tree, mask: Tree) -> tup
         lambda path, x: leaves.get(path, x) if is_masked(x) else x, tree, is_leaf=is_masked
     )
     check_like(name, full, like_name, like)
-    held = jax.tree.map(lambda x: not is_masked(x), tree, is_leaf=is_masked)
-    return full, jax.tree.map(operator.and_, mask, held)
+    # A mark in `mask` itself, as of an `optax.masked` around, is empty and so False: it stays.
+    held = jax.tree.map(lambda keep, x: keep and not is_masked(x), mask, tree, is_leaf=is_masked)
+    return full, held
 
 
 def is_masked(x: Any) -> bool:

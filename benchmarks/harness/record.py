@@ -51,10 +51,7 @@ def values(
         if (run["cell"], run["method"]) == (cell, method) and run["weight"] in (weight, None):
             by_seed = run[quantity] or [None] * len(results["seeds"])
             return np.array(by_seed, dtype=np.float64)
-    raise KeyError(
-        f"`results` should hold a run of {method!r} on {cell!r} at weight {weight}, got none. "
-        "Pass the results of a benchmark with that cell, method and weight."
-    )
+    raise KeyError(f"no run of {method!r} on {cell!r} at weight {weight}")
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

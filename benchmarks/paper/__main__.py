@@ -2,7 +2,7 @@
 
     python -m benchmarks.paper --list                       # every cell, and what it still needs
     python -m benchmarks.paper --data caltech256=DIR --run  # those that have all they need
-    python -m benchmarks.paper --report                     # the table so far
+    python -m benchmarks.paper                              # the table so far
 
 A cell is one run of `python -m optax_dtnh.finetune train`, in a process and a folder of its own,
 for each source, target, method and seed. Stop it whenever you like, and run the same command again
@@ -58,7 +58,6 @@ def add_options(parser: ArgumentParser) -> None:
     act: Callable[..., Any] = parser.add_mutually_exclusive_group().add_argument
     act("--list", action="store_true", help="Show every cell and what it still needs.")
     act("--run", action="store_true", help="Run the cells that have all they need.")
-    act("--report", action="store_true", help="Show the table so far (the default).")
     add: Callable[..., Any] = parser.add_argument
     only = "Only the cells of these sources, targets, methods or seeds (seed0, seed1, ...)."
     add("--only", nargs="+", default=[], metavar="NAME", help=only)

@@ -31,7 +31,6 @@ from optax_dtnh import conflict_report, per_element, per_leaf
 
 DECISIONS = {"whole tree": None, "per leaf": per_leaf, "per element": per_element}
 TAKEN = "whole tree"  # the decision that trains
-FINER = [*DECISIONS][1:]
 OF = STEPS, MEAN = "one batch, in training", "all images, after training"
 SEEDS = range(3)
 TOTAL = "all"
@@ -94,7 +93,7 @@ def row_of(part: str, found: Reports) -> Row:
         return found[decision][quantity if part == TOTAL else f"{quantity}/{part}"]
 
     row = {"cosine": get("cosine"), "opposed": get("cosine") < 0}
-    row |= {f"conflict, {name}": get("conflict", name) for name in FINER}
+    row |= {f"conflict, {name}": get("conflict", name) for name in DECISIONS if name != TAKEN}
     row |= {f"removed, {name}": get("removed", name) for name in DECISIONS}
     row |= {"share of r": (get("reg_norm") / found[TAKEN]["reg_norm"]) ** 2}
     return {"part": part, **{k: numbers(np.mean(x, axis=1)) for k, x in row.items()}}

@@ -147,16 +147,13 @@ def by_weight(results: Results) -> list[dict[str, str]]:
         found = [c for c in select(results, source=source, regularizer=name, method=method)]
         lost = [(difference(base[0], c), c) for c in found if base and c["weight"]]
         if lost:
-            ends = {"best": min(lost, key=_mean), "worst": max(lost, key=_mean)}
+            lost.sort(key=lambda pair: pair[0].mean)
+            ends = {"best": lost[0], "worst": lost[-1]}
             row = {"source": source, "regularizer": name, "decision": method}
             for end, (loss, cell) in ends.items():
                 row |= {f"{end} weight": f"{cell['weight']:g}", f"lost at the {end}": loss.marked()}
             rows.append(row | {"weights": str(len(lost))})
     return rows
-
-
-def _mean(lost: tuple[Interval, Results]) -> float:
-    return lost[0].mean
 
 
 def missing(results: Results) -> str:

@@ -19,7 +19,7 @@ def chunked_mean(
     where: ArrayLike | None = None,
     chunk_size: int = 256,
 ) -> Any:
-    """Return the mean over tokens of `fun(params, *token)` in float32, chunk by chunk.
+    """Return the mean over tokens of `fun(params, *token)` in float32 at least, chunk by chunk.
 
     Pass hidden states, and let `fun` unembed them. Then logits exist for one chunk at a time, and
     the backward pass computes them again: [docs/regularizers.md](regularizers.md#kl-to-the-base).

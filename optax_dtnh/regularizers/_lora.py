@@ -93,10 +93,10 @@ def _squared_norm(path: str, a: Any, b: Any, stacked: int | None) -> jax.Array:
     allowed = [k for k in range(min(a.ndim, b.ndim) - 1) if stacked in (None, k)]
     fits = [k for k in allowed if a.shape[:k] == b.shape[:k] and a.shape[-1] == b.shape[k]]
     # Above `in` and `out` is the rank of a square layer's factors that were swapped.
-    fits = [k for k in fits if math.prod(a.shape[:k]) * a.shape[-1] ** 2 <= max(a.size, b.size)]
-    if len(fits) != 1:
+    above = [k for k in fits if math.prod(a.shape[:k]) * a.shape[-1] ** 2 > max(a.size, b.size)]
+    if len(fits) != 1 or above:
         advice = "If they are [r, in] and [out, r], transpose both."
-        advice = f"They fit with `stacked` in {fits}: pass one." if fits else advice
+        advice = f"They fit with `stacked` in {fits}: pass one." if len(fits) > 1 else advice
         raise ValueError(
             f"`params` should hold A [layers, in, r] and B [layers, r, out], got {a.shape} and "
             f"{b.shape} at {path!r}. {advice}"

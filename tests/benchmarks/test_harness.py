@@ -96,7 +96,7 @@ def test_a_run_that_is_not_in_a_record_is_an_error():
     results = {"runs": [run], "seeds": [0, 1]}
     found = record.values(results, "rot90", "L2-SP", 10, "accuracy")
     np.testing.assert_array_equal(found, [80.0, np.nan])
-    with pytest.raises(KeyError, match="should hold a run of 'L2-SP' on 'rot90' at weight 1, got"):
+    with pytest.raises(KeyError, match="no run of 'L2-SP' on 'rot90' at weight 1"):
         record.values(results, "rot90", "L2-SP", 1, "accuracy")
 
 
@@ -118,8 +118,6 @@ def test_contenders_take_turns_in_both_orders_and_are_compared_round_by_round():
     assert calls == ["a", "b", "b", "a", "a", "b"]
     assert times == {"a": [2.0, 6.0], "b": [1.0, 2.0]}
     assert timing.paired(times, "a", "b") == (2.5, 2.25, 2.75)  # of 2 and 3, not 8 / 3
-    with pytest.raises(ValueError, match="as many rounds of 'a' as of 'b', got 1 and 2"):
-        timing.paired({"a": [1.0], "b": [1.0, 2.0]}, "a", "b")
 
 
 def test_a_marked_place_without_an_end_does_not_swallow_the_next():

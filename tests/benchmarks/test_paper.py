@@ -69,7 +69,7 @@ def test_a_cell_runs_is_skipped_and_is_resumed(tmp_path, monkeypatch, capfd):
     (out / "summary.json").unlink()
     assert main("--list", *argv) == main("--run", *argv) == 0
     assert "1 cells: 0 finished, 1 ready, 0 lacking." in capfd.readouterr().out
-    assert main("--report", *argv[: -len(SMALL) - 1]) == 0
+    assert main(*argv[: -len(SMALL) - 1]) == 0
     (written,) = json.loads((tmp_path / "out/paper.json").read_text())["runs"]
     summary = json.loads((out / "summary.json").read_text())
     assert written["accuracy"] == pytest.approx(100 * summary["test_accuracy"])

@@ -36,7 +36,7 @@ def pair(weight, **options):
     return dtnh(weight, mask=BODY, **options)
 
 
-TRAP = {"reg_grads=": "WARNING: of those that `MultiSteps` takes, the last", "regularizer": ALL}
+TRAP = {"reg_grads=": "WARNING: `MultiSteps` uses the last ones alone", "regularizer": ALL}
 
 
 @pytest.mark.parametrize(

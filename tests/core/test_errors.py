@@ -59,6 +59,7 @@ BODY, MASK, TWO = {"body": R["body"]}, {"body": True, "head": False}, (jnp.ones(
 MISSPELLED = {"body": True, "tail": False}
 MIXED = {"w": jnp.ones(2), "n": jnp.arange(2)}
 AB = "lora_a", "lora_b"
+SWAPPED = jnp.ones((4, 2, 4))  # A [r, in] of as many layers as it has inputs
 LOSS, X, HEAD = jnp.float32(0.5), jnp.ones((4, 3)), PARAMS["head"]
 INF = HEAD / 0
 TURNED = R | {"head": jnp.ones((2, 4))}
@@ -360,6 +361,7 @@ MISTAKES = {
         ("params | 'q/w_lora_b'", lambda: lora_l2_sp({"q": {"w_lora_a": X}})),
         ("params | (4, 3) and (4, 3)", lambda: lora_l2_sp(dict.fromkeys(AB, X))),
         ("params | ... | [0, 1]", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.ones((2, 2, 2))))),
+        ("params | ... | [0, 1]", lambda: lora_l2_sp({"lora_a": SWAPPED, "lora_b": SWAPPED.mT})),
         ("scale |  | inf | `alpha / rank` ...", lambda: lora_l2_sp({}, scale=jnp.inf)),
         ("params | (2, 3) and (3, 2)", lambda: lora_l2_sp({"lora_a": X[:2], "lora_b": X[:2].T})),
         ("params['lora_a'] | int32", lambda: lora_l2_sp(dict.fromkeys(AB, jnp.arange(2)))),

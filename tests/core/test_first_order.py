@@ -20,6 +20,13 @@ def test_a_bad_or_overflowing_change_is_not_a_number():
         assert not np.isfinite(first_order_change(jnp.float32(x), jnp.float32(y)))
 
 
+def test_rounding_does_not_grow_with_the_number_of_leaves():
+    even = np.float32(1.8764843), np.float32(1.058568)  # whose sums round the same way each time
+    x, g = ([jnp.full(1, value)] * 200 for value in even)
+    expected = 200 * float(even[0]) * float(even[1])
+    assert float(first_order_change(x, g)) == pytest.approx(expected, rel=8 * 2**-23)
+
+
 compiled = jax.jit(first_order_change)
 
 

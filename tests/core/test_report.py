@@ -149,6 +149,13 @@ def test_what_the_reference_leaves_out_is_in_no_entry():
     assert_equal(left_out, conflict_report(g, r, reference=m, mask=BODY))
 
 
+def test_a_mark_that_a_wrapper_put_into_every_tree_is_in_no_entry():
+    g, r = (tree | {"head": optax.MaskedNode()} for tree in gradients()[:2])
+    alone = conflict_report({"body": g["body"]}, {"body": r["body"]}, labels=per_leaf)
+    assert_equal(conflict_report(g, r, labels=per_leaf), alone)
+    assert_equal(interpolate(g, r, 0.0), r)
+
+
 # --- in the ways that it is called
 
 DEPTHS = {None: ["body/bias", "body/kernel", "head"], 1: ["body", "head"], -1: ["body"], 0: []}

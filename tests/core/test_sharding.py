@@ -19,6 +19,7 @@ from optax_dtnh import (
     cosine_similarity,
     dtnh,
     first_order_change,
+    value_and_grad_pair,
 )
 from tests.core.helpers import assert_close, random_tree
 from tests.core.uses import USES, full_metric, metric, squares
@@ -169,6 +170,24 @@ def test_parts_inside_shard_map_give_what_one_device_gives(use, layout):
     reduces, _, gathers = collectives(step, *arguments)
     assert reduces <= all_reduces(use, layout)
     assert gathers == 0
+
+
+def test_both_gradients_of_a_batch_divided_by_hand_are_those_of_the_whole_batch():
+    rng = np.random.default_rng(2)
+    params = {"body": jnp.float32(rng.standard_normal((16, 32))), "head": jnp.ones((32, 8))}
+
+    def losses(params, x, mean=lambda value: value):
+        features = jnp.tanh(0.1 * x @ params["body"])
+        loss = jnp.mean((features @ params["head"] - 1) ** 2)
+        return mean(loss), mean(jnp.mean((features - 0.5) ** 2))
+
+    def in_parts(params, x):
+        mean = lambda value: jax.lax.pmean(value, "x")  # noqa: E731
+        return value_and_grad_pair(losses)(params, x, mean=mean)
+
+    parts = jax.shard_map(in_parts, mesh=mesh_of("fsdp"), in_specs=(P(), P("x")), out_specs=P())
+    x = jnp.float32(rng.standard_normal((64, 16)))
+    assert_close(jax.jit(parts)(params, x), jax.jit(value_and_grad_pair(losses))(params, x))
 
 
 @pytest.mark.parametrize("sharded", ["r", "m"])

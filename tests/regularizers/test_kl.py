@@ -108,6 +108,16 @@ def test_a_masked_class_contributes_nothing_and_has_a_finite_gradient(kl, name):
     assert np.isfinite(grads).all()
 
 
+def test_a_temperature_in_float64_does_not_widen_the_value():
+    with jax.enable_x64(True):
+        assert distillation(normal(4), normal(4), temperature=np.float64(2)).dtype == jnp.float32
+
+
+def test_a_class_that_only_the_second_distribution_masks_is_infinitely_far():
+    masked, full = jnp.array([[0.0, GONE]]), jnp.array([[0.0, 1.0]])
+    assert forward_kl(masked, full) == reverse_kl(full, masked) == np.inf
+
+
 def test_without_the_target_fewer_gradients_conflict_with_cross_entropy():
     """Once training has raised the target's logit."""
     labels, z_s = jnp.arange(400), normal(400, 1000)

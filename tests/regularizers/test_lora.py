@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.regularizers import l2_sp, lora_l2_sp
-from tests.core.helpers import assert_equal, cast, minus, norm, random_tree
+from tests.core.helpers import assert_close, assert_equal, cast, minus, norm, random_tree
 from tests.pages.pages import blocks, execute
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -87,3 +87,14 @@ def test_on_the_page_adapters_train_and_without_them_the_network_is_the_base():
     base, model, x = names["Net"](rngs=nnx.Rngs(0)), names["model"], names["x"]
     assert_equal(names["without_adapters"](model)(x), base(x))
     assert norm(model(x) - base(x)) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+def test_sharded_factors_have_the_value_and_gradient_of_whole_ones(kind):
+    params = factors((2, 8, 3), (2, 3, 4))
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType[kind],))
+    parts = {"lora_a": jax.P(None, "x", None), "lora_b": jax.P(None, None, "x")}
+    sharded = {x: jax.device_put(params[x], jax.NamedSharding(mesh, parts[x])) for x in params}
+    found = value_and_grad(sharded)
+    assert_close(found, value_and_grad(params))
+    assert {x: grad.sharding.spec for x, grad in found[1].items()} == parts

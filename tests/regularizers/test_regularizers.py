@@ -172,6 +172,15 @@ def test_the_weights_are_the_softmax_of_the_standardized_increases_over_5():
         np.testing.assert_allclose(weights[name], z / z.sum(), rtol=1e-4)
 
 
+def test_the_gates_have_the_dtype_and_rank_of_the_maps():
+    def loss(gates):
+        assert (gates["one"].shape, gates["one"].dtype) == ((1, 1, 1, 4), jnp.bfloat16)
+        assert gates["two"].shape == (1, 6)
+        return jnp.sum(gates["two"])
+
+    channel_attention(loss, {"one": CHANNELS["one"].astype(jnp.bfloat16), "two": CHANNELS["two"]})
+
+
 def test_channels_that_do_not_matter_and_single_ones_get_equal_weights():
     maps = {"many": jnp.zeros((2, 5)), "one": jnp.zeros((2, 1))}
     weights = channel_attention(lambda gates: jnp.float32(0.3), maps)
@@ -251,6 +260,14 @@ def test_gradients_are_finite_with_repeated_and_zero_singular_values(f, k):
     assert abs(float(value[0]) ** 0.5 - expected) <= 2 * rounding
     # Of any mixture of the singular directions that tie: |2 f v v^T|^2 = 4 |f v|^2.
     assert abs(norm(grads) - 2 * expected) <= 4 * rounding
+
+
+def test_the_gradient_is_right_far_below_the_largest_singular_value():
+    f = spectrum(1.0, 0.03, 1e-3, 5e-4, shape=(4, 40))
+    u, s, vh = np.linalg.svd(f, full_matrices=False)
+    grads = jax.grad(batch_spectral_shrinkage)(jnp.asarray(f, "float32"))
+    expected = 2 * s[-1] * np.outer(u[:, -1], vh[-1])
+    assert norm(grads - expected) < 1e-3 * norm(expected)  # by way of `f f^T`: 0.03
 
 
 # --- the Fisher information
