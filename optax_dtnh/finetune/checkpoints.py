@@ -8,10 +8,12 @@ With several processes, all of them call these functions, and the main process a
 checksums. Their number and the shardings may differ from those of the run that saved.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -60,7 +62,10 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> float:
     """
     path, leaves = _path(manager, step), jax.tree.leaves(jax.block_until_ready(state))
     begun = time.monotonic()
+    needed = sum(x.nbytes + 1024 for x in leaves) + 4096  # with what Orbax writes beside them
     with run_folder.writing(path), _system_errors():
+        if shutil.disk_usage(path.parent).free < needed:  # Orbax's threads would print tracebacks
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # Without `force`, nothing is saved that is older than another checkpoint.
         manager.save(step, args=ocp.args.StandardSave(leaves), force=True)
         if processes.is_main():
@@ -127,7 +132,7 @@ def _problem(path: Path, like: Any) -> str | None:
         return ""  # of a save that did not end
     try:
         content = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
-        found, leaves = _checksums(path), content["leaves"]
+        found, leaves = _checksums(path), dict(content["leaves"])
         del found[CHECKSUMS]
         changed = _differences(content["files"], found)
     except (OSError, ValueError, TypeError, KeyError):

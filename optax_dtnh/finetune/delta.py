@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune import methods, step, trained
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.models import replace_head
@@ -28,13 +28,8 @@ HEAD_STEPS, HEAD_RATE = 300, 0.01  # Adam on the features of all images
 
 def shapes(run: Run) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes and dtypes of the weights of channels of the run's layers."""
-    side = run.preprocessing.image_size
-    images, model = (
-        jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
-        _in_evaluation(run.source),
-    )
-    _, features = nnx.eval_shape(lambda model, images: model(images), model, images)
-    return {x: jax.ShapeDtypeStruct(features[x].shape[-1:], jnp.float32) for x in run.layers}
+    maps = step.maps(run.source, 1, run.preprocessing.image_size)
+    return {x: jax.ShapeDtypeStruct(maps[x].shape[-1:], jnp.float32) for x in run.layers}
 
 
 def channel_weights(run: Run) -> dict[str, jax.Array]:
@@ -68,20 +63,16 @@ def _attention(graph: Any, arrays: Any, divided: Any, layers: tuple[str, ...]) -
 
 def _features(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and labels of all training images."""
-    graph, arrays = nnx.split(_in_evaluation(run.source))
-
-    @jax.jit
-    def of_batch(arrays, images):
-        model = nnx.merge(graph, arrays)
-        return methods.pooled(model, model(images)[1]).astype(jnp.float32)
-
-    features, labels = [], []
+    bare = nnx.clone(_in_evaluation(run.source))
+    bare.head = None  # whose logits are then the features
     size = run.settings.batch_size
-    for batch in evaluation_batches(run.data.train, run.preprocessing, batch_size=size):
-        valid = batch["valid"]
-        features.append(np.asarray(of_batch(arrays, jnp.asarray(batch["image"])))[valid])
-        labels.append(batch["label"][valid])
-    return np.concatenate(features), np.concatenate(labels)
+    batches = evaluation_batches(run.data.train, run.preprocessing, batch_size=size)
+    parts = [
+        (features[batch["valid"]], batch["label"][batch["valid"]])
+        for batch, features in trained.logits(bare, batches)
+    ]
+    features, labels = map(np.concatenate, zip(*parts, strict=True))
+    return features.astype(np.float32), labels
 
 
 def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, jax.Array]:

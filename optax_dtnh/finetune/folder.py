@@ -14,11 +14,12 @@ from optax_dtnh.finetune.listing import Folder, all_images, below, left_out, sca
 from optax_dtnh.finetune.splits import IMAGES, TEST, TRAIN, VALIDATION, is_no_class, split_named
 
 Files = Mapping[str, Sequence[str]]
-MOVE = "Move the images into folders named after their classes"
-FORM = f"{MOVE}, or list `path` and `label` in a table for `--labels` (docs/your_data.md)."
+PAGE = "(docs/your_data.md)."
+FORM = "Move the images into folders named after their classes, or list `path` and `label` in a "
+FORM += "table for `--labels`"
 RENAME = "name the folders of splits `train` and `test`"
 UNFIT = (
-    ("images of every class, got none", "Remove the folder, or unpack the data again."),
+    ("images of every class, got none", f"Convert its files, or remove the folder {PAGE}"),
     ("class folders, got splits or masks inside one", "Move them away; splits are around classes."),
     ("class folders, got folders alone", f"Give an inner folder, move images up, or {RENAME}."),
 )
@@ -98,7 +99,7 @@ def tree_of(data: str) -> Folder:
     try:
         if stat.S_ISDIR(os.stat(data).st_mode):
             return scan(str(root))
-        what, mend = f"the file '{root}'", "Unpack it, and give the folder of the class folders."
+        what, mend = f"the file '{root}'", f"Give the folder of the class folders, unpacked {PAGE}"
     except FileNotFoundError:
         what = f"'{data}', which does not exist"
     except (OSError, ValueError, RecursionError) as error:  # no permission, too long or deep, a NUL
@@ -150,7 +151,7 @@ def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
     if chosen and not images:
         return {}
     if not any(images.values()):
-        _refuse(f"a folder of images for each class, got none in '{folder.path}'", FORM)
+        _refuse(f"a folder of images for each class, got none in '{folder.path}'", f"{FORM} {PAGE}")
     empty = [inner for inner in folders if not images[inner.name]]
     inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
     apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
@@ -173,12 +174,12 @@ def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
         return
     names = [name for name, files in images.items() if files]
     flat = all(inner.images for inner in folder.folders if inner.name in wrong)
-    mend = MOVE if flat else RENAME.capitalize()
+    mend = FORM if flat else f"Give an inner folder, or {RENAME}"
     if request.known is None and len(names) > 1 and flat:
         mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
         f"`--data` should hold class folders, got {os.path.join(folder.path, wrong[0])!r}, which "
-        f"is named like a split or a kind of file. {mend} (docs/your_data.md)."
+        f"is named like a split or a kind of file. {mend} {PAGE}"
     )
 
 

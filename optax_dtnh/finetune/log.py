@@ -20,6 +20,7 @@ from optax_dtnh.finetune.settings import Settings
 LOG, FIGURE, EVENTS = "log.jsonl", "figure.png", "tensorboard"
 PACKAGES = "jax jaxlib flax optax numpy safetensors grain orbax-checkpoint pillow".split()
 Entry = dict[str, Any]
+NEEDED, VALIDATED = ("step", "loss", "accuracy"), ("val_loss", "val_accuracy")
 # A panel for each: its title, and what it shows, if the log has it.
 CURVES = {
     "loss": {"loss": "training", "val_loss": "validation", "penalty": "weight * regularizer"},
@@ -34,7 +35,14 @@ STYLES = "-", "--", ":"
 def entries(path: Path) -> list[Entry]:
     """Return the lines of the log, without one that a killed process has not finished."""
     with run_folder.reading(path.parent, path.name):
-        return run_folder.lines(path)
+        found = run_folder.lines(path)
+        for entry in found:
+            needed = [
+                entry[name] for name in (*NEEDED, *(VALIDATED if "val_loss" in entry else ()))
+            ]
+            if not np.isfinite([*needed, *(x for x in entry.values() if x is not None)]).all():
+                raise ValueError(f"not finite: {entry}")
+        return found
 
 
 def truncate(path: Path, step: int) -> None:

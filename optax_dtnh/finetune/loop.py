@@ -18,7 +18,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_dtnh.finetune import checkpoints, interrupts, log, methods, processes, step, trained
 from optax_dtnh.finetune.batches import evaluation_batches
-from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.progress import Progress, Validate
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import VAL_EVERY
@@ -151,25 +150,16 @@ def validator(run: Run, graph: Any) -> Validate | None:
         return [jnp.sum(jnp.where(batch["valid"], x, 0)) for x in found]
 
     def validate(state: step.State) -> dict[str, float]:
-        batches = (step.on_devices(batch, run.mesh) for batch in _batches(run, images))
+        size, rows = run.settings.batch_size, NamedSharding(run.mesh, PartitionSpec(step.AXIS))
+        whole = evaluation_batches(images, run.preprocessing, batch_size=size)
+        batches = (
+            jax.device_put(batch, rows) for batch in whole
+        )  # of which all processes have all
         parts = [jax.device_get(sums(state.params, state.stats, batch)) for batch in batches]
         loss, right = np.sum(np.array(parts, np.float64), axis=0) / len(images)
         return {"val_loss": float(loss), "val_accuracy": float(right)}
 
     return validate
-
-
-def _batches(run: Run, images: Selected) -> Iterator[dict[str, np.ndarray]]:
-    """Yield this process's rows of every batch; all processes have as many batches."""
-    process, count = jax.process_index(), jax.process_count()
-    size = run.settings.batch_size // count
-    mine = [i for i in range(len(images)) if i // size % count == process]
-    part = Selected(images, tuple(mine), tuple(images.labels[i] for i in mine))
-    batches = evaluation_batches(part, run.preprocessing, batch_size=size) if mine else iter(())
-    side = run.preprocessing.image_size
-    none = {"image": np.zeros((size, side, side, 3), np.float32), "label": np.zeros(size, np.int32)}
-    for _ in range(math.ceil(len(images) / run.settings.batch_size)):
-        yield next(batches, none | {"valid": np.zeros(size, bool)})
 
 
 def verdict(run: Run, done: int) -> tuple[bool, bool]:

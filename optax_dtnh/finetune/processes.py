@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any
 
 import jax
@@ -70,6 +71,9 @@ def barrier(name: str) -> None:
 
 
 def _join(address: dict[str, Any]) -> None:
+    late = Timer(JOIN_S - 2, _give_up, [address])  # jax would abort without saying why
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             **address,
@@ -80,8 +84,17 @@ def _join(address: dict[str, Any]) -> None:
     except ValueError as error:
         given = " ".join(map(str, address.values())) or "nothing"
         raise address_error(f"{given} ({error})") from error
+    finally:
+        late.cancel()
     # jax has replaced Python's handler by one that only takes a note.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+
+def _give_up(address: dict[str, Any]) -> None:
+    where = address.get("coordinator_address", "the address that jax has found")
+    text = f"Not all processes of `--distributed` reached process 0 at {where} in {JOIN_S} s."
+    print(f"error: {text} Check the address, and start all of them again.", file=sys.stderr)
+    _leave(2)
 
 
 def _leave(status: int) -> None:

@@ -54,6 +54,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     layers = layers_of(settings, source)
     told |= _told_of_images(settings, source, path, usual=told)
     preprocessing = Preprocessing(**{name: told[name].value for name in Preprocessing._fields})
+    step.check_batch(settings, source, preprocessing.image_size)
     if settings.log:
         import_module("tensorboardX")  # before what is slow
     if settings.steps is not None:

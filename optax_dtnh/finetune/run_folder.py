@@ -91,11 +91,18 @@ def _as_lines(entries: Iterable[dict[str, Any]]) -> str:
 
 
 def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and facts of the run in `out`; an older version's have our defaults."""
+    """Return settings and facts of the run in `out`; an older version's have our defaults.
+
+    The settings of a finished run are also in its summary, which they have to agree with.
+    """
     with reading(out, SETTINGS):
         record = json.loads((out / SETTINGS).read_text(encoding="utf-8"))
         given = {name: record["settings"][name] for name in ("source", "data")}
-        return DEFAULTS | given | record["settings"], dict(record["found"])
+        settings = DEFAULTS | given | record["settings"]
+        kept = DEFAULTS | summary(out)["settings"] if is_finished(out) else settings
+        if different := _differences(settings, kept):
+            raise ValueError(f"compared with {SUMMARY}, {different}")
+        return settings, dict(record["found"])
 
 
 def is_finished(out: Path) -> bool:
@@ -107,7 +114,7 @@ def summary(out: Path) -> dict[str, Any]:
     """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-        _ = float(found["test_accuracy"]), found["found"]["data_sha256"]
+        _ = dict(found["settings"]), float(found["test_accuracy"]), found["found"]["data_sha256"]
     return found
 
 
@@ -201,18 +208,20 @@ def check_free(out: Path, but: Collection[str] = ()) -> None:
 
 
 def _check_same(out: Path, now: dict[str, Any], before: dict[str, Any]) -> None:
+    if different := _differences(now, before):
+        raise UsageError(
+            "`--out` should be a new folder or that of a run with the same settings, source and "
+            f"data, got '{out}', where {different}. Name another one, or repeat that run's command."
+        )
+
+
+def _differences(now: dict[str, Any], before: dict[str, Any]) -> str:
     now, before = (json.loads(json.dumps(x)) for x in (now, before))  # tuples are read as lists
-    different = [
+    return "; ".join(
         f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
         for name in sorted((now.keys() | before.keys()) - set(FREE))
         if now.get(name) != before.get(name)
-    ]
-    if different:
-        raise UsageError(
-            "`--out` should be a new folder or that of a run with the same settings, source and "
-            f"data, got '{out}', where {'; '.join(different)}. Name another one, or repeat that "
-            "run's command."
-        )
+    )
 
 
 def _short(value: Any) -> str:

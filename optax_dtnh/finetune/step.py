@@ -20,7 +20,7 @@ from optax_dtnh.finetune import methods
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.methods import Outputs
 from optax_dtnh.finetune.settings import FROZEN, Settings
-from optax_dtnh.models import teacher_view
+from optax_dtnh.models import ViT, teacher_view
 
 AXIS = "batch"
 GO_ON, SAVE, STOP = range(3)  # what a process asks all others for
@@ -79,6 +79,25 @@ def mesh(settings: Settings) -> Mesh:
             "Change it, or use fewer with --devices."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def maps(model: methods.Model, rows: int, side: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes and dtypes of the feature maps of a batch."""
+    images = jax.ShapeDtypeStruct((rows, side, side, 3), jnp.float32)
+    return nnx.eval_shape(lambda model, images: model(images)[1], teacher_view(model), images)
+
+
+def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
+    """Raise a `UsageError` where batch normalization would get one value per channel."""
+    # Over the whole batch: under `jit`, devices and processes share it.
+    found = maps(model, settings.batch_size // settings.micro_batches, image_size).values()
+    normalizes = not isinstance(model, ViT) and settings.batch_norm != FROZEN
+    if normalizes and min(x.size // x.shape[-1] for x in found) < 2:
+        raise UsageError(
+            f"`--batch-size` should be {2 * settings.micro_batches} or more at --image-size "
+            f"{image_size}, got {settings.batch_size}. Raise one of them: batch normalization "
+            "needs two values per channel."
+        )
 
 
 def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:

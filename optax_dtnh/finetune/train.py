@@ -42,7 +42,9 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
         # Before what is slow, and again once it is locked.
         more = run_folder.check(out, settings)
         if not more and run_folder.is_finished(out):
-            (said, *_) = metrics.in_words(run_folder.summary(out)["test"])
+            summary = run_folder.summary(out)
+            with run_folder.reading(out, run_folder.SUMMARY):
+                said = metrics.in_words(summary["test"])[0]
             processes.say(f"The run in {out} is finished. {said}")
             return
         run = open_run(settings, out)

@@ -80,11 +80,11 @@ def read_model(out: Path) -> Trained:
         model = load_pretrained(out / MODEL, dtype=settings["dtype"])
     with run_folder.reading(out, LABELS):
         outputs = cast(nnx.Linear, model.head).out_features
-        classes = tuple(map(str, json.loads((out / LABELS).read_text(encoding="utf-8"))))
-        if len({*classes}) != outputs:
+        names = json.loads((out / LABELS).read_text(encoding="utf-8"))
+        if not isinstance(names, list) or not len({*map(str, names)}) == len(names) == outputs:
             raise ValueError(f"not a list of {outputs} names, as the model has outputs")
     model.eval()
-    return Trained(model, classes, how, settings)
+    return Trained(model, tuple(map(str, names)), how, settings)
 
 
 def manifest(digests: Mapping[str, bytes]) -> str:

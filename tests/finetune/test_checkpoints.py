@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections import namedtuple
 from pathlib import Path
 
@@ -228,6 +229,13 @@ save(folder, 2)
 assert_step(folder, 2)
 assert names(folder) == ["step_1", "step_2"]
 """
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(two, monkeypatch):
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: Namespace(free=1000))
+    with pytest.raises(UsageError, match=r"does not take step_3 \(No space left on device\)"):
+        save(two, 3)
+    assert names(two) == ["step_1", "step_2"]
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_stays(folder):

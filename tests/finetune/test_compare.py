@@ -118,7 +118,11 @@ def test_a_killed_comparison_is_resumed_with_what_is_missing(compared, arguments
     assert_same_model(out / "chosen", compared[0] / "chosen")
 
 
-@pytest.mark.parametrize("end", ["{}\n", "half\n"])
+SCORE = {"method": "l2_sp", "weight": 1, "seed": 0, "fold": 0, "seconds": 1}
+SCORES = [json.dumps(SCORE | {"accuracy": x}) + "\n" for x in ("x", 50, float("nan"))]
+
+
+@pytest.mark.parametrize("end", ["{}\n", "half\n", *SCORES])
 def test_a_damaged_line_is_named(compared, arguments, tmp_path, end):
     out = unfinished(compared, tmp_path, kept=4, end=end)
     line = printed_error(*arguments, *FEW, "--out", out, command="compare")
@@ -186,6 +190,7 @@ def test_another_comparison_is_refused_in_the_folder(compared, arguments):
 
 
 UNFIT = {
+    "--methods finetune": "--methods: invalid choice: 'finetune' (choose from 'average',",
     "--folds 1": "--folds: it should be a whole number from 2 to",
     "--folds 9": "`--folds` should be at most 4, the number of training images",
     "--methods delta": "argument --methods: invalid choice: 'delta'",

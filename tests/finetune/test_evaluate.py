@@ -81,7 +81,7 @@ def test_a_folder_of_prepared_data_sets_comes_with_one_of_them(trained, tmp_path
 
 UNFIT = {
     "missing": "folder of class folders or tfds:NAME, got '{}', which does not exist. Check the",
-    "file.npz": "got the file '{}'. Unpack it, and give the folder of the class folders.",
+    "file.npz": "got the file '{}'. Give the folder of the class folders, unpacked (docs/",
     "empty": "should have a folder of images for each class, got none in '{}'",
     "flat": "or list `path` and `label` in a table for `--labels` (docs/your_data.md).",
     "foreign": "should have classes of the model, got '{}' with 'ant', which it does not know",
@@ -103,9 +103,10 @@ def test_a_folder_that_is_unfit_is_named_without_options_of_the_training(trained
 
 
 def test_an_image_that_a_run_may_skip_is_counted(out, tmp_path):
-    record = json.loads((out / "settings.json").read_text())
-    record["settings"]["skip_broken"] = True
-    (out / "settings.json").write_text(json.dumps(record))
+    for name in ("settings.json", "summary.json"):
+        record = json.loads((out / name).read_text())
+        record["settings"]["skip_broken"] = True
+        (out / name).write_text(json.dumps(record))
     data = folder(tmp_path / "data", **{"1": 2, "2": 2})
     halve(tmp_path / "data/2/0.png")
     shown = run(data, out=out, command="evaluate")

@@ -11,7 +11,7 @@ from flax import nnx
 
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.models import Basic, ResNet, ViT, save_pretrained
-from tests.finetune.runs import ROOT, log_of, printed_error, run, settings
+from tests.finetune.runs import ROOT, SMALL, log_of, printed_error, run, settings
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
 
@@ -23,7 +23,11 @@ def test_every_file_and_folder_has_the_rights_of_the_umask(trained):
 
 TEXTS = "", "{", "{}", "[]", "null", "3", "\udcff", '{"settings": 1, "found": {}}'
 EDITED = [(f"{name}.json", text) for name in ("settings", "summary", "labels") for text in TEXTS]
-EDITED += [("labels.json", '["a"]'), ("labels.json", '["a", "a", 2, 3, 4, 5, 6, 7, 8, 9]')]
+ELEVEN = [*"01234567899"]
+LABELS = ["a"], ["a", "a", *range(2, 10)], ELEVEN, "0123456789", dict.fromkeys("0123456789")
+EDITED += [("labels.json", json.dumps(labels)) for labels in LABELS]
+CHANGED = [{"batch_size": 0}, {"dtype": "foo"}, {"seed": 1}, {"data": 3}, {"classes": "01"}]
+EDITED += [("settings.json", changed) for changed in CHANGED]
 FACTS = "", "[]", "null", '{"image_size": 0}', '{"x": 1}'
 EDITED += [("preprocessing.json", text) for text in FACTS]
 MISSING = "labels.json", "model.safetensors", "preprocessing.json", "train_images.sha256"
@@ -33,12 +37,32 @@ EDITED += [(name, None) for name in MISSING]
 @pytest.mark.parametrize(("name", "text"), EDITED, ids=ascii)
 def test_a_file_that_was_edited_or_is_missing_is_named_by_evaluation(out, name, text):
     file = out / name
+    if isinstance(text, dict):  # other settings than those of the summary
+        record = json.loads(file.read_text())
+        text = json.dumps(record | {"settings": record["settings"] | text})
     file.unlink() if text is None else file.write_bytes(os.fsencode(text))
     line = printed_error("--out", out, command="evaluate")
     assert f"should hold the {name} that a run" in line or f"{name}' " in line
 
 
-LINES = ["{", "", "\udcff", None]
+def test_a_summary_without_measures_is_named_by_a_finished_training(out, arguments):
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"test": {}}))
+    assert "should hold the summary.json that a run" in printed_error(*arguments, "--out", out)
+
+
+LINES = [
+    "{",
+    "[]",
+    "3",
+    "",
+    '{"step": 2}',
+    '{"step": 2, "loss": "x", "accuracy": 1}',
+    "\udcff",
+    None,
+]
+LINES += ['{"step": 2, "loss": 1, "accuracy": NaN}']
+LINES += ['{"step": 2, "loss": 1, "accuracy": 1, "val_loss": 1}']
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -85,6 +109,16 @@ def test_a_loss_near_zero_at_the_end_is_no_reason_for_the_warning(out, capsys):
     for share, count in ((9.9, 0), (10.1, 1), (11, 0)):
         progress._warn({"step": 6, "loss": 1e-6, "penalty": share * largest})
         assert capsys.readouterr().err.count("warning: `--weight` should") == count
+
+
+@pytest.mark.parametrize("method", ["finetune", "feature_distance"])
+def test_one_value_per_channel_is_refused_by_its_option_before_the_data(tmp_path, method):
+    model = ResNet((1, 1, 1, 1), Basic, width=8, classes=3, rngs=nnx.Rngs(0))
+    save_pretrained(model, tmp_path / "a.safetensors")
+    given = ("--source", tmp_path / "a.safetensors", "--data", tmp_path / "missing", *SMALL)
+    argv = (*given, "--batch-size", "1", "--method", method, "--out", tmp_path / "run")
+    assert "`--batch-size` should be 2 or more at --image-size 32, got 1" in printed_error(*argv)
+    assert "`--data` should" in printed_error(*argv, "--batch-size", "2")
 
 
 def test_distillation_needs_a_head(arguments, tmp_path):

@@ -160,6 +160,15 @@ with processes.joined({address}):
 
 
 @slow
+def test_processes_that_do_not_come_are_not_waited_for_for_ever():
+    address = {"coordinator_address": "127.0.0.1:1", "num_processes": 2, "process_id": 1}
+    command = [sys.executable, "-c", JOIN.format(seconds=4, address=address)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "reached process 0 at 127.0.0.1:1 in 4 s. Check the address" in done.stderr
+
+
+@slow
 def test_two_tasks_of_slurm_find_each_other():
     """In the environment that the documentation names; there is no SLURM here."""
     job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost,other"}

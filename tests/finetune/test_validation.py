@@ -202,7 +202,7 @@ def killed(monkeypatch, where, call, argv, out):
 
 
 STAGES = {
-    "between validations": ((step, "on_devices"), 11),
+    "between validations": ((step, "on_devices"), 6),
     "after the log": ((checkpoints, "save"), 3),
     "before the best model is written": ((loop.Loop, "_keep"), None),
 }

@@ -23,7 +23,8 @@ AVERAGE = "average"  # of the backbone before and after plain fine-tuning
 DELTA = "delta"  # its weights of channels take longer than a short run
 # The order in which one that is as good is preferred: no regularizer, no teacher, no DTNH first.
 SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswith(DELTA)))
-COMPARED = SIMPLEST_FIRST[:6]
+OTHERS = SIMPLEST_FIRST[1:]  # which are compared with it
+COMPARED = OTHERS[:5]
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
 # Each candidate has its own of the former, and the folds are there instead of the others.
@@ -62,9 +63,9 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
     group = parser.add_argument_group("comparison")
     runs = "Folders of finished runs to compare, instead of --source and --data."
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=runs)
-    methods = f"Methods to compare with {FINETUNE}: {', '.join(SIMPLEST_FIRST[1:])} (default: "
-    methods += f"{', '.join(COMPARED[1:])})."
-    named = {"nargs": "+", "choices": SIMPLEST_FIRST, "metavar": "METHOD"}
+    methods = f"Methods to compare with {FINETUNE}: {', '.join(OTHERS)} (default: "
+    methods += f"{', '.join(COMPARED)})."
+    named = {"nargs": "+", "choices": OTHERS, "metavar": "METHOD"}
     group.add_argument("--methods", **named, default=list(COMPARED), help=methods)
     weights = "Weights of each regularizer (default: its default weight times 0.1, 1 and 10)."
     group.add_argument("--weights", nargs="+", type=positive, metavar="X", help=weights)

@@ -73,13 +73,9 @@ def split(labels: Sequence[int], count: int) -> list[tuple[np.ndarray, np.ndarra
 
 def folds_of(images: tuple[Any, Any], labels: Sequence[int], count: int) -> list[Fold]:
     """Return the images of each fold of `split`."""
-    y = np.asarray(labels)
-    return [
-        Fold(
-            *(
-                Selected(x, tuple(i.tolist()), tuple(y[i].tolist()))
-                for x, i in zip(images, part, strict=True)
-            )
-        )
-        for part in split(labels, count)
-    ]
+
+    def part(source, indices):
+        return Selected(source, tuple(indices.tolist()), tuple(labels[i] for i in indices))
+
+    train, test = images
+    return [Fold(part(train, i), part(test, j)) for i, j in split(labels, count)]

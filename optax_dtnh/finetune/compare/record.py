@@ -43,6 +43,8 @@ def read(out: Path) -> dict[Block, dict[Candidate, Score]]:
         for entry in entries:
             block = found.setdefault(Block(entry["seed"], entry["fold"]), {})
             score = Score(float(entry["accuracy"]), float(entry["seconds"]))
+            if not 0 <= score.accuracy <= 1:
+                raise ValueError(f"accuracy {score.accuracy}")
             block[Candidate(entry["method"], entry["weight"])] = score
     if entries:
         run_folder.write_lines(out / RUNS, entries)
