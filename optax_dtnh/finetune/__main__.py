@@ -16,14 +16,13 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
 from optax_dtnh.finetune.errors import UsageError, address_error, flag
-from optax_dtnh.finetune.options import count
+from optax_dtnh.finetune.options import count, folder
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
 
@@ -56,9 +55,10 @@ COMPARE = """Find out on folds of the training images whether a regularizer help
     python -m optax_dtnh.finetune compare --source FILE --data DIR --out DIR
     python -m optax_dtnh.finetune compare RUN RUN ... --out DIR
 
-Plain fine-tuning is taken unless the gain of a candidate is clear (docs/compare.md). The choice is
-then trained on all training images, in the folder `chosen`, and so is plain fine-tuning, in
-`finetune`. Test images are used once, for these two. Run the same command again to resume.
+Plain fine-tuning is taken unless the gain of a candidate is above two standard errors
+(docs/compare.md). The choice is then trained on all training images, in the folder `chosen`, and so
+is plain fine-tuning, in `finetune`. Test images are used once, for these two. Run the same command
+again to resume.
 
 Folders of finished runs are compared by their logs and on the test images that they share.
 """
@@ -105,19 +105,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         _refuse_empty(chosen)
         chosen.act(chosen)
-    except UsageError as error:
-        options.error(str(error))
     except BrokenPipeError:  # of `| head`: what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("optax_dtnh"):
+    except (UsageError, ModuleNotFoundError, RuntimeError) as error:
+        if (text := _told(error)) is None:
             raise
-        extra = "tensorboard" if error.name == "tensorboardX" else "finetune"
-        options.error(
-            f"`{error.name}` is not installed, and the command needs it. Run "
-            f"`pip install 'optax-dtnh[{extra}]'`."
+        options.error(text)
+
+
+def _told(error: Exception) -> str | None:
+    """Return what the user should read and mend, None for a fault of ours."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if "RESOURCE_EXHAUSTED" in str(error):  # as jax has it
+        return (
+            "The memory does not suffice. Lower `--batch-size` or `--image-size`, or give "
+            f"`--micro-batches`: {str(error):.120}"
         )
+    name = getattr(error, "name", None)
+    if name is None or name.startswith("optax_dtnh"):
+        return None
+    extra = "tensorboard" if name == "tensorboardX" else "finetune"
+    return (
+        f"`{name}` is not installed, and the command needs it. Run "
+        f"`pip install 'optax-dtnh[{extra}]'`."
+    )
 
 
 def _refuse_empty(chosen: Namespace) -> None:
@@ -125,7 +138,7 @@ def _refuse_empty(chosen: Namespace) -> None:
         if "" in (value if isinstance(value, list) else [value]):
             raise UsageError(
                 f"`{name if name.isupper() else flag(name)}` should be a name, got an empty one. "
-                "Check the variable that it comes from, or leave it out."
+                "Check the variable that it comes from."
             )
 
 
@@ -139,9 +152,13 @@ def parser() -> Parser:
     compare = _command(commands, "compare", _compare, COMPARE)
     groups = add_options(train)
     add_compare_options(compare)
-    out = "Folder of the run; train makes it if it does not exist."
-    for place in (groups["files"], evaluate, compare, predict):
-        place.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
+    run = "Folder of a finished run."
+    for place, out in (
+        (groups["files"], "Folder of the run; it is made if it does not exist."),
+        (compare, "Folder of the comparison; it is made if it does not exist."),
+        *((evaluate, run), (predict, run)),
+    ):
+        place.add_argument("--out", type=folder, metavar="DIR", required=True, help=out)
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
     groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
@@ -159,7 +176,7 @@ def _add_evaluation(evaluate: Parser) -> None:
     evaluate.add_argument("--data-dir", metavar="DIR", help=prepared)
     evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
     results = "Write metrics.json, confusion_matrix.png and mistakes.png into this folder."
-    evaluate.add_argument("--results", type=Path, metavar="DIR", help=results)
+    evaluate.add_argument("--results", type=folder, metavar="DIR", help=results)
 
 
 def _add_prediction(predict: Parser) -> None:

@@ -19,7 +19,10 @@ FORM = "Move the images into folders named after their classes, or list `path` a
 FORM += "table for `--labels`"
 RENAME = "name the folders of splits `train` and `test`"
 UNFIT = (
-    ("images of every class, got none", f"Convert its files, or remove the folder {PAGE}"),
+    (
+        "images of every class, got none",
+        f"Convert its files, or choose folders with `--classes` {PAGE}",
+    ),
     ("class folders, got splits or masks inside one", "Move them away; splits are around classes."),
     ("class folders, got folders alone", f"Give an inner folder, move images up, or {RENAME}."),
 )

@@ -173,6 +173,9 @@ def test_the_choice_is_trained_on_all_images(compared, arguments, tmp_path, monk
     assert "On the 160 test images, it gains" in shown
     if chosen.method == AVERAGE:
         assert "Test accuracy" in run(out=out / "chosen", command="evaluate")
+        both = out / "finetune", out / "chosen"
+        rows = run(*both, out=tmp_path / "both", command="compare").splitlines()
+        assert [row.split()[1] for row in rows[1:3]] == ["finetune", "average"]
     else:
         run(*arguments, "--method", "l2_sp", "--weight", "1", out=tmp_path / "run")
         assert_same_model(tmp_path / "run", out / "chosen")

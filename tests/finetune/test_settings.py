@@ -78,6 +78,7 @@ REFUSED = {
     "--lr 0.1": "unrecognized arguments: --lr 0.1. Did you mean --learning-rate?",
     "cats": "unrecognized arguments: cats. See `python -m optax_dtnh.finetune train --help`.",
     **{f"{x}=": f"`{x}` should be a name, got an empty one" for x in ("--data", "--classes")},
+    "--out=": "argument --out: it should be a name, got an empty one",
     "--learning-rate 0,1": "got '0,1'. Separate values by spaces, and write decimals with a point",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
@@ -108,6 +109,17 @@ REFUSED = {
 @pytest.mark.parametrize("argv", REFUSED)
 def test_a_mistake_costs_one_line(argv):
     assert REFUSED[argv] in printed_error(*REQUIRED, *argv.split())
+
+
+def test_a_lack_of_memory_is_one_line_and_other_errors_stay(monkeypatch):
+    def fails(*_):
+        raise RuntimeError(texts.pop())
+
+    texts = ["INTERNAL", "RESOURCE_EXHAUSTED: Out of memory allocating 32375450960 bytes."]
+    monkeypatch.setattr(finetune, "_refuse_empty", fails)
+    assert "Lower `--batch-size` or `--image-size`" in printed_error(*REQUIRED)
+    with pytest.raises(RuntimeError, match="INTERNAL"):
+        finetune.main(["train", *REQUIRED])
 
 
 def test_what_is_missing_is_named():

@@ -8,6 +8,7 @@ import numpy as np
 
 from optax_dtnh.finetune import evaluate, log, metrics, run_folder, trained
 from optax_dtnh.finetune.compare import record
+from optax_dtnh.finetune.compare.candidates import AVERAGE
 from optax_dtnh.finetune.compare.choice import Interval, interval
 from optax_dtnh.finetune.compare.result import points
 from optax_dtnh.finetune.errors import UsageError, named
@@ -40,7 +41,10 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     gains = [None, *(_gain(run, runs[0]) for run in runs[1:])]
     rows = [_row(run, gain) for run, gain in zip(runs, gains, strict=True)]
     with run_folder.locked(out):
-        logs = {str(folder): log.entries(folder / log.LOG) for folder in folders}
+        logs = {
+            f"{i} {'/'.join(folder.resolve().parts[-2:])}": log.entries(folder / log.LOG)
+            for i, folder in enumerate(folders, 1)
+        }
         log.save(out / record.FIGURE, log.curves(logs))
         run_folder.write_json(out / record.RESULT, {"runs": rows})
     cells: list[Sequence[str]] = [("run", *SHOWN, "test accuracy", "to the first")]
@@ -65,9 +69,10 @@ def _finished(folder: Path, out: Path) -> Finished:
             f"`RUN` should be a run whose data are as they were, got '{folder}', where "
             f"'{model.settings['data']}' has changed since. Restore the data, or train again."
         )
-    found = evaluate.outcome(model, tested.images)
-    images = run_folder.summary(folder)["found"]["data_sha256"], tested.images.indices
-    return Finished(folder, model.settings, images, found.right)
+    facts, right = run_folder.summary(folder)["found"], evaluate.outcome(model, tested.images).right
+    images = facts["data_sha256"], tested.images.indices
+    method = {"method": AVERAGE} if AVERAGE in facts else {}
+    return Finished(folder, model.settings | method, images, right)
 
 
 def _gain(run: Finished, first: Finished) -> Interval | None:
