@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 ARGUMENT = re.compile(r"`(source|download|heads|ignore|image_size)(?:=True)?`")
 
@@ -43,12 +44,9 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def address_error(given: str) -> UsageError:
-    """Return the error of an address of this process that is not one."""
-    return UsageError(
-        "`--distributed` should have HOST:PORT, the number of processes and the index of this one, "
-        f"or nothing where jax finds them, got {given}. Try `--distributed host0:1234 4 0`."
-    )
+def shown(value: Any) -> str:
+    """Return a value of an option as it is given on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def listed(names: Sequence[str], shown: int = 5) -> str:

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import field
-from pathlib import Path
 from typing import Any
 
 GROUPS = ("files", "method", "training", "images", "machine")
@@ -34,13 +33,6 @@ fraction = _numeric("a number above 0 and below 1", float, lambda x: 0 < x < 1)
 whole = _numeric("a whole number from 0 to 4294967295", int, lambda n: 0 <= n < 2**32)
 count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 2**32)
 several = _numeric("a whole number from 2 to 4294967295", int, lambda n: 2 <= n < 2**32)
-
-
-def folder(given: str) -> Path:
-    """Return the path of a folder; that of an empty name would be the current one."""
-    if not given:
-        raise argparse.ArgumentTypeError("it should be a name, got an empty one")
-    return Path(given)
 
 
 def option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:

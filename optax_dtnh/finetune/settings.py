@@ -1,6 +1,6 @@
 """What a run depends on: every setting stands once, with its default and its help."""
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 
 from optax_dtnh.finetune.options import (
@@ -24,11 +24,12 @@ DTNH, FINETUNE = "+dtnh", "finetune"
 DECAY = 1e-4  # of the method finetune, as in optax.adamw
 METHODS = (FINETUNE, *(name + end for name in DEFAULT_WEIGHTS for end in ("", DTNH)))
 OF_MAPS = ("feature_distance", "delta")  # compare feature maps
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS, SCHEDULES = ("sgd", "adam", "adamw"), ("step", "cosine", "constant")
 FORMS = {"before": OPTIMIZERS, "momentum": ("sgd",), "decoupled": OPTIMIZERS}
 FORMS |= {"metric": ("adam", "adamw")}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
+DTYPES, DUPLICATES = ("float32", "bfloat16"), ("refuse", "warn", "drop")
 BATCH, FROZEN = "batch", "frozen"
 # The default length: the steps of the published code would be thousands of epochs of few images.
 PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
@@ -53,9 +54,7 @@ class Settings:
         required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
-    heads: int | None = _file(
-        "Heads of a ViT (default: those of its config.json or published size).", type=count
-    )
+    heads: int | None = _file("Heads of a ViT, where no file tells them.", type=count)
     ignore: tuple[str, ...] = _file("Tensors of the checkpoint that may stay unused.", ())
     data: str = _file(
         "Folder with a folder of images for each class, or with train and test that have such "
@@ -64,16 +63,14 @@ class Settings:
         required=True,
     )
     data_dir: str | None = _file(
-        "Folder of prepared TFDS data sets (default: that of TFDS).", metavar="DIR"
+        "Folder of prepared TFDS data sets (default: TFDS's).", metavar="DIR"
     )
     labels: str | None = _file(
         "Table of path and label of the images: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
     )
     classes: tuple[str, ...] = _file("Use these class folders or labels alone (default: all).", ())
     duplicates: str = _file(
-        "What to do about equal images in train and test, or in two classes.",
-        "warn",
-        choices=("refuse", "warn", "drop"),
+        "What to do about images in two splits or classes.", "warn", choices=DUPLICATES
     )
 
     method: str = _method(
@@ -101,9 +98,7 @@ class Settings:
         "Feature maps to compare (default: all stages, or four blocks of a ViT).", ()
     )
     temperature: float = _method("Temperature of distillation.", 2.0, type=positive)
-    head_decay: float = _method(
-        "Weight decay of the new head, with a regularizer.", 0.01, type=number
-    )
+    head_decay: float = _method("Weight decay of the head with a regularizer.", 0.01, type=number)
     weight_decay: float | None = _method(
         f"Weight decay of all parameters with {FINETUNE} (default: {DECAY}), or of the backbone "
         "with a regularizer (default: 0).",
@@ -117,7 +112,7 @@ class Settings:
     schedule: str = _training(
         "step divides the learning rate by 10 after two thirds of steps; cosine decays it to 0.",
         "step",
-        choices=("step", "cosine", "constant"),
+        choices=SCHEDULES,
     )
     batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
     steps: int = _training(
@@ -126,27 +121,21 @@ class Settings:
         type=count,
     )
     epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
-    seed: int = _training(
-        "Seed of the new head, and of choice, order and augmentation of images.", 0, type=whole
-    )
+    seed: int = _training("Seed of the head, and of choice and order of images.", 0, type=whole)
     val_every: int | None = _training(
         f"Steps between two validations (default: an epoch, but at least {VAL_EVERY}).", type=count
     )
     patience: int | None = _training(
         "Stop after N validations without a better one (default: never).", type=count
     )
-    warmup: int = _training(
-        "Steps in which the learning rate rises from 0, before the schedule.", 0, type=whole
-    )
+    warmup: int = _training("Steps in which the learning rate rises from 0.", 0, type=whole)
     clip_norm: float | None = _training(
         "Largest norm of the gradient that the optimizer gets: with --form before that of the sum, "
         "else that of the loss (default: any).",
         type=positive,
     )
     micro_batches: int = _training(
-        "Parts of a batch that go through the network one after another, to save memory.",
-        1,
-        type=count,
+        "Parts of a batch that go through the network one by one, to save memory.", 1, type=count
     )
     class_weights: str | None = _training(
         "balanced weights the loss of an image by n / (C n_c), for n_c of n training images and C "
@@ -201,23 +190,16 @@ class Settings:
     )
 
     dtype: str = _machine(
-        "Precision of the forward and backward pass; parameters are float32.",
-        "float32",
-        choices=("float32", "bfloat16"),
+        "Precision of both passes; parameters are float32.", "float32", choices=DTYPES
     )
     devices: int | None = _machine("Use the first N devices (default: all).", type=count)
     fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
     log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
     save_every: int = _machine(
-        "Steps between two checkpoints; one is saved every minute as well.",
-        500,
-        free=True,
-        type=count,
+        "Steps between checkpoints; one a minute is saved, too.", 500, free=True, type=count
     )
     log: str | None = _machine(
-        "Also write event files for TensorBoard (needs tensorboardX).",
-        free=True,
-        choices=("tensorboard",),
+        "Also write event files for TensorBoard.", free=True, choices=("tensorboard",)
     )
 
     @property
@@ -226,9 +208,10 @@ class Settings:
         return self.method.removesuffix(DTNH)
 
 
-DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
+DEFAULTS = asdict(Settings())
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
-# The opening of data takes these.
+# The opening of the source and that of the data take these.
+OF_SOURCE = "dtype ignore download heads image_size".split()
 OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
 OF_DATA += ["val_per_class", "val_fraction"]

@@ -126,7 +126,7 @@ def test_distillation_needs_a_head(arguments, tmp_path):
     save_pretrained(model, tmp_path / "a.safetensors")
     given = (*arguments, "--source", tmp_path / "a.safetensors", "--out", tmp_path / "run")
     line = printed_error(*given, "--method", "distillation+dtnh")
-    assert "another than distillation+dtnh for a checkpoint without a head" in line
+    assert "`--method` should be another for a checkpoint without a head, got distillation" in line
 
 
 def test_a_size_beside_a_vit_that_is_not_that_of_its_positions_is_named(arguments, tmp_path):

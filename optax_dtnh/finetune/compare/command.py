@@ -13,8 +13,9 @@ from optax_dtnh.finetune.compare.memory import Fold, folds_of, images_of, is_in_
 from optax_dtnh.finetune.compare.record import Scores
 from optax_dtnh.finetune.compare.result import Tested
 from optax_dtnh.finetune.compare.training import HALFWAY, Stopped, Trainer
-from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
+from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import FINETUNE
+from optax_dtnh.finetune.student import layers_of
 from optax_dtnh.finetune.trained import CHOSEN
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
@@ -34,8 +35,7 @@ def compare(plan: Plan, out: Path) -> None:
         layers_of(plan.settings[candidate], run.source)
     labels = run.data.train.labels
     split(labels, plan.folds)  # which refuses too many
-    with run_folder.locked(out):
-        run_folder.claim(out, settings, run.facts | plan.asked, run.told)
+    with run_folder.claimed(out, settings, run.facts | plan.asked, run.told):
         if (found := record.finished(out)) is not None:
             print(f"The comparison in {out} is finished. {found['why']}")
             return
@@ -124,8 +124,7 @@ def _average(run: Run, out: Path) -> None:
     tuned = step.split(trained.read_model(source).model)
     whole = replace(settings, freeze=())  # of which no parameter is apart
     average = Trainer(run, lambda: False).average(tuned, whole, run.data.train)
-    with run_folder.locked(run.out):
-        run_folder.claim(run.out, settings, run.facts)
+    with run_folder.claimed(run.out, settings, run.facts):
         of_training = (
             {name: x for name, x in entry.items() if not name.startswith("val_")}
             for entry in log.entries(source / log.LOG)

@@ -125,7 +125,7 @@ def _program(run: Run, settings: Settings) -> Program:
         return function(state, pretrained, batch)
 
     abstract = jax.eval_shape(init, network.params, network.stats, np.float32(0))
-    placed = step.shardings(abstract, run.mesh, fsdp=settings.fsdp)
+    placed = step.shardings(abstract, run.mesh, settings)
     return Program(
         jax.jit(init, out_shardings=placed),
         jax.jit(advance, donate_argnums=0, out_shardings=(placed, None)),
