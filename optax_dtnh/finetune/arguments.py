@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from optax_dtnh.finetune.errors import UsageError, flag, shown
+from optax_dtnh.finetune.errors import UsageError, flag
 from optax_dtnh.finetune.options import GROUPS
 from optax_dtnh.finetune.settings import (
     DECAY,
@@ -23,6 +23,8 @@ from optax_dtnh.finetune.settings import (
     PUBLISHED,
     Settings,
 )
+
+WORKERS = 4  # at most, for each core: each holds batches in memory
 
 
 def add_options(
@@ -67,7 +69,8 @@ def settings_of(chosen: Namespace) -> Settings:
     settings = Settings(**given)
     for name, fits, wanted in _misfits(settings):
         if not fits and given[name] != DEFAULTS[name]:
-            wrong = f"`{flag(name)}` should {wanted}, got {shown(given[name])}"
+            value = " ".join(given[name]) if name == "layers" else given[name]
+            wrong = f"`{flag(name)}` should {wanted}, got {value}"
             raise UsageError(f"{wrong}. Leave it out, or change one of them.")
     usual: dict[str, Any] = {"weight_decay": DECAY}
     if settings.regularizer != FINETUNE:
@@ -92,7 +95,8 @@ def unfit(method: str) -> dict[str, str]:
 
 def _misfits(settings: Settings) -> Iterable[tuple[str, bool, str]]:
     """Return options, whether the others fit to them, and what they should do."""
-    batch, parts, cores = settings.batch_size, settings.micro_batches, os.cpu_count() or 1
+    batch, parts = settings.batch_size, settings.micro_batches
+    most = WORKERS * (os.cpu_count() or 1)
     drawn, held_out = settings.train_per_class or math.inf, settings.val_per_class or 0
     method, optimizers = settings.method, FORMS[settings.form or "before"]
     return (
@@ -105,7 +109,7 @@ def _misfits(settings: Settings) -> Iterable[tuple[str, bool, str]]:
         ("micro_batches", batch % parts == 0, f"be a divisor of --batch-size, {batch}"),
         ("micro_batches", settings.regularizer != "bss", "come with another method than bss"),
         ("resize", settings.augment == "standard", "come with --augment standard, which crops"),
-        ("workers", settings.workers <= cores, f"be at most the number of cores, {cores}"),
+        ("workers", settings.workers <= most, f"be at most {most}, {WORKERS} for each core"),
     )
 
 

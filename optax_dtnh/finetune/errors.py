@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 ARGUMENT = re.compile(r"`(source|download|heads|ignore|image_size)(?:=True)?`")
 
@@ -42,11 +41,6 @@ def named(argument: str, option: str = "--data") -> Iterator[None]:
 def flag(name: str) -> str:
     """Return the option of a setting."""
     return f"--{name.replace('_', '-')}"
-
-
-def shown(value: Any) -> str:
-    """Return a value of an option as it is given on the command line."""
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def listed(names: Sequence[str], shown: int = 5) -> str:

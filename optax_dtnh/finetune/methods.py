@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import optax_dtnh
-from optax_dtnh import GradientPair, add_l2_sp, conflict_report, dtnh, regularizers, transform_pair
+from optax_dtnh import GradientPair, add_l2_sp, conflict_report, dtnh, regularizers
 from optax_dtnh.finetune import forms
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.settings import FINETUNE, Settings
@@ -35,25 +35,19 @@ class Outputs(NamedTuple):
     logits: jax.Array | None  # of the pretrained head for `pooled`, None without that network
 
 
-# From the outputs of the trained and of the pretrained network, the weights of channels and the
-# temperature to a scalar. Fine-tuning and L2-SP are missing: neither has a second gradient.
+# From the outputs s and t of the trained and the pretrained network, weights w of channels and the
+# temperature T to a scalar. Fine-tuning and L2-SP are missing: neither has a second gradient.
 REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
-    "feature_distance": lambda student, teacher, *_: regularizers.feature_distance(
-        student.maps, teacher.maps
-    ),
-    "delta": lambda student, teacher, weights, _: regularizers.attention_feature_distance(
-        student.maps, teacher.maps, weights
-    ),
-    "distillation": lambda student, teacher, _, temperature: regularizers.distillation(
-        student.logits, teacher.logits, temperature=temperature
-    ),
-    "bss": lambda student, *_: regularizers.batch_spectral_shrinkage(student.pooled),
+    "feature_distance": lambda s, t, *_: regularizers.feature_distance(s.maps, t.maps),
+    "delta": lambda s, t, w, _: regularizers.attention_feature_distance(s.maps, t.maps, w),
+    "distillation": lambda s, t, _, T: regularizers.distillation(s.logits, t.logits, temperature=T),
+    "bss": lambda s, *_: regularizers.batch_spectral_shrinkage(s.pooled),
 }
-# L2-SP in a form that takes a pair: the gradient is what `add_l2_sp` adds to 0.
-PULL = optax.chain(optax.set_to_zero(), add_l2_sp(1.0, mask=backbone_mask, rule=optax_dtnh.plain))
-PULL = transform_pair(reg=PULL)
 # Those that need the pretrained network's outputs.
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
+# The gradient of L2-SP for a form that takes a pair: what `add_l2_sp` adds to 0.
+_PULL = add_l2_sp(1.0, mask=backbone_mask, rule=optax_dtnh.plain)
+PULL = optax_dtnh.transform_pair(reg=optax.chain(optax.set_to_zero(), _PULL))
 
 
 def transformation(settings: Settings) -> optax.GradientTransformation:
@@ -101,12 +95,12 @@ def _regularized(
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
-    form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
-    if l2_sp and not form.takes_pair:
-        tx = form.build(add_l2_sp, _direction(settings), prepare, **options)
+    form, anchored = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
+    in_place = anchored and not form.takes_pair
+    tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), prepare, **options)
+    if in_place:
         return forms.of_loss_grads(tx)
-    tx = form.build(dtnh, _direction(settings), prepare, **options)
-    return optax.chain(PULL, tx) if l2_sp else tx
+    return optax.chain(PULL, tx) if anchored else tx
 
 
 def compared(

@@ -49,10 +49,10 @@ def reading(out: Path, name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         damaged = f"a damaged one ({' '.join(text.split())[:200]})"
+        found = "none" if isinstance(error, FileNotFoundError) else damaged
         raise UsageError(
-            f"`--out` should hold the {name} that a run has written, got "
-            f"{damaged if (out / name).exists() else 'none'} in '{out}'. Restore that file, or "
-            "name another folder."
+            f"`--out` should hold the {name} that a run has written, got {found} in '{out}'. "
+            "Restore that file, or name another folder."
         ) from error
 
 
