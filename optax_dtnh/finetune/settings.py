@@ -1,6 +1,6 @@
 """What a run depends on: every setting stands once, with its default and its help."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from optax_dtnh.finetune.options import (
@@ -30,7 +30,7 @@ FORMS |= {"metric": ("adam", "adamw")}
 RULES = ("truncate", "orthogonal", "drop", "cosine")
 GRANULARITIES = ("tree", "leaf", "channel", "element")
 DTYPES, DUPLICATES = ("float32", "bfloat16"), ("refuse", "warn", "drop")
-BATCH, FROZEN = "batch", "frozen"
+STATISTICS = BATCH, FROZEN = "batch", "frozen"
 # The default length: the steps of the published code would be thousands of epochs of few images.
 PUBLISHED, FEWEST, EPOCHS = 9000, 500, 100
 VAL_EVERY = 50
@@ -53,7 +53,7 @@ class Settings:
         metavar="FILE",
         required=True,
     )
-    download: bool = _file("Fetch an hf: checkpoint that is not cached.", False, free=True)
+    download: bool = _file("Fetch an hf: checkpoint that is not cached.", False)
     heads: int | None = _file("Heads of a ViT, where no file tells them.", type=count)
     ignore: tuple[str, ...] = _file("Tensors of the checkpoint that may stay unused.", ())
     data: str = _file(
@@ -62,9 +62,7 @@ class Settings:
         metavar="DIR",
         required=True,
     )
-    data_dir: str | None = _file(
-        "Folder of prepared TFDS data sets (default: TFDS's).", metavar="DIR"
-    )
+    data_dir: str | None = _file("Folder of TFDS data sets (default: TFDS's).", metavar="DIR")
     labels: str | None = _file(
         "Table of path and label of the images: CSV, TSV, JSON lines or Parquet.", metavar="FILE"
     )
@@ -82,11 +80,7 @@ class Settings:
     form: str | None = _method(
         "Where the regularizer enters the step, see docs/forms.md (default: before).", choices=FORMS
     )
-    weight: float | None = _method(
-        f"Weight of the regularizer (default: {_WEIGHTS}). feature_distance and delta are means "
-        "over each feature map, not sums.",
-        type=number,
-    )
+    weight: float | None = _method(f"Weight of the regularizer (default: {_WEIGHTS}).", type=number)
     rule: str | None = _method("How DTNH resolves a conflict (default: truncate).", choices=RULES)
     granularity: str | None = _method(
         "What DTNH decides about at a time (default: tree).", choices=GRANULARITIES
@@ -121,7 +115,7 @@ class Settings:
         type=count,
     )
     epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
-    seed: int = _training("Seed of the head, and of choice and order of images.", 0, type=whole)
+    seed: int = _training("Seed of all that is random.", 0, type=whole)
     val_every: int | None = _training(
         f"Steps between two validations (default: an epoch, but at least {VAL_EVERY}).", type=count
     )
@@ -130,48 +124,33 @@ class Settings:
     )
     warmup: int = _training("Steps in which the learning rate rises from 0.", 0, type=whole)
     clip_norm: float | None = _training(
-        "Largest norm of the gradient that the optimizer gets: with --form before that of the sum, "
-        "else that of the loss (default: any).",
-        type=positive,
+        "Largest norm of the gradient that the optimizer gets (default: any).", type=positive
     )
     micro_batches: int = _training(
         "Parts of a batch that go through the network one by one, to save memory.", 1, type=count
     )
     class_weights: str | None = _training(
-        "balanced weights the loss of an image by n / (C n_c), for n_c of n training images and C "
-        "classes (default: no weights).",
-        choices=("balanced",),
+        "balanced weights all classes alike (default: all images alike).", choices=("balanced",)
     )
-    label_smoothing: float = _training(
-        "Share of a label that is spread over all classes.", 0.0, type=share
-    )
+    label_smoothing: float = _training("Share of a label spread over all classes.", 0.0, type=share)
     freeze: tuple[str, ...] = _training(
         "Parts whose parameters stay as they are: stem, stage1, ...; of a ViT stem, block1, ...", ()
     )
     batch_norm: str = _training(
-        f"{BATCH} normalizes by the statistics of the batch and updates the running ones; {FROZEN} "
-        "uses those of the checkpoint.",
-        BATCH,
-        choices=(BATCH, FROZEN),
+        f"Statistics of a {BATCH}, or {FROZEN} ones of the checkpoint.", BATCH, choices=STATISTICS
     )
 
     train_per_class: int | None = _image(
         "Training images of a class (default: all); required without test images.", type=count
     )
     val_per_class: int | None = _image(
-        "Training images of a class to validate on instead (default: the validation split, if the "
-        "data have one beside a test split).",
-        type=count,
+        "Training images of a class to validate on (default: the validation split).", type=count
     )
-    val_fraction: float | None = _image(
-        "The same as a share of the training images.", type=fraction
-    )
+    val_fraction: float | None = _image("The same as a share of these images.", type=fraction)
     image_size: int | None = _image(
         "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
     )
-    resize: int | None = _image(
-        "Height and width before cropping (default: 8/7 of --image-size).", type=count
-    )
+    resize: int | None = _image("Side before cropping (default: 8/7 of --image-size).", type=count)
     mean: tuple[float, ...] | None = _image(
         "Mean of each channel (default: the checkpoint's, or ImageNet's).", type=finite, nargs=3
     )
@@ -182,7 +161,7 @@ class Settings:
         "How images are resized (default: the checkpoint's, or bilinear).", choices=INTERPOLATIONS
     )
     skip_broken: bool = _image("Leave out images that cannot be read.", False)
-    workers: int = _image("Processes that decode images; 0 uses threads.", 0, free=True, type=whole)
+    workers: int = _image("Processes that decode images; 0 uses threads.", 0, type=whole)
     augment: str = _image(
         "standard crops and mirrors training images at random; none resizes them like test images.",
         "standard",
@@ -194,13 +173,9 @@ class Settings:
     )
     devices: int | None = _machine("Use the first N devices (default: all).", type=count)
     fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
-    log_every: int = _machine("Steps between two lines of the log.", 50, free=True, type=count)
-    save_every: int = _machine(
-        "Steps between checkpoints; one a minute is saved, too.", 500, free=True, type=count
-    )
-    log: str | None = _machine(
-        "Also write event files for TensorBoard.", free=True, choices=("tensorboard",)
-    )
+    log_every: int = _machine("Steps between two lines of the log.", 50, type=count)
+    save_every: int = _machine("Steps between checkpoints, and one a minute.", 500, type=count)
+    log: str | None = _machine("Also write event files.", choices=("tensorboard",))
 
     @property
     def regularizer(self) -> str:
@@ -209,8 +184,8 @@ class Settings:
 
 
 DEFAULTS = asdict(Settings())
-# A run may be resumed with other values of these.
-FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
+# A run may be resumed with other values of these, because no weight depends on them.
+FREE = ("download", "workers", "log_every", "save_every", "log")
 # The opening of the source and that of the data take these.
 OF_SOURCE = "dtype ignore download heads image_size".split()
 OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()

@@ -51,10 +51,6 @@ def test_a_slash_that_the_completion_of_a_shell_adds_makes_no_other_run():
     assert settings("--data", "/").data == "/"
 
 
-def test_a_run_is_resumed_with_other_settings_that_no_weight_depends_on():
-    assert set(module.FREE) == {"download", "log", "log_every", "save_every", "workers"}
-
-
 def test_the_default_length_fits_the_data_and_an_epoch_has_every_image():
     steps = [settings(images=n).steps for n in (1, 320, 3200, 5760, 10**6)]
     assert steps == [500, 500, 5000, 9000, 9000]
