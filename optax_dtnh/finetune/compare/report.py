@@ -140,7 +140,7 @@ def of_weights(scores: Scores, candidates: Sequence[Candidate]) -> Figure:
     """
     names = {c.method.removesuffix(DTNH): None for c in candidates if c.weight is not None}
     titles = [*names] or [""]
-    figure, grid = log.panels(len(titles), columns=len(titles), size=(4.2, 3.6), sharey=True)
+    figure, grid = log.panels(1, len(titles), size=(4.2, 3.6), sharey=True)
     for axes, name in zip(grid, titles, strict=True):
         _horizontal(axes, scores, candidates)
         for method, color in ((name, PLAIN), (name + DTNH, PROTECTED)):

@@ -93,10 +93,10 @@ class Trainer:
         model.eval()
         size, right = self.run.settings.batch_size, []
         tested = evaluation_batches(source, self.run.preprocessing, batch_size=size)
-        for batch, logits in trained.logits(model, tested):
+        for batch, logits in trained.logits(model, tested, size):
             # The largest of numbers that are not finite would be class 0, perhaps the right one.
             answers = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), -1)
-            right.append((answers == batch["label"])[batch["valid"]])
+            right.append(answers == batch["label"])
         return float(np.concatenate(right).mean())
 
     def _placed(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
