@@ -15,24 +15,16 @@ import jax
 from flax import nnx
 from jax.experimental.multihost_utils import process_allgather
 
-from optax_dtnh.finetune import (
-    checkpoints,
-    evaluate,
-    interrupts,
-    log,
-    methods,
-    processes,
-    step,
-    trained,
-)
+from optax_dtnh.finetune import checkpoints, evaluate, interrupts, log, processes, step, trained
 from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import VAL_EVERY
 from optax_dtnh.finetune.step import State
+from optax_dtnh.models._names import Model
 
 
-def whole(graph: Any, state: State) -> methods.Model:
+def whole(graph: Any, state: State) -> Model:
     """Return the network of a state, whole on every process; `graph` is its definition."""
     return nnx.merge(graph, *process_allgather((state.params, state.stats), tiled=True))
 
@@ -94,7 +86,7 @@ class Loop:
 
     def _after(self, done: int, asked: int) -> bool:
         """Do what is due after a step; return whether the training is stopped early."""
-        settings, images = self.run.settings, validated(self.run, done)
+        settings, images = self.run.settings, validation_images(self.run, done)
         last = done == settings.steps
         if done % settings.log_every == 0 or last or images:
             self._log(done, images)
@@ -136,11 +128,8 @@ def _stop(done: int) -> None:
 # --- validation
 
 
-def validated(run: Run, done: int) -> Selected | None:
-    """Return the images that the run is validated on after this step, None if on none.
-
-    It is validated after its last step.
-    """
+def validation_images(run: Run, done: int) -> Selected | None:
+    """Return the images to validate on after this step, which may be the last; None without any."""
     epoch = math.ceil(len(run.data.train) / run.settings.batch_size)
     every = run.settings.val_every or max(epoch, VAL_EVERY)
     return run.data.val if done % every == 0 or done == run.settings.steps else None

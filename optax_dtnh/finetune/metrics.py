@@ -33,7 +33,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
     found: Any = precision_recall_fscore_support(
         labels, predicted, labels=positions, zero_division=cast(Any, np.nan)
     )
-    precisions, recalls, _, supports = found
+    _, recalls, _, supports = found
     majority = int(np.argmax(supports))
     return {
         "images": len(labels),
@@ -45,9 +45,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
         "majority_share": float(supports[majority] / len(labels)),
         "classes": {
             name: {"support": int(n), "recall": _known(recall), "precision": _known(precision)}
-            for name, precision, recall, n in zip(
-                classes, precisions, recalls, supports, strict=True
-            )
+            for name, precision, recall, _, n in zip(classes, *found, strict=True)
         },
         "confusion_matrix": _confusion(labels, predicted, classes),
     }
@@ -81,20 +79,18 @@ def in_words(measures: dict[str, Any]) -> list[str]:
 
 def _table(measures: dict[str, Any]) -> list[str]:
     """Return all classes and the confusion matrix or, of many classes, those of lowest recall."""
-    classes = measures["classes"]
+    classes, rows = measures["classes"], [["  ", "class", "support", "recall", "precision"]]
     known = (name for name in classes if classes[name]["support"])
     lowest = sorted(known, key=lambda name: classes[name]["recall"])[:TABLE]
-    names = list(classes) if len(classes) <= TABLE else lowest
-    rows = [["  ", "class", "support", "recall", "precision"]]
+    names = classes if len(classes) <= TABLE else lowest
     for i, name in enumerate(names, 1):
         found = classes[name]
         shares = _percent(found["recall"]), _percent(found["precision"])
         rows.append([str(i), printable(name), str(found["support"]), *shares])
     if len(classes) <= TABLE:
         heads = [f"as {i}" for i in range(1, len(rows))]
-        rows = [
-            row + [*map(str, x)] for row, x in zip(rows, [heads, *matrix(measures)], strict=True)
-        ]
+        for row, cells in zip(rows, [heads, *matrix(measures)], strict=True):
+            row.extend(map(str, cells))
     return aligned(rows, left=1)
 
 

@@ -52,17 +52,14 @@ def write_model(path: Path, model: Model) -> None:
 
 def read(out: Path) -> Trained:
     """Return the result of the finished run in `out`."""
-    for name in (run_folder.SETTINGS, run_folder.SUMMARY):
-        with run_folder.reading(out, name):
-            there = (out / name).is_file()
-        if not there:
-            mend = "Name another one, or repeat the run's own command to finish it."
-            if run_folder.is_finished(out / CHOSEN):
-                mend = f"Name '{out / CHOSEN}', which holds the model of this comparison."
-            raise UsageError(
-                f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
-                f"{mend}"
-            )
+    with run_folder.reading(out, run_folder.SUMMARY):
+        finished = run_folder.is_finished(out)
+    if not finished:
+        mend = "Name another one, or repeat the run's own command to finish it."
+        if run_folder.is_finished(out / CHOSEN):
+            mend = f"Name '{out / CHOSEN}', which holds the model of this comparison."
+        wrong = f"`--out` should be the folder of a finished run, got '{out}' without"
+        raise UsageError(f"{wrong} {run_folder.SUMMARY}. {mend}")
     return read_model(out)
 
 

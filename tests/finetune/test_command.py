@@ -169,7 +169,7 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
 
 
 def test_evaluation_needs_a_finished_run_and_some_of_its_classes(finished, digits, tmp_path):
-    assert "without settings.json" in printed_error("--out", tmp_path, command="evaluate")
+    assert "without summary.json" in printed_error("--out", tmp_path, command="evaluate")
     data = runs.write_digits(tmp_path / "data", classes=9)
     assert "None is of class 9." in run(data, out=finished(), command="evaluate")
     rows = [f"{path.stem},{path.parent.name}" for path in data.glob("[1-8]/*")]
