@@ -53,7 +53,10 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
     remarks = " ".join(_remarks(trained, tested, own=where.get("data") is None))
     print(*metrics.in_words(found.measures), *([remarks] if remarks else []), sep="\n")
     if results is not None:
-        _write(results, found)
+        with named("--results", "--out"), run_folder.writing(results / MEASURES):
+            results.mkdir(parents=True, exist_ok=True)
+            run_folder.write_json(results / MEASURES, found.measures)
+            draw(results, found)
 
 
 def outcome(trained: Trained, source: Selected) -> Outcome:
@@ -86,13 +89,6 @@ def _check_results(results: Path, data: Iterable[str | None]) -> None:
             f"`--results` should be another folder than that of a run, got '{results}', whose "
             "figures would be replaced. Name another one."
         )
-
-
-def _write(results: Path, found: Outcome) -> None:
-    with named("--results", "--out"), run_folder.writing(results / MEASURES):
-        results.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(results / MEASURES, found.measures)
-        draw(results, found)
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:

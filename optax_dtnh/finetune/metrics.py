@@ -148,7 +148,8 @@ def draw_mistakes(
     """
     from matplotlib.figure import Figure
 
-    wrong = most_wrong(labels, probabilities)
+    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
+    wrong = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
     shown: list[int] = wrong[: COLUMNS * ROWS].tolist()
     rows = -(-len(shown) // COLUMNS)
     figure = Figure(figsize=(1.7 * COLUMNS, 2.2 * rows + 0.4))
@@ -169,9 +170,3 @@ def draw_mistakes(
     title = f"{len(shown)} most wrong of {len(wrong)}: true class, predicted class, its probability"
     figure.suptitle(title, fontsize=11)
     return figure
-
-
-def most_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the positions of the wrong predictions, the least probable true class first."""
-    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
-    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]

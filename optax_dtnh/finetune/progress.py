@@ -15,6 +15,7 @@ from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
 
 ESTIMATED, ESTIMATED_S = 10, 10  # steps, or seconds, that the estimate of the time is made from
+OF_REGULARIZER = ("regularizer", "penalty", "conflict", "cosine", "ratio")
 TOO_LARGE = 10  # times the loss: beyond it, the regularizer decides alone
 
 WORDS = {
@@ -66,7 +67,8 @@ class Progress:
         means = {k: float(x) / float(sums.steps) for k, x in sums._asdict().items()}
         if self.settings.regularizer == "l2_sp":
             means["regularizer"] = float(self.distance(state.params, state.opt_state))
-        for name, text in (("loss", "training loss"), ("regularizer", "regularizer")):
+        means["penalty"] = means["regularizer"] * (weight or 0)
+        for name, text in (("loss", "training loss"), ("penalty", "weighted regularizer")):
             if not math.isfinite(means[name]):
                 raise UsageError(
                     f"The {text} should stay finite, got {means[name]} by step {done}. Lower "
@@ -76,9 +78,7 @@ class Progress:
             "step": done,
             "loss": means["loss"],
             "accuracy": means["accuracy"],
-            "regularizer": None if weight is None else means["regularizer"],
-            "penalty": None if weight is None else weight * means["regularizer"],
-            **{name: _known(means[name], weight) for name in ("conflict", "cosine", "ratio")},
+            **{name: _known(means[name], weight) for name in OF_REGULARIZER},
             "learning_rate": float(jnp.asarray(self.learning_rate(done - 1))),
             "images_per_second": self._speed(done) if done > self.done else None,
         }
@@ -125,5 +125,5 @@ class Progress:
 
 
 def _known(mean: float, weight: float | None) -> float | None:
-    """Return a mean of the two gradients if there are two; over a gradient of 0 it is infinite."""
+    """Return a mean if there is a regularizer; the ratio to a gradient of 0 is infinite."""
     return mean if weight is not None and math.isfinite(mean) else None
