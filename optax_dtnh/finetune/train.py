@@ -71,7 +71,7 @@ def _fit(run: Run) -> methods.Model:
         images = batches(run.data.train, run.preprocessing, settings, start=start, shard=shard)
         with closing(images):
             state = Loop(run, graph, state, saved).steps(advance, images)
-    return whole(run, graph, state)
+    return whole(graph, state)
 
 
 def teacher_of(run: Run) -> step.Network | None:
