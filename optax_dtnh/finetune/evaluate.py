@@ -2,17 +2,16 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import class_names, log, metrics, run_folder
+from optax_dtnh.finetune import log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed, named
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.run import check_apart
 from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.finetune.tfds import PREFIX
@@ -25,7 +24,7 @@ DRAWN = 1000  # classes up to which the confusion matrix is drawn
 class Outcome(NamedTuple):
     """What a model makes of labeled images."""
 
-    source: Source
+    source: Selected
     labels: np.ndarray  # [N], positions among the classes of the model
     probabilities: np.ndarray  # [N, C]
     measures: dict[str, Any]
@@ -56,7 +55,7 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
         _write(results, found)
 
 
-def outcome(trained: Trained, source: Source) -> Outcome:
+def outcome(trained: Trained, source: Selected) -> Outcome:
     """Return what the model makes of labeled images."""
     size = trained.settings["batch_size"]
     batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
@@ -100,7 +99,8 @@ def _write(results: Path, found: Outcome) -> None:
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
     """Yield what may explain the accuracy, a sentence each."""
-    if without := [name for name in trained.classes if name not in tested.present]:
+    present = {trained.classes[label] for label in tested.images.labels}
+    if without := [name for name in trained.classes if name not in present]:
         yield f"None is of class {listed(without)}."
     if tested.trained:
         yield f"The model was trained on {tested.trained} of them."
@@ -121,7 +121,4 @@ def test_images(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
         options["data_dir"] = None
     before = run_folder.summary(out)["found"]["data_sha256"]
     seen = trained_images(out)
-    tested = open_test(name, before, **options | given, known=trained.classes, trained=seen)
-    images, known = tested.images, trained.classes
-    of_model = class_names.relabeled(images.labels, tested.classes, known, name)
-    return tested._replace(images=replace(images, labels=of_model))
+    return open_test(name, before, **options | given, known=trained.classes, trained=seen)

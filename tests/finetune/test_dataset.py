@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optax_dtnh.finetune import class_names, trained
+from optax_dtnh.finetune import trained
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
 from tests.finetune.pictures import encoded, folder, grays, names, photo, refused, write
@@ -111,9 +111,10 @@ def test_copies_without_a_split_go_before_the_draw_and_evaluation_follows(tmp_pa
     assert sorted(grays(opened.train) + grays(opened.test)) == [0, 1, 2, 3, 5, 6, 7]
     assert opened.left_out == ("copies 11",)
     seen = frozenset(opened.trained.values())
-    tested = open_test(data, opened.sha256, trained=seen, **options)
+    options |= {"known": opened.classes, "trained": seen}
+    tested = open_test(data, opened.sha256, **options)
     assert (grays(tested.images), tested.same, tested.trained) == (grays(opened.test), True, 0)
-    tested = open_test(data, "of another run", trained=seen, **options)
+    tested = open_test(data, "of another run", **options)
     assert (len(tested.images), tested.same, tested.trained) == (18, False, 13)
 
 
@@ -129,13 +130,14 @@ def test_the_list_of_training_images_is_that_of_sha256sum(tmp_path):
         subprocess.run(["sha256sum", "--check", "--strict", "-"], input=text, check=True)
 
 
-def test_labels_of_data_become_positions_among_the_classes_of_a_model():
-    known, names = ("zebra", "cat", "ant"), ("ant", "bee", "cat", "Cat", "zebra")
-    assert class_names.relabeled((4, 0, 2, 0), names, known, "d") == (0, 2, 1, 2)
-    with pytest.raises(UsageError, match=r"with 'bee', which it does"):
-        class_names.relabeled((0, 1), names, known, "d")
-    with pytest.raises(UsageError, match=r"tells 'Cat' and 'cat' a"):
-        class_names.relabeled((3,), names, known, "d")
+def test_labels_are_positions_among_the_classes_of_the_model_that_is_tested(tmp_path):
+    folder(tmp_path / "a", ant=2, cat=1, zebra=1)
+    folder(tmp_path / "b", bee=1, Cat=1)
+    options = {"known": ("zebra", "cat", "ant"), "train_per_class": None, "seed": 0}
+    assert open_test(str(tmp_path / "a"), "", **options).images.labels == (2, 2, 1, 0)
+    match = r"with 'Cat', 'bee', which it does not know \(2 images; .* tells 'Cat' and 'cat' a"
+    with pytest.raises(UsageError, match=match):
+        open_test(str(tmp_path / "b"), "", **options)
 
 
 UNFIT = {

@@ -22,7 +22,7 @@ class Finished(NamedTuple):
 
     folder: Path
     settings: dict[str, Any]
-    images: tuple[str, tuple[int, ...]]  # which images it is tested on: of which data, and where
+    images: tuple[str, tuple[bytes, ...]]  # which images it is tested on: of which data, SHA-256
     right: np.ndarray  # for each of them, whether it is classified right
 
 
@@ -70,7 +70,7 @@ def _finished(folder: Path, out: Path) -> Finished:
             f"'{model.settings['data']}' has changed since. Restore the data, or train again."
         )
     facts, right = run_folder.summary(folder)["found"], evaluate.outcome(model, tested.images).right
-    images = facts["data_sha256"], tested.images.indices
+    images = facts["data_sha256"], tuple(image.digest for image in tested.images.images)
     method = {"method": AVERAGE} if AVERAGE in facts else {}
     return Finished(folder, model.settings | method, images, right)
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from optax_dtnh.finetune.batches import decoded
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Selected, Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.images import resized
 from optax_dtnh.finetune.preprocessing import Preprocessing
 
@@ -24,7 +25,7 @@ class Fold(NamedTuple):
     test: Selected
 
 
-def images_of(source: Selected, how: Preprocessing) -> tuple[Any, Any]:
+def images_of(source: Selected, how: Preprocessing) -> tuple[Selected, Selected]:
     """Return the images in memory, as training crops are taken from them and as they are tested.
 
     They are returned as they are if their pixels take more than `LARGEST`. They become the same
@@ -35,18 +36,29 @@ def images_of(source: Selected, how: Preprocessing) -> tuple[Any, Any]:
         return source, source
 
     def pixels(index):
-        example = source[index]
-        image = decoded(example)
-        return [example | {"image": _file(resized(image, side, how))} for side in sides]
+        image, picture = source.images[index], decoded(source[index])
+        files = (_file(resized(picture, side, how)) for side in sides)
+        return [image._replace(read=InMemory(file, image.label)) for file in files]
 
     with ThreadPoolExecutor() as threads:
         train, test = zip(*threads.map(pixels, range(len(source))), strict=True)
-    return train, test
+    return replace(source, images=train), replace(source, images=test)
 
 
-def is_in_memory(source: Source) -> bool:
-    """Return whether all images, or those that they are selected from, are in memory."""
-    return isinstance(getattr(source, "source", source), tuple)
+class InMemory(NamedTuple):
+    """What is read of an image that is in memory."""
+
+    content: bytes
+    label: str
+
+    def __call__(self) -> tuple[bytes, str]:
+        """Return what `Image.read` returns."""
+        return self.content, self.label
+
+
+def is_in_memory(source: Selected) -> bool:
+    """Return whether all images are in memory."""
+    return all(isinstance(image.read, InMemory) for image in source.images)
 
 
 def _file(image: Any) -> bytes:
@@ -71,11 +83,11 @@ def split(labels: Sequence[int], count: int) -> list[tuple[np.ndarray, np.ndarra
     return list(StratifiedKFold(count).split(np.zeros(len(labels)), labels))
 
 
-def folds_of(images: tuple[Any, Any], labels: Sequence[int], count: int) -> list[Fold]:
+def folds_of(images: tuple[Selected, Selected], labels: Sequence[int], count: int) -> list[Fold]:
     """Return the images of each fold of `split`."""
 
     def part(source, indices):
-        return Selected(source, tuple(indices.tolist()), tuple(labels[i] for i in indices))
+        return replace(source, images=tuple(source.images[i] for i in indices))
 
     train, test = images
     return [Fold(part(train, i), part(test, j)) for i, j in split(labels, count)]

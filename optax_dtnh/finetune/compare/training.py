@@ -19,7 +19,7 @@ from optax_dtnh import interpolate
 from optax_dtnh.finetune import methods, step, trained
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.compare import memory
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import FROZEN, Settings
 from optax_dtnh.finetune.student import student
@@ -58,7 +58,7 @@ class Trainer:
         """Return the network before its training, with a new head."""
         return student(self.run.source, len(self.run.data.classes), settings)
 
-    def train(self, settings: Settings, source: Source, title: str) -> step.Network:
+    def train(self, settings: Settings, source: Selected, title: str) -> step.Network:
         """Return the network after a training."""
         program = self.program(replace(settings, weight=settings.weight and 1.0, seed=0))
         network, weight, answer = self.network(settings), np.float32(settings.weight or 0), None
@@ -72,7 +72,7 @@ class Trainer:
                 bar.update()
         return network._replace(params=state.params, stats=state.stats)
 
-    def average(self, tuned: step.Network, settings: Settings, source: Source) -> step.Network:
+    def average(self, tuned: step.Network, settings: Settings, source: Selected) -> step.Network:
         """Return the network half of the way from the pretrained one, with statistics of its own.
 
         The statistics of batch normalization are measured as a training measures them.
@@ -87,7 +87,7 @@ class Trainer:
                     stats = self.measure(network.graph, params, stats, images)
         return step.Network(network.graph, params, stats)
 
-    def accuracy(self, network: step.Network, source: Source) -> float:
+    def accuracy(self, network: step.Network, source: Selected) -> float:
         """Return the share of the images that are classified right, 0 if it has diverged."""
         model = nnx.merge(*network)
         model.eval()
@@ -104,7 +104,7 @@ class Trainer:
             raise Stopped
         return step.on_devices(batch, self.run.mesh)
 
-    def _batches(self, settings: Settings, source: Source) -> Any:
+    def _batches(self, settings: Settings, source: Selected) -> Any:
         workers = 0 if memory.is_in_memory(source) else settings.workers
         return batches(source, self.run.preprocessing, replace(settings, workers=workers))
 
