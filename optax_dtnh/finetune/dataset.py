@@ -30,7 +30,6 @@ class Data(NamedTuple):
     sha256: str  # of all other images, as encoded, and of the names of their classes
     left_out: tuple[str, ...]  # what else is there, in words like ".csv 1"
     notes: tuple[str, ...]  # sentences about copies of images and similar names of classes
-    trained: dict[str, bytes]  # SHA-256 by name of every training image
     val: Selected | None  # images to validate on, none of which is trained on
 
 
@@ -77,7 +76,6 @@ def open_data(data: str, **options: Any) -> Data:
         sha256=sha256,
         left_out=found.left_out,
         notes=found.notes + notes,
-        trained={image.name: image.digest for image in train},
         val=Selected(tuple(val), classes) if val else None,
     )
 

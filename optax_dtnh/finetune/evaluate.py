@@ -11,9 +11,8 @@ from optax_dtnh.finetune import log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed, named
-from optax_dtnh.finetune.examples import Selected
+from optax_dtnh.finetune.examples import OF_DATA, Selected
 from optax_dtnh.finetune.run import check_apart
-from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.finetune.trained import Trained, probabilities, read, trained_images
 

@@ -27,6 +27,9 @@ class Request(NamedTuple):
     val_fraction: float | None = None
 
 
+OF_DATA = tuple(name for name in Request._fields if name not in ("data", "known"))
+
+
 class Image(NamedTuple):
     """An image of a folder or a data set.
 

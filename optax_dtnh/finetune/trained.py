@@ -44,7 +44,7 @@ def write(out: Path, data: Data, how: Preprocessing) -> None:
     """Write labels, preprocessing, and the list of training images, which belong to a model."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
-    trained = os.fsencode(manifest(data.trained))
+    trained = os.fsencode(manifest({image.name: image.digest for image in data.train.images}))
     run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
 
 
