@@ -63,8 +63,10 @@ def open_data(data: str, **options: Any) -> Data:
         raise UsageError(
             f"`--data` should have images to train and to test on, got {counts}. {GET}"
         )
-    train, held_out = _hold_out(train, request)
-    val = held_out or _by_content(of_split(images, VALIDATION), classes)
+    held_out = _held_out(train, request)
+    val = [image for image in train if image.digest in held_out]
+    val = val or _by_content(of_split(images, VALIDATION), classes)
+    train = [image for image in train if image.digest not in held_out]
     used = {"train": train, "validation": val, "test": test}
     labels, tested = ({image.label for image in part} for part in (train, test))
     notes = copies.notes(images, used, request) + class_names.notes(labels, tested, classes)
@@ -212,14 +214,11 @@ def _held_out_by(request: Request) -> str | None:
     return next((x for x in ("val_per_class", "val_fraction") if getattr(request, x)), None)
 
 
-def _hold_out(drawn: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
-    """Return the images to train on and those to validate on, in their order.
-
-    All copies of a content are on one side.
-    """
+def _held_out(drawn: list[Image], request: Request) -> set[bytes]:
+    """Return the contents of training images that are validated on instead, all copies of them."""
     name, contents = _held_out_by(request), set[bytes]()
     if name is None:
-        return drawn, []
+        return contents
     for images in _by_class(drawn):
         found = sorted({image.digest for image in images})
         count = request.val_per_class or max(1, round((request.val_fraction or 0) * len(found)))
@@ -231,7 +230,4 @@ def _hold_out(drawn: list[Image], request: Request) -> tuple[list[Image], list[I
             )
         shuffled = np.random.default_rng((request.seed, 1)).permutation(len(found))
         contents |= {found[i] for i in shuffled[:count]}
-    return (
-        [image for image in drawn if image.digest not in contents],
-        [image for image in drawn if image.digest in contents],
-    )
+    return contents

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Found, Request
+from optax_dtnh.finetune.examples import Found, Image, Request
 from optax_dtnh.finetune.folder import found_in, of_file, refuse_missing, tree_of
 from optax_dtnh.finetune.listing import Folder, all_images
 from optax_dtnh.finetune.splits import SPELLINGS, TRAIN, split_named
@@ -41,9 +41,8 @@ def open_table(table: str, request: Request) -> Found:
     refuse_missing({*request.classes} - {row.label for row in rows}, f"labels in '{table}'")
     labeled = [row for row in rows if row.label]
     kept = [row for row in labeled if not request.classes or row.label in request.classes]
-    files = _files(kept, tree, table)
-    images = [of_file(file, row.label, row.split) for file, row in files.items()]
-    return found_in(tree, images).leave_out("rows without a label", len(rows) - len(labeled))
+    found = found_in(tree, _images(kept, tree, table))
+    return found.leave_out("rows without a label", len(rows) - len(labeled))
 
 
 def _refuse(wrong: str, mend: str) -> NoReturn:
@@ -147,9 +146,9 @@ def _cell(value: Any, table: str) -> str:
     return str(value).strip()
 
 
-def _files(rows: list[Row], tree: Folder, table: str) -> dict[str, Row]:
-    """Return the row of every file."""
-    known, found = _index(tree), dict[str, Row]()
+def _images(rows: list[Row], tree: Folder, table: str) -> list[Image]:
+    """Return every image that rows are about, once."""
+    known, found = _index(tree), dict[str, Image]()
     placed = [(row, _places(row.path, tree.path, known)) for row in rows]
     if missing := [row.path for row, places in placed if not places]:
         _refuse(
@@ -164,14 +163,14 @@ def _files(rows: list[Row], tree: Folder, table: str) -> dict[str, Row]:
                 f"fits {listed([*map(repr, places)], 3)}",
                 "Add folder and suffix to the path, or give a folder further down as `--data`.",
             )
-        before = found.setdefault(places[0], row)
-        if before[1:] != row[1:]:
+        before = found.setdefault(places[0], of_file(places[0], row.label, row.split))
+        if (before.label, before.split) != row[1:]:
             _refuse(
                 f"a table with one label and split for each image, got {row.path!r} in '{table}' "
                 f"as {before.label!r} ({before.split}) and {row.label!r} ({row.split})",
                 "Remove a row.",
             )
-    return found
+    return [*found.values()]
 
 
 def _index(tree: Folder) -> dict[str, list[str]]:

@@ -39,8 +39,14 @@ def test_the_run_is_of_images_and_names_of_classes_whatever_the_files_are_called
         images = [data.train[i] for i in (0, 1)]
         return data.sha256, [(x["image"], data.classes[x["label"]]) for x in images]
 
+    def digest(*parts):
+        return hashlib.sha256(b"".join(parts)).digest()
+
     root = folder(tmp_path, ant=3, cat=3)
     before = taken()
+    files = tmp_path.glob("*/*.png")
+    found = [digest(digest(path.read_bytes()), path.parent.name.encode()) for path in files]
+    assert before[0] == digest(*sorted(found), b"||").hex()  # as in runs of earlier versions
     (tmp_path / "ant/2.png").rename(tmp_path / "ant/!.png")
     assert taken() == before
     (tmp_path / "ant/!.png").write_bytes(encoded(photo()))
@@ -210,3 +216,6 @@ def test_too_few_images_are_left(tmp_path):
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
     refused(r"first of 2 broken among 7", tmp_path)
     refused(r"to train and to test on, got 2 and 0 in", tmp_path, skip_broken=True)
+    for path in (tmp_path / "train" / "cat").iterdir():
+        path.write_bytes(b"")
+    refused(r"to train on, got none of 'cat'", tmp_path, skip_broken=True, train_per_class=None)

@@ -74,6 +74,8 @@ def test_classes_are_chosen_by_name_alone(tmp_path):
     unknown = r"^`--classes` should be names .* got 'ant,cat'\. .* by spaces\."
     refused(unknown, tmp_path / "splits", classes=("ant,cat", "bee"))
     refused(r"got 1 in .*, or choose more", tmp_path / "splits", classes=("ant",))
+    write(tmp_path / "few", "train/{ant,bee,cat}/{0,1}.png", "test/cat/0.png")
+    refused(r"names .*/few/test', got 'ant', 'bee'", tmp_path / "few", classes=("ant", "bee"))
     write(tmp_path / "again", "{train,test}/{bus,train}/{0,1}.png")
     refused(r"`--classes bus train`", tmp_path / "again")
     assert found(opened(tmp_path / "again", classes=("bus", "train"))) == "bus train 2+4"

@@ -69,6 +69,7 @@ with tfds.core.registered.skip_registration():
     Three = variant("Three", train=20, test=5, validation=10)
     Gaps = variant("Gaps", lambda *x: LABELS[x[2]] if x[2] % 3 else -1, train=60, test=12)
     TrainOnly = variant("TrainOnly", train=120)
+    Unseen = variant("Unseen", lambda *x: int(x[1] == "test"), train=20, test=5)
     Untrained = variant("Untrained", test=20)
     Numbers = variant("Numbers", kind=tfds.features.Scalar(np.int64), train=20)
 
@@ -190,6 +191,7 @@ def test_a_data_set_that_is_not_prepared(tmp_path, monkeypatch, caplog):
     ("builder", "match"),
     [
         (Numbers, "got tfds:numbers with `file_name`, `image`, `label`"),
+        (Unseen, r"to train on, got none of 'digit 1' in"),
         (Untrained, r"split `train` .* with `test`\."),
     ],
 )
