@@ -51,18 +51,18 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
     remarks = " ".join(_remarks(trained, tested, own=where.get("data") is None))
     print(*metrics.in_words(found.measures), *([remarks] if remarks else []), sep="\n")
     if results is not None:
-        _write(results, found)
+        with named("--results", "--out"), run_folder.writing(results / MEASURES):
+            results.mkdir(parents=True, exist_ok=True)
+            run_folder.write_json(results / MEASURES, found.measures)
+            draw(results, found)
 
 
 def outcome(trained: Trained, source: Selected) -> Outcome:
     """Return what the model makes of labeled images."""
     size = trained.settings["batch_size"]
     batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
-    found = [
-        (batch["label"][batch["valid"]], shares[batch["valid"]])
-        for batch, shares in probabilities(trained, batches)
-    ]
-    labels, shares = map(np.concatenate, zip(*found, strict=True))
+    shares = np.concatenate([found for _, found in probabilities(trained, batches)])
+    labels = np.array(source.labels)
     return Outcome(source, labels, shares, metrics.measured(shares, labels, trained.classes))
 
 
@@ -89,16 +89,9 @@ def _check_results(results: Path, data: Iterable[str | None]) -> None:
         )
 
 
-def _write(results: Path, found: Outcome) -> None:
-    with named("--results", "--out"), run_folder.writing(results / MEASURES):
-        results.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(results / MEASURES, found.measures)
-        draw(results, found)
-
-
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
     """Yield what may explain the accuracy, a sentence each."""
-    present = {trained.classes[label] for label in tested.images.labels}
+    present = {image.label for image in tested.images.images}
     if without := [name for name in trained.classes if name not in present]:
         yield f"None is of class {listed(without)}."
     if tested.trained:

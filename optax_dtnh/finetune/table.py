@@ -192,7 +192,7 @@ def _alike(path: str) -> str:
 def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
     """Return the files in the folder that a path may mean."""
     inside = os.path.relpath(os.path.join(root, path), root)
-    if not path or inside.split(os.sep)[0] == "..":
+    if inside.split(os.sep)[0] == "..":
         return []
     file = os.path.join(root, inside)
     return [file] if os.path.isfile(file) else known.get(_alike(inside), [])

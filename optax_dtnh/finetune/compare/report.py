@@ -130,7 +130,7 @@ def of_weights(found: Found) -> Figure:
     rows = [row for row in found["candidates"] if row["accuracy"]]
     weighted = (x["method"] for x in found["candidates"] if x["weight"] is not None)
     titles = [*dict.fromkeys(method.removesuffix(DTNH) for method in weighted)] or [""]
-    figure, grid = log.panels(len(titles), columns=len(titles), size=(4.2, 3.6), sharey=True)
+    figure, grid = log.panels(1, len(titles), size=(4.2, 3.6), sharey=True)
     for axes, name in zip(grid, titles, strict=True):
         _horizontal(axes, {row["method"]: row["accuracy"] for row in rows})
         # Beside each other, else one bar hides the other.

@@ -78,10 +78,10 @@ class Trainer:
         model.eval()
         size = self.run.settings.batch_size
         tested = evaluation_batches(source, self.run.preprocessing, batch_size=size)
-        for batch, logits in trained.logits(model, tested):
+        for batch, logits in trained.logits(model, tested, size):
             # The largest of numbers that are not finite would be class 0, perhaps the right one.
             finite = np.isfinite(logits).all(axis=1)
-            right.append((finite & (logits.argmax(axis=1) == batch["label"]))[batch["valid"]])
+            right.append(finite & (logits.argmax(axis=1) == batch["label"]))
         return float(np.concatenate(right).mean())
 
     def batches(self, settings: Settings, source: Selected) -> Generator[dict[str, jax.Array]]:
