@@ -11,6 +11,7 @@ import pytest
 from optax_dtnh.finetune import trained
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import Image, Selected
 from tests.finetune.pictures import AS_IS, encoded, folder, grays, names, photo, refused, write
 
 
@@ -125,7 +126,8 @@ def test_copies_without_a_split_go_before_the_draw_and_evaluation_follows(tmp_pa
 
 def test_the_written_list_of_training_images_has_any_name(tmp_path):
     digests = {os.fsdecode(name): hashlib.sha256(name).digest() for name in (b"a\nb", b"caf\xe9")}
-    trained.write(tmp_path, SimpleNamespace(trained=digests, classes=()), AS_IS)
+    images = tuple(Image("train", name, "", tuple, digest) for name, digest in digests.items())
+    trained.write(tmp_path, SimpleNamespace(train=Selected(images, ()), classes=()), AS_IS)
     assert trained.trained_images(tmp_path) == frozenset(digests.values())
 
 
