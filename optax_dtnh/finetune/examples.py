@@ -37,8 +37,8 @@ class Image(NamedTuple):
     """
 
     split: str
-    name: str  # in messages, another for each image
-    label: str  # the name of its class, empty if it has none, or if only reading tells it
+    name: str  # in messages; no two images have the same
+    label: str  # the name of its class, empty if it has none or if only reading tells it
     read: Callable[[], tuple[bytes, str]]
     digest: bytes = b""  # SHA-256 of the encoded file, once it has been read
 
@@ -47,7 +47,7 @@ class Found(NamedTuple):
     """What a folder or a data set holds."""
 
     images: list[Image]
-    classes: tuple[str, ...]  # a class of a model is a position among these names
+    classes: tuple[str, ...]  # their names, in the order of the outputs of a model
     left_out: tuple[str, ...]  # what is not among the images, in words like ".csv 1"
     notes: tuple[str, ...] = ()  # sentences about what may be meant otherwise
 

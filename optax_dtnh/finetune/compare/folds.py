@@ -55,13 +55,13 @@ def is_in_memory(images: Selected) -> bool:
 
 
 class InMemory(NamedTuple):
-    """What reading an image gives that is in memory."""
+    """An encoded file and its label, which `Image.read` of an image in memory returns."""
 
     content: bytes
     label: str
 
     def __call__(self) -> tuple[bytes, str]:
-        """Return both, as any `read` does."""
+        """Return both."""
         return self
 
 
