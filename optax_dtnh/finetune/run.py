@@ -15,8 +15,9 @@ from optax_dtnh.finetune import methods, step, student
 from optax_dtnh.finetune.arguments import resolved
 from optax_dtnh.finetune.dataset import Data, open_data
 from optax_dtnh.finetune.errors import UsageError, flag, listed, usage_errors
+from optax_dtnh.finetune.examples import OF_DATA
 from optax_dtnh.finetune.preprocessing import Preprocessing, described, preprocessing_facts
-from optax_dtnh.finetune.settings import OF_DATA, Settings
+from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._fields import Fact

@@ -229,6 +229,3 @@ class Settings:
 DEFAULTS = {f.name: f.default for f in fields(Settings) if f.default is not MISSING}
 # A run may be resumed with other values of these.
 FREE = tuple(f.name for f in fields(Settings) if f.metadata["free"])
-# The opening of data takes these.
-OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
-OF_DATA += ["val_per_class", "val_fraction"]
