@@ -146,6 +146,11 @@ class Recognized(NamedTuple):
         """Return the names in the file of the tensors that make up our leaf at the dotted path."""
         return tuple(map(self.in_file, names_of(self.scheme, path)))
 
+    def shape_of(self, path: str) -> tuple[int, ...] | None:
+        """Return the shape, in torch's layout, of the first tensor for our leaf, None if empty."""
+        tensor = self.file.tensors.get(self.names_of(path)[0])
+        return None if tensor is None or 0 in tensor.shape else tensor.shape
+
     def in_file(self, name: str) -> str:
         """Return the name in the file of what the scheme calls `name`."""
         core = name.removeprefix(self.scheme.stem)
@@ -202,11 +207,16 @@ def dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
+def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return a view of our leaf as their tensor."""
+    kernel = path[-1] == "kernel"
+    return array.transpose(-1, -2, *range(array.ndim - 2)) if kernel else array
+
+
 def their_shape(path: Path, shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     """Return the shape of each of the `parts` tensors that our leaf is made of."""
-    if path[-1] == "kernel":
-        shape = (*shape[:-3:-1], *shape[:-2])
-    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
+    first, *others = their_layout(path, np.broadcast_to(0, shape)).shape
+    return (first // parts, *others)
 
 
 def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
@@ -215,10 +225,3 @@ def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
     if path[-1] == "kernel":
         array = array.transpose(*range(2, array.ndim), 1, 0)
     return jnp.asarray(array, jnp.float32)
-
-
-def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
-    """Return their tensor from our leaf."""
-    if path[-1] == "kernel":
-        array = array.transpose(-1, -2, *range(array.ndim - 2))
-    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +9,13 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
+from optax_dtnh._checks import check_count
 from optax_dtnh.models import _agreement as agreement
 from optax_dtnh.models._checkpoint import CheckpointError, open_checkpoint
 from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._fields import Fact, Facts, facts_of
 from optax_dtnh.models._hub import hub_file
 from optax_dtnh.models._names import Model, Recognized, dotted, our_layout, recognized
-from optax_dtnh.models._sizes import sizes_of
 from optax_dtnh.models._vit import ViT, check_image_size, resized
 
 
@@ -72,7 +71,8 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
-      TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.
+      TypeError: `ignore` is a string.
+      ValueError: `heads` or `image_size` is no positive whole number.
       CheckpointError: The file is damaged, does not hold exactly the tensors of such a model (all
         differences are listed) with finite values, or contradicts the files beside it.
       OSError: The hub cannot be reached or refuses.
@@ -86,51 +86,30 @@ def load(
     source: Any, *, dtype=None, sha256=None, ignore=(), heads=None, image_size=None, **hub: Any
 ) -> Loaded:
     """Load as `load_pretrained` does, and return also the file and the facts that were taken."""
-    _check_types(ignore, heads=heads, image_size=image_size)
+    _check_options(ignore, heads=heads, image_size=image_size)
     if isinstance(source, str) and source.startswith("hf:"):
         source = hub_file(source, **hub)
     file = open_checkpoint(source, sha256)
     found = recognized(file, ignore)
-    sizes = sizes_of(found.scheme.network, lambda path: _shape(found, path))
-    agreement.check_tensors(found, _abstract(found, **sizes), ignore)
-    said = facts_beside(file.path)
-    agreement.check_facts(found, sizes, said)
-    taken = agreement.settled(found, sizes, said, heads)
-    try:
-        options = {name: fact.value for name, fact in taken.items()}
-        model = _abstract(found, **sizes, **options, dtype=dtype)
-        if image_size is not None and isinstance(model, ViT):
-            check_image_size(image_size, sizes["patch_size"])
-    except ValueError as error:
-        told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
-        raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
+    sizes, said = agreement.sizes_of(found), facts_beside(file.path)
+    options = {} if heads is None else {"heads": Fact(heads, "--heads")}
+    taken = agreement.settled(found, sizes, said, options)
+    model = _abstract(found, sizes, taken, dtype, image_size)
+    agreement.check_tensors(found, model, ignore)
+    agreement.check_facts(found, sizes, {**said, **options, **taken})
     model = _filled(found, model)
     told = {"network": agreement.network(found, model), **taken}
     return Loaded(model, file.path, told | _resized(found, model, image_size))
 
 
-def _check_types(ignore: Any, **numbers: Any) -> None:
+def _check_options(ignore: Any, **numbers: Any) -> None:
     if isinstance(ignore, str):
         raise TypeError(
             f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
         )
     for name, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
-            raise TypeError(
-                f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
-            )
-
-
-def _shape(found: Recognized, path: str) -> tuple[int, ...] | None:
-    tensor = found.file.tensors.get(found.names_of(path)[0])
-    return None if tensor is None or 0 in tensor.shape else tensor.shape
-
-
-def _abstract(found: Recognized, **options: Any) -> Model:
-    """Return the model with shapes and dtypes in place of arrays."""
-    if found.scheme.network is ViT:
-        options = {"heads": 1, **options}  # no shape depends on them
-    return nnx.eval_shape(lambda: found.scheme.network(**options, rngs=OneKey()))
+        if value is not None:
+            check_count(name, value, "Pass one, or None.")
 
 
 class OneKey(nnx.Rngs):
@@ -138,6 +117,22 @@ class OneKey(nnx.Rngs):
 
     def params(self) -> jax.Array:
         return jax.random.key(0)
+
+
+def _abstract(
+    found: Recognized, sizes: dict[str, Any], taken: Facts, dtype: Any, image_size: int | None
+) -> Model:
+    """Return the model with shapes and dtypes in place of arrays."""
+    options = {**sizes, **{name: fact.value for name, fact in taken.items()}, "dtype": dtype}
+    if found.scheme.network is ViT:
+        options = {"heads": 1, **options}  # no shape depends on them
+    try:
+        if image_size is not None and found.scheme.network is ViT:
+            check_image_size(image_size, sizes["patch_size"])
+        return nnx.eval_shape(lambda: found.scheme.network(**options, rngs=OneKey()))
+    except ValueError as error:
+        told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
+        raise CheckpointError(f"{error} This is {found.file.path} with {told}.") from error
 
 
 def _filled(found: Recognized, abstract: Model) -> Model:
@@ -154,15 +149,16 @@ def _filled(found: Recognized, abstract: Model) -> Model:
 def _resized(found: Recognized, model: Model, image_size: int | None) -> Facts:
     """Interpolate the positions of a transformer if asked; return the facts about the images."""
     facts = facts_of(found.scheme.images, f"default of {found.scheme.network.__name__}")
-    facts |= {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
-    if not isinstance(model, ViT):
-        return facts
-    before = model.image_size
-    if image_size in (None, before):
+    if isinstance(model, ViT):
         origin = f"{found.names_of('positions')[0]} of {found.file.path.name}"
-        return {"image_size": Fact(before, origin), **facts}
-    side = image_size // model.patches.kernel_size[0]
-    model.positions.set_value(resized(model.positions[...], side))
-    model.image_size = image_size
-    rule = f"interpolated from {before} x {before} as timm does"
-    return {**facts, "positions": Fact(rule, "--image-size")}
+        facts["image_size"] = Fact(model.image_size, origin)
+    if image_size is None:
+        return facts
+    facts["image_size"] = Fact(image_size, "--image-size")
+    if isinstance(model, ViT) and image_size != (before := model.image_size):
+        side = image_size // model.patches.kernel_size[0]
+        model.positions.set_value(resized(model.positions[...], side))
+        model.image_size = image_size
+        rule = f"interpolated from {before} x {before} as timm does"
+        facts["positions"] = Fact(rule, "--image-size")
+    return facts

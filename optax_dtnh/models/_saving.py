@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from optax_dtnh.models import _names as names
 from optax_dtnh.models._agreement import METADATA
@@ -55,15 +54,16 @@ def save_pretrained(model: names.Model, path: str | os.PathLike[str]) -> None:
     if path.suffix != ".safetensors":
         raise CheckpointError(f"`path` should end in .safetensors, got {path.name}. Rename it.")
     tensors = {
-        names.names_of(scheme, names.dotted(at))[0]: names.their_layout(at, _float32(at, x[...]))
+        names.names_of(scheme, names.dotted(at))[0]: _tensor(at, x[...])
         for at, x in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
     }
     metadata = {"format": "pt"}
     if isinstance(model, ViT):
         metadata |= {key: str(getattr(model, name)) for key, name in METADATA.items()}
     try:
-        atomically(path, lambda partial: _save(tensors, partial, metadata))
-    except (OSError, ValueError, SafetensorError) as error:
+        # Not `save_file`, which lets nobody else read the file.
+        atomically(path, lambda partial: partial.write_bytes(save(tensors, metadata)))
+    except (OSError, ValueError) as error:
         raise OSError(
             f"{str(path)!r} cannot be written ({error}). Check that its folder exists, that you "
             "may write there, that there is space, and that it is no folder."
@@ -80,17 +80,11 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _save(tensors: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
-    save_file(tensors, path, metadata)
-    # safetensors lets nobody else read the file.
-    os.umask(mask := os.umask(0o077))
-    path.chmod(0o666 & ~mask)
-
-
-def _float32(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
+def _tensor(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
     if str(array.dtype) not in names.EXACT:
         raise TypeError(
             f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
             f"{names.dotted(path)}. Round them yourself, as with `jax.tree.map`."
         )
-    return np.asarray(array, np.float32)
+    tensor = names.their_layout(path, np.asarray(array, np.float32))
+    return np.ascontiguousarray(tensor)  # a transposed view would be written untransposed
