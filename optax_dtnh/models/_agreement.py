@@ -115,7 +115,7 @@ def network(found: Recognized, model: Model) -> Fact:
 
 
 def check_tensors(found: Recognized, model: Model, ignore: Collection[str]) -> None:
-    """Raise unless the file holds exactly the tensors of the model, in their shapes."""
+    """Raise unless the file holds exactly the model's tensors, in their shapes, with values."""
     tensors, expected = found.file.tensors, {}
     for path, leaf in nnx.to_flat_state(nnx.state(model)):
         names = found.names_of(dotted(path))
@@ -138,13 +138,14 @@ def check_tensors(found: Recognized, model: Model, ignore: Collection[str]) -> N
             f"{found.file.path} with {parts}. Pass a checkpoint of this architecture; name in "
             "`ignore` what the network does not compute with, or a pattern such as `decoder.*`."
         )
+    _check_values(found, expected)
 
 
-def check_values(found: Recognized, used: Mapping[str, np.ndarray]) -> None:
+def _check_values(found: Recognized, used: Collection[str]) -> None:
     """Raise if a tensor that is used holds NaN or infinity, or a running variance below 0."""
-    variances = [n for n in used if n.endswith("running_var")]
-    bad = {n: "a negative variance in" for n in variances if (used[n] < 0).any()}
-    bad |= {n: "NaN or infinity in" for n, x in used.items() if not np.isfinite(x).all()}
+    tensors, variances = found.file.tensors, [n for n in used if n.endswith("running_var")]
+    bad = {n: "a negative variance in" for n in variances if (tensors[n] < 0).any()}
+    bad |= {n: "NaN or infinity in" for n in used if not np.isfinite(tensors[n]).all()}
     if bad:
         raise CheckpointError(
             "`source` should hold finite weights, and variances of at least 0, got "

@@ -35,13 +35,9 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def views(x: jax.Array, kernel: jax.Array, stride: int) -> list[jax.Array]:
-    """Return what each element of the kernel meets as it moves over `x`.
-
-    `x` is padded as TensorFlow does.
-    """
-    size, strides = len(kernel), (stride, stride)
-    pads = lax.padtype_to_pads(x.shape[1:3], (size, size), strides, "SAME")
-    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
+    """Return what each element of the kernel meets on `x`, padded as TensorFlow does."""
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
+    x, size = jnp.pad(x, [(0, 0), *pads, (0, 0)]), len(kernel)
     height, width = (n - size + 1 for n in x.shape[1:3])
     places = product(range(size), repeat=2)
     return [x[:, i : i + height : stride, j : j + width : stride] for i, j in places]

@@ -15,8 +15,7 @@ SNAPSHOTS = "snapshots"  # in the cache of the hub: the folder of the revisions 
 OUR_FIELDS = {"image_size": fields.count, "resize": fields.count} | {
     name: fields.IMAGES[name] for name in ("mean", "std", "interpolation", "rescale")
 }
-# Facts that are told but not used: test images are always resized whole, see `Preprocessing`.
-UNUSED = "do_resize do_center_crop do_pad crop_mode crop_pct test_input_size model_type".split()
+UNUSED = ("model_type",)  # facts that are told, but not used
 
 
 def facts_beside(path: Path) -> Facts:
@@ -60,8 +59,7 @@ def _our_facts(folder: Path) -> Facts:
             f"The fields of '{file}' should be among {', '.join(OUR_FIELDS)}, got {unknown[0]!r}. "
             "Mend or remove the file."
         )
-    values = {name: read_field(file, content, name, read) for name, read in OUR_FIELDS.items()}
-    return facts_of({name: x for name, x in values.items() if x is not None}, file.name)
+    return read_fields(file, content, OUR_FIELDS)
 
 
 # --- Hugging Face
@@ -98,8 +96,8 @@ def _model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     found = read_fields(file, content, fields.NETWORK)
     if meant is not None:
         found = {"architecture": Fact(kind, file.name)} | facts_of(meant, DEFAULT) | found
-    if "model_image_size" in found:
-        found["image_size"] = found["model_image_size"]
+    if "image_size" in found:
+        found["model_image_size"] = found["image_size"]
     return found
 
 
@@ -118,24 +116,20 @@ def _with_sizes(found: Facts, file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the facts with the size after cropping, and that before it if it is larger."""
     whole, crop = (read_field(file, content, name, fields.side) for name in ("size", "crop_size"))
     cropped = read_field(file, content, "do_center_crop", fields.flag)
-    part = found.pop("crop_pct", None)
-    if cropped and crop is None:
-        return found  # only the class knows its crop
-    if cropped is False or crop is None:
-        if whole is not None:
-            found["image_size"] = Fact(whole, file.name)
-        if part and isinstance(whole, int) and whole < NO_CROP_FROM:
-            found["crop_pct"] = part
-        return _with_resize(found, file.name)
-    found["image_size"] = Fact(crop, file.name)
-    if isinstance(whole, int) and isinstance(crop, int) and whole > crop:
-        found["resize"] = Fact(whole, file.name)
+    if crop is not None and cropped is not False:
+        found["image_size"] = Fact(crop, file.name)
+        if isinstance(whole, int) and isinstance(crop, int) and whole > crop:
+            found["resize"] = Fact(whole, file.name)
+    elif whole is not None and not cropped:  # else only the class knows its crop
+        found["image_size"] = Fact(whole, file.name)
+        if isinstance(whole, int) and whole < NO_CROP_FROM:
+            return _with_resize(found, file.name)
     return found
 
 
 # --- timm
 
-# Further arguments that change nothing of a trained network, or nothing that no tensor tells.
+# Arguments that change nothing of a trained network, or nothing that no tensor tells.
 NEUTRAL = """in_chans mlp_ratio channels pretrained weight_init fix_init drop_rate
     drop_path_rate drop_block_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate
     zero_init_last strict_img_size dynamic_img_size dynamic_img_pad""".split()
@@ -143,48 +137,44 @@ NEUTRAL = """in_chans mlp_ratio channels pretrained weight_init fix_init drop_ra
 
 def _is_timm(content: Mapping[str, Any]) -> bool:
     """Return whether a `config.json` is timm's; others name a `model_type` instead."""
-    flat = isinstance(content.get("architecture"), str) or "input_size" in content
-    flat |= {"mean", "std"} <= content.keys()
-    return "pretrained_cfg" in content or ("model_type" not in content and flat)
+    named = "model_type" not in content and isinstance(content.get("architecture"), str)
+    return named or "pretrained_cfg" in content
 
 
 def _timm_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the facts of timm's `config.json`, whose training images are cropped as its others."""
     nested = read_field(file, content, "pretrained_cfg", fields.json_object) or {}
     arguments = read_field(file, content, "model_args", _arguments) or {}
-    found = {"interpolation": Fact("bicubic", "default of timm")}
     content = {**arguments, **nested, **content}
-    found |= read_fields(file, content, {**fields.NETWORK, **fields.IMAGES})
+    found = read_fields(file, content, {**fields.NETWORK, **fields.IMAGES})
+    found.setdefault("interpolation", Fact("bicubic", "default of timm"))
     return _with_resize(found, file.name)
 
 
 def _with_resize(found: Facts, origin: str) -> Facts:
-    """Return the facts with `resize`, `floor(size / crop_pct)`, in place of `crop_pct` up to 1."""
-    part, size = found.get("crop_pct"), found.get("image_size")
-    if part is None or part.value > 1:
-        return found
-    found = {name: fact for name, fact in found.items() if name != "crop_pct"}
-    if part.value < 1 and size is not None and isinstance(size.value, int):
-        found["resize"] = Fact(math.floor(size.value / part.value), f"crop_pct of {origin}")
+    """Return the facts with `resize`, `floor(size / crop_pct)`, if `crop_pct` is below 1."""
+    part, (size, _) = found.get("crop_pct"), found.get("image_size", (None, ""))
+    if part and part.value < 1 and isinstance(size, int):
+        found["resize"] = Fact(math.floor(size / part.value), f"crop_pct of {origin}")
     return found
 
 
 def _arguments(value: Any) -> dict[str, Any]:
     for name, given in fields.json_object(value).items():
-        known = fields.NAMES.get(name, name) in fields.NETWORK or name in NEUTRAL
-        if given is not None and not known:
+        if given is not None and name not in (*fields.NAMES, *fields.NETWORK, *NEUTRAL):
             raise ValueError(f"of a network without {name}, as ours are")
     return value
 
 
 # --- names of networks, and of torchvision's files
 
-RESNETS = {n: getattr(_resnet, f"resnet{n}") for n in ("18", "34", "50", "101", "152")}
 VITS = {n[0]: getattr(_vit, f"vit_{n}") for n in ("tiny", "small", "base", "large", "huge")}
-# Before a `.` is the network, behind it is how timm's weights were trained.
-RESNET = re.compile(r"(?:tv_|gluon_|ssl_|swsl_)?resnet(\d*)(?:_v1b)?(?:\..*)?")
-VIT = re.compile(r"(?:vit|deit)(?:_.*|\..*)?")
-LITE0 = re.compile(r"(?:tf_)?efficientnet[-_]lite0(?:\..*)?")
+# Names of architectures. Before a `.` is the network, behind it is how it was trained by timm.
+KINDS = {
+    "ResNet": r"(?:tv_|gluon_|ssl_|swsl_)?resnet(18|34|50|101|152|)(?:_v1b)?(?:\..*)?",
+    "EfficientNetLite0": r"(?:tf_)?efficientnet[-_]lite0(?:\..*)?",
+    "ViT": r"(?:vit|deit)(?:_.*|\..*)?",
+}
 # Not for timm's `plus` nor for sizes with another number of blocks, such as `36x1`.
 SIZED_VIT = re.compile(
     r"(?:vit|deit)_(tiny|small|base|large|huge|b|l|h)_(?:patch)?(\d+)(?!.*_(?:plus|\d+x\d))"
@@ -208,12 +198,7 @@ FILES = {name: how for how, names in IMAGES.items() for name in names.split()}
 
 def kind_of(architecture: str) -> str | None:
     """Return the class of our networks that an architecture is, None if it is another network."""
-    resnet = RESNET.fullmatch(architecture)
-    if resnet and resnet[1] in ("", *RESNETS):  # Hugging Face's name has no depth
-        return "ResNet"
-    if LITE0.fullmatch(architecture):
-        return "EfficientNetLite0"
-    return "ViT" if VIT.fullmatch(architecture) else None
+    return next((kind for kind, name in KINDS.items() if re.fullmatch(name, architecture)), None)
 
 
 def implied(facts: Facts) -> Facts:
@@ -224,8 +209,8 @@ def implied(facts: Facts) -> Facts:
         vit = VITS[match[1][0]]  # a constructor with arguments
         found |= {"width": vit.args[0], "blocks": vit.keywords.get("blocks", 12)}
         found["patch_size"] = int(match[2])
-    elif (match := RESNET.fullmatch(name)) and match[1] in RESNETS:
-        depths, block = RESNETS[match[1]].args
+    elif (match := re.fullmatch(KINDS["ResNet"], name)) and match[1]:
+        depths, block = getattr(_resnet, f"resnet{match[1]}").args
         found |= {"depths": depths, "block": block.__name__.lower()}
     return facts_of(found, f"architecture {name} of {origin}")
 

@@ -98,14 +98,17 @@ def plain(value: Any) -> Any:
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
-    """Return a square's side, else height and width, of a number, a list or an object of them."""
+    """Return a square's side, else height and width, of a number, a list or an object of them.
+
+    In a list of three, the first is the number of channels.
+    """
     if isinstance(value, dict):
         given = {key: x for key, x in value.items() if x is not None}
         if not given:
             return None
         edge = given.get("shortest_edge", given.get("longest_edge"))
         value = [given["height"], given["width"]] if {"height", "width"} <= {*given} else edge
-    sides = value if isinstance(value, list) else [value]
+    sides = value[len(value) == 3 :] if isinstance(value, list) else [value]
     if len(sides) not in (1, 2) or not all(map(_is_count, sides)):
         raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width")
     return sides[0] if sides[0] == sides[-1] else tuple(sides)
@@ -128,17 +131,6 @@ def interpolation(value: Any) -> str:
 
 
 spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
-with_channels = reader(
-    "a list of channels, height and width",
-    lambda value: isinstance(value, list) and len(value) == 3,
-    lambda value: side(value[1:]),
-)
-
-
-def unless(usual: Any) -> Read:
-    """Return what reads a value that is told where it is not the usual one."""
-    return lambda value: None if value == usual else value
-
 
 # Our names of theirs: of our own metadata, Hugging Face's files and timm's, where they differ.
 NAMES = {
@@ -148,24 +140,21 @@ NAMES = {
     **{"hidden_size": "width", "embed_dim": "width", "intermediate_size": "hidden"},
     **{"num_hidden_layers": "blocks", "depth": "blocks", "layers": "depths", "layer_type": "block"},
     **dict.fromkeys(("num_labels", "num_classes", "id2label"), "classes"),
-    **{"image_size": "model_image_size", "img_size": "model_image_size", "global_pool": "pool"},
-    **{"input_size": "image_size", "image_mean": "mean", "image_std": "std"},
-    **{"resample": "interpolation", "rescale_factor": "rescale"},
+    **{"img_size": "model_image_size", "input_size": "image_size", "global_pool": "pool"},
+    **{"image_mean": "mean", "image_std": "std", "resample": "interpolation"},
+    "rescale_factor": "rescale",
 }
 # What reads a fact about the network, and one about its images, by our names.
 NETWORK: dict[str, Read] = {
     **dict.fromkeys("width hidden blocks depths hidden_sizes block pool qkv_bias".split(), plain),
     **dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), plain),
     **dict.fromkeys(("architecture", "activation"), text),
-    **dict.fromkeys(("model_image_size", "patch_size"), side),
+    **dict.fromkeys(("image_size", "model_image_size", "patch_size"), side),
     **{"heads": count, "epsilon": positive},
     "classes": lambda value: len(value) if isinstance(value, dict) else value,
 }
 IMAGES: dict[str, Read] = {
-    **dict.fromkeys(("image_size", "test_input_size"), with_channels),
-    **{"mean": channels, "std": spread, "interpolation": interpolation},
+    **{"image_size": side, "mean": channels, "std": spread, "interpolation": interpolation},
     **{"rescale": positive, "crop_pct": share},
-    **{"crop_mode": unless("squash"), "do_resize": unless(True)},
-    **dict.fromkeys(("do_center_crop", "do_pad"), unless(False)),
     **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), never),
 }
