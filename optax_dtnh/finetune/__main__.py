@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; what the user can mend ends it with one line and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # file names may hold what a terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     options = parser()
     chosen = options.parse_args(argv)
     try:

@@ -61,15 +61,11 @@ def batches(
 def evaluation_batches(
     source: Source, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return each image once, in order, in dicts as of `batches`, with "valid", bool `[B]`.
-
-    Black images of class 0 fill the last batch up; they are not valid.
-    """
+    """Return each image once, in order, in dicts as of `batches`; the last batch may be smaller."""
     examples = grain.MapDataset.source(source).map(
         partial(_evaluation_example, preprocessing=preprocessing)
     )
-    whole = _prefetched(examples.batch(batch_size, drop_remainder=False), workers=0)
-    return iter(whole.map(partial(_fill, batch_size=batch_size)))
+    return iter(_prefetched(examples.batch(batch_size, drop_remainder=False), workers=0))
 
 
 def _prefetched(parts: grain.MapDataset, workers: int) -> grain.IterDataset:
@@ -123,7 +119,7 @@ def _training_example(
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:
     image = evaluation_image(decoded(example), preprocessing)
-    return {"image": image, "label": np.int32(example["label"]), "valid": np.True_}
+    return {"image": image, "label": np.int32(example["label"])}
 
 
 def decoded(example: dict[str, Any]) -> Image.Image:
@@ -136,8 +132,3 @@ def decoded(example: dict[str, Any]) -> Image.Image:
             f"`--data` should hold images that can be read, got '{example['name']}' "
             f"({reason(error, example['name'])}). Mend it, and run the command again to resume."
         ) from error
-
-
-def _fill(batch: dict[str, np.ndarray], *, batch_size: int) -> dict[str, np.ndarray]:
-    missing = batch_size - len(batch["label"])
-    return {k: np.pad(v, [(0, missing)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}

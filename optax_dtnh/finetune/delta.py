@@ -67,12 +67,8 @@ def _features(run: Run) -> tuple[np.ndarray, np.ndarray]:
     bare.head = None  # whose logits are then the features
     size = run.settings.batch_size
     batches = evaluation_batches(run.data.train, run.preprocessing, batch_size=size)
-    parts = [
-        (features[batch["valid"]], batch["label"][batch["valid"]])
-        for batch, features in trained.logits(bare, batches)
-    ]
-    features, labels = map(np.concatenate, zip(*parts, strict=True))
-    return features.astype(np.float32), labels
+    features = [found for _, found in trained.logits(bare, batches, size)]
+    return np.concatenate(features).astype(np.float32), np.array(run.data.train.labels)
 
 
 def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, jax.Array]:

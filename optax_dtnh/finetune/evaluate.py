@@ -12,7 +12,7 @@ from optax_dtnh.finetune import class_names, log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed, named
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.run import check_apart
 from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.finetune.tfds import PREFIX
@@ -25,7 +25,7 @@ DRAWN = 1000  # classes up to which the confusion matrix is drawn
 class Outcome(NamedTuple):
     """What a model makes of labeled images."""
 
-    source: Source
+    source: Selected
     labels: np.ndarray  # [N], positions among the classes of the model
     probabilities: np.ndarray  # [N, C]
     measures: dict[str, Any]
@@ -53,18 +53,18 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
     remarks = " ".join(_remarks(trained, tested, own=where.get("data") is None))
     print(*metrics.in_words(found.measures), *([remarks] if remarks else []), sep="\n")
     if results is not None:
-        _write(results, found)
+        with named("--results", "--out"), run_folder.writing(results / MEASURES):
+            results.mkdir(parents=True, exist_ok=True)
+            run_folder.write_json(results / MEASURES, found.measures)
+            draw(results, found)
 
 
-def outcome(trained: Trained, source: Source) -> Outcome:
+def outcome(trained: Trained, source: Selected) -> Outcome:
     """Return what the model makes of labeled images."""
     size = trained.settings["batch_size"]
     batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
-    found = [
-        (batch["label"][batch["valid"]], shares[batch["valid"]])
-        for batch, shares in probabilities(trained, batches)
-    ]
-    labels, shares = map(np.concatenate, zip(*found, strict=True))
+    shares = np.concatenate([found for _, found in probabilities(trained, batches)])
+    labels = np.array(source.labels)
     return Outcome(source, labels, shares, metrics.measured(shares, labels, trained.classes))
 
 
@@ -89,13 +89,6 @@ def _check_results(results: Path, data: Iterable[str | None]) -> None:
             f"`--results` should be another folder than that of a run, got '{results}', whose "
             "figures would be replaced. Name another one."
         )
-
-
-def _write(results: Path, found: Outcome) -> None:
-    with named("--results", "--out"), run_folder.writing(results / MEASURES):
-        results.mkdir(parents=True, exist_ok=True)
-        run_folder.write_json(results / MEASURES, found.measures)
-        draw(results, found)
 
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:

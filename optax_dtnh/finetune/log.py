@@ -37,9 +37,7 @@ def entries(path: Path) -> list[Entry]:
     with run_folder.reading(path.parent, path.name):
         found = run_folder.lines(path)
         for entry in found:
-            needed = [
-                entry[name] for name in (*NEEDED, *(VALIDATED if "val_loss" in entry else ()))
-            ]
+            needed = [entry[name] for name in NEEDED + VALIDATED * ("val_loss" in entry)]
             if not np.isfinite([*needed, *(x for x in entry.values() if x is not None)]).all():
                 raise ValueError(f"not finite: {entry}")
         return found
@@ -98,7 +96,7 @@ def curves(logs: Mapping[str, Sequence[Entry]]) -> Any:
     """Return a figure of logs by name over their steps, a panel for each curve that one has."""
     known = {name for log in logs.values() for x in log for name in x if x[name] is not None}
     shown = {title: parts for title, parts in CURVES.items() if known & parts.keys()}
-    figure, grid = panels(len(shown), columns=2, size=(4.2, 3.2))
+    figure, grid = panels(len(shown), 1, size=(6, 2.4), sharex=True)
     for axes, (title, parts) in zip(grid, shown.items(), strict=True):
         for (name, log), color in zip(logs.items(), cycle(COLORS), strict=False):
             for (key, part), style in zip(parts.items(), STYLES, strict=False):
@@ -109,27 +107,24 @@ def curves(logs: Mapping[str, Sequence[Entry]]) -> Any:
                     line = {"linestyle": style, "marker": marker, "markersize": 3, "color": color}
                     axes.plot(*np.transpose(found), **line, label=label)
         axes.set_title(title, fontsize=10)
-        axes.set(xlabel="step", yscale="log" if title == "loss" else "linear")
+        axes.set(yscale="log" if title == "loss" else "linear")
         axes.legend(fontsize=8, frameon=False)
+    grid[-1].set(xlabel="step")
     return figure
 
 
 def panels(
-    count: int, *, columns: int, size: tuple[float, float], sharey: bool = False
+    rows: int, columns: int, *, size: tuple[float, float], **shared: Any
 ) -> tuple[Any, list[Any]]:
-    """Return a figure of as many panels, at most so many beside each other."""
+    """Return a figure of panels of this size in inches, with `sharex` or `sharey`."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, count)
-    rows = -(-count // columns)
     figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False, sharey=sharey).flat)
-    for axes in grid[count:]:
-        axes.remove()
-    for axes in grid[:count]:
+    grid = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for axes in grid:
         axes.grid(axis="y", color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, grid[:count]
+    return figure, grid
 
 
 def save(path: Path, figure: Any) -> None:

@@ -8,27 +8,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.experimental.multihost_utils import process_allgather
 
-from optax_dtnh.finetune import checkpoints, interrupts, log, methods, processes, step, trained
-from optax_dtnh.finetune.batches import evaluation_batches
-from optax_dtnh.finetune.progress import Progress, Validate
+from optax_dtnh.finetune import checkpoints, evaluate, interrupts, log, processes, step, trained
+from optax_dtnh.finetune.examples import Selected
+from optax_dtnh.finetune.progress import Progress
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.finetune.settings import VAL_EVERY
 from optax_dtnh.finetune.step import State
+from optax_dtnh.models._names import Model
 
 
-def whole(run: Run, graph: Any, state: State) -> methods.Model:
-    """Return the network of a state, whole on every process."""
-    gather = jax.jit(lambda arrays: arrays, out_shardings=NamedSharding(run.mesh, PartitionSpec()))
-    arrays = jax.tree.map(np.asarray, gather((state.params, state.stats)))
-    return nnx.merge(graph, *arrays)
+def whole(graph: Any, state: State) -> Model:
+    """Return the network of a state, whole on every process; `graph` is its definition."""
+    return nnx.merge(graph, *process_allgather((state.params, state.stats), tiled=True))
 
 
 class Loop:
@@ -39,7 +37,6 @@ class Loop:
         self.first = int(state.step)
         self.progress = Progress(run.settings, run.out, self.first)
         self.due = checkpoints.due(took=0.0)
-        self.validate = validator(run, graph)
 
     def steps(self, advance: Any, images: Iterator[Any]) -> State:
         """Take the steps that are left, or all up to an early stop; a signal ends the process."""
@@ -84,16 +81,16 @@ class Loop:
     def _time(self, done: int, answer: jax.Array) -> None:
         if done == self.first + 1:
             jax.block_until_ready(answer)
-            self.progress.begin(done)  # without the compilation
+            self.progress.start(done)  # without the compilation
         self.progress.estimate(done - 1)
 
     def _after(self, done: int, asked: int) -> bool:
         """Do what is due after a step; return whether the training is stopped early."""
-        settings, validating = self.run.settings, is_due(self.run, done)
+        settings, images = self.run.settings, validation_images(self.run, done)
         last = done == settings.steps
-        if done % settings.log_every == 0 or last or validating:
-            self._log(done, self.validate if validating else None)
-        best, over = verdict(self.run, done) if validating else (False, False)
+        if done % settings.log_every == 0 or last or images:
+            self._log(done, images)
+        best, over = verdict(self.run, done) if images else (False, False)
         due = done % settings.save_every == 0 or asked != step.GO_ON
         if due or last or best or over:
             self.due = checkpoints.due(took=checkpoints.save(self.saved, done, self.state))
@@ -102,13 +99,22 @@ class Loop:
             self._keep()
         return over
 
-    def _log(self, done: int, validate: Validate | None) -> None:
-        self.progress.add(done, jax.device_get(self.state.sums), self.state, validate)
+    def _log(self, done: int, images: Selected | None) -> None:
+        entry = self.progress.entry(done, self.state)
+        self.progress.add(entry | (self._validation(images) if images else {}))
         self.state = step.without_sums(self.state)
+
+    def _validation(self, images: Selected) -> dict[str, float]:
+        """Return what evaluation says of the network; every process computes the same."""
+        run, model = self.run, whole(self.graph, self.state)
+        model.eval()
+        given = run.data.classes, run.preprocessing, asdict(run.settings)
+        measures = evaluate.outcome(trained.Trained(model, *given), images).measures
+        return {"val_loss": measures["cross_entropy"], "val_accuracy": measures["accuracy"]}
 
     def _keep(self) -> None:
         """Write the model, which is the best so far."""
-        model = whole(self.run, self.graph, self.state)
+        model = whole(self.graph, self.state)
         if processes.is_main():
             trained.write_model(self.run.out / trained.MODEL, model)
 
@@ -122,44 +128,11 @@ def _stop(done: int) -> None:
 # --- validation
 
 
-def is_due(run: Run, done: int) -> bool:
-    """Return whether the run is validated after this step, as it is after its last."""
-    if run.data.val is None:
-        return False
+def validation_images(run: Run, done: int) -> Selected | None:
+    """Return the images to validate on after this step, which may be the last; None without any."""
     epoch = math.ceil(len(run.data.train) / run.settings.batch_size)
     every = run.settings.val_every or max(epoch, VAL_EVERY)
-    return done % every == 0 or done == run.settings.steps
-
-
-def validator(run: Run, graph: Any) -> Validate | None:
-    """Return a function from a state to `val_loss` and `val_accuracy`, for all processes to call.
-
-    `graph` is the definition of the network. Without validation images, there is none.
-    """
-    images = run.data.val
-    if images is None:
-        return None
-
-    @jax.jit
-    def sums(params: Any, stats: Any, batch: dict[str, jax.Array]) -> list[jax.Array]:
-        model = nnx.merge(graph, params, stats)
-        model.eval()
-        logits, _ = model(batch["image"])
-        right = jnp.argmax(logits, axis=-1) == batch["label"]
-        found = step.cross_entropy(logits, batch["label"]), right
-        return [jnp.sum(jnp.where(batch["valid"], x, 0)) for x in found]
-
-    def validate(state: step.State) -> dict[str, float]:
-        size, rows = run.settings.batch_size, NamedSharding(run.mesh, PartitionSpec(step.AXIS))
-        whole = evaluation_batches(images, run.preprocessing, batch_size=size)
-        batches = (
-            jax.device_put(batch, rows) for batch in whole
-        )  # of which all processes have all
-        parts = [jax.device_get(sums(state.params, state.stats, batch)) for batch in batches]
-        loss, right = np.sum(np.array(parts, np.float64), axis=0) / len(images)
-        return {"val_loss": float(loss), "val_accuracy": float(right)}
-
-    return validate
+    return run.data.val if done % every == 0 or done == run.settings.steps else None
 
 
 def verdict(run: Run, done: int) -> tuple[bool, bool]:

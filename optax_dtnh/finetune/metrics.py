@@ -1,7 +1,7 @@
 """How good predictions are: measures for a file, lines for a terminal, and two figures."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ from sklearn.metrics import log_loss, precision_recall_fscore_support
 from optax_dtnh.finetune.examples import Source
 from optax_dtnh.finetune.images import decode
 
-TABLE = 10  # classes up to which a terminal shows all of them
-NAMED, COUNTED = 60, 20  # classes up to which the figure has all names, and a number in each cell
+TABLE = 10  # classes in the table of a terminal
+NAMED, COUNTED = 60, 20  # classes up to which the figure has their names, and numbers in its cells
 WIDTH = 24  # of a name of a class
 COLUMNS, ROWS, PIXELS = 6, 4, 225  # of the sheet of mistakes, and of the longer side of an image
 
@@ -30,10 +30,10 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
     positions, predicted = range(len(classes)), probabilities.argmax(-1)
     right = int((predicted == labels).sum())
     interval = binomtest(right, len(labels)).proportion_ci(0.95, "wilson")
-    found = precision_recall_fscore_support(
+    found: Any = precision_recall_fscore_support(
         labels, predicted, labels=positions, zero_division=cast(Any, np.nan)
     )
-    precisions, recalls, _, supports = map(np.asarray, found)
+    _, recalls, _, supports = found
     majority = int(np.argmax(supports))
     return {
         "images": len(labels),
@@ -44,12 +44,8 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
         "majority_class": classes[majority],
         "majority_share": float(supports[majority] / len(labels)),
         "classes": {
-            name: {
-                "support": int(supports[i]),
-                "recall": _known(recalls[i]),
-                "precision": _known(precisions[i]),
-            }
-            for i, name in enumerate(classes)
+            name: {"support": int(n), "recall": _known(recall), "precision": _known(precision)}
+            for name, precision, recall, _, n in zip(classes, *found, strict=True)
         },
         "confusion_matrix": _confusion(labels, predicted, classes),
     }
@@ -68,38 +64,34 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
 
 
 def in_words(measures: dict[str, Any]) -> list[str]:
-    """Return lines about the measures: sentences, and a table if there are few classes."""
-    low, high = measures["accuracy_interval"]
+    """Return lines about the measures: sentences, and a table of classes."""
+    (low, high), share = measures["accuracy_interval"], measures["majority_share"]
+    majority = f"{printable(measures['majority_class'])} ({share:.1%})"
     return [
         f"Test accuracy {measures['accuracy']:.2%} of {measures['images']} images. "
         f"Its 95% interval is {low:.1%} to {high:.1%}.",
-        *_baseline(measures),
+        *([f"No better than the majority class, {majority}."] if low <= share < 1 else []),
         f"Balanced accuracy {measures['balanced_accuracy']:.1%}. "
         f"Cross-entropy {measures['cross_entropy']:.3g}.",
-        *(_table(measures) if len(measures["classes"]) <= TABLE else _worst(measures)),
+        *_table(measures),
     ]
-
-
-def _baseline(measures: dict[str, Any]) -> Iterator[str]:
-    name, share = measures["majority_class"], measures["majority_share"]
-    if measures["accuracy_interval"][0] <= share < 1:
-        yield f"No better than the majority class, {printable(name)} ({share:.1%})."
 
 
 def _table(measures: dict[str, Any]) -> list[str]:
-    counts, heads = matrix(measures), ["  ", "class", "support", "recall", "precision"]
-    rows = [
-        [
-            str(i + 1),
-            printable(name),
-            str(found["support"]),
-            _percent(found["recall"]),
-            _percent(found["precision"]),
-            *map(str, counts[i]),
-        ]
-        for i, (name, found) in enumerate(measures["classes"].items())
-    ]
-    return aligned([heads + [f"as {row[0]}" for row in rows], *rows], left=1)
+    """Return all classes and the confusion matrix or, of many classes, those of lowest recall."""
+    classes, rows = measures["classes"], [["  ", "class", "support", "recall", "precision"]]
+    known = (name for name in classes if classes[name]["support"])
+    lowest = sorted(known, key=lambda name: classes[name]["recall"])[:TABLE]
+    names = classes if len(classes) <= TABLE else lowest
+    for i, name in enumerate(names, 1):
+        found = classes[name]
+        shares = _percent(found["recall"]), _percent(found["precision"])
+        rows.append([str(i), printable(name), str(found["support"]), *shares])
+    if len(classes) <= TABLE:
+        heads = [f"as {i}" for i in range(1, len(rows))]
+        for row, cells in zip(rows, [heads, *matrix(measures)], strict=True):
+            row.extend(map(str, cells))
+    return aligned(rows, left=1)
 
 
 def aligned(table: Sequence[Sequence[str]], left: int = 0) -> list[str]:
@@ -108,24 +100,6 @@ def aligned(table: Sequence[Sequence[str]], left: int = 0) -> list[str]:
     kinds = [f"{'<' if i == left else '>'}{width}" for i, width in enumerate(widths)]
     lines = ("  ".join(map(format, row, kinds)) for row in table)
     return [line.rstrip() for line in lines]
-
-
-def _worst(measures: dict[str, Any]) -> Iterator[str]:
-    """Yield the lowest recalls and the most frequent confusions, if there is a mistake."""
-    missed = [(n, x) for n, x in measures["classes"].items() if x["support"] and x["recall"] < 1]
-    lowest = sorted(missed, key=lambda item: (item[1]["recall"], -item[1]["support"]))
-    mistakes = [
-        (count, true, answer)
-        for true, row in measures["confusion_matrix"].items()
-        for answer, count in row.items()
-        if answer != true
-    ]
-    if mistakes:
-        words = [f"{printable(n)} ({x['recall']:.1%} of {x['support']})" for n, x in lowest[:5]]
-        yield f"Lowest recall: {', '.join(words)}."
-        most = sorted(mistakes, key=lambda item: -item[0])[:3]
-        words = [f"{printable(true)} as {printable(answer)} ({n})" for n, true, answer in most]
-        yield f"Most frequent confusions: {', '.join(words)}."
 
 
 def _percent(value: float | None) -> str:
@@ -140,12 +114,8 @@ def printable(name: str) -> str:
 
 def matrix(measures: dict[str, Any]) -> np.ndarray:
     """Return the confusion matrix with a row for each true class and a column for each answer."""
-    position = {name: i for i, name in enumerate(measures["classes"])}
-    counts = np.zeros((len(position), len(position)), int)
-    for true, row in measures["confusion_matrix"].items():
-        for answer, count in row.items():
-            counts[position[true], position[answer]] = count
-    return counts
+    names, rows = measures["classes"], measures["confusion_matrix"]
+    return np.array([[rows.get(true, {}).get(answer, 0) for answer in names] for true in names])
 
 
 def draw_confusion(measures: dict[str, Any], title: str = "") -> Any:
@@ -158,16 +128,13 @@ def draw_confusion(measures: dict[str, Any], title: str = "") -> Any:
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    every = -(-len(names) // NAMED)
-    ticks, size = range(0, len(names), every), 9 if len(names) <= COUNTED else 6
-    style = {"fontsize": size, "parse_math": False}
-    axes.set_xticks(ticks, names[::every], rotation=90 if len(names) > 2 else 0, **style)
-    axes.set_yticks(ticks, names[::every], **style)
-    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set(xlabel="predicted class", ylabel="true class", xticks=(), yticks=())
+    if len(names) <= NAMED:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     for row, column in np.argwhere(counts) if len(names) <= COUNTED else ():
         color = "white" if shares[row, column] > 0.5 else "black"
-        style = {"ha": "center", "va": "center", "fontsize": 9, "color": color}
-        axes.text(column, row, str(counts[row, column]), **style)
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
 
@@ -181,7 +148,8 @@ def draw_mistakes(
     """
     from matplotlib.figure import Figure
 
-    wrong = most_wrong(labels, probabilities)
+    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
+    wrong = wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]
     shown: list[int] = wrong[: COLUMNS * ROWS].tolist()
     rows = -(-len(shown) // COLUMNS)
     figure = Figure(figsize=(1.7 * COLUMNS, 2.2 * rows + 0.4))
@@ -202,9 +170,3 @@ def draw_mistakes(
     title = f"{len(shown)} most wrong of {len(wrong)}: true class, predicted class, its probability"
     figure.suptitle(title, fontsize=11)
     return figure
-
-
-def most_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the positions of the wrong predictions, the least probable true class first."""
-    wrong = np.flatnonzero(probabilities.argmax(-1) != labels)
-    return wrong[np.argsort(probabilities[wrong, labels[wrong]], kind="stable")]

@@ -67,13 +67,12 @@ def _images_in(folder: str) -> list[str]:
 
 def _rows(trained: Trained, asked: Iterator[Asked], top: int) -> Iterator[Row]:
     batches = _batches(asked, trained.preprocessing, trained.settings["batch_size"])
-    empty = True
+    row = None
     for batch, rows in probabilities(trained, batches):
-        for path, row in zip(batch["paths"], rows, strict=False):  # what fills it up has no path
+        for path, row in zip(batch["paths"], rows, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             yield path, [(trained.classes[i], float(row[i])) for i in best]
-            empty = False
-    if empty:
+    if row is None:
         raise UsageError(
             "`IMAGE` should be an image, a folder of images or - for a list of them, got none that "
             "can be read. Check the path."
@@ -81,15 +80,13 @@ def _rows(trained: Trained, asked: Iterator[Asked], top: int) -> Iterator[Row]:
 
 
 def _batches(asked: Iterator[Asked], how: Preprocessing, size: int) -> Iterator[dict[str, Any]]:
-    """Yield batches of one size, whatever is left over filled up with black images."""
     with ThreadPoolExecutor() as threads:
         while chunk := list(islice(asked, size)):
             read = threads.map(partial(_image, how=how), chunk)
             found = [(path, x) for (path, _), x in zip(chunk, read, strict=True) if x is not None]
             if found:
                 paths, images = zip(*found, strict=True)
-                filling = [(0, size - len(images)), *[(0, 0)] * 3]
-                yield {"paths": paths, "image": np.pad(np.stack(images), filling)}
+                yield {"paths": paths, "image": np.stack(images)}
 
 
 def _image(asked: Asked, how: Preprocessing) -> np.ndarray | None:
@@ -113,7 +110,7 @@ def _image(asked: Asked, how: Preprocessing) -> np.ndarray | None:
 def _write_text(rows: Iterable[Row]) -> None:
     for path, best in rows:
         cells = [path, *(cell for name, share in best for cell in (name, f"{share:.4f}"))]
-        print("\t".join(cell.translate(ESCAPED) for cell in cells), flush=True)
+        print("\t".join(cell.translate(ESCAPED) for cell in cells))
 
 
 def _write_csv(rows: Iterable[Row]) -> None:
@@ -123,14 +120,13 @@ def _write_csv(rows: Iterable[Row]) -> None:
     for path, best in rows:
         found = enumerate(best, 1)
         table.writerows((path, rank, name, round(share, 6)) for rank, (name, share) in found)
-        sys.stdout.flush()
 
 
 def _write_jsonl(rows: Iterable[Row]) -> None:
     for path, best in rows:
         names, shares = zip(*best, strict=True)
         found = {"image": path, "classes": names, "probabilities": [round(x, 6) for x in shares]}
-        print(json.dumps(found), flush=True)
+        print(json.dumps(found))
 
 
 WRITERS = {"text": _write_text, "csv": _write_csv, "jsonl": _write_jsonl}

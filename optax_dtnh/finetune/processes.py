@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from optax_dtnh.finetune.errors import UsageError, address_error
 
@@ -55,9 +56,9 @@ def is_main() -> bool:
 
 
 def say(text: str, file: Any = None) -> None:
-    """Print the text in the main process."""
+    """Print the text in the main process, above the bar if there is one."""
     if is_main():
-        print(text, file=file, flush=True)
+        tqdm.write(text, file=file)
 
 
 def anywhere(flag: bool) -> bool:

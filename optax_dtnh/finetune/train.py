@@ -84,7 +84,7 @@ def _fit(run: Run) -> methods.Model:
         images = batches(run.data.train, run.preprocessing, settings, **where)
         with closing(images):
             state = Loop(run, graph, state, saved).steps(advance, images)
-    return whole(run, graph, state)
+    return whole(graph, state)
 
 
 def teacher_of(run: Run) -> step.Network | None:

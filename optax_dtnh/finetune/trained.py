@@ -6,9 +6,7 @@ anywhere predicts what the run has measured.
 
 import functools
 import json
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,8 +24,7 @@ from optax_dtnh.models._names import Model
 
 LAST = "last.safetensors"  # where `MODEL` is that of the best step
 MODEL, LABELS, PREPROCESSING = "model.safetensors", "labels.json", "preprocessing.json"
-TRAINED = "train_images.sha256"  # in the format of `sha256sum`
-ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+TRAINED = "train_images.json"  # SHA-256 by name
 CHOSEN = "chosen"  # in the folder of a comparison, that of the run whose model it takes
 
 
@@ -44,8 +41,7 @@ def write(out: Path, data: Data, how: Preprocessing) -> None:
     """Write labels, preprocessing, and the list of training images, which belong to a model."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
-    trained = os.fsencode(manifest(data.trained))
-    run_folder.atomically(out / TRAINED, lambda partial: partial.write_bytes(trained))
+    run_folder.write_json(out / TRAINED, {n: digest.hex() for n, digest in data.trained.items()})
 
 
 def write_model(path: Path, model: Model) -> None:
@@ -56,17 +52,14 @@ def write_model(path: Path, model: Model) -> None:
 
 def read(out: Path) -> Trained:
     """Return the result of the finished run in `out`."""
-    for name in (run_folder.SETTINGS, run_folder.SUMMARY):
-        with run_folder.reading(out, name):
-            there = (out / name).is_file()
-        if not there:
-            mend = "Name another one, or repeat the run's own command to finish it."
-            if run_folder.is_finished(out / CHOSEN):
-                mend = f"Name '{out / CHOSEN}', which holds the model of this comparison."
-            raise UsageError(
-                f"`--out` should be the folder of a finished run, got '{out}' without {name}. "
-                f"{mend}"
-            )
+    with run_folder.reading(out, run_folder.SUMMARY):
+        finished = run_folder.is_finished(out)
+    if not finished:
+        mend = "Name another one, or repeat the run's own command to finish it."
+        if run_folder.is_finished(out / CHOSEN):
+            mend = f"Name '{out / CHOSEN}', which holds the model of this comparison."
+        wrong = f"`--out` should be the folder of a finished run, got '{out}' without"
+        raise UsageError(f"{wrong} {run_folder.SUMMARY}. {mend}")
     return read_model(out)
 
 
@@ -87,30 +80,27 @@ def read_model(out: Path) -> Trained:
     return Trained(model, tuple(map(str, names)), how, settings)
 
 
-def manifest(digests: Mapping[str, bytes]) -> str:
-    """Return a line for every name of an image, with the SHA-256 of its content."""
-    return "".join(_line(name, digest.hex()) for name, digest in digests.items())
-
-
-def _line(name: str, digest: str) -> str:
-    escaped = re.sub(r"[\\\n\r]", lambda found: ESCAPES[found[0]], name)
-    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
-
-
 def trained_images(out: Path) -> frozenset[bytes]:
     """Return the SHA-256 of the images that the model was trained on."""
     with run_folder.reading(out, TRAINED):
-        found = re.findall(rb"^\\?([0-9a-f]{64})  ", (out / TRAINED).read_bytes(), re.MULTILINE)
-        return frozenset(bytes.fromhex(digest.decode()) for digest in found)
+        found = dict(json.loads((out / TRAINED).read_text(encoding="utf-8")))
+        return frozenset(map(bytes.fromhex, found.values()))
 
 
 def logits(
-    model: Model, batches: Iterable[dict[str, Any]]
+    model: Model, batches: Iterable[dict[str, Any]], size: int
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Yield each batch with the logits of a model, float64 `[B, C]`."""
+    """Yield each batch with the logits of a model, float64 `[B, C]`.
+
+    The model runs on batches of one size: black images fill up those that are smaller.
+    """
     graph, arrays = nnx.split(model)
+    arrays = jax.device_put(arrays)
     for batch in batches:
-        yield batch, np.asarray(_logits(graph, arrays, batch["image"])).astype(np.float64)
+        images = batch["image"]
+        filled = np.pad(images, [(0, size - len(images)), *[(0, 0)] * 3])
+        found = np.asarray(_logits(graph, arrays, filled))
+        yield batch, found[: len(images)].astype(np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -122,7 +112,7 @@ def probabilities(
     trained: Trained, batches: Iterable[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Yield each batch with the probabilities of the classes, float64 `[B, C]`."""
-    for batch, found in logits(trained.model, batches):
+    for batch, found in logits(trained.model, batches, trained.settings["batch_size"]):
         if not np.isfinite(found).all():
             raise UsageError(
                 "The logits of the model should be finite, got others. Lower --learning-rate or "

@@ -102,11 +102,9 @@ def test_a_mistake_of_ours_does_not_pass_for_a_damaged_image(source):
         list(evaluation_batches(source, AS_IS._replace(interpolation="magic"), batch_size=4))
 
 
-def test_evaluation_takes_each_image_once_in_order_and_fills_the_last_batch_up(source):
+def test_evaluation_takes_each_image_once_in_order(source):
     some = list(evaluation_batches(source, AS_IS, batch_size=4))
-    assert [b["valid"].tolist() for b in some] == [[True] * 4] * 2 + [[True] * 2 + [False] * 2]
-    assert all(b["image"].shape == (4, 8, 8, 3) for b in some)
+    assert [b["image"].shape for b in some] == [(n, 8, 8, 3) for n in (4, 4, 2)]
     assert (some[2]["image"].dtype, some[2]["label"].dtype) == (np.float32, np.int32)
-    assert shown(some)[:10] == grays(source)
-    assert some[2]["label"][:2].tolist() == [source[i]["label"] for i in (8, 9)]
-    assert not some[2]["image"][2:].any()
+    assert shown(some) == grays(source)
+    assert some[2]["label"].tolist() == [source[i]["label"] for i in (8, 9)]

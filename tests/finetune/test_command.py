@@ -40,7 +40,7 @@ def test_a_run_leaves_what_people_keep(trained):
     out, shown = trained
     assert "of 10 classes (0, 1, 2, 3, 4 and 5 more)" in shown.splitlines()[0]
     files = "checkpoints confusion_matrix.png figure.png labels.json log.jsonl mistakes.png "
-    files += "model.safetensors preprocessing.json settings.json summary.json train_images.sha256"
+    files += "model.safetensors preprocessing.json settings.json summary.json train_images.json"
     assert {p.name for p in out.iterdir()} == {*files.split()}
     assert json.loads((out / "labels.json").read_text()) == [str(i) for i in range(10)]
     assert json.loads((out / "preprocessing.json").read_text())["image_size"] == 32
@@ -129,7 +129,7 @@ def without_steps(arguments):
 
 def test_epochs_are_recorded_as_steps_and_said_with_the_time(arguments, tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "ESTIMATED", 2)
-    argv = without_steps(arguments)
+    argv = [*without_steps(arguments), "--log-every", "5", "--save-every", "5"]
     shown = run(*argv, "--epochs", "1", out=tmp_path / "run")
     assert "\n5 steps of 8 images, 1 epochs\n" in shown
     (estimate,) = re.findall(r"\nAbout \d\d:\d\d to go after step 3, at [\d.]+ images/s\.\n", shown)
@@ -169,7 +169,7 @@ def test_changed_data_is_refused(finished, arguments, digits, tmp_path):
 
 
 def test_evaluation_needs_a_finished_run_and_some_of_its_classes(finished, digits, tmp_path):
-    assert "without settings.json" in printed_error("--out", tmp_path, command="evaluate")
+    assert "without summary.json" in printed_error("--out", tmp_path, command="evaluate")
     data = runs.write_digits(tmp_path / "data", classes=9)
     assert "None is of class 9." in run(data, out=finished(), command="evaluate")
     rows = [f"{path.stem},{path.parent.name}" for path in data.glob("[1-8]/*")]

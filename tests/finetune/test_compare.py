@@ -13,6 +13,7 @@ import pytest
 
 from optax_dtnh.finetune.compare import result
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
+from optax_dtnh.finetune.compare.choice import Decision, Interval
 from tests.finetune.runs import assert_same_model, printed_error, run, started, wait_until
 
 slow = pytest.mark.slow
@@ -150,14 +151,16 @@ def test_a_signal_ends_it_with_a_report_and_it_can_be_resumed(compared, argument
 
 def test_what_is_finished_within_the_budget_is_reported(arguments, tmp_path):
     out = tmp_path / "out"
-    shown = run(*arguments, *FEW, "--budget", "0.001", out=out, command="compare")
+    # A length in epochs, which are as many steps: it is known only once the data are open.
+    argv = [{"--steps": "--epochs", "5": "1"}.get(x, x) for x in (*arguments, *FEW)]
+    shown = run(*argv, "--budget", "0.001", out=out, command="compare")
     assert "Another run would exceed the budget." in shown
     assert [line["method"] for line in lines(out)] == ["finetune", AVERAGE]
     assert of(out)["chosen"] == {"method": "finetune", "weight": None}
     assert "candidates cannot be told apart by 0 of 2 folds and seeds" in of(out)["why"]
     assert (out / "chosen" / "model.safetensors").exists()
     (out / "comparison.json").unlink()  # killed during the final runs: they keep their choice
-    shown = run(*arguments, *FEW, out=out, command="compare")
+    shown = run(*argv, out=out, command="compare")
     assert "The model is in" in shown
     assert len(lines(out)) == 2
 
@@ -165,7 +168,8 @@ def test_what_is_finished_within_the_budget_is_reported(arguments, tmp_path):
 @pytest.mark.parametrize("chosen", [Candidate(AVERAGE), L2_SP])
 def test_the_choice_is_trained_on_all_images(compared, arguments, tmp_path, monkeypatch, chosen):
     out = unfinished(compared, tmp_path, kept=RUNS + 2)
-    monkeypatch.setattr(result, "decided", lambda *_: (chosen, "By hand."))
+    decision = Decision(chosen, chosen, chosen, Interval(0.1, 0.01))
+    monkeypatch.setattr(result, "decide", lambda _: decision)
     shown = run(*arguments, *FEW, out=out, command="compare")
     found = of(out)["test"]
     gain = found["chosen"]["accuracy"] - found["finetune"]["accuracy"]
@@ -216,6 +220,11 @@ def test_what_is_unfit_costs_one_line_and_no_run(arguments, tmp_path, extra):
 def test_source_and_data_are_asked_for(tmp_path):
     line = printed_error("--out", tmp_path / "out", command="compare")
     assert "`--source` should be given, got none. Give --source and --data to compare" in line
+
+
+def test_too_many_folds_are_refused_before_anything_is_opened(tmp_path):
+    argv = ["--source", "none", "--data", "none", "--train-per-class", "2", "--out", tmp_path]
+    assert "`--folds` should be at most 2" in printed_error(*argv, command="compare")
 
 
 # --- finished runs side by side

@@ -9,13 +9,14 @@ import pytest
 from optax_dtnh.finetune import __main__ as finetune
 from optax_dtnh.finetune import step, trained
 from optax_dtnh.finetune.batches import batches, evaluation_batches
-from optax_dtnh.finetune.compare import memory
-from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate, plan_of
-from optax_dtnh.finetune.compare.memory import folds_of, images_of
+from optax_dtnh.finetune.compare import folds
+from optax_dtnh.finetune.compare.candidates import AVERAGE, REFERENCE, plan_of
+from optax_dtnh.finetune.compare.folds import folds_of, is_in_memory
+from optax_dtnh.finetune.compare.scores import missing
 from optax_dtnh.finetune.compare.training import Trainer
-from optax_dtnh.finetune.compare.work import jobs
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.run import open_run
+from optax_dtnh.finetune.student import student
 from tests.finetune.runs import run
 
 pytestmark = pytest.mark.usefixtures("quickly_compiled")
@@ -30,17 +31,26 @@ def plan(arguments):
 
 @pytest.fixture(scope="module")
 def trainer(plan, tmp_path_factory):
-    settings = plan.settings[Candidate("finetune")]
+    settings = plan.settings[REFERENCE]
     return Trainer(open_run(settings, tmp_path_factory.mktemp("none")), lambda: False)
 
 
 @pytest.fixture(scope="module")
 def images(trainer):
-    return images_of(trainer.run.data.train, trainer.run.preprocessing)
+    return trainer.run.data.train
+
+
+@pytest.fixture(scope="module")
+def halves(trainer, images):
+    return folds_of(images, 2, trainer.run.preprocessing, "standard")
 
 
 def train(trainer, plan, candidate, source, seed=0):
     return trainer.train(replace(plan.settings[candidate], seed=seed), source, title="")
+
+
+def untrained(trainer, plan):
+    return student(trainer.run.source, 10, plan.settings[REFERENCE])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -48,7 +58,7 @@ def test_a_short_run_on_all_images_is_an_ordinary_run(
     trainer, plan, images, arguments, tmp_path, method
 ):
     candidate = [c for c in plan.settings if c.method == method][-1]
-    short = train(trainer, plan, candidate, images[0])
+    short = train(trainer, plan, candidate, images)
     weight = [] if candidate.weight is None else ["--weight", candidate.weight]
     run(*arguments, "--method", method, *weight, out=tmp_path)
     ordinary = step.split(trained.read(tmp_path).model)
@@ -56,48 +66,45 @@ def test_a_short_run_on_all_images_is_an_ordinary_run(
     jax.tree.map(lambda *x: np.testing.assert_allclose(*x, rtol=1e-4, atol=1e-6), found, expected)
 
 
-def test_one_program_for_each_method_trains_all_weights_seeds_and_folds(trainer, plan, images):
-    folds = folds_of(images, trainer.run.data.train.labels, 2)
-    for i, candidate in enumerate(plan.trained):
-        train(trainer, plan, candidate, folds[i % 2].train, seed=i)
+def test_one_program_for_each_method_trains_all_weights_seeds_and_folds(trainer, plan, halves):
+    for i, candidate in enumerate(plan.trainings):
+        train(trainer, plan, candidate, halves[i % 2][0], seed=i)
     assert trainer.program.cache_info().currsize == len(METHODS)
     for settings in {replace(x, weight=x.weight and 1.0) for x in plan.settings.values()}:
-        program = trainer.program(settings)
-        assert (program.init._cache_size(), program.advance._cache_size()) == (1, 1)
+        init, advance, _ = trainer.program(settings)
+        assert (init._cache_size(), advance._cache_size()) == (1, 1)
     before = trained._logits._cache_size()
-    for seed in (0, 1):
-        network = train(trainer, plan, plan.trained[0], folds[seed].train, seed)
-        assert 0 <= trainer.accuracy(network, folds[seed].test) <= 1
+    for seed, (images, held_out) in enumerate(halves):
+        network = train(trainer, plan, REFERENCE, images, seed)
+        assert 0 <= trainer.accuracy(network, held_out) <= 1
     assert trained._logits._cache_size() == before + 1
 
 
 def test_what_has_diverged_has_nothing_right(trainer, plan, images):
-    network = trainer.network(plan.settings[Candidate("finetune")])
+    network = untrained(trainer, plan)
     network = network._replace(params=jax.tree.map(lambda x: x * np.nan, network.params))
-    assert trainer.accuracy(network, images[1]) == 0
+    assert trainer.accuracy(network, images) == 0
 
 
 def test_a_comparison_costs_at_most_65_short_runs(trainer, plan, images):
     """All short runs, measured averages and two final runs, in flops of plain fine-tuning."""
-    flops = {}
-    for candidate in plan.trained:
+    flops, network = {}, untrained(trainer, plan)
+    for candidate in plan.trainings:
         settings = replace(plan.settings[candidate], weight=candidate.weight and 1.0)
-        program, network = trainer.program(settings), trainer.network(settings)
-        batch = trainer._placed(next(iter(trainer._batches(settings, images[0]))))
-        state = program.init(network.params, network.stats, np.float32(1))
-        inputs = state, program.pretrained, batch, np.float32(1)
-        flops[candidate] = program.advance.lower(*inputs).compile().cost_analysis()["flops"]
-    one = flops[Candidate("finetune")]
-    short = sum(flops[job.candidate] for job in jobs(plan))
-    assert len(jobs(plan)) == 39
-    assert short + one + max(flops.values()) < 65 * one
+        init, advance, pretrained = trainer.program(settings)
+        state, batch = init(*network[1:]), next(trainer.batches(settings, images))
+        step = advance.lower(state, pretrained, batch, np.float32(1)).compile()
+        flops[candidate] = step.cost_analysis()["flops"]
+    runs = missing(plan, {candidate: {} for candidate in plan.settings})
+    assert len(runs) == 39
+    short = sum(flops[candidate] for _, candidate in runs)
+    assert short + flops[REFERENCE] + max(flops.values()) < 65 * flops[REFERENCE]
 
 
 def test_the_average_is_half_of_the_way_and_keeps_the_head(trainer, plan, images):
-    settings = plan.settings[Candidate("finetune")]
-    tuned = train(trainer, plan, Candidate("finetune"), images[0])
-    average = trainer.average(tuned, settings, images[0])
-    start = trainer.network(settings).params
+    tuned = train(trainer, plan, REFERENCE, images)
+    average = trainer.average(tuned, plan.settings[REFERENCE], images)
+    start = untrained(trainer, plan).params
     for path, x in jax.tree.leaves_with_path(average.params):
         ends = (dict(jax.tree.leaves_with_path(tree))[path] for tree in (tuned.params, start))
         a, b = map(np.asarray, ends)
@@ -107,30 +114,30 @@ def test_the_average_is_half_of_the_way_and_keeps_the_head(trainer, plan, images
     assert all(jax.tree.leaves(changed))
 
 
-def test_images_in_memory_give_the_same_inputs(trainer, images, monkeypatch):
-    monkeypatch.setattr(memory, "LARGEST", 0)
-    how, source = trainer.run.preprocessing, trainer.run.data.train
-    files = images_of(source, how)
-    assert memory.is_in_memory(images[0])
-    assert not memory.is_in_memory(files[0])
-    drawn = [next(iter(batches(x[0], how, trainer.run.settings))) for x in (images, files)]
-    whole = [next(evaluation_batches(x[1], how, batch_size=8)) for x in (images, files)]
+@pytest.mark.parametrize("augment", ["standard", "none"])
+def test_images_in_memory_give_the_same_inputs(trainer, images, monkeypatch, augment):
+    how, settings = trainer.run.preprocessing, replace(trainer.run.settings, augment=augment)
+    in_memory, _ = folds_of(images, 2, how, augment)
+    monkeypatch.setattr(folds, "LARGEST", 0)
+    files, _ = folds_of(images, 2, how, augment)
+    assert [is_in_memory(part) for part in (*in_memory, *files)] == [True, True, False, False]
+    drawn = [next(iter(batches(fold[0], how, settings))) for fold in (in_memory, files)]
+    whole = [next(evaluation_batches(fold[1], how, batch_size=8)) for fold in (in_memory, files)]
     for one, other in (drawn, whole):
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_folds_are_stratified_and_each_image_validates_once(images, trainer):
-    labels = trainer.run.data.train.labels
-    folds = folds_of(images, labels, 2)
-    held_out = [i for fold in folds for i in fold.test.indices]
+def test_folds_are_stratified_and_each_image_validates_once(images, halves, trainer):
+    held_out = [i for _, part in halves for i in part.indices]
     assert sorted(held_out) == list(range(40))
-    for fold in folds:
-        assert {*fold.train.indices}.isdisjoint(fold.test.indices)
-        assert np.bincount(fold.test.labels).tolist() == [2] * 10
+    for fold in halves:
+        trained_on, validated = fold
+        assert {*trained_on.indices}.isdisjoint(validated.indices)
+        assert np.bincount(validated.labels).tolist() == [2] * 10
         for part in fold:
-            assert part[3]["label"] == labels[part.indices[3]]
+            assert part[3]["label"] == images.labels[part.indices[3]]
     with pytest.raises(UsageError, match="`--folds` should be at most 4, .*, got 5"):
-        folds_of(images, labels, 5)
+        folds_of(images, 5, trainer.run.preprocessing, "standard")
 
 
 def test_the_default_candidates_are_in_order_of_simplicity(plan):

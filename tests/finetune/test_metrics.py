@@ -74,17 +74,15 @@ def test_the_majority_class_is_named_if_the_interval_reaches_down_to_it(counts, 
     assert any(line.startswith("No better than the majority class") for line in lines) == said
 
 
-def test_a_thousand_classes_take_four_lines():
+def test_of_a_thousand_classes_those_of_lowest_recall_are_shown():
     names = [f"a name of a class that does not fit into a line {i}" for i in range(1000)]
     counts = np.diag(np.full(1000, 3))
     counts[7, [7, 8]] = 1, 2
-    first, *_, lowest, confused = lines = in_words(certain(counts, names))
+    first, _, heads, lowest, *others = in_words(certain(counts, names))
     assert first.startswith("Test accuracy 99.93% of 3000 images.")
-    assert len(lines) == 4
-    assert all(len(line) < 230 for line in lines)
-    assert lowest == "Lowest recall: a name of a class that.. (33.3% of 3)."
-    assert confused.endswith(" as a name of a class that.. (2).")
-    assert len(in_words(certain(np.diag(np.full(11, 3)), names[:11]))) == 2  # no mistake
+    assert heads == "    class                     support  recall  precision"
+    assert lowest == " 1  a name of a class that..        3   33.3%     100.0%"
+    assert len(others) == 9
 
 
 NAMES = ["mono $x_1$", "a\nb", "caf\udce9", "\u5927"]
@@ -103,8 +101,6 @@ def test_the_figure_has_the_counts_and_names_of_any_kind():
     figure.savefig(io.BytesIO())
 
 
-def test_the_figure_of_many_classes_has_some_names_and_no_counts():
-    names = [str(i) for i in range(150)]
-    (axes,) = draw_confusion(certain(np.eye(150, dtype=int), names)).axes
-    assert [x.get_text() for x in axes.get_yticklabels()] == names[::3]
-    assert not axes.texts
+def test_the_figure_of_many_classes_has_no_names_and_no_counts():
+    (axes,) = draw_confusion(certain(np.eye(150, dtype=int), [*map(str, range(150))])).axes
+    assert [*axes.get_yticklabels(), *axes.texts] == []

@@ -30,7 +30,7 @@ CHANGED = [{"batch_size": 0}, {"dtype": "foo"}, {"seed": 1}, {"data": 3}, {"clas
 EDITED += [("settings.json", changed) for changed in CHANGED]
 FACTS = "", "[]", "null", '{"image_size": 0}', '{"x": 1}'
 EDITED += [("preprocessing.json", text) for text in FACTS]
-MISSING = "labels.json", "model.safetensors", "preprocessing.json", "train_images.sha256"
+MISSING = "labels.json", "model.safetensors", "preprocessing.json", "train_images.json"
 EDITED += [(name, None) for name in MISSING]
 
 

@@ -142,7 +142,7 @@ def test_the_logged_validation_is_that_of_the_written_model(finished, validated)
     measures = evaluate.outcome(trained.read_model(out), data.val).measures
     best = summary_of(out)["best"]
     assert measures["accuracy"] == best["val_accuracy"]
-    assert measures["cross_entropy"] == pytest.approx(best["val_loss"], rel=1e-5)
+    assert measures["cross_entropy"] == best["val_loss"]
     load_pretrained(out / "last.safetensors")
 
 
@@ -255,13 +255,6 @@ def test_the_patience_stops_a_run_that_gets_no_better_also_when_it_was_killed(
 def test_an_option_of_validation_needs_validation_images(arguments, tmp_path, option):
     line = printed_error(*arguments, option, "3", "--out", tmp_path / "run")
     assert f"`{option}` should come with validation images, got none in '" in line
-
-
-def test_a_validation_loss_that_is_not_finite_is_an_error(validated, tmp_path, monkeypatch):
-    monkeypatch.setattr(step, "cross_entropy", lambda logits, labels, *_: labels / 0)
-    argv = [*validated, "--log-every", "9", "--val-every", "1"]
-    line = printed_error(*argv, "--out", tmp_path / "run")
-    assert re.search("The (training|validation) loss should stay finite, got (inf|nan)", line)
 
 
 def test_the_figure_has_both_curves_by_name(finished):

@@ -1,23 +1,17 @@
 """What is compared, and the options of it: methods, weights, and how each candidate is set up."""
 
 import argparse
+import math
 import shlex
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optax_dtnh.finetune.arguments import add_options, arguments, resolved, settings_of, unfit
+from optax_dtnh.finetune.arguments import add_options, arguments, settings_of, unfit
 from optax_dtnh.finetune.errors import UsageError, flag
 from optax_dtnh.finetune.options import count, positive, several
-from optax_dtnh.finetune.settings import (
-    DEFAULT_WEIGHTS,
-    DEFAULTS,
-    DTNH,
-    FINETUNE,
-    METHODS,
-    Settings,
-)
+from optax_dtnh.finetune.settings import DEFAULTS, FINETUNE, METHODS, Settings
 
 AVERAGE = "average"  # of the backbone before and after plain fine-tuning
 DELTA = "delta"  # its weights of channels take longer than a short run
@@ -42,20 +36,32 @@ class Candidate(NamedTuple):
         return self.method if self.weight is None else f"{self.method} {self.weight:g}"
 
 
+REFERENCE = Candidate(FINETUNE)
+
+
+class Block(NamedTuple):
+    """What pairs the runs of different candidates."""
+
+    seed: int
+    fold: int  # from 0 on
+
+
 class Plan(NamedTuple):
     """What a comparison does; the candidates are in order, from plain fine-tuning on."""
 
     settings: dict[Candidate, Settings]  # those of an ordinary run of the candidate
     asked: dict[str, Any]  # what else the scores depend on: they belong to the identity
     folds: int
-    seeds: int
-    budget: float | None  # seconds
+    blocks: list[Block]  # all folds with the first seed, and then with the others
+    budget: float  # seconds
     command: str  # with all options but the budget
 
     @property
-    def trained(self) -> list[Candidate]:
-        """The candidates that need a training of their own."""
-        return [candidate for candidate in self.settings if candidate.method != AVERAGE]
+    def trainings(self) -> dict[Candidate, list[Candidate]]:
+        """The candidates that are trained, each with those that it gives the networks of."""
+        found = {c: [c] for c in self.settings if c.method != AVERAGE}
+        found[REFERENCE] += [c for c in self.settings if c.method == AVERAGE]
+        return found
 
 
 def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -80,46 +86,44 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
 
 def plan_of(chosen: Namespace) -> Plan:
     """Return the plan of parsed options; those that do not fit together raise a `UsageError`."""
-    for name in ("source", "data"):
-        if getattr(chosen, name) is None:
-            raise UsageError(
-                f"`--{name}` should be given, got none. Give --source and --data to compare "
-                "candidates, or the folders of two or more finished runs."
-            )
-    methods = {FINETUNE, *chosen.methods}
-    _refuse_unused(chosen, methods)
-    candidates = _candidates([m for m in SIMPLEST_FIRST if m in methods], chosen.weights)
-    settings = {candidate: settings_for(chosen, candidate) for candidate in candidates}
-    asked = {"candidates": [str(candidate) for candidate in candidates]}
+    methods = [m for m in SIMPLEST_FIRST if m in (FINETUNE, *chosen.methods)]
+    for problem in _misfits(chosen, methods):
+        raise UsageError(problem)
+    candidates = [Candidate(m, x) for m in methods for x in _weights(chosen, m)]
     names = ("folds", "seeds", *(name for name in unfit(FINETUNE) if name != "weight"))
-    asked |= {name: getattr(chosen, name) for name in names}
+    asked = {"candidates": [str(candidate) for candidate in candidates]}
+    seeds = range(chosen.seed, chosen.seed + chosen.seeds)
     return Plan(
-        settings,
-        asked,
-        chosen.folds,
-        chosen.seeds,
-        None if chosen.budget is None else 60 * chosen.budget,
-        _command_of(chosen),
+        settings={candidate: _settings(chosen, candidate) for candidate in candidates},
+        asked=asked | {name: getattr(chosen, name) for name in names},
+        folds=chosen.folds,
+        blocks=[Block(seed, fold) for seed in seeds for fold in range(chosen.folds)],
+        budget=60 * (chosen.budget or math.inf),
+        command=_command(chosen),
     )
 
 
-def with_length(plan: Plan, images: int) -> Plan:
-    """Return the plan with the length of all runs in steps, for this number of training images.
+def _misfits(chosen: Namespace, methods: Sequence[str]) -> Iterator[str]:
+    """Yield what is missing, and options that none of the methods takes."""
+    for name in ("source", "data"):
+        if getattr(chosen, name) is None:
+            wrong = f"`--{name}` should be given, got none. Give --source and --data to compare "
+            yield f"{wrong}candidates, or the folders of two or more finished runs."
+    for name, wanted in unfit(FINETUNE).items():
+        option = "weights" if name == "weight" else name
+        unused = all(name in unfit(method) for method in methods if method != AVERAGE)
+        if unused and getattr(chosen, option) not in (None, ()):
+            wrong = f"`{flag(option)}` should come with {wanted}, got --methods"
+            yield f"{wrong} {' '.join(methods)}. Leave it out."
+    if chosen.train_per_class is not None:
+        yield from too_many(chosen.folds, chosen.train_per_class)
 
-    Short runs are as long as those on all images.
-    """
-    settings = {candidate: resolved(x, images) for candidate, x in plan.settings.items()}
-    steps = settings[plan.trained[0]].steps
-    return plan._replace(settings=settings, asked=plan.asked | {"steps": steps})
 
-
-def _command_of(chosen: Namespace) -> str:
-    argv = arguments(DEFAULTS | vars(chosen))
-    argv += ["--methods", *chosen.methods]
-    if chosen.weights:
-        argv += ["--weights", *(f"{x:g}" for x in chosen.weights)]
-    argv += ["--folds", str(chosen.folds), "--seeds", str(chosen.seeds), "--out", str(chosen.out)]
-    return f"{COMMAND} compare {shlex.join(argv)}"
+def too_many(folds: int, images: int) -> Iterator[str]:
+    """Yield what is wrong with so many folds of so many training images of the smallest class."""
+    if folds > images:
+        wrong = f"`--folds` should be at most {images}, the number of training images of the "
+        yield f"{wrong}smallest class, got {folds}. Lower it, or give more images of that class."
 
 
 def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:
@@ -133,7 +137,16 @@ def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:
             )
 
 
-def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:
+def _command(chosen: Namespace) -> str:
+    argv = arguments(DEFAULTS | vars(chosen))
+    argv += ["--methods", *chosen.methods]
+    if chosen.weights:
+        argv += ["--weights", *map(str, chosen.weights)]
+    argv += ["--folds", str(chosen.folds), "--seeds", str(chosen.seeds), "--out", str(chosen.out)]
+    return f"{COMMAND} compare {shlex.join(argv)}"
+
+
+def _settings(chosen: Namespace, candidate: Candidate) -> Settings:
     """Return the settings of a run of the candidate, without options that its method lacks."""
     method = FINETUNE if candidate.method == AVERAGE else candidate.method
     values = DEFAULTS | vars(chosen) | {"method": method, "weight": candidate.weight}
@@ -141,25 +154,8 @@ def settings_for(chosen: Namespace, candidate: Candidate) -> Settings:
     return settings_of(Namespace(**values))
 
 
-def _candidates(methods: Sequence[str], weights: Sequence[float] | None) -> list[Candidate]:
-    found = []
-    for method in methods:
-        default = DEFAULT_WEIGHTS.get(method.removesuffix(DTNH))
-        if default is None:
-            found.append(Candidate(method))
-        else:
-            tried = weights or [float(f"{factor * default:.6g}") for factor in FACTORS]
-            found += [Candidate(method, weight) for weight in sorted({*tried})]
-    return found
-
-
-def _refuse_unused(chosen: Namespace, methods: set[str]) -> None:
-    """Refuse options that none of the methods takes."""
-    trained = methods - {AVERAGE}
-    for name, wanted in unfit(FINETUNE).items():
-        name, unused = {"weight": "weights"}.get(name, name), all(name in unfit(x) for x in trained)
-        if unused and getattr(chosen, name) not in (None, ()):
-            raise UsageError(
-                f"`{flag(name)}` should come with {wanted}, got --methods "
-                f"{' '.join(m for m in SIMPLEST_FIRST if m in methods)}. Leave it out."
-            )
+def _weights(chosen: Namespace, method: str) -> Sequence[float | None]:
+    default = _settings(chosen, Candidate(method)).weight
+    if default is None:
+        return [None]
+    return sorted({*(chosen.weights or (float(f"{x * default:.6g}") for x in FACTORS))})

@@ -1,97 +1,92 @@
-"""What a comparison comes to: its table, the choice, why, and the content of `comparison.json`."""
+"""What a comparison comes to, as `comparison.json` has it: every candidate, the choice, and why."""
 
+import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from optax_dtnh.finetune import evaluate, log
+import numpy as np
+from numpy.typing import ArrayLike
+
+from optax_dtnh.finetune import log, run_folder
 from optax_dtnh.finetune.arguments import arguments
-from optax_dtnh.finetune.compare import record
-from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, Candidate, Plan
-from optax_dtnh.finetune.compare.choice import Decision, Interval, decide, interval
-from optax_dtnh.finetune.compare.record import Scores
+from optax_dtnh.finetune.compare.candidates import AVERAGE, COMMAND, REFERENCE, Candidate, Plan
+from optax_dtnh.finetune.compare.choice import Decision, decide, interval
+from optax_dtnh.finetune.compare.scores import Scores, seconds_of
 from optax_dtnh.finetune.metrics import aligned
-from optax_dtnh.finetune.run import Run
-from optax_dtnh.finetune.settings import FINETUNE
 
+RESULT, FIGURE, REPORT = "comparison.json", "comparison.png", "report.html"
 HEADINGS = ("candidate", "accuracy", "to fine-tuning", "runs")
+Found = Mapping[str, Any]  # the content of `comparison.json`, or a part of it
 
 
-class Tested(NamedTuple):
-    """A final run and its measures on the test images."""
-
-    name: str  # of its folder
-    candidate: Candidate
-    outcome: evaluate.Outcome
-    log: list[dict[str, Any]]
-
-
-def compared(scores: Scores, candidate: Candidate, reference: Candidate) -> Interval | None:
-    """Return the accuracy gained over the reference where both have finished, None if nowhere."""
-    pairs = [(row[candidate], row[reference]) for row in _rows(scores, candidate, reference)]
-    return interval([x.accuracy - y.accuracy for x, y in pairs]) if pairs else None
+def finished(out: Path) -> Found | None:
+    """Return the result of a comparison that has come to its end, None before that."""
+    if not (out / RESULT).exists():
+        return None
+    with run_folder.reading(out, RESULT):
+        found = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        return found if found["test"] and str(found["why"]) else None
 
 
-def accuracy(scores: Scores, candidate: Candidate) -> Interval | None:
-    """Return the validation accuracy of a candidate, None before its first run."""
-    found = [row[candidate].accuracy for row in _rows(scores, candidate)]
-    return interval(found) if found else None
-
-
-def _rows(scores: Scores, *candidates: Candidate) -> list[Mapping]:
-    return [row for row in scores.values() if all(c in row for c in candidates)]
-
-
-def points(value: Interval | None, *, signed: bool = False) -> str:
-    """Return an interval of shares in percent or, with a sign, in points."""
-    if value is None:
-        return ""
-    mean = f"{100 * value.mean:+.1f}" if signed else f"{100 * value.mean:.1f}"
-    return mean if value.half_width is None else f"{mean} ± {100 * value.half_width:.1f}"
-
-
-def lines(scores: Scores, candidates: Sequence[Candidate]) -> list[str]:
-    """Return the table as lines of text; accuracies are in %, differences in points."""
-    reference, rows = candidates[0], list[tuple[str, ...]]([HEADINGS])
-    for candidate in candidates:
-        gain = None if candidate == reference else compared(scores, candidate, reference)
-        mean, count = accuracy(scores, candidate), len(_rows(scores, candidate))
-        rows.append((str(candidate), points(mean), points(gain, signed=True), str(count)))
-    return aligned(rows)
-
-
-def difference(tested: Sequence[Tested]) -> Interval | None:
-    """Return the accuracy gained over plain fine-tuning, paired by image; None if it is chosen."""
-    right = [found.outcome.right.astype(float) for found in tested]
-    return interval(right[1] - right[0]) if len(right) == 2 else None
-
-
-def decided(plan: Plan, scores: Scores) -> tuple[Candidate, str]:
-    """Return the candidate to take, by the blocks that all candidates have finished, and why."""
-    candidates = list(plan.settings)
-    blocks = record.whole_blocks(scores, candidates)
-    accuracies = {c: [scores[block][c].accuracy for block in blocks] for c in candidates}
+def of(
+    plan: Plan, facts: dict[str, Any], scores: Scores, test: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the result of the runs that are finished, and of the test, ready for JSON."""
+    blocks = [b for b in plan.blocks if all(b in own for own in scores.values())]
+    accuracies = {c: [own[b].accuracy for b in blocks] for c, own in scores.items()}
     decision = decide(accuracies) if blocks else None
-    chosen = decision.chosen if decision else candidates[0]
-    return chosen, _why(decision, f"{len(blocks)} of {plan.folds * plan.seeds} folds and seeds")
-
-
-def of(plan: Plan, run: Run, scores: Scores, tested: Sequence[Tested]) -> dict[str, Any]:
-    """Return the result of the runs that are finished, ready for JSON."""
-    candidates, (chosen, why) = list(plan.settings), decided(plan, scores)
-    gain, measures = difference(tested), {found.name: found.outcome.measures for found in tested}
+    chosen = decision.chosen if decision else REFERENCE
     return {
         "chosen": chosen._asdict(),
-        "why": why,
+        "why": _why(decision, f"{len(blocks)} of {len(plan.blocks)} folds and seeds"),
         "command": plan.command,
-        "candidates": [_candidate(plan, scores, candidate) for candidate in candidates],
-        "blocks": [block._asdict() for block in record.whole_blocks(scores, candidates)],
-        "seconds": sum(record.seconds_of(scores)),
-        "found": run.facts | plan.asked,
+        "candidates": [_row(plan, scores, candidate) for candidate in plan.settings],
+        "blocks": [block._asdict() for block in blocks],
+        "seconds": sum(seconds_of(scores)),
+        "found": facts | plan.asked,
         "environment": log.environment(),
-        "test": measures | {"difference": gain and gain._asdict()} if tested else None,
+        "test": test,
     }
+
+
+def _row(plan: Plan, scores: Scores, candidate: Candidate) -> dict[str, Any]:
+    """Return what is known of a candidate; differences are paired by block."""
+    own, other = scores[candidate], scores[REFERENCE]
+    gains = [own[block].accuracy - other[block].accuracy for block in own if block in other]
+    argv = shlex.join([*arguments(asdict(plan.settings[candidate])), "--out", "DIR"])
+    return {
+        **candidate._asdict(),
+        "accuracy": estimate([score.accuracy for score in own.values()]),
+        "difference": None if candidate == REFERENCE else estimate(gains),
+        "runs": len(own),
+        "command": f"{COMMAND} train {argv}" if candidate.method != AVERAGE else None,
+    }
+
+
+def estimate(values: ArrayLike) -> dict[str, Any] | None:
+    """Return the mean with its interval, ready for JSON; None without values."""
+    return interval(values)._asdict() if np.size(values) else None
+
+
+def points(value: Found | None, *, signed: bool = False) -> str:
+    """Return an estimate of shares in percent or, with a sign, in points."""
+    if value is None:
+        return ""
+    mean, width = 100 * value["mean"], value["half_width"]
+    text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
+    return text if width is None else f"{text} ± {100 * width:.1f}"
+
+
+def lines(found: Found) -> list[str]:
+    """Return the candidates as lines of text; accuracies are in %, differences in points."""
+    rows: list[tuple[str, ...]] = [HEADINGS]
+    for row in found["candidates"]:
+        name, gain = str(Candidate(row["method"], row["weight"])), row["difference"]
+        rows.append((name, points(row["accuracy"]), points(gain, signed=True), str(row["runs"])))
+    return aligned(rows)
 
 
 def _why(decision: Decision | None, on: str) -> str:
@@ -99,27 +94,24 @@ def _why(decision: Decision | None, on: str) -> str:
     if decision is None or decision.gain.half_width is None:
         return f"{reference}: candidates cannot be told apart by {on}."
     chosen, best, picked, gain = decision
-    if picked.method == FINETUNE:
+    if picked == REFERENCE:
         by = "" if picked == best else " by more than one standard error of the difference"
         return f"{reference}: on {on}, no other is more accurate{by}."
     what = "the most accurate"
     if picked != best:
         what = f"the simplest within one standard error of {best}"
-    gained = f"The gain of {picked}, {what}, is {points(gain, signed=True)} points on {on}."
+    gained = (
+        f"The gain of {picked}, {what}, is {points(gain._asdict(), signed=True)} points on {on}."
+    )
     if chosen != picked:
         return f"{reference}: no gain is above two standard errors. {gained}"
     chance = "" if gain.above_zero else " The interval includes 0: this may be chance."
     return f"{chosen} is taken. {gained}{chance}"
 
 
-def _candidate(plan: Plan, scores: Scores, candidate: Candidate) -> dict[str, Any]:
-    reference, mean = plan.trained[0], accuracy(scores, candidate)
-    gain = None if candidate == reference else compared(scores, candidate, reference)
-    argv = shlex.join([*arguments(asdict(plan.settings[candidate])), "--out", "DIR"])
-    return {
-        **candidate._asdict(),
-        "accuracy": mean and mean._asdict(),
-        "difference": gain and gain._asdict(),
-        "runs": len(_rows(scores, candidate)),
-        "command": None if candidate.method == AVERAGE else f"{COMMAND} train {argv}",
-    }
+def in_test(test: Found | None) -> str:
+    """Return a sentence on what the choice gains in the test, empty for plain fine-tuning."""
+    if not test or test["difference"] is None:
+        return ""
+    images, gain = test[REFERENCE.method]["images"], points(test["difference"], signed=True)
+    return f"On the {images} test images, it gains {gain} points. "
