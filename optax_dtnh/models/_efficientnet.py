@@ -55,8 +55,9 @@ class Inverted(nnx.Module):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, ratio: int, **options):
         width = ratio * inputs
         self.expand = Projection(inputs, width, 1, 1, **options) if ratio > 1 else None
-        apart = {"feature_group_count": width, **options}
-        self.depthwise = Projection(width, width, size, stride, **apart)
+        self.depthwise = Projection(
+            width, width, size, stride, feature_group_count=width, **options
+        )
         self.project = Projection(width, outputs, 1, 1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:

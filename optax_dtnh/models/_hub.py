@@ -42,11 +42,10 @@ def hub_file(
 
 
 def _parse(source: str, cache_dir: Any) -> File:
-    cache = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    cache = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser().absolute()
     if match := SOURCE.fullmatch(source):
-        name, revision, filename = match.groups()
-        file = {"repo_id": name, "revision": revision or "main", "cache_dir": str(cache.absolute())}
-        file["filename"] = filename or "model.safetensors"
+        file = {"repo_id": match[1], "revision": match[2] or "main", "cache_dir": str(cache)}
+        file["filename"] = match[3] or "model.safetensors"
         with suppress(ValueError):  # the client's, of names that no repository or file has
             _lookup(file)
             return file

@@ -100,20 +100,18 @@ TIMM, TV, HF = _by_library(
         ("linear2", "mlp.fc2.", "mlp.3.", "output.dense."),
     ],
 )
-MLP = {"mlp.0.": "mlp.linear_1.", "mlp.3.": "mlp.linear_2."}
-OLDER = {ours: re.sub(r"mlp\.\d\.", lambda x: MLP[x[0]], theirs) for ours, theirs in TV.items()}
-FIRST = "encoder.layers.encoder_layer_0."
+INSIDE = "encoder.layers.encoder_layer_{b}.mlp."
+OLDER = TV | {f"blocks.{{b}}.linear{i}": f"{INSIDE}linear_{i}." for i in (1, 2)}
 TIMM_VIT = Scheme("timm ViT", ViT, "patch_embed.proj.weight", TIMM)
-TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.0.weight", TV)
-OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.linear_1.weight", OLDER)
+TORCHVISION_VIT = Scheme("torchvision ViT", ViT, INSIDE.format(b=0) + "0.weight", TV)
+LINEAR = INSIDE.format(b=0) + "linear_1.weight"
+OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, LINEAR, OLDER)
 POOLER = frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"})
 TOKEN = EMBEDDED + "cls_token"
 HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HF, POOLER, 1e-12, "vit.")
 
-LITE = {
-    **{"stem.conv": "_conv_stem.", "stem.norm": "_bn0.", "head": "_fc."},
-    **{"last.conv": "_conv_head.", "last.norm": "_bn1."},
-}
+LITE = {"stem.conv": "_conv_stem.", "stem.norm": "_bn0.", "head": "_fc."}
+LITE |= {"last.conv": "_conv_head.", "last.norm": "_bn1."}
 for _i, _part in enumerate(("expand", "depthwise", "project")):
     LITE[f"blocks.{{b}}.{_part}.conv"] = f"_blocks.{{b}}._{_part}_conv."
     LITE[f"blocks.{{b}}.{_part}.norm"] = f"_blocks.{{b}}._bn{_i}."

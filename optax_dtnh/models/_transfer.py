@@ -43,9 +43,8 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
     inputs, options = _old_head(model, head)
     new = nnx.Linear(inputs, classes, **options, rngs=rngs)
     copy = _with_kinds(nnx.clone(model, arrays=True), lambda kind: getattr(kind, "thawed", kind))
-    return nnx.recursive_map(
-        lambda path, x: new if [*map(str, path)] == head.split(".") else x, copy
-    )
+    at = head.split(".")
+    return nnx.recursive_map(lambda path, x: new if [*map(str, path)] == at else x, copy)
 
 
 def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> Any:

@@ -11,7 +11,6 @@ from jax.typing import DTypeLike
 
 from optax_dtnh.models._layers import LayerNorm, check_images
 
-HEAD_WIDTH = 64  # of most published sizes
 # Heads of the published sizes, by the width of tokens and of the layer inside a block. No shape in
 # a checkpoint tells them. From timm's vision_transformer.py and torchvision's.
 PUBLISHED_HEADS = {
@@ -155,7 +154,7 @@ class ViT(nnx.Module):
 
 def _heads(heads: int | None, width: int, hidden: int) -> int:
     """Return the number of heads; None is that of a published size, else of heads 64 wide."""
-    usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
+    usual = 0 if width % 64 else width // 64
     found = PUBLISHED_HEADS.get((width, hidden), usual) if heads is None else heads
     if found < 1 or width % found:
         raise ValueError(
