@@ -55,7 +55,7 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
         _check_digest(path, sha256)
     try:
         return read(path)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # one of a dozen classes
         raise CheckpointError(
