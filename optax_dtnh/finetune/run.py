@@ -21,7 +21,6 @@ from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._hub import unknown_beside
 from optax_dtnh.models._pretrained import Loaded, load
 
 
@@ -151,17 +150,13 @@ def described_run(run: Run) -> list[str]:
         f"{settings.steps} steps of {settings.batch_size} images, {epochs:g} epochs",
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
-        *_network(run),
+        _network(run),
         *described(run.told, settings.augment),
     ]
 
 
-def _network(run: Run) -> list[str]:
-    """Return what the network is, by its tensors and else, and which files could have told it."""
+def _network(run: Run) -> str:
+    """Return what the network is, by its tensors and else."""
     facts = {n: f for n, f in run.told.items() if n in OF_NETWORK}
     told = [f"{name} {value} ({origin})" for name, (value, origin) in facts.items()]
-    source = run.settings.source
-    unknown = unknown_beside(source) if source.startswith("hf:") else ()
-    lines = [", ".join(told).replace("network ", "network: ", 1)]
-    missing = f"not fetched with the checkpoint, which --download does: {', '.join(unknown)}"
-    return lines + ([missing] if unknown else [])
+    return ", ".join(told).replace("network ", "network: ", 1)

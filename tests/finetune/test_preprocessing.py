@@ -31,8 +31,8 @@ def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_re
 def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
     *_, last = preprocessing.described(preprocessing_facts(tmp_path))
     assert last.startswith("no file beside the checkpoint tells image_size, mean, std, interpolat")
-    timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "test_input_size": [3, 288, 288]}
-    written(tmp_path, "config.json", {"architecture": "resnet50", "crop_mode": "center"} | timm)
+    timm = {"architecture": "resnet50", "input_size": [3, 224, 224], "crop_pct": 0.9}
+    written(tmp_path, "config.json", timm)
     written(tmp_path, "preprocessor_config.json", {"do_rescale": False})
     assert preprocessing.described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
         "images: 224 x 224 (config.json), training crops out of 248 x 248 (crop_pct of "
@@ -40,8 +40,10 @@ def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
         "pixels: mean 0.485 0.456 0.406 (default), std 0.5 0.5 0.5 (--std), times 1 (do_rescale of "
         "preprocessor_config.json)",
         "no file beside the checkpoint tells mean: ImageNet's are used",
-        "not used: crop_mode center (config.json), test_input_size 288 (config.json)",
     ]
+    written(tmp_path, "config.json", {"model_type": "t5"})
+    *_, last = preprocessing.described(preprocessing_facts(tmp_path))
+    assert last == "not used: model_type t5 (config.json)"
 
 
 def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path):
@@ -55,8 +57,11 @@ def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path)
 @pytest.mark.parametrize(
     ("overrides", "match"),
     [
-        ({"image_size": 0}, "`--image-size` should be a positive whole number, got 0"),
-        ({"resize": 2.5}, "`--resize` should be a positive whole number, got 2.5"),
+        (
+            {"image_size": 0},
+            "`--image-size` should be a positive whole number up to 1000000, got 0",
+        ),
+        ({"resize": 2.5}, "`--resize` should be a positive whole number up to 1000000, got 2.5"),
         ({"image_size": 8, "resize": 7}, r"`--resize` .* size, 8 \(--image-size\), got 7 \(--res"),
         ({"resize": 99}, r"`--resize` .* size, 224 \(default\), got 99"),
         ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),
