@@ -85,7 +85,9 @@ def load_pretrained(
         differences are listed) with finite values, or contradicts the files beside it.
       OSError: The hub cannot be reached or refuses.
     """
-    return load(**locals()).model
+    options = {"dtype": dtype, "sha256": sha256, "ignore": ignore, "heads": heads}
+    hub = {"download": download, "cache_dir": cache_dir, "endpoint": endpoint}
+    return load(source, image_size=image_size, **options, **hub).model
 
 
 def load(
