@@ -14,7 +14,7 @@ from absl import flags
 from PIL import Image
 
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Selected, Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.images import decode, evaluation_image, reason, training_image
 from optax_dtnh.finetune.preprocessing import Preprocessing
 from optax_dtnh.finetune.settings import Settings
@@ -23,7 +23,7 @@ MAX_THREADS = 16
 
 
 def batches(
-    source: Source,
+    source: Selected,
     preprocessing: Preprocessing,
     settings: Settings,
     *,
@@ -44,7 +44,7 @@ def batches(
     """
     process, processes = shard
     images = grain.MapDataset.source(source).seed(settings.seed).shuffle().repeat()
-    weights = _weights(cast(Selected, source).labels) if settings.class_weights else None
+    weights = _weights(source.labels) if settings.class_weights else None
     options = {"preprocessing": preprocessing, "augment": settings.augment, "weights": weights}
     examples = images.random_map(partial(_training_example, **options))
     # Rounded up, the length of this endless data set would be more than a `len` can be.
@@ -53,7 +53,7 @@ def batches(
 
 
 def evaluation_batches(
-    source: Source, preprocessing: Preprocessing, *, batch_size: int
+    source: Selected, preprocessing: Preprocessing, *, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return each image once, in order, in dicts as of `batches`; the last batch may be smaller."""
     examples = grain.MapDataset.source(source).map(

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from optax_dtnh.finetune.errors import UsageError, listed
 
@@ -19,41 +19,34 @@ def similar(names: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def notes(trained: Iterable[int], tested: Iterable[int], classes: Sequence[str]) -> tuple[str, ...]:
+def notes(trained: Set[str], tested: Set[str], classes: Sequence[str]) -> tuple[str, ...]:
     """Return a sentence about classes that are not tested, and for every group of similar names."""
     groups = (" and ".join(map(ascii, group)) for group in similar(classes))
     found = [f"The classes {x} differ by {LOOKS} alone." for x in groups]
-    if untested := sorted({*trained}.difference(tested)):
-        found.append(f"No test image is of {listed([repr(classes[x]) for x in untested])}.")
+    if untested := [repr(name) for name in classes if name in trained - tested]:
+        found.append(f"No test image is of {listed(untested)}.")
     return tuple(found)
 
 
-def refuse_untrained(
-    trained: Iterable[int], present: Iterable[int], classes: Sequence[str], data: str
-) -> None:
+def refuse_untrained(trained: Set[str], present: Set[str], data: str) -> None:
     """Raise a `UsageError` if a class that is present has no image to train on."""
-    known = {classes[label] for label in set(trained)}
-    if unknown := sorted({classes[label] for label in set(present)} - known):
+    if unknown := sorted(present - trained):
         raise UsageError(
             f"`--data` should have images of every class to train on, got none of {unknown[0]!r} "
-            f"in '{data}' (of {len(unknown)} such classes{_but(unknown, known)}). Add some that "
+            f"in '{data}' (of {len(unknown)} such classes{_but(unknown, trained)}). Add some that "
             "can be read, leave the class out, or sort its images into the classes that have some."
         )
 
 
-def relabeled(
-    labels: Sequence[int], names: Sequence[str], known: Sequence[str], data: str
-) -> tuple[int, ...]:
-    """Return labels that are positions among `names` as positions among the classes of a model."""
-    if unknown := sorted({names[label] for label in set(labels)} - set(known)):
-        count = sum(names[label] in unknown for label in labels)
+def refuse_unknown(labels: Sequence[str], known: Sequence[str], data: str) -> None:
+    """Raise a `UsageError` if labels of images are not among the classes of a model."""
+    if unknown := sorted({*labels}.difference(known)):
+        count = sum(label in unknown for label in labels)
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
             f"{listed([*map(repr, unknown)])}, which it does not know ({count} images"
             f"{_but(unknown, known)}). Choose others with `--classes`, or name them as in training."
         )
-    position = {name: i for i, name in enumerate(known)}
-    return tuple(position[names[label]] for label in labels)
 
 
 def _but(unknown: Iterable[str], known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -8,10 +9,11 @@ import numpy as np
 
 from optax_dtnh.finetune import class_names
 from optax_dtnh.finetune import duplicates as copies
-from optax_dtnh.finetune.checking import Checked, Image, check_images, checksum, refuse_broken
+from optax_dtnh.finetune.checking import check_images, checksum
 from optax_dtnh.finetune.errors import UsageError, flag, listed
-from optax_dtnh.finetune.examples import NamedSource, Parts, Request, Selected
+from optax_dtnh.finetune.examples import Found, Image, Request, Selected, of_split
 from optax_dtnh.finetune.folder import RENAME, open_folder
+from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION
 from optax_dtnh.finetune.table import open_table
 from optax_dtnh.finetune.tfds import PREFIX, open_tfds
 
@@ -28,16 +30,13 @@ class Data(NamedTuple):
     sha256: str  # of all other images, as encoded, and of the names of their classes
     left_out: tuple[str, ...]  # what else is there, in words like ".csv 1"
     notes: tuple[str, ...]  # sentences about copies of images and similar names of classes
-    trained: dict[str, bytes]  # SHA-256 by name of every training image
     val: Selected | None  # images to validate on, none of which is trained on
 
 
 class Tested(NamedTuple):
-    """Images to test a model on. A label is an index into `classes`, which are names."""
+    """Images to test a model on. A label is an index into the classes of the model."""
 
     images: Selected
-    classes: tuple[str, ...]
-    present: tuple[str, ...]  # those of the classes that some of the images are of
     left_out: tuple[str, ...]  # as in `Data`
     same: bool  # whether the data are those of the run
     trained: int  # how many of the images the model was trained on
@@ -52,37 +51,34 @@ def open_data(data: str, **options: Any) -> Data:
     or taken from the images that are drawn.
     """
     request = Request(data, **options)
-    parts, checked, sha256 = _open(request)
+    found, images, broken = _open(request)
+    sha256, classes = checksum(images), found.classes
     if request.duplicates == copies.DROP:
-        before, checked = checked, copies.dropped(checked)
-        parts = parts.leave_out("copies", sum(map(len, before[:3])) - sum(map(len, checked[:3])))
-    _refuse_small_classes((image.label for image in checked.train), parts, request)
-    drawn, rest = _draw(checked.train, request)
-    tested = rest if parts.test is None else checked.test
-    if not (drawn and tested):
-        counts = f"{len(drawn)} and {len(tested)} in '{data}' that can be read"
+        before, images = len(images), copies.dropped(images)
+        found = found.leave_out("copies", before - len(images))
+    _refuse_classes(images, found, request)
+    train, test = _draw(images, found, request)
+    if not (train and test):
+        counts = f"{len(train)} and {len(test)} in '{data}' that can be read"
         raise UsageError(
             f"`--data` should have images to train and to test on, got {counts}. {GET}"
         )
-    drawn, held_out = _hold_out(drawn, parts.classes, request)
-    train, test = _selected(parts.train, drawn), _selected(parts.test or parts.train, tested)
-    validated = held_out or sorted(checked.val, key=_by_content)
-    val = _selected(parts.val or parts.train, validated) if validated else None
-    labels = (*test.labels, *(val.labels if val else ()))
-    present = labels if data.startswith(PREFIX) else range(len(parts.classes))
-    class_names.refuse_untrained(train.labels, present, parts.classes, data)
-    used = {"train": drawn, "validation": validated, "test": tested}
-    notes = parts.notes + copies.notes(checked, used, request)
+    held_out = _held_out(train, request)
+    val = [image for image in train if image.digest in held_out]
+    val = val or _by_content(of_split(images, VALIDATION), classes)
+    train = [image for image in train if image.digest not in held_out]
+    used = {"train": train, "validation": val, "test": test}
+    labels, tested = ({image.label for image in part} for part in (train, test))
+    notes = copies.notes(images, used, request) + class_names.notes(labels, tested, classes)
     return Data(
-        train=train,
-        test=test,
-        classes=parts.classes,
-        broken=tuple(checked.broken),
+        train=Selected(tuple(train), classes),
+        test=Selected(tuple(test), classes),
+        classes=classes,
+        broken=broken,
         sha256=sha256,
-        left_out=parts.left_out,
-        notes=notes + class_names.notes(train.labels, test.labels, parts.classes),
-        trained={image.name: image.digest for image in drawn},
-        val=val,
+        left_out=found.left_out,
+        notes=found.notes + notes,
+        val=Selected(tuple(val), classes) if val else None,
     )
 
 
@@ -90,7 +86,7 @@ def open_test(
     data: str,
     trained_on: str,
     *,
-    known: Sequence[str] = (),
+    known: Sequence[str],
     trained: Collection[bytes] = (),
     **options: Any,
 ) -> Tested:
@@ -102,34 +98,34 @@ def open_test(
     the images that it was trained on.
     """
     request = Request(data, known=known, **options)
-    parts, checked, sha256 = _open(request)
-    same = sha256 == trained_on
+    found, images, _ = _open(request)
+    same = checksum(images) == trained_on
     if same and request.duplicates == copies.DROP:
-        checked = copies.dropped(checked)
-    tested = checked.test
-    if parts.test is None:
-        tested = _draw(checked.train, request)[1] if same else checked.train
-    if not tested:
+        images = copies.dropped(images)
+    if same or _has(TEST, found):
+        images = _draw(images, found, request)[1]
+    if not images:
         raise UsageError(f"`--data` should have images to test on, got none in '{data}'. {GET}")
-    images = _selected(parts.test or parts.train, tested)
-    present = tuple(parts.classes[label] for label in sorted(set(images.labels)))
-    seen = sum(image.digest in trained for image in tested)
-    return Tested(images, parts.classes, present, parts.left_out, same, seen)
+    class_names.refuse_unknown([image.label for image in images], known, data)
+    seen = sum(image.digest in trained for image in images)
+    return Tested(Selected(tuple(images), tuple(known)), found.left_out, same, seen)
 
 
-def _open(request: Request) -> tuple[Parts, Checked, str]:
-    """Return what the data hold, its images that can be read, and their checksum."""
-    parts = _list(request)
+def _open(request: Request) -> tuple[Found, list[Image], tuple[str, ...]]:
+    """Return what the data hold, its images that can be read, and the names of the others."""
+    found = _find(request)
     if request.known is None:
-        _refuse_parts(parts, request)
-    checked = check_images(parts)
-    refuse_broken(checked, request)
-    parts = parts.leave_out("images without a label", checked.unlabeled)
-    parts = parts.leave_out("broken", len(checked.broken))
-    return parts, checked, checksum(checked, parts.classes)
+        for problem in _misfits(found, request):
+            raise UsageError(problem)
+        _refuse_classes(found.images, found, request)
+    images, broken = check_images(found.images, request)
+    unlabeled = len(found.images) - len(images) - len(broken)
+    found = found.leave_out("images without a label", unlabeled)
+    return found.leave_out("broken", len(broken)), images, broken
 
 
-def _list(request: Request) -> Parts:
+def _find(request: Request) -> Found:
+    """List the images. Without a test split, the validation split is tested on."""
     of_tfds = request.data.startswith(PREFIX)
     wanted = "a folder of images" if of_tfds else f"{PREFIX}NAME"
     for name in ("labels", "classes") if of_tfds else ("data_dir",):
@@ -137,74 +133,89 @@ def _list(request: Request) -> Parts:
             raise UsageError(
                 f"`{flag(name)}` should come with {wanted}, got {request.data}. Leave it out."
             )
-    if not of_tfds:
+    if of_tfds:
+        found = open_tfds(request)
+    else:
         table = request.labels
-        return open_folder(request) if table is None else open_table(table, request)
-    return open_tfds(request.data.removeprefix(PREFIX), request.data_dir)
+        found = open_folder(request) if table is None else open_table(table, request)
+    if _has(TEST, found):
+        return found
+    tested = [x._replace(split=TEST) for x in of_split(found.images, VALIDATION)]
+    return found._replace(images=of_split(found.images, TRAIN) + tested)
 
 
-def _misfits(parts: Parts, request: Request) -> Iterator[str]:
+def _has(split: str, found: Found) -> bool:
+    return any(image.split == split for image in found.images)
+
+
+def _misfits(found: Found, request: Request) -> Iterator[str]:
     """Yield what is wrong and can be found before images are read."""
-    where, count = f"'{request.data}'", len(parts.classes)
+    where, count = f"'{request.data}'", len(found.classes)
     if count < 2:
         wrong = f"`--data` should have at least 2 classes, got {count} in {where} "
         mend = "Give the folder that holds the class folders, or choose more classes or other data."
-        yield f"{wrong}({listed(parts.classes) or 'none'}). {mend}"
-    if parts.test is None and request.train_per_class is None:
+        yield f"{wrong}({listed(found.classes) or 'none'}). {mend}"
+    if not _has(TEST, found) and request.train_per_class is None:
         wrong = "`--data` should have a test split where `--train-per-class` is not given, got"
-        left_out = f" (left out: {listed(parts.left_out)})" if parts.left_out else ""
+        left_out = f" (left out: {listed(found.left_out)})" if found.left_out else ""
         mend = "name splits in a column `split`" if request.labels else RENAME
         mend = f"Give `--train-per-class N` or {mend}"
         yield f"{wrong} {where} without test images{left_out}. {mend}."
-    if (name := _held_out_by(request)) and parts.val is not None:
+    name, has_val = _held_out_by(request), _has(VALIDATION, found)
+    for unused in ("val_every", "patience"):
+        if getattr(request, unused) and not (name or has_val):
+            wrong = f"`{flag(unused)}` should come with validation images, got none in {where}"
+            yield f"{wrong}. Leave it out, or add --val-fraction or a split beside a test split."
+    if name and has_val:
         wrong = f"`{flag(name)}` should come with data without a validation split, got {where}"
         yield f"{wrong} with one. Leave the option out."
+    counts = Counter(image.label for image in of_split(found.images, TRAIN) if image.label)
+    if counts and min(counts.values()) <= (request.val_per_class or 0):
+        wrong = "`--val-per-class` should leave images of every class to train on, got "
+        yield f"{wrong}{request.val_per_class} of {min(counts.values())} in {where}. Lower it."
 
 
-def _refuse_parts(parts: Parts, request: Request) -> None:
-    """Refuse what can be refused before images are read."""
-    for problem in _misfits(parts, request):
-        raise UsageError(problem)
-    labels = getattr(parts.train, "labels", None)  # a folder has them without reading images
-    if labels is not None:
-        class_names.refuse_untrained(labels, range(len(parts.classes)), parts.classes, request.data)
-        _refuse_small_classes(labels, parts, request)
-
-
-def _refuse_small_classes(labels: Iterable[int], parts: Parts, request: Request) -> None:
-    """Refuse classes of which not enough can be trained and tested on."""
+def _refuse_classes(images: Iterable[Image], found: Found, request: Request) -> None:
+    """Refuse classes of which not enough can be trained and tested on, if labels are known."""
+    images = [image for image in images if image.label]
+    trained = Counter(image.label for image in of_split(images, TRAIN))
+    present = {image.label for image in (*found.images, *images) if image.label}
+    class_names.refuse_untrained(trained.keys(), present, request.data)
     train_per_class = request.train_per_class
-    if train_per_class is None:
+    if train_per_class is None or not images:
         return
     needed, rest = train_per_class, ""
-    if parts.test is None:
+    if not _has(TEST, found):
         needed, rest = train_per_class + 1, " and test on the rest"
-    counts = np.bincount(list(labels), minlength=len(parts.classes))
-    if counts.min() < needed:
+    fewest = min(found.classes, key=lambda name: trained[name])
+    if trained[fewest] < needed:
         raise UsageError(
             f"`--data` should have {needed} or more readable images of every class, to train on "
-            f"{train_per_class}{rest}, got {counts.min()} of {parts.classes[counts.argmin()]!r}. "
+            f"{train_per_class}{rest}, got {trained[fewest]} of {fewest!r}. "
             "Lower `--train-per-class`, or leave the class out."
         )
 
 
-def _selected(source: NamedSource, images: list[Image]) -> Selected:
-    return Selected(source, tuple(x.position for x in images), tuple(x.label for x in images))
+def _by_content(images: Iterable[Image], classes: Sequence[str]) -> list[Image]:
+    """Return the images ordered by class and content."""
+    position = {name: i for i, name in enumerate(classes)}
+    return sorted(images, key=lambda image: (position[image.label], image.digest))
 
 
-def _by_content(image: Image) -> tuple[int, bytes]:
-    return image.label, image.digest
+def _by_class(images: Iterable[Image]) -> Iterator[list[Image]]:
+    return (list(same) for _, same in groupby(images, key=lambda image: image.label))
 
 
-def _draw(pool: list[Image], request: Request) -> tuple[list[Image], list[Image]]:
-    """Return the images to train on, ordered by class and content, and the others."""
-    train = []
-    for _, images in groupby(sorted(pool, key=_by_content), key=lambda image: image.label):
-        images = list(images)
-        shuffled = np.random.default_rng(request.seed).permutation(len(images))
-        train += [images[i] for i in sorted(shuffled[: request.train_per_class])]
-    drawn = {image.position for image in train}
-    return train, [image for image in pool if image.position not in drawn]
+def _draw(images: list[Image], found: Found, request: Request) -> tuple[list[Image], list[Image]]:
+    """Return the images to train on, ordered by class and content, and those to test on."""
+    pool, drawn = of_split(images, TRAIN), list[Image]()
+    for same in _by_class(_by_content(pool, found.classes)):
+        shuffled = np.random.default_rng(request.seed).permutation(len(same))
+        drawn += [same[i] for i in sorted(shuffled[: request.train_per_class])]
+    if _has(TEST, found):
+        return drawn, of_split(images, TEST)
+    names = {image.name for image in drawn}
+    return drawn, [image for image in pool if image.name not in names]
 
 
 def _held_out_by(request: Request) -> str | None:
@@ -212,28 +223,20 @@ def _held_out_by(request: Request) -> str | None:
     return next((x for x in ("val_per_class", "val_fraction") if getattr(request, x)), None)
 
 
-def _hold_out(
-    drawn: list[Image], classes: Sequence[str], request: Request
-) -> tuple[list[Image], list[Image]]:
-    """Return the images to train on and those to validate on, in their order.
-
-    All copies of a content are on one side.
-    """
+def _held_out(drawn: list[Image], request: Request) -> set[bytes]:
+    """Return the contents of training images that are validated on instead, all copies of them."""
     name, contents = _held_out_by(request), set[bytes]()
     if name is None:
-        return drawn, []
-    for label, images in groupby(drawn, key=lambda image: image.label):
+        return contents
+    for images in _by_class(drawn):
         found = sorted({image.digest for image in images})
         count = request.val_per_class or max(1, round((request.val_fraction or 0) * len(found)))
         if count >= len(found):
             raise UsageError(
                 f"`{flag(name)}` should leave images of every class to train on, got "
                 f"{getattr(request, name)}, which takes {count} of {len(found)} "
-                f"different images of {classes[label]!r}. Lower it, or leave the class out."
+                f"different images of {images[0].label!r}. Lower it, or leave the class out."
             )
         shuffled = np.random.default_rng((request.seed, 1)).permutation(len(found))
         contents |= {found[i] for i in shuffled[:count]}
-    return (
-        [image for image in drawn if image.digest not in contents],
-        [image for image in drawn if image.digest in contents],
-    )
+    return contents

@@ -2,32 +2,30 @@
 
 from itertools import combinations
 
-from optax_dtnh.finetune.checking import Checked, Image
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Request
+from optax_dtnh.finetune.examples import Image, Request, of_split
+from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION
 
 DROP, REFUSE = "drop", "refuse"
 
 
-def dropped(checked: Checked) -> Checked:
-    """Return the splits without copies.
+def dropped(images: list[Image]) -> list[Image]:
+    """Return the images without copies.
 
     Contents with two labels are dropped altogether, those of the test split from the others, and
     those of the validation split from the training split. Without a test split, the first image of
     every content is kept.
     """
-    contents, kept = _ambiguous(checked), []
-    for split in (checked.test, checked.val, checked.train):
-        kept.append([image for image in split if image.digest not in contents])
-        contents |= {image.digest for image in kept[-1]}
-    test, val, train = kept
-    if not test:
-        first = {image.digest: image for image in reversed(train)}
-        train = [image for image in train if first[image.digest] is image]
-    return checked._replace(train=train, test=test, val=val)
+    contents, kept, first = _ambiguous(images), list[Image](), dict[bytes, Image]()
+    for split in (TEST, VALIDATION, TRAIN):
+        found = [image for image in of_split(images, split) if image.digest not in contents]
+        kept, contents = kept + found, contents | {image.digest for image in found}
+    for image in kept:
+        first.setdefault(image.digest, image)
+    return kept if of_split(kept, TEST) else [*first.values()]
 
 
-def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> tuple[str, ...]:
+def notes(images: list[Image], used: dict[str, list[Image]], request: Request) -> tuple[str, ...]:
     """Return a sentence for every kind of copies that is there: they may be refused instead.
 
     `used` are the images of each split that the run uses.
@@ -36,8 +34,7 @@ def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> t
     for (one, a), (other, b) in combinations(used.items(), 2):
         shared = {image.digest for image in a} & {image.digest for image in b}
         found.append(_note(f"both in {one} and in {other}", shared, a + b))
-    images = checked.train + checked.test + checked.val
-    found.append(_note("in two classes", _ambiguous(checked), images))
+    found.append(_note("in two classes", _ambiguous(images), images))
     notes = tuple(note for note in found if note)
     if notes and request.duplicates == REFUSE:
         raise UsageError(
@@ -47,9 +44,8 @@ def notes(checked: Checked, used: dict[str, list[Image]], request: Request) -> t
     return notes
 
 
-def _ambiguous(checked: Checked) -> set[bytes]:
+def _ambiguous(images: list[Image]) -> set[bytes]:
     """Return the contents that have two labels."""
-    images = checked.train + checked.test + checked.val
     label = {image.digest: image.label for image in images}
     return {image.digest for image in images if image.label != label[image.digest]}
 

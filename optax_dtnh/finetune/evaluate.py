@@ -2,19 +2,17 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from optax_dtnh.finetune import class_names, log, metrics, run_folder
+from optax_dtnh.finetune import log, metrics, run_folder
 from optax_dtnh.finetune.batches import evaluation_batches
 from optax_dtnh.finetune.dataset import Tested, open_test
 from optax_dtnh.finetune.errors import UsageError, listed, named
-from optax_dtnh.finetune.examples import Selected
+from optax_dtnh.finetune.examples import OF_DATA, Selected
 from optax_dtnh.finetune.run import check_apart
-from optax_dtnh.finetune.settings import OF_DATA
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.finetune.trained import Trained, probabilities, read, trained_images
 
@@ -93,7 +91,8 @@ def _check_results(results: Path, data: Iterable[str | None]) -> None:
 
 def _remarks(trained: Trained, tested: Tested, *, own: bool) -> Iterator[str]:
     """Yield what may explain the accuracy, a sentence each."""
-    if without := [name for name in trained.classes if name not in tested.present]:
+    present = {image.label for image in tested.images.images}
+    if without := [name for name in trained.classes if name not in present]:
         yield f"None is of class {listed(without)}."
     if tested.trained:
         yield f"The model was trained on {tested.trained} of them."
@@ -114,7 +113,4 @@ def test_images(trained: Trained, out: Path, where: dict[str, Any]) -> Tested:
         options["data_dir"] = None
     before = run_folder.summary(out)["found"]["data_sha256"]
     seen = trained_images(out)
-    tested = open_test(name, before, **options | given, known=trained.classes, trained=seen)
-    images, known = tested.images, trained.classes
-    of_model = class_names.relabeled(images.labels, tested.classes, known, name)
-    return tested._replace(images=replace(images, labels=of_model))
+    return open_test(name, before, **options | given, known=trained.classes, trained=seen)

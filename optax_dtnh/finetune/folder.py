@@ -3,17 +3,15 @@
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
-from optax_dtnh.finetune.examples import Parts, Request
+from optax_dtnh.finetune.examples import Found, Image, Request
 from optax_dtnh.finetune.listing import Folder, all_images, below, left_out, scan
-from optax_dtnh.finetune.splits import IMAGES, TEST, TRAIN, VALIDATION, is_no_class, split_named
+from optax_dtnh.finetune.splits import IMAGES, SPELLINGS, TRAIN, is_no_class, split_named
 
-Files = Mapping[str, Sequence[str]]
 PAGE = "(docs/your_data.md)."
 FORM = "Move the images into folders named after their classes, or list `path` and `label` in a "
 FORM += "table for `--labels`"
@@ -28,72 +26,47 @@ UNFIT = (
 )
 
 
-@dataclass(frozen=True, repr=False)
-class FolderSource:
-    """Files and their labels."""
-
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        with usage_errors(OSError):
-            image = Path(self.files[index]).read_bytes()
-        return {"image": image, "label": self.labels[index], "name": self.files[index]}
-
-    def name(self, index: int) -> str:
-        """Return the path of an image."""
-        return self.files[index]
-
-
-def open_folder(request: Request) -> Parts:
+def open_folder(request: Request) -> Found:
     """List a folder of class folders, or of splits with class folders.
 
     It holds splits if a folder with a usual name of the training split has folders of images, or,
-    to test a model, if it has folders of splits alone. A validation split without a test split is
-    the test split. Folders beside the images of a class belong to the class, which is noted.
+    to test a model, if it has folders of splits alone. Folders beside the images of a class belong
+    to the class, which is noted.
     """
     tree = tree_of(request.data)
-    splits = _splits(tree, request.classes)
-    train, test, val = tree, None, None
-    alone = all(f in splits.values() for f in tree.folders if any(all_images(f)))
-    if TRAIN in splits or (request.known is not None and splits and alone):
-        train, test, val = (splits.get(name) for name in (TRAIN, TEST, VALIDATION))
-        test, val = (test, val) if test else (val, None)
-    validated = None if val is None else _by_class(_inside(val), request)
-    holders = [_inside(split) for split in (train, test) if split is not None]
-    found = [_by_class(folder, request) for folder in holders]
-    _refuse_choice(holders, found, request)
-    trained, tested = {} if train is None else found[0], None if test is None else found[-1]
-    result = parts(trained, tested, validated, tree)
-    return result._replace(notes=_notes(holders, found))
+    splits = _splits(tree, request)
+    classes = {split: _classes(folder, request) for split, folder in splits.items()}
+    images = [
+        of_file(file, folder.name, split)
+        for split, folders in classes.items()
+        for folder in folders
+        for file in all_images(folder)
+    ]
+    (_, first), *others = splits.items()
+    for split, folder in others:
+        if not classes[split]:
+            refuse_missing(request.classes, f"names of class folders in '{folder.path}'")
+    missing = {*request.classes} - {image.label for image in images}
+    refuse_missing(missing, f"names of class folders in '{first.path}'")
+    flat = sum(len(folder.images) for folders in classes.values() for folder in folders)
+    note = f"Of all images, {len(images) - flat} are in folders inside class folders."
+    return found_in(tree, images, (note,) if flat < len(images) else ())
 
 
-def _refuse_choice(holders: list[Folder], found: Sequence[Files], request: Request) -> None:
-    """Refuse chosen classes that are missing, or that none of the test images is of."""
-    chosen, place = {*request.classes}, holders[0 if found[-1] else -1].path
-    missing = chosen.difference(*found) if found[-1] else chosen
-    refuse_missing(missing, f"names of class folders in '{place}'")
-    if request.known is None and len(found[0]) == 1 and not chosen:
-        mend = "Give the folder that holds the class folders."
-        _refuse(f"at least 2 classes, got only {[*found[0]][0]!r} in '{place}'", mend)
+def of_file(file: str, label: str, split: str) -> Image:
+    """Return the image in a file."""
+    return Image(split, file, label, partial(_read, file, label))
 
 
-def _notes(holders: list[Folder], found: Sequence[Files]) -> tuple[str, ...]:
-    flat = {file for holder in holders for folder in holder.folders for file in folder.images}
-    deep = sum(file not in flat for images in found for files in images.values() for file in files)
-    return (f"Of all images, {deep} are in folders inside class folders.",) if deep else ()
+def _read(file: str, label: str) -> tuple[bytes, str]:
+    with usage_errors(OSError):
+        return Path(file).read_bytes(), label
 
 
-def parts(train: Files, test: Files | None, val: Files | None, tree: Folder) -> Parts:
-    """Return the splits with labels: positions in the sorted names of all classes."""
-    classes = tuple(sorted({*train, *(test or ()), *(val or ())}))
-    tested, validated = (None if x is None else _source(x, classes) for x in (test, val))
-    trained = _source(train, classes)
-    used = {file for source in (trained, tested, validated) if source for file in source.files}
-    return Parts(trained, tested, classes, left_out(tree, used), val=validated)
+def found_in(tree: Folder, images: list[Image], notes: tuple[str, ...] = ()) -> Found:
+    """Return the images of a folder, whose classes are in the order of their names."""
+    classes = tuple(sorted({image.label for image in images}))
+    return Found(images, classes, left_out(tree, {image.name for image in images}), notes)
 
 
 def tree_of(data: str) -> Folder:
@@ -112,15 +85,9 @@ def tree_of(data: str) -> Folder:
     )
 
 
-def _source(images: Files, classes: Sequence[str]) -> FolderSource:
-    files = tuple(file for files in images.values() for file in files)
-    labels = {name: label for label, name in enumerate(classes)}
-    return FolderSource(files, tuple(labels[name] for name in images for _ in images[name]))
-
-
-def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
-    """Return the folders of splits that have folders of images, by split."""
-    splits: dict[str, Folder] = {}
+def _splits(tree: Folder, request: Request) -> dict[str, Folder]:
+    """Return the folders of the classes by split: the whole is for training if it has no splits."""
+    splits, chosen = dict[str, Folder](), request.classes
     for folder in tree.folders:
         split, inside = split_named(folder.name), _inside(folder).folders
         is_chosen = folder.name in chosen and not any(inner.name in chosen for inner in inside)
@@ -132,7 +99,10 @@ def _splits(tree: Folder, chosen: Sequence[str]) -> dict[str, Folder]:
                 f"and {folder.path!r}. Merge them, or move one away."
             )
         splits[split] = folder
-    return splits
+    alone = all(x in splits.values() for x in tree.folders if any(all_images(x)))
+    if TRAIN in splits or (request.known is not None and splits and alone):
+        return {split: _inside(splits[split]) for split in SPELLINGS if split in splits}
+    return {TRAIN: tree}
 
 
 def _inside(split: Folder) -> Folder:
@@ -146,43 +116,39 @@ def _is_class(folder: Folder, chosen: Sequence[str]) -> bool:
     return any(all_images(folder)) and (folder.name in chosen or not is_no_class(folder.name))
 
 
-def _by_class(folder: Folder, request: Request) -> dict[str, list[str]]:
+def _classes(split: Folder, request: Request) -> list[Folder]:
+    """Return the folders of the chosen classes, each of which holds images."""
     chosen = request.classes
-    folders = [inner for inner in folder.folders if not chosen or inner.name in chosen]
-    images = {inner.name: list(all_images(inner)) for inner in folders}
-    _refuse_names(folder, images, request)
-    if chosen and not images:
-        return {}
-    if not any(images.values()):
-        _refuse(f"a folder of images for each class, got none in '{folder.path}'", f"{FORM} {PAGE}")
-    empty = [inner for inner in folders if not images[inner.name]]
+    folders = [inner for inner in split.folders if not chosen or inner.name in chosen]
+    _refuse_names(folders, request)
+    if not (folders or chosen):
+        wanted = f"a folder of images for each class, got none in '{split.path}'"
+        raise UsageError(f"`--data` should have {wanted}. {FORM} {PAGE}")
+    empty = [folder for folder in folders if not any(all_images(folder))]
     inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
     apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
     deep = [inner for inner in folders if not inner.images and not inner.others]
     for wrong, (wanted, mend) in zip((empty, apart, deep), UNFIT, strict=True):
         if wrong:
-            _refuse(f"{wanted} in {wrong[0].path!r} (of {len(wrong)} such folders)", mend)
-    return images
+            where = f"in {wrong[0].path!r} (of {len(wrong)} such folders)"
+            raise UsageError(f"`--data` should have {wanted} {where}. {mend}")
+    return folders
 
 
-def _refuse(wanted: str, mend: str) -> NoReturn:
-    raise UsageError(f"`--data` should have {wanted}. {mend}")
-
-
-def _refuse_names(folder: Folder, images: Files, request: Request) -> None:
+def _refuse_names(folders: Sequence[Folder], request: Request) -> None:
     """Refuse class folders whose names are hardly those of classes, unless they are asked for."""
     asked = {*request.classes, *(request.known or ())}
-    wrong = [name for name in images if is_no_class(name) and name not in asked]
+    wrong = [x for x in folders if is_no_class(x.name) and x.name not in asked]
     if not wrong:
         return
-    names = [name for name, files in images.items() if files]
-    flat = all(inner.images for inner in folder.folders if inner.name in wrong)
+    names = [folder.name for folder in folders if any(all_images(folder))]
+    flat = all(folder.images for folder in wrong)
     mend = FORM if flat else f"Give an inner folder, or {RENAME}"
     if request.known is None and len(names) > 1 and flat:
         mend += f", or pass `--classes {shlex.join(names)}` if these are the classes"
     raise UsageError(
-        f"`--data` should hold class folders, got {os.path.join(folder.path, wrong[0])!r}, which "
-        f"is named like a split or a kind of file. {mend} {PAGE}"
+        f"`--data` should hold class folders, got {wrong[0].path!r}, "
+        f"which is named like a split or a kind of file. {mend} {PAGE}"
     )
 
 

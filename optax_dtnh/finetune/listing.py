@@ -84,15 +84,7 @@ def _add(entry: os.DirEntry[str], folder: Folder, around: frozenset[str]) -> Non
         folder.ignored["hidden"] += 1
     elif entry.is_dir():
         folder.folders.append(scan(entry.path, around))
-    elif _is_special(entry):
-        folder.ignored["special files"] += 1
     elif images.is_image(entry.path):
         folder.images.append(entry.path)
     else:
         folder.others.append(entry.name)
-
-
-def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Return whether it is a FIFO, a socket or a device: opening one may wait forever."""
-    is_broken_link = entry.is_symlink() and not os.path.exists(entry.path)
-    return not entry.is_file() and not is_broken_link

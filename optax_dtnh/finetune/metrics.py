@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
-from optax_dtnh.finetune.examples import Source
+from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.images import decode
 
 TABLE = 10  # classes in the table of a terminal
@@ -140,7 +140,7 @@ def draw_confusion(measures: dict[str, Any], title: str = "") -> Any:
 
 
 def draw_mistakes(
-    source: Source, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
+    source: Selected, labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str]
 ) -> Any:
     """Return a figure of the wrong images with the least probability of their true class.
 

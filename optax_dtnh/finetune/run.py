@@ -13,18 +13,18 @@ from jax.sharding import Mesh
 from optax_dtnh.finetune import methods, step, student
 from optax_dtnh.finetune.arguments import resolved
 from optax_dtnh.finetune.dataset import Data, open_data
-from optax_dtnh.finetune.errors import UsageError, flag, listed, usage_errors
+from optax_dtnh.finetune.errors import UsageError, listed, usage_errors
+from optax_dtnh.finetune.examples import OF_DATA
 from optax_dtnh.finetune.preprocessing import (
     Preprocessing,
     described,
     preprocessing_facts,
     preprocessing_from,
 )
-from optax_dtnh.finetune.settings import OF_DATA, OF_SOURCE, Settings
+from optax_dtnh.finetune.settings import OF_SOURCE, Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._hub import unknown_beside
 from optax_dtnh.models._pretrained import load
 
 
@@ -68,7 +68,6 @@ def open_run(settings: Settings, out: Path) -> Run:
     if settings.steps is not None:
         methods.learning_rate(settings)  # which refuses a long warm-up, before images are read
     data = open_data(settings.data, **{name: getattr(settings, name) for name in OF_DATA})
-    _check_validation(settings, data)
     facts = _facts(source, told, data)
     settings = resolved(settings, len(data.train))
     methods.learning_rate(settings)  # now that the steps of --epochs are known
@@ -82,16 +81,6 @@ def _check_size(source: methods.Model, size: Fact) -> None:
             f"says, got {source.image_size} of its positions and {size.value} of {size.origin}. "
             f"Pass --image-size {source.image_size}, or another to interpolate the positions."
         )
-
-
-def _check_validation(settings: Settings, data: Data) -> None:
-    for name in ("val_every", "patience"):
-        if data.val is None and getattr(settings, name) is not None:
-            raise UsageError(
-                f"`{flag(name)}` should come with validation images, got none in "
-                f"'{settings.data}'. Leave it out, or add --val-fraction, or a validation split "
-                "beside a test split."
-            )
 
 
 def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
@@ -117,8 +106,6 @@ def described_run(run: Run) -> list[str]:
     validated = f", {len(data.val)} validation" if data.val else ""
     left_out = listed(data.left_out, 9)
     epochs = round(settings.steps * settings.batch_size / len(data.train), 1)
-    unknown = unknown_beside(settings.source) if settings.source.startswith("hf:") else ()
-    missing = f"not fetched with the checkpoint, which --download does: {', '.join(unknown)}"
     return [
         f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
         f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
@@ -127,5 +114,4 @@ def described_run(run: Run) -> list[str]:
         *([f"left out: {left_out}"] if left_out else []),
         *(f"warning: {note}" for note in data.notes),
         *described(run.told, crops=settings.augment == "standard"),
-        *([missing] if unknown else []),
     ]

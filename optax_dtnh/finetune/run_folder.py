@@ -18,9 +18,9 @@ from optax_dtnh.finetune import processes
 from optax_dtnh.finetune.arguments import resolved
 from optax_dtnh.finetune.errors import UsageError, flag, listed
 from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
-from optax_dtnh.models import _saving
+from optax_dtnh.models import _pretrained
 from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._saving import PARTIAL
+from optax_dtnh.models._pretrained import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
@@ -59,7 +59,7 @@ def reading(out: Path, name: str) -> Iterator[None]:
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write the file: it appears whole, or not at all and with a `UsageError`."""
     with writing(path):
-        _saving.atomically(path, write)
+        _pretrained.atomically(path, write)
 
 
 def save_text(path: Path, text: str) -> None:

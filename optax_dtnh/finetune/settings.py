@@ -186,7 +186,5 @@ class Settings:
 DEFAULTS = asdict(Settings())
 # A run may be resumed with other values of these, because no weight depends on them.
 FREE = ("download", "workers", "log_every", "save_every", "log")
-# The opening of the source and that of the data take these.
+# The opening of the source takes these.
 OF_SOURCE = "dtype ignore download heads image_size".split()
-OF_DATA = "train_per_class seed skip_broken data_dir labels classes duplicates".split()
-OF_DATA += ["val_per_class", "val_fraction"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError, listed
-from optax_dtnh.finetune.examples import Parts, Request
-from optax_dtnh.finetune.folder import parts, refuse_missing, tree_of
+from optax_dtnh.finetune.examples import Found, Image, Request
+from optax_dtnh.finetune.folder import found_in, of_file, refuse_missing, tree_of
 from optax_dtnh.finetune.listing import Folder, all_images
-from optax_dtnh.finetune.splits import SPELLINGS, TEST, TRAIN, VALIDATION, split_named
+from optax_dtnh.finetune.splits import SPELLINGS, TRAIN, split_named
 
 PATHS = ("path", "file", "file_name", "filename", "filepath", "file_path")
 PATHS += ("image", "image_path", "image_id", "image_name", "id")
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     split: str = TRAIN
 
 
-def open_table(table: str, request: Request) -> Parts:
+def open_table(table: str, request: Request) -> Found:
     """List the images of a table.
 
     One column has paths below the folder of the data, one has labels, and one may have names of
@@ -41,12 +41,7 @@ def open_table(table: str, request: Request) -> Parts:
     refuse_missing({*request.classes} - {row.label for row in rows}, f"labels in '{table}'")
     labeled = [row for row in rows if row.label]
     kept = [row for row in labeled if not request.classes or row.label in request.classes]
-    splits = {split: dict[str, list[str]]() for split in SPELLINGS}
-    for file, row in _files(kept, tree, table).items():
-        splits[row.split].setdefault(row.label, []).append(file)
-    test, val = splits[TEST] or None, splits[VALIDATION] or None
-    test, val = (test, val) if test else (val, None)
-    found = parts(splits[TRAIN], test, val, tree)
+    found = found_in(tree, _images(kept, tree, table))
     return found.leave_out("rows without a label", len(rows) - len(labeled))
 
 
@@ -151,9 +146,9 @@ def _cell(value: Any, table: str) -> str:
     return str(value).strip()
 
 
-def _files(rows: list[Row], tree: Folder, table: str) -> dict[str, Row]:
-    """Return the row of every file."""
-    known, found = _index(tree), dict[str, Row]()
+def _images(rows: list[Row], tree: Folder, table: str) -> list[Image]:
+    """Return every image that rows are about, once."""
+    known, found = _index(tree), dict[str, Image]()
     placed = [(row, _places(row.path, tree.path, known)) for row in rows]
     if missing := [row.path for row, places in placed if not places]:
         _refuse(
@@ -168,14 +163,14 @@ def _files(rows: list[Row], tree: Folder, table: str) -> dict[str, Row]:
                 f"fits {listed([*map(repr, places)], 3)}",
                 "Add folder and suffix to the path, or give a folder further down as `--data`.",
             )
-        before = found.setdefault(places[0], row)
-        if before[1:] != row[1:]:
+        before = found.setdefault(places[0], of_file(places[0], row.label, row.split))
+        if (before.label, before.split) != row[1:]:
             _refuse(
                 f"a table with one label and split for each image, got {row.path!r} in '{table}' "
                 f"as {before.label!r} ({before.split}) and {row.label!r} ({row.split})",
                 "Remove a row.",
             )
-    return found
+    return [*found.values()]
 
 
 def _index(tree: Folder) -> dict[str, list[str]]:
@@ -184,25 +179,20 @@ def _index(tree: Folder) -> dict[str, list[str]]:
     for file in all_images(tree):
         inside = os.path.relpath(file, tree.path)
         keys = {inside, os.path.basename(file)}
-        keys |= {os.path.splitext(key)[0] for key in keys}
-        for key in keys | {*map(_alike, keys)}:
+        for key in {_alike(key) for x in keys for key in (x, os.path.splitext(x)[0])}:
             known.setdefault(key, []).append(file)
     return known
 
 
 def _alike(path: str) -> str:
     """Return what a path has in common with itself in another case or Unicode normalization."""
-    return "\0" + unicodedata.normalize("NFC", path).casefold()
+    return unicodedata.normalize("NFC", os.path.normpath(path.replace("\\", "/"))).casefold()
 
 
 def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
     """Return the files in the folder that a path may mean."""
-    for given in (path, path.replace("\\", "/")):
-        inside = os.path.relpath(os.path.join(root, given), root)
-        if inside.split(os.sep)[0] == ".." or not path:
-            continue
-        if os.path.isfile(file := os.path.join(root, inside)):
-            return [file]
-        if found := known.get(inside) or known.get(_alike(inside)):
-            return found
-    return []
+    inside = os.path.relpath(os.path.join(root, path), root)
+    if inside.split(os.sep)[0] == "..":
+        return []
+    file = os.path.join(root, inside)
+    return [file] if os.path.isfile(file) else known.get(_alike(inside), [])

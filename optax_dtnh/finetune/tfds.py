@@ -3,62 +3,53 @@
 import logging
 import re
 import shlex
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune.errors import UsageError
-from optax_dtnh.finetune.examples import Parts
+from optax_dtnh.finetune.examples import Found, Image, Request
+from optax_dtnh.finetune.splits import SPELLINGS, TRAIN
 
 PREFIX = "tfds:"
 NAME = re.compile(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?")
-TRAIN, TESTS = "train", ("test", "validation")
 FORMAT = "array_record"
 OTHER = "Choose another data set."
 
 
-@dataclass(frozen=True, repr=False)
-class TfdsSource:
-    """One split, called like "mnist train", with encoded images."""
-
-    split: str
-    records: Any
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        # TFDS returns None for an example of a truncated file.
-        record = self.records[index] or {}
-        image, label = record.get("image"), record.get("label")
-        if image is None or label is None:
-            raise UsageError(f"{self.name(index)} is missing in its file")
-        return {"image": bytes(image), "label": int(label), "name": self.name(index)}
-
-    def name(self, index: int) -> str:
-        """Return the name of an image in messages."""
-        return f"{self.split}[{index}]"
-
-
-def open_tfds(name: str, data_dir: str | None) -> Parts:
+def open_tfds(request: Request) -> Found:
     """Open `NAME[/CONFIG][:VERSION]`, which has been prepared; nothing is downloaded."""
     import tensorflow_datasets as tfds
 
+    name = request.data.removeprefix(PREFIX)
     logging.disable(logging.WARNING)  # which says what an error of ours says
     try:
-        builder = _builder(tfds, name, data_dir)
+        builder = _builder(tfds, name, request.data_dir)
     finally:
         logging.disable(logging.NOTSET)
     classes, splits = _classes(tfds, builder, name), builder.info.splits
-    present = [split for split in (TRAIN, *TESTS) if split in splits]
     read = partial(builder.as_data_source, decoders={"image": tfds.decode.SkipDecoding()})
-    sources = {split: TfdsSource(f"{name} {split}", read(split)) for split in present}
-    used = [split for split in present if _is_labeled(sources[split])]
+    found = {x: _images(read(x), f"{name} {x}", x, classes) for x in SPELLINGS if x in splits}
+    used = [split for split, images in found.items() if _is_labeled(images)]
     if TRAIN not in used:
         _refuse("with a split `train` with labels", name, f" with {_listed(splits)}", OTHER)
     left = tuple(f"split {x} {splits[x].num_examples}" for x in splits if x not in used)
-    _, test, val = ([sources[split] for split in used] + [None, None])[:3]
-    return Parts(sources[TRAIN], test, classes, left, val=val)
+    return Found([image for split in used for image in found[split]], classes, left)
+
+
+def _images(records: Any, title: str, split: str, classes: tuple[str, ...]) -> list[Image]:
+    names = (f"{title}[{index}]" for index in range(len(records)))
+    return [
+        Image(split, x, "", partial(_read, records, i, x, classes)) for i, x in enumerate(names)
+    ]
+
+
+def _read(records: Any, index: int, name: str, classes: tuple[str, ...]) -> tuple[bytes, str]:
+    # TFDS returns None for an example of a truncated file.
+    record = records[index] or {}
+    image, label = record.get("image"), record.get("label")
+    if image is None or label is None:
+        raise UsageError(f"{name} is missing in its file")
+    return bytes(image), classes[label] if label >= 0 else ""
 
 
 def _refuse(wanted: str, name: str, found: str, mend: str) -> NoReturn:
@@ -100,11 +91,11 @@ def _classes(tfds: Any, builder: Any, name: str) -> tuple[str, ...]:
     return tuple(features["label"].names)
 
 
-def _is_labeled(source: TfdsSource) -> bool:
+def _is_labeled(images: list[Image]) -> bool:
     """Return False for the test split of a contest, whose labels are all -1."""
-    for index in range(len(source)):
+    for image in images:
         try:
-            if source[index]["label"] >= 0:
+            if image.read()[1]:
                 return True
         except (UsageError, ValueError, RuntimeError, OSError):
             return True  # the check of all images reports one that cannot be read

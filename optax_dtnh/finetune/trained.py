@@ -41,7 +41,8 @@ def write(out: Path, data: Data, how: Preprocessing) -> None:
     """Write labels, preprocessing, and the list of training images, which belong to a model."""
     run_folder.write_json(out / PREPROCESSING, how._asdict())
     run_folder.write_json(out / LABELS, list(data.classes))
-    run_folder.write_json(out / TRAINED, {n: digest.hex() for n, digest in data.trained.items()})
+    digests = {image.name: image.digest.hex() for image in data.train.images}
+    run_folder.write_json(out / TRAINED, digests)
 
 
 def write_model(path: Path, model: Model) -> None:

@@ -10,7 +10,7 @@ Needs the extra `models`: `pip install "optax-dtnh[models]"`.
 from optax_dtnh.models import _extra  # noqa: F401, before the imports that need the extra
 from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._efficientnet import EfficientNetLite0
-from optax_dtnh.models._pretrained import load_pretrained
+from optax_dtnh.models._pretrained import load_pretrained, save_pretrained
 from optax_dtnh.models._resnet import (
     Basic,
     Bottleneck,
@@ -21,7 +21,6 @@ from optax_dtnh.models._resnet import (
     resnet101,
     resnet152,
 )
-from optax_dtnh.models._saving import save_pretrained
 from optax_dtnh.models._transfer import backbone_mask, replace_head, teacher_view
 from optax_dtnh.models._vit import ViT, vit_base, vit_huge, vit_large, vit_small, vit_tiny
 

@@ -14,10 +14,11 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
-SAVE_AGAIN = (
-    "Fetch it again, in a clone by `git lfs pull`, and see that it is no HTML page; or save "
-    "`model.state_dict()` again, in float32."
-)
+# What is no checkpoint, by its first bytes, and what to do.
+OTHER_FILES = {
+    **dict.fromkeys((b"<!doctype", b"<html"), "an HTML page. Fetch the file itself."),
+    b"version https://git-lfs": "a pointer of git LFS. Run `git lfs pull`.",
+}
 
 
 class CheckpointError(ValueError):
@@ -39,29 +40,28 @@ def open_checkpoint(path: str | os.PathLike[str], sha256: str | None = None) -> 
     also one inside the other. The digest `sha256` is compared before anything is parsed.
     """
     path = Path(path)
-    _check_file(path)
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise CheckpointError(
-            f"`source` should end in {', '.join(READERS)}, got {path}. "
-            "Convert it to safetensors, or rename it if it is such a file."
-        )
-    if sha256 is not None:
-        _check_digest(path, sha256)
-    return read(path)
-
-
-def _check_file(path: Path) -> None:
     if not path.exists():
         raise FileNotFoundError(
             f"`source` should be an existing file, got {path}. "
             "Check the path, or name a repository of the hub as in `hf:owner/name`."
         )
-    if not path.is_file():
-        kind = "folder" if path.is_dir() else "pipe or device"
+    read = READERS.get(path.suffix.lower())
+    if read is None or not path.is_file():
         raise CheckpointError(
-            f"`source` should be a file of weights, got the {kind} {path}. Name a file."
+            f"`source` should be a file that ends in {', '.join(READERS)}, got {path}. "
+            "Name a file of weights; convert it to safetensors, or rename it if it is one."
         )
+    if sha256 is not None:
+        _check_digest(path, sha256)
+    try:
+        return read(path)
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # one of a dozen classes
+        raise CheckpointError(
+            f"`source` should map names to dense tensors of dtypes that numpy has, got {path}, "
+            f"which {_cause(path, error)}"
+        ) from error
 
 
 def _check_digest(path: Path, sha256: str) -> None:
@@ -74,18 +74,23 @@ def _check_digest(path: Path, sha256: str) -> None:
         )
 
 
+def _cause(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read, without torch's text: it advises to let it run code."""
+    with path.open("rb") as file:
+        start = file.read(99).lstrip().lower()
+    if other := [what for beginning, what in OTHER_FILES.items() if start.startswith(beginning)]:
+        return f"is {other[0]}"
+    if "unsupported global" in str(error).lower():
+        return "holds Python objects, which could run code. Save `model.state_dict()` instead."
+    if isinstance(error, AttributeError | TypeError | NotImplementedError):
+        return "holds something else. Save `model.state_dict()`, in float32."
+    text = f": {error}" if isinstance(error, SafetensorError) else ""
+    return f"is cut off or damaged ({type(error).__name__}{text}). Fetch it again."
+
+
 def _safetensors(path: Path) -> Checkpoint:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return Checkpoint(path, file.get_tensors(), file.metadata() or {})
-    except (SafetensorError, OSError, AttributeError) as error:  # the last is of a dtype
-        raise CheckpointError(
-            f"`source` should be a whole safetensors file of dtypes that numpy has, got {path} "
-            f"({error}). {SAVE_AGAIN}"
-        ) from error
-
-
-# --- torch
+    with safe_open(path, framework="numpy") as file:
+        return Checkpoint(path, file.get_tensors(), file.metadata() or {})
 
 
 def _torch(path: Path) -> Checkpoint:
@@ -96,16 +101,8 @@ def _torch(path: Path) -> Checkpoint:
             f"torch is not installed, so {path} cannot be read. Convert it where torch is: "
             f"`{CONVERSION}`. Take its entry `state_dict` or `model` first if it has one."
         ) from error
-    try:
-        content = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
-        return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
-    # One of a dozen classes. torch's text stays in the cause: it advises to let the file run code.
-    except Exception as error:
-        raise CheckpointError(
-            f"`source` should map names to dense tensors of numpy's dtypes, got {path} "
-            f"({type(error).__name__}). It is damaged, has other entries than tensors, or holds "
-            f"Python objects, which are not loaded because that can run code. {SAVE_AGAIN}"
-        ) from error
+    content = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
+    return Checkpoint(path, {str(n): _array(torch, x) for n, x in content.items()}, {})
 
 
 def _unwrapped(content: Any) -> Any:

@@ -1,7 +1,6 @@
 """EfficientNet-Lite0, which computes what TensorFlow's does, with named feature maps."""
 
 from collections.abc import Mapping
-from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -23,49 +22,22 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, *padding: Any, **opt
     return lax.conv_general_dilated(x, kernel, strides, *padding, **options)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with a kernel of its own, [size, size, channels], by shifted views."""
-    return _forward(x, kernel, stride)[0]
+    """Convolve each channel with a kernel of its own, [size, size, channels], by shifted views.
 
-
-def _forward(x, kernel, stride):
-    return _weighted(views(x, kernel, stride), kernel), (x, kernel)
-
-
-def _backward(stride, residuals, cotangent):
-    x, kernel = residuals
-    edges, sides = [], (x.shape[1:3], cotangent.shape[1:3])
-    for (before, _), n, m in zip(_same(x, kernel, stride), *sides, strict=True):
-        edges.append((len(kernel) - 1 - before, n - 1 - (m - 1) * stride + before, stride - 1))
-    of_x = _weighted(views(cotangent, kernel, 1, edges), kernel[::-1, ::-1])
-    sums = [jnp.sum(v * cotangent, axis=(0, 1, 2)) for v in views(x, kernel, stride)]
-    return of_x, jnp.stack(sums).reshape(kernel.shape)
-
-
-depthwise.defvjp(_forward, _backward)
-
-
-def _weighted(shifted: list[jax.Array], kernel: jax.Array) -> jax.Array:
-    """Return the sum of the views, each times its weights of the channels, in float32 at least."""
+    The gradient of a grouped convolution takes XLA:CPU seconds. Sums are in float32 at least.
+    """
     dtype = jnp.promote_types(kernel.dtype, jnp.float32)
     weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(dtype)
+    shifted = views(x.astype(dtype), kernel, stride)
     products = (v * w for v, w in zip(shifted, weights, strict=True))
     return sum(products, jnp.zeros((), dtype)).astype(kernel.dtype)
 
 
-def _same(x: jax.Array, kernel: jax.Array, stride: int) -> list[tuple[int, int]]:
-    """Return what TensorFlow's `SAME` adds before and after height and width."""
-    return lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
-
-
-def views(x: jax.Array, kernel: jax.Array, stride: int, edges: Any = None) -> list[jax.Array]:
-    """Return what each element of the kernel meets as it moves over `x`.
-
-    `edges` are the zeros before, after and between height and width; None is TensorFlow's `SAME`.
-    """
-    edges = edges or [(*pad, 0) for pad in _same(x, kernel, stride)]
-    x, size = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)]), len(kernel)
+def views(x: jax.Array, kernel: jax.Array, stride: int) -> list[jax.Array]:
+    """Return what each element of the kernel meets on `x`, padded as TensorFlow does."""
+    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
+    x, size = jnp.pad(x, [(0, 0), *pads, (0, 0)]), len(kernel)
     height, width = (n - size + 1 for n in x.shape[1:3])
     places = product(range(size), repeat=2)
     return [x[:, i : i + height : stride, j : j + width : stride] for i, j in places]
@@ -83,8 +55,9 @@ class Inverted(nnx.Module):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, ratio: int, **options):
         width = ratio * inputs
         self.expand = Projection(inputs, width, 1, 1, **options) if ratio > 1 else None
-        apart = {"feature_group_count": width, **options}
-        self.depthwise = Projection(width, width, size, stride, **apart)
+        self.depthwise = Projection(
+            width, width, size, stride, feature_group_count=width, **options
+        )
         self.project = Projection(width, outputs, 1, 1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:

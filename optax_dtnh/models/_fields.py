@@ -42,14 +42,11 @@ def read_object(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_fields(file: Path, content: Mapping[str, Any], names: Mapping[str, str]) -> Facts:
-    """Return the facts of the fields with these names, from theirs to ours."""
-    return {
-        ours: Fact(value, file.name)
-        for theirs, ours in names.items()
-        for read in [READERS.get(theirs) or READERS.get(ours, plain)]
-        if (value := read_field(file, content, theirs, read)) is not None
-    }
+def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Read]) -> Facts:
+    """Return the facts that are read from the fields of the content."""
+    named = [(key, ours) for key in content if (ours := NAMES.get(key, key)) in readers]
+    values = ((ours, read_field(file, content, key, readers[ours])) for key, ours in named)
+    return facts_of({ours: value for ours, value in values if value is not None}, file.name)
 
 
 def read_field(file: Path, content: Mapping[str, Any], key: str, read: Read) -> Any | None:
@@ -88,8 +85,7 @@ def _is_count(value: Any) -> bool:
 text = reader("a text", lambda value: isinstance(value, str))
 flag = reader("true or false", lambda value: isinstance(value, bool))
 json_object = reader("an object", lambda value: isinstance(value, dict))
-small = reader(f"a whole number up to {LARGEST_COUNT}", _is_count)
-count = reader("a positive whole number", lambda x: type(x) is int and x > 0, small)
+count = reader(f"a positive whole number up to {LARGEST_COUNT}", _is_count)
 positive = reader("a positive number", lambda value: _is_number(value) and value > 0, float)
 # What a crop leaves of an image, not so small that no image is that large.
 share = reader("a positive number of at least 0.01", lambda x: _is_number(x) and x >= 0.01, float)
@@ -102,14 +98,17 @@ def plain(value: Any) -> Any:
 
 
 def side(value: Any) -> int | tuple[int, int] | None:
-    """Return a square's side, else height and width, of a number, a list or an object of them."""
+    """Return a square's side, else height and width, of a number, a list or an object of them.
+
+    In a list of three, the first is the number of channels.
+    """
     if isinstance(value, dict):
         given = {key: x for key, x in value.items() if x is not None}
         if not given:
             return None
         edge = given.get("shortest_edge", given.get("longest_edge"))
         value = [given["height"], given["width"]] if {"height", "width"} <= {*given} else edge
-    sides = value if isinstance(value, list) else [value]
+    sides = value[len(value) == 3 :] if isinstance(value, list) else [value]
     if len(sides) not in (1, 2) or not all(map(_is_count, sides)):
         raise ValueError(f"a positive number up to {LARGEST_COUNT}, or height and width")
     return sides[0] if sides[0] == sides[-1] else tuple(sides)
@@ -132,21 +131,30 @@ def interpolation(value: Any) -> str:
 
 
 spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
-with_channels = reader(
-    "a list of channels, height and width",
-    lambda value: isinstance(value, list) and len(value) == 3,
-    lambda value: side(value[1:]),
-)
-READERS: dict[str, Read] = {  # by their names or ours; `plain` reads what is not here
-    **dict.fromkeys(("heads", "resize"), count),
+
+# Our names of theirs: of our own metadata, Hugging Face's files and timm's, where they differ.
+NAMES = {
+    **dict.fromkeys(("attention_heads", "num_attention_heads", "num_heads"), "heads"),
+    **dict.fromkeys(("hidden_act", "act_layer"), "activation"),
+    **dict.fromkeys(("layer_norm_epsilon", "layer_norm_eps"), "epsilon"),
+    **{"hidden_size": "width", "embed_dim": "width", "intermediate_size": "hidden"},
+    **{"num_hidden_layers": "blocks", "depth": "blocks", "layers": "depths", "layer_type": "block"},
+    **dict.fromkeys(("num_labels", "num_classes", "id2label"), "classes"),
+    **{"img_size": "model_image_size", "input_size": "image_size", "global_pool": "pool"},
+    **{"image_mean": "mean", "image_std": "std", "resample": "interpolation"},
+    "rescale_factor": "rescale",
+}
+# What reads a fact about the network, and one about its images, by our names.
+NETWORK: dict[str, Read] = {
+    **dict.fromkeys("width hidden blocks depths hidden_sizes block pool qkv_bias".split(), plain),
+    **dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), plain),
     **dict.fromkeys(("architecture", "activation"), text),
-    **dict.fromkeys(("epsilon", "rescale"), positive),
     **dict.fromkeys(("image_size", "model_image_size", "patch_size"), side),
-    **dict.fromkeys(("input_size", "test_input_size"), with_channels),
-    **{"mean": channels, "std": spread, "interpolation": interpolation, "crop_pct": share},
-    **{"id2label": lambda value: len(json_object(value)), "": never},
-    # What is told where it is not the usual value.
-    **dict.fromkeys(("do_center_crop", "do_pad"), lambda value: value or None),
-    "do_resize": lambda value: None if value is True else value,
-    "crop_mode": lambda value: None if value == "squash" else value,
+    **{"heads": count, "epsilon": positive},
+    "classes": lambda value: len(value) if isinstance(value, dict) else value,
+}
+IMAGES: dict[str, Read] = {
+    **{"image_size": side, "mean": channels, "std": spread, "interpolation": interpolation},
+    **{"rescale": positive, "crop_pct": share},
+    **dict.fromkeys(("do_flip_channel_order", "offset", "rescale_offset"), never),
 }

@@ -8,13 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 
-def convolution(inputs: int, outputs: int, size: int, stride: int, **options: Any) -> nnx.Conv:
-    """Return a convolution without bias, by default padded by `size // 2` on every side."""
-    init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-    options = {"padding": size // 2, "use_bias": False, "kernel_init": init, **options}
-    return nnx.Conv(inputs, outputs, (size, size), strides=stride, **options)
-
-
 class BatchNorm(nnx.BatchNorm):
     """Batch normalization over the last axis with torch's running statistics.
 
@@ -24,8 +17,9 @@ class BatchNorm(nnx.BatchNorm):
     """
 
     def __init__(self, features: int, epsilon: float = 1e-5, *, rngs: nnx.Rngs):
-        options = {"momentum": 0.9, "epsilon": epsilon, "use_fast_variance": False}
-        super().__init__(features, **options, rngs=rngs)
+        super().__init__(
+            features, momentum=0.9, epsilon=epsilon, use_fast_variance=False, rngs=rngs
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the normalized `x`; in training mode update the running statistics."""
@@ -44,14 +38,21 @@ class BatchNorm(nnx.BatchNorm):
         return y
 
 
+def convolution(
+    inputs: int, outputs: int, size: int, stride: int, epsilon: float = 1e-5, **options: Any
+) -> tuple[nnx.Conv, BatchNorm]:
+    """Return a convolution, by default padded by `size // 2` everywhere, and its normalization."""
+    init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+    options = {"padding": size // 2, "use_bias": False, "kernel_init": init, **options}
+    conv = nnx.Conv(inputs, outputs, (size, size), strides=stride, **options)
+    return conv, BatchNorm(outputs, epsilon, rngs=options["rngs"])
+
+
 class Projection(nnx.Module):
     """A normalized convolution."""
 
-    def __init__(
-        self, inputs: int, outputs: int, size: int, stride: int, epsilon: float = 1e-5, **options
-    ):
-        self.conv = convolution(inputs, outputs, size, stride, **options)
-        self.norm = BatchNorm(outputs, epsilon, rngs=options["rngs"])
+    def __init__(self, *sizes: Any, **options):
+        self.conv, self.norm = convolution(*sizes, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x))

@@ -7,9 +7,9 @@ A row has the path of our module, and the prefix of the tensors in each library.
 three tensors, which are concatenated along the first axis.
 """
 
-import fnmatch
 import re
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,6 @@ from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
 Model = ResNet | ViT | EfficientNetLite0
-Row = tuple[str, ...]
 Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
@@ -57,14 +56,14 @@ def names_of(scheme: Scheme, path: str) -> tuple[str, ...]:
     raise LookupError(f"no row of {scheme.name} names {path}")
 
 
-def _by_library(rows: list[Row], block: Row, inside: list[Row]) -> list[dict[str, str]]:
+def _by_library(rows: list[Any], block: tuple[str, ...], inside: list[Any]) -> list[dict[str, str]]:
     """Return a dict for each library, from our names to theirs, in a block behind its prefix."""
     rows += [tuple(map("".join, zip(block, row, strict=True))) for row in inside]
     ours, *libraries = zip(*rows, strict=True)
     return [dict(zip(ours, theirs, strict=True)) for theirs in libraries]
 
 
-TORCHVISION, HUGGING_FACE = _by_library(
+TV, HF = _by_library(
     [
         ("stem.conv", "conv1.", "resnet.embedder.embedder.convolution."),
         ("stem.norm", "bn1.", "resnet.embedder.embedder.normalization."),
@@ -78,13 +77,12 @@ TORCHVISION, HUGGING_FACE = _by_library(
         ("shortcut.norm", "downsample.1.", "shortcut.normalization."),
     ],
 )
-LAYER = "layer1.0.conv1.weight"
 STAGE = "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"
-TORCHVISION_RESNET = Scheme("torchvision or timm ResNet", ResNet, LAYER, TORCHVISION)
-HUGGING_FACE_RESNET = Scheme("Hugging Face ResNet", ResNet, STAGE, HUGGING_FACE, stem="resnet.")
+TORCHVISION_RESNET = Scheme("torchvision or timm ResNet", ResNet, "layer1.0.conv1.weight", TV)
+HUGGING_FACE_RESNET = Scheme("Hugging Face ResNet", ResNet, STAGE, HF, stem="resnet.")
 
 EMBEDDED = "vit.embeddings."
-TIMM, TORCHVISION, HUGGING_FACE = _by_library(
+TIMM, TV, HF = _by_library(
     [
         ("patches", "patch_embed.proj.", "conv_proj.", EMBEDDED + "patch_embeddings.projection."),
         ("cls_token", "cls_token", "class_token", EMBEDDED + "cls_token"),
@@ -102,22 +100,18 @@ TIMM, TORCHVISION, HUGGING_FACE = _by_library(
         ("linear2", "mlp.fc2.", "mlp.3.", "output.dense."),
     ],
 )
-OLDER = {
-    ours: theirs.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")
-    for ours, theirs in TORCHVISION.items()
-}
-FIRST = "encoder.layers.encoder_layer_0."
+INSIDE = "encoder.layers.encoder_layer_{b}.mlp."
+OLDER = TV | {f"blocks.{{b}}.linear{i}": f"{INSIDE}linear_{i}." for i in (1, 2)}
 TIMM_VIT = Scheme("timm ViT", ViT, "patch_embed.proj.weight", TIMM)
-TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.0.weight", TORCHVISION)
-OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, FIRST + "mlp.linear_1.weight", OLDER)
+TORCHVISION_VIT = Scheme("torchvision ViT", ViT, INSIDE.format(b=0) + "0.weight", TV)
+LINEAR = INSIDE.format(b=0) + "linear_1.weight"
+OLDER_TORCHVISION_VIT = Scheme("torchvision ViT", ViT, LINEAR, OLDER)
 POOLER = frozenset({"vit.pooler.dense.weight", "vit.pooler.dense.bias"})
 TOKEN = EMBEDDED + "cls_token"
-HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HUGGING_FACE, POOLER, 1e-12, "vit.")
+HUGGING_FACE_VIT = Scheme("Hugging Face ViT", ViT, TOKEN, HF, POOLER, 1e-12, "vit.")
 
-LITE = {
-    **{"stem.conv": "_conv_stem.", "stem.norm": "_bn0.", "head": "_fc."},
-    **{"last.conv": "_conv_head.", "last.norm": "_bn1."},
-}
+LITE = {"stem.conv": "_conv_stem.", "stem.norm": "_bn0.", "head": "_fc."}
+LITE |= {"last.conv": "_conv_head.", "last.norm": "_bn1."}
 for _i, _part in enumerate(("expand", "depthwise", "project")):
     LITE[f"blocks.{{b}}.{_part}.conv"] = f"_blocks.{{b}}._{_part}_conv."
     LITE[f"blocks.{{b}}.{_part}.norm"] = f"_blocks.{{b}}._bn{_i}."
@@ -145,6 +139,11 @@ class Recognized(NamedTuple):
     def names_of(self, path: str) -> tuple[str, ...]:
         """Return the names in the file of the tensors that make up our leaf at the dotted path."""
         return tuple(map(self.in_file, names_of(self.scheme, path)))
+
+    def shape_of(self, path: str) -> tuple[int, ...] | None:
+        """Return the shape, in torch's layout, of the first tensor for our leaf, None if empty."""
+        tensor = self.file.tensors.get(self.names_of(path)[0])
+        return None if tensor is None or 0 in tensor.shape else tensor.shape
 
     def in_file(self, name: str) -> str:
         """Return the name in the file of what the scheme calls `name`."""
@@ -184,8 +183,7 @@ def _at(name: str, file: Checkpoint, scheme: Scheme) -> Recognized | None:
 def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:
     """Return those of the names that are in `ignore`, or match a pattern in it such as `a.*`."""
     patterns = [p for p in ignore if "*" in p]
-    matching = {n for p in patterns for n in names if fnmatch.fnmatchcase(n, p)}
-    return matching | (set(names) & set(ignore))
+    return {n for n in names if n in ignore or any(fnmatchcase(n, p) for p in patterns)}
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
@@ -202,11 +200,16 @@ def dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
+def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
+    """Return a view of our leaf as their tensor."""
+    kernel = path[-1] == "kernel"
+    return array.transpose(-1, -2, *range(array.ndim - 2)) if kernel else array
+
+
 def their_shape(path: Path, shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     """Return the shape of each of the `parts` tensors that our leaf is made of."""
-    if path[-1] == "kernel":
-        shape = (*shape[:-3:-1], *shape[:-2])
-    return shape if parts == 1 else (shape[0] // parts, *shape[1:])
+    first, *others = their_layout(path, np.broadcast_to(0, shape)).shape
+    return (first // parts, *others)
 
 
 def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
@@ -215,10 +218,3 @@ def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
     if path[-1] == "kernel":
         array = array.transpose(*range(2, array.ndim), 1, 0)
     return jnp.asarray(array, jnp.float32)
-
-
-def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
-    """Return their tensor from our leaf."""
-    if path[-1] == "kernel":
-        array = array.transpose(-1, -2, *range(array.ndim - 2))
-    return np.ascontiguousarray(array)  # a transposed view would be written untransposed

@@ -1,23 +1,30 @@
-"""From a checkpoint to a model, strict in both directions."""
+"""From a checkpoint to a model, strict in both directions, and back."""
 
 import os
-from collections.abc import Collection
-from numbers import Integral
+from collections.abc import Callable, Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
+from safetensors.numpy import save
 
+from optax_dtnh._checks import check_count
 from optax_dtnh.models import _agreement as agreement
+from optax_dtnh.models import _names as names
 from optax_dtnh.models._checkpoint import CheckpointError, open_checkpoint
 from optax_dtnh.models._facts import facts_beside
 from optax_dtnh.models._fields import Fact, Facts, facts_of
 from optax_dtnh.models._hub import hub_file
-from optax_dtnh.models._names import Model, Recognized, dotted, our_layout, recognized
-from optax_dtnh.models._sizes import sizes_of
+from optax_dtnh.models._names import Model, Recognized
 from optax_dtnh.models._vit import ViT, check_image_size, resized
+
+# For every parameter of an abstract model: counting keys takes ten times as long.
+ONE_KEY: Any = SimpleNamespace(params=lambda: jax.random.key(0))
+PARTIAL = ".partial-"  # prefix of a file that is being written
 
 
 class Loaded(NamedTuple):
@@ -72,7 +79,8 @@ def load_pretrained(
 
     Raises:
       FileNotFoundError: The file does not exist, or is not in the cache and `download` is False.
-      TypeError: `ignore` is a string, or `heads` or `image_size` no whole number.
+      TypeError: `ignore` is a string.
+      ValueError: `heads` or `image_size` is no positive whole number.
       CheckpointError: The file is damaged, does not hold exactly the tensors of such a model (all
         differences are listed) with finite values, or contradicts the files beside it.
       OSError: The hub cannot be reached or refuses.
@@ -86,83 +94,142 @@ def load(
     source: Any, *, dtype=None, sha256=None, ignore=(), heads=None, image_size=None, **hub: Any
 ) -> Loaded:
     """Load as `load_pretrained` does, and return also the file and the facts that were taken."""
-    _check_types(ignore, heads=heads, image_size=image_size)
+    _check_options(ignore, heads=heads, image_size=image_size)
     if isinstance(source, str) and source.startswith("hf:"):
         source = hub_file(source, **hub)
     file = open_checkpoint(source, sha256)
-    found = recognized(file, ignore)
-    sizes = sizes_of(found.scheme.network, lambda path: _shape(found, path))
-    agreement.check_tensors(found, _abstract(found, **sizes), ignore)
-    said = facts_beside(file.path)
-    agreement.check_facts(found, sizes, said)
-    taken = agreement.settled(found, sizes, said, heads)
-    try:
-        options = {name: fact.value for name, fact in taken.items()}
-        model = _abstract(found, **sizes, **options, dtype=dtype)
-        if image_size is not None and isinstance(model, ViT):
-            check_image_size(image_size, sizes["patch_size"])
-    except ValueError as error:
-        told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
-        raise CheckpointError(f"{error} This is {file.path} with {told}.") from error
+    found = names.recognized(file, ignore)
+    sizes, said = agreement.sizes_of(found), facts_beside(file.path)
+    options = {} if heads is None else {"heads": Fact(heads, "--heads")}
+    taken = agreement.settled(found, sizes, said, options)
+    model = _abstract(found, sizes, taken, dtype, image_size)
+    agreement.check_tensors(found, model, ignore)
+    agreement.check_facts(found, sizes, {**said, **options, **taken})
     model = _filled(found, model)
     told = {"network": agreement.network(found, model), **taken}
     return Loaded(model, file.path, told | _resized(found, model, image_size))
 
 
-def _check_types(ignore: Any, **numbers: Any) -> None:
+def _check_options(ignore: Any, **numbers: Any) -> None:
     if isinstance(ignore, str):
         raise TypeError(
             f"`ignore` should be a collection of names, got the string {ignore!r:.60}. Pass a list."
         )
     for name, value in numbers.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
-            raise TypeError(
-                f"`{name}` should be a whole number or None, got {value!r:.60}. Pass an int."
-            )
+        if value is not None:
+            check_count(name, value, "Pass one, or None.")
 
 
-def _shape(found: Recognized, path: str) -> tuple[int, ...] | None:
-    tensor = found.file.tensors.get(found.names_of(path)[0])
-    return None if tensor is None or 0 in tensor.shape else tensor.shape
-
-
-def _abstract(found: Recognized, **options: Any) -> Model:
+def _abstract(
+    found: Recognized, sizes: dict[str, Any], taken: Facts, dtype: Any, image_size: int | None
+) -> Model:
     """Return the model with shapes and dtypes in place of arrays."""
-    if found.scheme.network is ViT:
-        options = {"heads": 1, **options}  # no shape depends on them
-    return nnx.eval_shape(lambda: found.scheme.network(**options, rngs=OneKey()))
-
-
-class OneKey(nnx.Rngs):
-    """One key for every parameter of an abstract model: counting them takes ten times as long."""
-
-    def params(self) -> jax.Array:
-        return jax.random.key(0)
+    options = {**sizes, **{name: fact.value for name, fact in taken.items()}, "dtype": dtype}
+    try:
+        if found.scheme.network is ViT:
+            options = {"heads": 1, **options}  # no shape depends on them
+            check_image_size(image_size or sizes["image_size"], sizes["patch_size"])
+        return nnx.eval_shape(lambda: found.scheme.network(**options, rngs=ONE_KEY))
+    except ValueError as error:
+        told = ", ".join(f"{name} {value} ({origin})" for name, (value, origin) in taken.items())
+        raise CheckpointError(f"{error} This is {found.file.path} with {told}.") from error
 
 
 def _filled(found: Recognized, abstract: Model) -> Model:
     """Return the model with the values of the file."""
     graph, state = nnx.split(abstract)
     leaves, tensors = dict(nnx.to_flat_state(state)), found.file.tensors
-    parts = {path: {n: tensors[n] for n in found.names_of(dotted(path))} for path in leaves}
-    agreement.check_values(found, {n: x for named in parts.values() for n, x in named.items()})
     for path, variable in leaves.items():
-        leaves[path] = variable.replace(our_layout(path, [*parts[path].values()]))
+        parts = [tensors[name] for name in found.names_of(names.dotted(path))]
+        leaves[path] = variable.replace(names.our_layout(path, parts))
     return nnx.merge(graph, nnx.from_flat_state(leaves))
 
 
 def _resized(found: Recognized, model: Model, image_size: int | None) -> Facts:
     """Interpolate the positions of a transformer if asked; return the facts about the images."""
     facts = facts_of(found.scheme.images, f"default of {found.scheme.network.__name__}")
-    facts |= {} if image_size is None else {"image_size": Fact(image_size, "--image-size")}
-    if not isinstance(model, ViT):
-        return facts
-    before = model.image_size
-    if image_size in (None, before):
+    if isinstance(model, ViT):
         origin = f"{found.names_of('positions')[0]} of {found.file.path.name}"
-        return {"image_size": Fact(before, origin), **facts}
-    side = image_size // model.patches.kernel_size[0]
-    model.positions.set_value(resized(model.positions[...], side))
-    model.image_size = image_size
-    rule = f"interpolated from {before} x {before} as timm does"
-    return {**facts, "positions": Fact(rule, "--image-size")}
+        facts["image_size"] = Fact(model.image_size, origin)
+    if image_size is None:
+        return facts
+    facts["image_size"] = Fact(image_size, "--image-size")
+    if isinstance(model, ViT) and image_size != (before := model.image_size):
+        side = image_size // model.patches.kernel_size[0]
+        model.positions.set_value(resized(model.positions[...], side))
+        model.image_size = image_size
+        rule = f"interpolated from {before} x {before} as timm does"
+        facts["positions"] = Fact(rule, "--image-size")
+    return facts
+
+
+def save_pretrained(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model as a safetensors file for `load_pretrained` and for torch's own code.
+
+    A ResNet gets the names of torchvision and timm, a ViT those of timm, an EfficientNetLite0 its
+    own, in float32. Loading it again gives the same bits. The file is whole, or not there at all.
+
+    Examples:
+      >>> import tempfile
+      >>> from flax import nnx
+      >>> from safetensors import safe_open
+      >>> from optax_dtnh.models import resnet18, save_pretrained
+      >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
+      >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
+      >>> with safe_open(path, framework="numpy") as file:
+      ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
+      [64, 32, 1, 1]
+
+    Args:
+      model: A `ResNet`, `ViT` or `EfficientNetLite0`.
+      path: Where to write or replace a file, in an existing folder, ending in `.safetensors`.
+
+    Raises:
+      TypeError: `model` is none, or has parameters that float32 does not hold, such as float64.
+      CheckpointError: `path` has another ending.
+      OSError: The file cannot be written.
+    """
+    path = Path(path)
+    scheme = next((x for x in names.SCHEMES if isinstance(model, x.network)), None)
+    if scheme is None:
+        raise TypeError(
+            "`model` should be a ResNet, a ViT or an EfficientNetLite0, got "
+            f"{type(model).__name__}. Pass what `load_pretrained` or `resnet50` returns."
+        )
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"`path` should end in .safetensors, got {path.name}. Rename it.")
+    tensors = {
+        names.names_of(scheme, names.dotted(at))[0]: _tensor(at, x[...])
+        for at, x in nnx.to_flat_state(nnx.state(model, (nnx.Param, nnx.BatchStat)))
+    }
+    metadata = {"format": "pt"}
+    if isinstance(model, ViT):
+        metadata |= {key: str(getattr(model, name)) for key, name in agreement.METADATA.items()}
+    try:
+        # Not `save_file`, which lets nobody else read the file.
+        atomically(path, lambda partial: partial.write_bytes(save(tensors, metadata)))
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"{str(path)!r} cannot be written ({error}). Check that its folder exists, that you "
+            "may write there, that there is space, and that it is no folder."
+        ) from error
+
+
+def atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` write another file, and move it to `path` once it is whole."""
+    partial = path.with_name(PARTIAL + path.name)
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _tensor(path: tuple[Any, ...], array: jax.Array) -> np.ndarray:
+    if str(array.dtype) not in names.EXACT:
+        raise TypeError(
+            f"`model` should have parameters that float32 holds exactly, got {array.dtype} at "
+            f"{names.dotted(path)}. Round them yourself, as with `jax.tree.map`."
+        )
+    tensor = names.their_layout(path, np.asarray(array, np.float32))
+    return np.ascontiguousarray(tensor)  # a transposed view would be written untransposed

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
-from optax_dtnh.models._layers import BatchNorm, Projection, check_images, convolution, gated
+from optax_dtnh.models._layers import Projection, check_images, convolution, gated
 
 
 class Basic(nnx.Module):
@@ -21,10 +22,8 @@ class Basic(nnx.Module):
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int, **options):
-        self.conv1 = convolution(inputs, width, 3, stride, **options)
-        self.norm1 = BatchNorm(width, rngs=options["rngs"])
-        self.conv2 = convolution(width, width, 3, 1, **options)
-        self.norm2 = BatchNorm(width, rngs=options["rngs"])
+        self.conv1, self.norm1 = convolution(inputs, width, 3, stride, **options)
+        self.conv2, self.norm2 = convolution(width, width, 3, 1, **options)
         self.shortcut = shortcut(inputs, width, stride, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -39,12 +38,9 @@ class Bottleneck(nnx.Module):
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int, **options):
-        self.conv1 = convolution(inputs, width, 1, 1, **options)
-        self.norm1 = BatchNorm(width, rngs=options["rngs"])
-        self.conv2 = convolution(width, width, 3, stride, **options)
-        self.norm2 = BatchNorm(width, rngs=options["rngs"])
-        self.conv3 = convolution(width, 4 * width, 1, 1, **options)
-        self.norm3 = BatchNorm(4 * width, rngs=options["rngs"])
+        self.conv1, self.norm1 = convolution(inputs, width, 1, 1, **options)
+        self.conv2, self.norm2 = convolution(width, width, 3, stride, **options)
+        self.conv3, self.norm3 = convolution(width, 4 * width, 1, 1, **options)
         self.shortcut = shortcut(inputs, 4 * width, stride, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -138,17 +134,13 @@ def max_pool(x: jax.Array) -> jax.Array:
     One axis after the other, by strided views: the gradient of a reduction over windows takes
     XLA:CPU over ten times as long. Of equal values, it goes to the first, row by row.
     """
-    return _maxima(_maxima(x, 2), 1)
-
-
-def _maxima(x: jax.Array, axis: int) -> jax.Array:
-    edges = [(0, 0, 0)] * x.ndim
-    edges[axis] = (1, 1, 0)
-    x = jax.lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
-    last = x.shape[axis] - 2
-    views = (jax.lax.slice_in_dim(x, i, last + i, stride=2, axis=axis) for i in range(3))
-    # `jnp.maximum` would divide the gradient among equal values. NaN stays NaN.
-    return functools.reduce(lambda a, b: jnp.where((a >= b) | (a != a), a, b), views)
+    for axis in (2, 1):
+        pads, end = [2 * (int(axis == i),) for i in range(4)], x.shape[axis]
+        x = jnp.pad(x, pads, constant_values=-jnp.inf)
+        views = (lax.slice_in_dim(x, i, end + i, stride=2, axis=axis) for i in range(3))
+        # `jnp.maximum` would divide the gradient among equal values. NaN stays NaN.
+        x = functools.reduce(lambda a, b: jnp.where((a >= b) | (a != a), a, b), views)
+    return x
 
 
 resnet18 = functools.partial(ResNet, (2, 2, 2, 2), Basic)

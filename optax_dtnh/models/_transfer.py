@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 from flax import nnx
+from jax.lax import stop_gradient
 
 from optax_dtnh._checks import check_count
 
@@ -42,9 +43,8 @@ def replace_head(model: Model, classes: int, *, rngs: nnx.Rngs, head: str = HEAD
     inputs, options = _old_head(model, head)
     new = nnx.Linear(inputs, classes, **options, rngs=rngs)
     copy = _with_kinds(nnx.clone(model, arrays=True), lambda kind: getattr(kind, "thawed", kind))
-    return nnx.recursive_map(
-        lambda path, x: new if [*map(str, path)] == head.split(".") else x, copy
-    )
+    at = head.split(".")
+    return nnx.recursive_map(lambda path, x: new if [*map(str, path)] == at else x, copy)
 
 
 def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> Any:
@@ -71,9 +71,8 @@ def backbone_mask(tree: Any, head: str | Callable[[str, Any], bool] = HEAD) -> A
       For a model, a pure `nnx.State` with the structure of its parameters; for a tree, one like it.
       All of a model whose head is None is backbone.
     """
-    headless = False
+    headless = isinstance(head, str) and getattr(tree, head, ...) is None
     if isinstance(tree, nnx.Module):
-        headless = isinstance(head, str) and getattr(tree, head, ...) is None
         tree = nnx.as_pure(nnx.state(tree, nnx.Param))
     mask = jax.tree.map_with_path(lambda path, x: not _of_head(head, path, x), tree)
     if not headless and len(set(jax.tree.leaves(mask))) < 2:
@@ -119,11 +118,10 @@ def _frozen(kind: Any) -> Any:
     if hasattr(kind, "thawed") or issubclass(kind, nnx.Intermediate):
         return kind
 
-    def without_gradient(x):  # `repr` and `nnx.get_partition_spec` hold something else than arrays
-        return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
-
     def get_value(self, **index):
-        return jax.tree.map(without_gradient, kind.get_value(self, **index))
+        value = kind.get_value(self, **index)
+        # In `repr` and `nnx.get_partition_spec`, a leaf is no array.
+        return jax.tree.map(lambda x: stop_gradient(x) if isinstance(x, jax.Array) else x, value)
 
     def attribute(self, name):  # of the array, such as `kernel.T`
         held = self.get_metadata()

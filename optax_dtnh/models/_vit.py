@@ -11,8 +11,6 @@ from jax.typing import DTypeLike
 
 from optax_dtnh.models._layers import LayerNorm, check_images
 
-HEAD_WIDTH = 64  # of most published sizes
-MOST_PATCHES = 1024  # along a side: a million positions
 # Heads of the published sizes, by the width of tokens and of the layer inside a block. No shape in
 # a checkpoint tells them. From timm's vision_transformer.py and torchvision's.
 PUBLISHED_HEADS = {
@@ -156,7 +154,7 @@ class ViT(nnx.Module):
 
 def _heads(heads: int | None, width: int, hidden: int) -> int:
     """Return the number of heads; None is that of a published size, else of heads 64 wide."""
-    usual = 0 if width % HEAD_WIDTH else width // HEAD_WIDTH
+    usual = 0 if width % 64 else width // 64
     found = PUBLISHED_HEADS.get((width, hidden), usual) if heads is None else heads
     if found < 1 or width % found:
         raise ValueError(
@@ -167,12 +165,12 @@ def _heads(heads: int | None, width: int, hidden: int) -> int:
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:
-    """Raise unless the images have a whole number of patches along each side, and not too many."""
-    if image_size % patch_size or not 1 <= image_size // patch_size <= MOST_PATCHES:
-        below = min(max(image_size // patch_size, 1), MOST_PATCHES - 1) * patch_size
+    """Raise unless the images have a whole number of patches along each side."""
+    if image_size < patch_size or image_size % patch_size:
+        below = max(image_size // patch_size, 1) * patch_size
         raise ValueError(
-            f"`image_size` should be a multiple of {patch_size}, the size of a patch, up to "
-            f"{MOST_PATCHES * patch_size}, got {image_size}. Pass {below} or {below + patch_size}."
+            f"`image_size` should be a multiple of {patch_size}, the size of a patch, got "
+            f"{image_size}. Pass {below} or {below + patch_size}."
         )
 
 

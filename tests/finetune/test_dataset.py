@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from optax_dtnh.finetune import class_names, trained
+from optax_dtnh.finetune import trained
 from optax_dtnh.finetune.dataset import open_data, open_test
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.examples import Image, Selected
 from tests.finetune.pictures import AS_IS, encoded, folder, grays, names, photo, refused, write
 
 
@@ -38,8 +39,14 @@ def test_the_run_is_of_images_and_names_of_classes_whatever_the_files_are_called
         images = [data.train[i] for i in (0, 1)]
         return data.sha256, [(x["image"], data.classes[x["label"]]) for x in images]
 
+    def digest(*parts):
+        return hashlib.sha256(b"".join(parts)).digest()
+
     root = folder(tmp_path, ant=3, cat=3)
     before = taken()
+    files = tmp_path.glob("*/*.png")
+    found = [digest(digest(path.read_bytes()), path.parent.name.encode()) for path in files]
+    assert before[0] == digest(*sorted(found), b"||").hex()  # as in runs of earlier versions
     (tmp_path / "ant/2.png").rename(tmp_path / "ant/!.png")
     assert taken() == before
     (tmp_path / "ant/!.png").write_bytes(encoded(photo()))
@@ -109,26 +116,29 @@ def test_copies_without_a_split_go_before_the_draw_and_evaluation_follows(tmp_pa
     opened = open_data(data, **options)
     assert sorted(grays(opened.train) + grays(opened.test)) == [0, 1, 2, 3, 5, 6, 7]
     assert opened.left_out == ("copies 11",)
-    seen = frozenset(opened.trained.values())
-    tested = open_test(data, opened.sha256, trained=seen, **options)
+    seen = {image.digest for image in opened.train.images}
+    options |= {"known": opened.classes, "trained": seen}
+    tested = open_test(data, opened.sha256, **options)
     assert (grays(tested.images), tested.same, tested.trained) == (grays(opened.test), True, 0)
-    tested = open_test(data, "of another run", trained=seen, **options)
+    tested = open_test(data, "of another run", **options)
     assert (len(tested.images), tested.same, tested.trained) == (18, False, 13)
 
 
 def test_the_written_list_of_training_images_has_any_name(tmp_path):
     digests = {os.fsdecode(name): hashlib.sha256(name).digest() for name in (b"a\nb", b"caf\xe9")}
-    trained.write(tmp_path, SimpleNamespace(trained=digests, classes=()), AS_IS)
+    images = tuple(Image("train", name, "", tuple, digest) for name, digest in digests.items())
+    trained.write(tmp_path, SimpleNamespace(train=Selected(images, ()), classes=()), AS_IS)
     assert trained.trained_images(tmp_path) == frozenset(digests.values())
 
 
-def test_labels_of_data_become_positions_among_the_classes_of_a_model():
-    known, names = ("zebra", "cat", "ant"), ("ant", "bee", "cat", "Cat", "zebra")
-    assert class_names.relabeled((4, 0, 2, 0), names, known, "d") == (0, 2, 1, 2)
-    with pytest.raises(UsageError, match=r"with 'bee', which it does"):
-        class_names.relabeled((0, 1), names, known, "d")
-    with pytest.raises(UsageError, match=r"tells 'Cat' and 'cat' a"):
-        class_names.relabeled((3,), names, known, "d")
+def test_labels_are_positions_among_the_classes_of_the_model_that_is_tested(tmp_path):
+    folder(tmp_path / "a", ant=2, cat=1, zebra=1)
+    folder(tmp_path / "b", bee=1, Cat=1)
+    options = {"known": ("zebra", "cat", "ant"), "train_per_class": None, "seed": 0}
+    assert open_test(str(tmp_path / "a"), "", **options).images.labels == (2, 2, 1, 0)
+    match = r"with 'Cat', 'bee', which it does not know \(2 images; .* tells 'Cat' and 'cat' a"
+    with pytest.raises(UsageError, match=match):
+        open_test(str(tmp_path / "b"), "", **options)
 
 
 UNFIT = {
@@ -156,7 +166,6 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", path)
 
-    refused(r"got '.*nowhere', which does not exist", tmp_path / "nowhere")
     data = folder(tmp_path, ant=2, cat=2)
     monkeypatch.setattr("os.scandir", denied)  # root may read everything
     refused(r"can be read, got '.*' \(Permission denied\)", data)
@@ -202,3 +211,6 @@ def test_too_few_images_are_left(tmp_path):
     (tmp_path / "test" / "ant" / "0.png").write_bytes(b"")
     refused(r"first of 2 broken among 7", tmp_path)
     refused(r"to train and to test on, got 2 and 0 in", tmp_path, skip_broken=True)
+    for path in (tmp_path / "train" / "cat").iterdir():
+        path.write_bytes(b"")
+    refused(r"to train on, got none of 'cat'", tmp_path, skip_broken=True, train_per_class=None)

@@ -31,15 +31,17 @@ def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_re
 def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
     (line,) = preprocessing.described(preprocessing_facts(tmp_path), crops=False)
     assert line.startswith("images: image_size 224 (ImageNet's), mean 0.485 0.456 0.406 (ImageN")
-    timm = {"input_size": [3, 224, 224], "crop_pct": 0.9, "test_input_size": [3, 288, 288]}
-    written(tmp_path, "config.json", {"architecture": "resnet50", "crop_mode": "center"} | timm)
+    timm = {"architecture": "resnet50", "input_size": [3, 224, 224], "crop_pct": 0.9}
+    written(tmp_path, "config.json", timm)
     written(tmp_path, "preprocessor_config.json", {"do_rescale": False})
     assert preprocessing.described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
         "images: image_size 224 (config.json), resize 248 (crop_pct of config.json), "
         "mean 0.485 0.456 0.406 (ImageNet's), std 0.5 0.5 0.5 (--std), interpolation bicubic "
         "(default of timm), rescale 1 (do_rescale of preprocessor_config.json)",
-        "not used: crop_mode center (config.json), test_input_size 288 (config.json)",
     ]
+    written(tmp_path, "config.json", {"model_type": "t5"})
+    *_, last = preprocessing.described(preprocessing_facts(tmp_path))
+    assert last == "not used: model_type t5 (config.json)"
 
 
 def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path):
@@ -53,8 +55,11 @@ def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path)
 @pytest.mark.parametrize(
     ("overrides", "match"),
     [
-        ({"image_size": 0}, "`--image-size` should be a positive whole number, got 0"),
-        ({"resize": 2.5}, "`--resize` should be a positive whole number, got 2.5"),
+        (
+            {"image_size": 0},
+            "`--image-size` should be a positive whole number up to 1000000, got 0",
+        ),
+        ({"resize": 2.5}, "`--resize` should be a positive whole number up to 1000000, got 2.5"),
         ({"image_size": 8, "resize": 7}, r"`--resize` .* size, 8 \(--image-size\), got 7 \(--res"),
         ({"resize": 99}, r"`--resize` .* size, 224 \(ImageNet's\), got 99"),
         ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),

@@ -46,6 +46,7 @@ READ = {
     "backslashes": (text(*ROWS).replace("/", "\\"), ALL),
     "other columns": (text(*(r + ',"x, y"' for r in ROWS), header="File_Name,Species,note"), ALL),
     "ids": (text(*(r[2] + r[r.index(",") :] for r in ROWS), header="id,breed"), ALL),
+    "another case": (text(*ROWS).replace("a/", "A/"), ALL),
     "names alone": (text(*(r[2:] for r in ROWS), header="image,class"), ALL),
     "twice with one label": (text(*ROWS, "./a/1.png,ant", ROWS[0]), ALL),
     "blank lines": (text(*ROWS, "", ","), ALL),
@@ -100,14 +101,13 @@ BAD = {
     "an open quote": (text(*ROWS, '"a/1.png,ant'), r"in UTF-8, got .* \(unexpected end"),
     "no such file": (text(*ROWS, "a/9.png,ant"), r"'a/9\.png' .*first of 1 such rows of 7"),
     "outside": (text(*ROWS, "../data/a/1.png,ant", "../t.csv,ant"), r"got '\.\./t\.csv' in"),
+    "no path": (text(*ROWS, ",ant"), r"got '' in .* which is not there"),
     "a folder": (text(*ROWS, "a,ant"), r"got 'a' in .* which is not there"),
     "other label": (text(*ROWS, "a/1.png,cat"), r"as 'ant' \(train\) and 'cat' \(train\)\. Remove"),
     "other split": (text(*SPLIT, "a/1.png,ant,test", header="path,label,split"), r"\(train\) and"),
     "unknown split": (text("1,ant,fold 3", header="id,label,split"), r"of one column `split`, got"),
-    "test alone": (text("1,ant,test", "4,cat,test", header="id,label,split"), r"none of 'ant' in"),
     "other splits": (text("1,ant,1", header="id,label,is_valid"), r"`split`, got .* with is_valid"),
     "t.xlsx": (b"PK\3\4\xff", r"in UTF-8, got .* Save it as CSV, not packed"),
-    "one class": (text(*ROWS[:3]), r"2 classes, got 1 in '.*' \(ant\)"),
     "utf-16": (text(*ROWS).encode("utf-16"), r"in UTF-8, got .* can't decode"),
     "broken.jsonl": ('{"path": "a/1.png"', r"JSON lines in UTF-8, got .*Expecting"),
     "lists.jsonl": ("[1, 2]\n[3]", r"JSON lines .*Extra data"),
@@ -132,6 +132,8 @@ def test_a_path_that_fits_two_images(tmp_path):
     match = r"got '1' .* fits '.*a/1\.png', '.*c/1\.png'\. Add folder"
     with pytest.raises(UsageError, match=match):
         opened(tmp_path, text("1,ant", header="id,label"))
+    write(tmp_path / "data", "1.png")
+    assert found(opened(tmp_path, text("1.png,ant", *ROWS[1:]))).startswith("ant cat 2+4, a/ 1 im")
 
 
 def test_a_table_comes_with_a_folder(tmp_path):

@@ -53,22 +53,6 @@ def test_depthwise_convolutions_and_their_derivatives_are_those_of_xla(side, siz
     assert_as_xla(depthwise, draw(2, side, side + 1, 4), draw(size, size, 1, 4), stride)
 
 
-def test_kernels_may_be_mapped(draw):
-    x, kernels = draw(3, 2, 6, 6, 4), draw(3, 3, 3, 4)
-    run = jax.grad(lambda x, kernel: jnp.sum(depthwise(x, kernel, 2) ** 2), argnums=(0, 1))
-    mapped = jax.jit(jax.vmap(run))(x, kernels)
-    looped = jax.lax.map(lambda v: run(*v), (x, kernels))
-    for a, b in zip(mapped, looped, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12)
-
-
-def test_gradients_may_be_differentiated_forward(draw):
-    x, kernel, v = draw(1, 4, 4, 2), draw(3, 3, 1, 2), draw(1, 4, 4, 2)
-    gradient = jax.grad(lambda x: jnp.sum(depthwise(x, kernel, 1) ** 2))  # linear in x
-    _, along_v = jax.jvp(gradient, (x,), (v,))
-    np.testing.assert_allclose(along_v, gradient(v), rtol=1e-12)
-
-
 def test_a_sum_in_bfloat16_is_rounded_once():
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((2, 9, 9, 8), (5, 5, 8)))

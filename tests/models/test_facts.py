@@ -83,9 +83,7 @@ FIELDS = [
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, TIMM | {"num_classes": 0}, {**TIMM, "classes": 0, "interpolation": "bicubic"}),
-    (CONFIG, TIMM | {"crop_mode": "squash"}, {"crop_mode": None}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
-    (CONFIG, {"pretrained_cfg": {"test_input_size": [3, 288, 288]}}, {"test_input_size": 288}),
     (CONFIG, TIMM | {"model_args": {"num_heads": 4, "depth": 2}}, {"heads": 4, "blocks": 2}),
     (CONFIG, TIMM | {"model_args": {"aa_layer": None, "depth": 3}}, {"blocks": 3, "width": 768}),
     # what a name says of a network
@@ -141,7 +139,7 @@ WRONG = [
     (PREPROCESSOR, {"size": 9}, "crop_pct", ["all", -1, 1e-9], "a positive number"),
     (PROCESSOR, {}, "image_processor", [3], "an object"),
     (CONFIG, VIT, "num_attention_heads", ["12", 0, 1.0], "a positive whole number"),
-    (CONFIG, TIMM, "input_size", [224, [3, 0, 0], [3, 9]], ".* height and width"),
+    (CONFIG, TIMM, "input_size", [[3, 0, 0], [3, 9, 9, 9]], ".* height and width"),
     (CONFIG, TIMM, "model_args", [{"aa_layer": "avg"}], "of a network without aa_layer"),
 ]
 

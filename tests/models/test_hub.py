@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from optax_dtnh.models import CheckpointError
 from optax_dtnh.models._checkpoint import open_checkpoint
 from optax_dtnh.models._facts import facts_beside
-from optax_dtnh.models._hub import BESIDE, hub_file, unknown_beside
+from optax_dtnh.models._hub import BESIDE, hub_file
 
 MAIN, OTHER, PULL_REQUEST = "1" * 40, "2" * 40, "3" * 40
 WEIGHTS = {name: save({"w": np.full(9, i, "float32")}) for i, name in enumerate("abcd")}
@@ -111,7 +111,7 @@ def answered_with(error, *parts):
     assert [part for part in parts if part not in text] == [], text
 
 
-COMMAND = "`hf download owner/name model.safetensors --revision main`"
+COMMAND = "`hf download owner/name --revision main`"
 ASKED = [(end, "a", MAIN) for end in ("", "@main", "/model.safetensors")]
 ASKED += [("/in/a folder/model.safetensors", "b", MAIN)]
 ASKED += [(f"@v1.0{end}", "c", OTHER) for end in ("", "/model.safetensors")]
@@ -147,20 +147,13 @@ def test_the_files_that_tell_about_a_checkpoint_come_with_it(server, fetch, tmp_
     assert found["image_size"] == (8, "processor_config.json")  # of the root
 
 
-def test_a_cache_without_them_says_so_and_is_completed(server, fetch, tmp_path):
-    cache = {"cache_dir": tmp_path / "cache"}
-    name, other = "in/a folder/model.safetensors", "in/a folder/preprocessor_config.json"
-    huggingface_hub.hf_hub_download("owner/name", other, endpoint=server.endpoint, **cache)
-    assert unknown_beside(f"hf:owner/name/{name}", **cache) == ("config.json",)
-    assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
-    where = {"revision": "v1.0", "endpoint": server.endpoint} | cache
+def test_a_cache_without_them_is_completed(server, fetch, tmp_path):
+    where = {"revision": "v1.0", "endpoint": server.endpoint, "cache_dir": tmp_path / "cache"}
     path = huggingface_hub.hf_hub_download("owner/name", "model.safetensors", **where)
     assert str(fetch("hf:owner/name@v1.0", download=False)) == path
-    assert unknown_beside("hf:owner/name@v1.0", **cache) == BESIDE
-    with answered_with(ConnectionError, "cannot be reached"):
+    with answered_with(OSError, "could not be fetched from http://127.0.0.1:9 (Connect"):
         fetch("hf:owner/name@v1.0", endpoint="http://127.0.0.1:9")
     assert str(fetch("hf:owner/name@v1.0")) == path
-    assert unknown_beside("hf:owner/name@v1.0", **cache) == ()
     server.requests.clear()
     assert facts_beside(fetch("hf:owner/name@v1.0"))["heads"].value == 2
     assert server.requests == []
@@ -186,9 +179,8 @@ hub_file("hf:owner/name", download=True, **where)
 
 
 def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, tmp_path):
-    what = "model.safetensors of owner/name at revision main is not in"
-    cache = str(tmp_path / "cache")
-    with answered_with(FileNotFoundError, what, cache, COMMAND, "or pass `download=True`."):
+    what = f"'hf:owner/name' is not in the hub's cache, {tmp_path / 'cache'}. "
+    with answered_with(FileNotFoundError, what, COMMAND, "or pass `download=True`."):
         fetch(download=False)
     assert server.requests == []
     fetch("hf:owner/name/page.safetensors")
@@ -196,22 +188,21 @@ def test_a_file_that_is_not_cached_is_not_asked_for_unless_told(server, fetch, t
         fetch(download=False)
 
 
-GONE = "404", "Check the three names"
-REFUSED = "could not be downloaded", "hf auth login", "HF_TOKEN"
+REFUSED = "could not be fetched from http://127", "three names", "hf auth login", "HF_TOKEN"
 SLOW = pytest.mark.slow  # the client tries again for 23 s
 
 
 @pytest.mark.parametrize(
-    ("end", "status", "error", "parts"),
+    ("end", "status"),
     [
-        *((end, 200, FileNotFoundError, GONE) for end in ("nobody", "name@v2", "name/none.pth")),
-        *(("name", status, PermissionError, (str(status), *REFUSED)) for status in (401, 403)),
-        pytest.param("name", 500, OSError, ("500", *REFUSED), marks=SLOW),
+        *((end, 404) for end in ("nobody", "name@v2", "name/none.pth")),
+        *(("name", status) for status in (401, 403)),
+        pytest.param("name", 500, marks=SLOW),
     ],
 )
-def test_what_the_hub_does_not_give(end, status, error, parts, server, fetch, tmp_path):
+def test_what_the_hub_does_not_give(end, status, server, fetch, tmp_path):
     server.status = status
-    with answered_with(error, *parts) as raised:
+    with answered_with(OSError, str(status), *REFUSED) as raised:
         fetch(f"hf:owner/{end}")
     assert type(raised.value.__cause__).__module__ == "huggingface_hub.errors"  # the client's own
     notes = {"refs", ".no_exist"}
@@ -223,9 +214,9 @@ def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        failed = f"The hub at {endpoint} cannot be reached (Connect"
+        failed = f"could not be fetched from {endpoint} (Connect"
         started = time.perf_counter()
-        with answered_with(ConnectionError, failed, "or run this again with network.") as raised:
+        with answered_with(OSError, failed, "Check the network") as raised:
             hub_file("hf:owner/name", download=True, cache_dir=tmp_path, endpoint=endpoint)
         assert time.perf_counter() - started < 5
     huggingface_hub.close_session()
@@ -234,8 +225,8 @@ def test_without_network_the_answer_comes_at_once(tmp_path, monkeypatch):
 
 
 MALFORMED = """hf: hf:name hf:/name hf:owner/name/ hf:owner/name@ hf:owner/name//model.safetensors
-    hf:owner/name/../model.safetensors hf:owner/name/in/./model.safetensors
-    hf:owner/name/C:\\model.safetensors hf:owner/na--me hf:owner/name.git owner/name"""
+    hf:owner/name/../model.safetensors hf:owner/name/C:\\model.safetensors
+    hf:owner/na--me hf:owner/name.git owner/name"""
 
 
 @pytest.mark.parametrize("source", [*MALFORMED.split(), "hf:own er/name"])

@@ -45,6 +45,8 @@ MISTAKES = {
         ("image_size | multiple of 16 | 40. Pass 32 or 48", lambda: vit(image_size=40)),
         ("image_size | multiple of 16 | 8. Pass 16 or 32", lambda: vit(image_size=8)),
         ("activation | gelu | 'mish'", lambda: vit(activation="mish")),
+        ("heads | got True", lambda: models.load_pretrained(NONE, heads=True)),
+        ("image_size | got 64.0", lambda: models.load_pretrained(NONE, image_size=64.0)),
     ],
     TypeError: [
         ("rngs | 1", lambda: head(rngs=1)),
@@ -52,8 +54,6 @@ MISTAKES = {
         ("model | ResNet | got Net", lambda: models.save_pretrained(Net(), NONE)),
         ("images | floating | uint8", lambda: seen("basic", 4, 32, 32, 3, dtype="uint8")),
         ("ignore | the string 'x'", lambda: models.load_pretrained(NONE, ignore="x")),
-        ("heads | got True", lambda: models.load_pretrained(NONE, heads=True)),
-        ("image_size | got 64.0", lambda: models.load_pretrained(NONE, image_size=64.0)),
     ],
 }
 ROWS = [(error, *row) for error, rows in MISTAKES.items() for row in rows]

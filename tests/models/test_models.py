@@ -9,7 +9,7 @@ from flax import nnx
 from optax_dtnh import models
 from optax_dtnh.models import Basic, Bottleneck, ResNet, vit_small
 from optax_dtnh.models._layers import BatchNorm
-from optax_dtnh.models._pretrained import OneKey
+from optax_dtnh.models._pretrained import ONE_KEY
 from tests.core.helpers import assert_equal, minus, norm
 from tests.models.networks import build, each_network, images, loss_fn, run, statistics, variables
 
@@ -24,13 +24,13 @@ SIZES |= {"vit_large": 304_326_632, "vit_huge": 632_045_800}
 
 @pytest.mark.parametrize("name", SIZES)
 def test_every_size_has_its_published_number_of_parameters(name):
-    model = nnx.eval_shape(lambda: getattr(models, name)(rngs=OneKey()))
+    model = nnx.eval_shape(lambda: getattr(models, name)(rngs=ONE_KEY))
     assert sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))) == SIZES[name]
 
 
 @pytest.mark.parametrize(("block", "expansion"), [(Basic, 1), (Bottleneck, 4)])
 def test_a_resnet_returns_the_stem_and_four_stages_by_name(block, expansion):
-    model = nnx.eval_shape(lambda: ResNet((1, 1, 1, 1), block, classes=67, rngs=OneKey()))
+    model = nnx.eval_shape(lambda: ResNet((1, 1, 1, 1), block, classes=67, rngs=ONE_KEY))
     logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 97, 64, 3)))
     assert logits.shape == (2, 67)
     assert {name: x.shape for name, x in features.items()} == {
@@ -43,7 +43,7 @@ def test_a_resnet_returns_the_stem_and_four_stages_by_name(block, expansion):
 
 
 def test_a_transformer_returns_the_tokens_of_every_block_by_name():
-    model = nnx.eval_shape(lambda: vit_small(image_size=32, classes=5, rngs=OneKey()))
+    model = nnx.eval_shape(lambda: vit_small(image_size=32, classes=5, rngs=ONE_KEY))
     logits, features = nnx.eval_shape(run, model, jnp.zeros((2, 32, 32, 3)))
     assert logits.shape == (2, 5)
     assert model.epsilon == 1e-6

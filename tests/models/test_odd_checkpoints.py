@@ -120,7 +120,7 @@ def test_a_resnet_takes_any_size_and_no_heads(tmp_path):
         "network": (told, "weights.safetensors"),
         "image_size": (40, "--image-size"),
     }
-    refused("`heads` should be given for a ViT alone, got 2", lambda: load(resnet, heads=2))
+    refused("should have heads 2 by --heads, got None in", lambda: load(resnet, heads=2))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_counter_of_batches_is_excused_where_a_batch_normalization_is(scheme, 
     ("name", "value", "message"),
     [
         ("bn1.running_var", np.array([1, np.nan, 1, 1], FLOAT), "infinity in bn1.running_var of"),
-        ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "negative variances in bn1.running"),
+        ("bn1.running_var", np.array([1, 1, -1, 1], FLOAT), "a negative variance in bn1.running"),
         ("conv1.weight", with_shape(0, 3, 7, 7), "conv1.weight [0, 3, 7, 7] float32 instead"),
         ("conv1.weight", with_shape(4, 1, 7, 7), "[4, 3, 7, 7] float32. Pass a checkpoint of this"),
         ("bn1.bias", with_shape(4, dtype="int8"), "bn1.bias [4] int8 instead of [4] float32"),

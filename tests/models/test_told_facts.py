@@ -76,7 +76,10 @@ def test_an_argument_precedes_our_metadata_which_precede_files_beside_and_usual_
         ({"config": CONFIG | {"num_attention_heads": 7}}, r"got 7\. .* heads 7 \(config.json"),
         ({"config": CONFIG | {"hidden_act": "mish"}}, r"of gelu, .*got 'mish'.* mish \(config.js"),
         ({"config": WIDER}, "should have width 768 by config.json, got 384 in"),
-        ({"metadata": {"attention_heads": "six"}}, "`attention_heads` in .* number, got 'six'"),
+        (
+            {"metadata": {"attention_heads": "six"}},
+            "`attention_heads` in .* whole number .*, got 'six'",
+        ),
         ({"metadata": {"layer_norm_epsilon": "NaN"}}, "a positive number, got nan"),
         ({"metadata": {"activation": "{0}"}}, r"got '\{0\}'.* activation \{0\} \(weights.saf"),
     ],

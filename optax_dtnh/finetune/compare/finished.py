@@ -19,7 +19,7 @@ class Finished(NamedTuple):
     """A finished run, tested anew."""
 
     row: dict[str, Any]  # of `comparison.json`
-    images: tuple[str, tuple[int, ...]]  # which images it is tested on: of which data, and where
+    images: tuple[str, tuple[bytes, ...]]  # SHA-256 of the data, and of the images it is tested on
     right: np.ndarray  # for each of them, whether it is classified right
 
 
@@ -67,7 +67,8 @@ def _finished(folder: Path, out: Path) -> Finished:
     row = {"run": str(folder)} | {name: model.settings[name] for name in SHOWN}
     row |= {"method": AVERAGE} if AVERAGE in facts else {}
     row |= {"accuracy": float(right.mean()), "images": len(right), "difference": None}
-    return Finished(row, (facts["data_sha256"], tested.images.indices), right)
+    digests = tuple(image.digest for image in tested.images.images)
+    return Finished(row, (facts["data_sha256"], digests), right)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -41,8 +42,8 @@ def folds_of(images: Selected, count: int, how: Preprocessing, augment: str) -> 
     copies = dict.fromkeys(sides, images) if is_large else _in_memory(images, {*sides}, how)
 
     def part(side, indices):
-        labels = tuple(images.labels[i] for i in indices)
-        return Selected(copies[side], tuple(indices.tolist()), labels)
+        copied = copies[side]
+        return replace(copied, images=tuple(copied.images[i] for i in indices))
 
     train, test = sides
     return [(part(train, i), part(test, j)) for i, j in split(images.labels, count)]
@@ -50,20 +51,31 @@ def folds_of(images: Selected, count: int, how: Preprocessing, augment: str) -> 
 
 def is_in_memory(images: Selected) -> bool:
     """Return whether the images of a fold are in memory."""
-    return isinstance(images.source, tuple)
+    return isinstance(images.images[0].read, InMemory)
 
 
-def _in_memory(images: Selected, sides: Iterable[int], how: Preprocessing) -> dict[int, Any]:
+class InMemory(NamedTuple):
+    """An encoded file and its label, which `Image.read` of an image in memory returns."""
+
+    content: bytes
+    label: str
+
+    def __call__(self) -> tuple[bytes, str]:
+        """Return both."""
+        return self
+
+
+def _in_memory(images: Selected, sides: Iterable[int], how: Preprocessing) -> dict[int, Selected]:
     """Return the images by side, as files without compression, which are decoded in no time."""
 
     def by_side(index):
-        example = images[index]
-        image = decoded(example)
-        return {x: example | {"image": _ppm(resized(image, x, how))} for x in sides}
+        image, pixels = images.images[index], decoded(images[index])
+        files = {side: _ppm(resized(pixels, side, how)) for side in sides}
+        return {x: image._replace(read=InMemory(file, image.label)) for x, file in files.items()}
 
     with ThreadPoolExecutor() as threads:
         found = [*threads.map(by_side, range(len(images)))]
-    return {side: tuple(example[side] for example in found) for side in sides}
+    return {side: replace(images, images=tuple(x[side] for x in found)) for side in sides}
 
 
 def _ppm(image: Image.Image) -> bytes:

@@ -7,9 +7,14 @@ import pytest
 import transformers
 from torchvision import models
 
-from optax_dtnh.models._facts import MODEL, MODEL_DEFAULTS, PROCESSOR_DEFAULTS, facts_beside
-from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._sizes import FILES, implied
+from optax_dtnh.models._facts import (
+    FILES,
+    MODEL_DEFAULTS,
+    PROCESSOR_DEFAULTS,
+    facts_beside,
+    implied,
+)
+from optax_dtnh.models._fields import NAMES, Fact
 
 NETWORKS = "resnet18 resnet34 resnet50 resnet101 resnet152".split()
 NETWORKS += "vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14".split()
@@ -39,9 +44,8 @@ def test_a_published_name_tells_what_the_metadata_do(name):
 @pytest.mark.parametrize("kind", MODEL_DEFAULTS)
 def test_a_silent_configuration_means_what_transformers_takes_it_for(kind):
     config = transformers.AutoConfig.for_model(kind)
-    theirs = {ours: key for key, ours in MODEL.items()}
-    expected = {name: getattr(config, theirs[name]) for name in MODEL_DEFAULTS[kind]}
-    assert MODEL_DEFAULTS[kind] == expected
+    theirs = {NAMES.get(key, key): value for key, value in config.to_dict().items()}
+    assert MODEL_DEFAULTS[kind] == {name: theirs[name] for name in MODEL_DEFAULTS[kind]}
 
 
 @pytest.mark.parametrize("kind", PROCESSOR_DEFAULTS)
