@@ -1,5 +1,6 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -170,9 +171,11 @@ def _misfits(found: Found, request: Request) -> Iterator[str]:
         wrong = f"`{flag(name)}` should come with data without a validation split, got {where}"
         yield f"{wrong} with one. Leave the option out."
     counts = Counter(image.label for image in of_split(found.images, TRAIN) if image.label)
-    if counts and min(counts.values()) <= (request.val_per_class or 0):
+    fewest, count = min(counts.items(), key=lambda item: item[1], default=("", math.inf))
+    if count <= (request.val_per_class or 0):
         wrong = "`--val-per-class` should leave images of every class to train on, got "
-        yield f"{wrong}{request.val_per_class} of {min(counts.values())} in {where}. Lower it."
+        wrong += f"{request.val_per_class}, which takes all {count} of {fewest!r}"
+        yield f"{wrong}. Lower it, or leave the class out."
 
 
 def _refuse_classes(images: Iterable[Image], found: Found, request: Request) -> None:
