@@ -16,13 +16,14 @@ from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, NoReturn
 
 from optax_dtnh.finetune import interrupts
 from optax_dtnh.finetune.arguments import add_options, settings_of
 from optax_dtnh.finetune.compare.candidates import add_compare_options, plan_of, refuse_options
-from optax_dtnh.finetune.errors import UsageError, address_error, flag
-from optax_dtnh.finetune.options import count, folder
+from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.options import count
 
 TRAIN = """Fine-tune the network in --source on the images in --data.
 
@@ -67,6 +68,7 @@ PREDICT = """Print the most probable classes of each image, and their probabilit
 An image that cannot be read ends the command if it was named, and is left out of a folder.
 """
 
+FORMATS = ("text", "csv", "jsonl")
 _AS_WRITTEN: Any = {"formatter_class": RawDescriptionHelpFormatter, "allow_abbrev": False}
 
 
@@ -74,25 +76,28 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line that starts with `error:`."""
 
     def parse_known_args(self, *args: Any, **named: Any) -> Any:
-        """Refuse unknown arguments, and name the option that one of them resembles."""
+        """Refuse unknown arguments, and name the option that the first of them resembles."""
         chosen, unknown = super().parse_known_args(*args, **named)
-        near = [name for word in unknown for name in self._near(word.split("=")[0])]
         if unknown:
+            names, word = self._option_string_actions, unknown[0].split("=")[0]
+            near = [x for x in names if "--" + re.sub(r"-*(\w)\w*", r"\1", x) == word]  # as --lr
+            near = near or get_close_matches(word, names, 1)
             mend = f"Did you mean {near[0]}?" if near else f"See `{self.prog} --help`."
             self.error(f"unrecognized arguments: {' '.join(unknown)}. {mend}")
         return chosen, unknown
-
-    def _near(self, word: str) -> list[str]:
-        """Return the options with the initials `word`, like "lr", or one that is spelled alike."""
-        names = self._option_string_actions
-        initials = [name for name in names if "--" + re.sub(r"-*(\w)\w*", r"\1", name) == word]
-        return initials or get_close_matches(word, names, 1)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and the message."""
         if re.search(r"^argument .*'[^' ]+,[^' ]+'", message):
             message += ". Separate values by spaces, and write decimals with a point."
         self.exit(2, f"error: {' '.join(message.split())}\n")
+
+
+def _name(given: str) -> str:
+    """Return what is given for an option, unless an unset variable has left it empty."""
+    if not given:
+        raise argparse.ArgumentTypeError("it should be a name, got an empty one")
+    return given
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -103,7 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser()
     chosen = options.parse_args(argv)
     try:
-        _refuse_empty(chosen)
         chosen.act(chosen)
     except BrokenPipeError:  # of `| head`: what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,90 +123,68 @@ def _told(error: Exception) -> str | None:
     if isinstance(error, UsageError):
         return str(error)
     if "RESOURCE_EXHAUSTED" in str(error):  # as jax has it
-        return (
-            "The memory does not suffice. Lower `--batch-size` or `--image-size`, or give "
-            f"`--micro-batches`: {str(error):.120}"
-        )
+        mend = "Lower `--batch-size` or `--image-size`, or give `--micro-batches`"
+        return f"The memory does not suffice. {mend}: {str(error):.120}"
     name = getattr(error, "name", None)
     if name is None or name.startswith("optax_dtnh"):
         return None
     extra = "tensorboard" if name == "tensorboardX" else "finetune"
-    return (
-        f"`{name}` is not installed, and the command needs it. Run "
-        f"`pip install 'optax-dtnh[{extra}]'`."
-    )
-
-
-def _refuse_empty(chosen: Namespace) -> None:
-    for name, value in vars(chosen).items():
-        if "" in (value if isinstance(value, list) else [value]):
-            raise UsageError(
-                f"`{name if name.isupper() else flag(name)}` should be a name, got an empty one. "
-                "Check the variable that it comes from."
-            )
+    mend = f"Run `pip install 'optax-dtnh[{extra}]'`."
+    return f"`{name}` is not installed, and the command needs it. {mend}"
 
 
 def parser() -> Parser:
     """Return the parser of all commands."""
     options = Parser(prog="python -m optax_dtnh.finetune", description=__doc__, **_AS_WRITTEN)
     commands = options.add_subparsers(required=True, metavar="COMMAND")
-    train = _command(commands, "train", _train, TRAIN)
-    evaluate = _command(commands, "evaluate", _evaluate, EVALUATE)
-    predict = _command(commands, "predict", _predict, PREDICT)
-    compare = _command(commands, "compare", _compare, COMPARE)
+    run, made = "Folder of a finished run.", "it is made if it does not exist."
+    train = _command(commands, "train", _train, TRAIN, f"Folder of the run; {made}")
     groups = add_options(train)
-    add_compare_options(compare)
-    run = "Folder of a finished run."
-    for place, out in (
-        (groups["files"], "Folder of the run; it is made if it does not exist."),
-        (compare, "Folder of the comparison; it is made if it does not exist."),
-        *((evaluate, run), (predict, run)),
-    ):
-        place.add_argument("--out", type=folder, metavar="DIR", required=True, help=out)
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
     groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
-    _add_evaluation(evaluate)
-    _add_prediction(predict)
+    _add_evaluation(_command(commands, "evaluate", _evaluate, EVALUATE, run).add_argument)
+    _add_prediction(_command(commands, "predict", _predict, PREDICT, run).add_argument)
+    out = f"Folder of the comparison; {made}"
+    add_compare_options(_command(commands, "compare", _compare, COMPARE, out))
     return options
 
 
-def _add_evaluation(evaluate: Parser) -> None:
-    data = "Labeled folder of images or tfds:NAME (default: the data of the run)."
-    evaluate.add_argument("FOLDER", nargs="?", help=data)
-    table = "Table of path and label of the images in FOLDER."
-    evaluate.add_argument("--labels", metavar="FILE", help=table)
-    prepared = "Folder of prepared TFDS data sets (default: that of the run)."
-    evaluate.add_argument("--data-dir", metavar="DIR", help=prepared)
-    evaluate.add_argument("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
-    results = "Write metrics.json, confusion_matrix.png and mistakes.png into this folder."
-    evaluate.add_argument("--results", type=folder, metavar="DIR", help=results)
-
-
-def _add_prediction(predict: Parser) -> None:
-    image = "File of an image, folder of images, or - for a list of both on standard input."
-    predict.add_argument("IMAGE", nargs="+", help=image)
-    top = "Number of classes for each image (default: 1)."
-    predict.add_argument("--top", type=count, default=1, metavar="N", help=top)
-    form = "Separated by tabs, a line for each image (text); a line for each class (csv); or JSON "
-    form += "lines (default: text)."
-    predict.add_argument("--format", choices=("text", "csv", "jsonl"), default="text", help=form)
-
-
-def _command(commands: Any, name: str, act: Callable[[Namespace], None], text: str) -> Parser:
+def _command(
+    commands: Any, name: str, act: Callable[[Namespace], None], text: str, out: str
+) -> Parser:
     made = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
+    made.register("type", None, _name)
+    made.register("type", Path, lambda given: Path(_name(given)))
     made.set_defaults(act=act)
+    made.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
     return made
+
+
+def _add_evaluation(add: Callable[..., Any]) -> None:
+    add("FOLDER", nargs="?", help="Labeled images or tfds:NAME (default: the data of the run).")
+    add("--labels", metavar="FILE", help="Table of path and label of the images in FOLDER.")
+    add("--data-dir", metavar="DIR", help="Folder of TFDS data sets (default: that of the run).")
+    add("--classes", metavar="NAME", nargs="+", help="Use these classes alone.")
+    results = "Write metrics.json, confusion_matrix.png and mistakes.png into this folder."
+    add("--results", type=Path, metavar="DIR", help=results)
+
+
+def _add_prediction(add: Callable[..., Any]) -> None:
+    add("IMAGE", nargs="+", help="Images, folders of images, or - for a list on standard input.")
+    add("--top", type=count, default=1, metavar="N", help="Classes of each image (default: 1).")
+    form = "A line for each image, with tabs (text); a line for each class (csv); or JSON lines "
+    add("--format", choices=FORMATS, default=FORMATS[0], help=f"{form}(default: {FORMATS[0]}).")
 
 
 # Each act has imports of its own: mistakes in arguments should not wait for flax, grain and orbax.
 
 
 def _train(chosen: Namespace) -> None:
-    settings, address = settings_of(chosen), _address(chosen.distributed)
+    settings = settings_of(chosen)
     from optax_dtnh.finetune import train
 
-    train.train(settings, chosen.out, address)
+    train.train(settings, chosen.out, chosen.distributed)
 
 
 def _evaluate(chosen: Namespace) -> None:
@@ -229,16 +211,6 @@ def _predict(chosen: Namespace) -> None:
     from optax_dtnh.finetune import predict
 
     predict.predict(chosen.out, chosen.IMAGE, top=chosen.top, form=chosen.format)
-
-
-def _address(given: list[str] | None) -> dict[str, Any] | None:
-    """Return the arguments of `jax.distributed.initialize`, None for a single process."""
-    if not given:
-        return None if given is None else {}
-    if len(given) != 3 or not (given[1].isdecimal() and given[2].isdecimal()):
-        raise address_error(" ".join(given))
-    names = ("coordinator_address", "num_processes", "process_id")
-    return dict(zip(names, (given[0], int(given[1]), int(given[2])), strict=True))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import argparse
 import math
+import os
 from argparse import Namespace
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from optax_dtnh.finetune.options import GROUPS
 from optax_dtnh.finetune.settings import (
     DECAY,
     DEFAULT_WEIGHTS,
+    DEFAULTS,
     DTNH,
     EPOCHS,
     FEWEST,
@@ -22,7 +24,7 @@ from optax_dtnh.finetune.settings import (
     Settings,
 )
 
-ALTERNATIVES = [("epochs", "steps"), ("val_per_class", "val_fraction")]
+WORKERS = 4  # at most, for each core: each holds batches in memory
 
 
 def add_options(
@@ -65,67 +67,50 @@ def settings_of(chosen: Namespace) -> Settings:
     for name in ("source", "data"):  # the completion of a shell adds a slash
         given[name] = given[name].rstrip("/") or given[name]
     settings = Settings(**given)
-    for problem in (*_misfits(settings), *_misfits_of_training(settings)):
-        raise UsageError(problem)
-    decay = settings.weight_decay
-    if settings.regularizer == FINETUNE:
-        return replace(settings, weight_decay=DECAY if decay is None else decay)
-    weight, rule = settings.weight, settings.rule or "truncate"
-    return replace(
-        settings,
-        weight_decay=0.0 if decay is None else decay,
-        form=settings.form or "before",
-        weight=DEFAULT_WEIGHTS[settings.regularizer] if weight is None else weight,
-        rule=rule if settings.method.endswith(DTNH) else "plain",
-    )
+    for name, fits, wanted in _misfits(settings):
+        if not fits and given[name] != DEFAULTS[name]:
+            value = " ".join(given[name]) if name == "layers" else given[name]
+            wrong = f"`{flag(name)}` should {wanted}, got {value}"
+            raise UsageError(f"{wrong}. Leave it out, or change one of them.")
+    usual: dict[str, Any] = {"weight_decay": DECAY}
+    if settings.regularizer != FINETUNE:
+        rule = "truncate" if settings.method.endswith(DTNH) else "plain"
+        usual = {"weight_decay": 0.0, "form": "before", "rule": rule}
+        usual |= {"weight": DEFAULT_WEIGHTS[settings.regularizer]}
+    return replace(settings, **{name: x for name, x in usual.items() if given[name] is None})
 
 
 def unfit(method: str) -> dict[str, str]:
     """Return which options a method does not take, each with what it should come with."""
-    regularized, protected = method != FINETUNE, method.endswith(DTNH)
-    of_maps = method.removesuffix(DTNH) in OF_MAPS
-    options = (
-        ("weight", regularized, "a regularizer"),
-        ("form", regularized, "a regularizer"),
-        ("rule", protected, f"a method that ends in {DTNH}"),
-        ("granularity", protected, f"a method that ends in {DTNH}"),
-        ("reference_decay", protected, f"a method that ends in {DTNH}"),
-        ("layers", of_maps, " or ".join(OF_MAPS)),
-    )
-    return {name: wanted for name, fits, wanted in options if not fits}
+    found = {}
+    if method == FINETUNE:
+        found |= dict.fromkeys(("weight", "form"), "a regularizer")
+    if not method.endswith(DTNH):
+        options = ("rule", "granularity", "reference_decay")
+        found |= dict.fromkeys(options, f"a method that ends in {DTNH}")
+    if method.removesuffix(DTNH) not in OF_MAPS:
+        found["layers"] = " or ".join(OF_MAPS)
+    return found
 
 
-def _misfits(settings: Settings) -> Iterator[str]:
-    """Yield what is wrong with options that do not fit together."""
-    for one, other in ALTERNATIVES:
-        if None not in (getattr(settings, one), getattr(settings, other)):
-            yield f"`{flag(one)}` should come without `{flag(other)}`, got both. Leave one out."
-    for name, wanted in unfit(settings.method).items():
-        if getattr(settings, name) not in (None, ()):
-            wrong = f"`{flag(name)}` should come with {wanted}, got --method {settings.method}"
-            yield f"{wrong}. Leave it out."
-    form, optimizer = settings.form or "before", settings.optimizer
-    if optimizer not in FORMS[form]:
-        wrong = f"`--form {form}` should come with --optimizer {FORMS[form][0]}, got {optimizer}"
-        yield f"{wrong}. Set it, or choose --form decoupled."
-    if form == "metric" and settings.reference_decay is not None:
-        wrong = "`--reference-decay` should come with another form than metric, which protects the "
-        yield f"{wrong}gradient of this batch alone. Leave it out."
-
-
-def _misfits_of_training(settings: Settings) -> Iterator[str]:
+def _misfits(settings: Settings) -> Iterable[tuple[str, bool, str]]:
+    """Return options, whether the others fit to them, and what they should do."""
     batch, parts = settings.batch_size, settings.micro_batches
-    if batch % parts:
-        wrong = f"`--micro-batches` should be a divisor of --batch-size, {batch}, got {parts}"
-        yield f"{wrong}. Change one of them."
-    if parts > 1 and settings.regularizer == "bss":
-        wrong = f"`--micro-batches` should come with another method than {settings.method}, whose "
-        yield f"{wrong}value is that of the whole batch, got {parts}. Leave it out."
-    if settings.augment == "none" and settings.resize is not None:
-        wrong = (
-            f"`--resize` should come with --augment standard, which crops, got {settings.resize}"
-        )
-        yield f"{wrong}. Leave it out."
+    most = WORKERS * (os.cpu_count() or 1)
+    drawn, held_out = settings.train_per_class or math.inf, settings.val_per_class or 0
+    method, optimizers = settings.method, FORMS[settings.form or "before"]
+    return (
+        *((n, False, f"come with {x}, not {method}") for n, x in unfit(method).items()),
+        ("epochs", settings.steps is None, "come without `--steps`"),
+        ("val_per_class", settings.val_fraction is None, "come without `--val-fraction`"),
+        ("val_per_class", held_out < drawn, f"be below --train-per-class, {drawn}"),
+        ("form", settings.optimizer in optimizers, f"come with --optimizer {optimizers[0]}"),
+        ("reference_decay", settings.form != "metric", "come with another form than metric"),
+        ("micro_batches", batch % parts == 0, f"be a divisor of --batch-size, {batch}"),
+        ("micro_batches", settings.regularizer != "bss", "come with another method than bss"),
+        ("resize", settings.augment == "standard", "come with --augment standard, which crops"),
+        ("workers", settings.workers <= most, f"be at most {most}, {WORKERS} for each core"),
+    )
 
 
 def resolved(settings: Settings, images: int) -> Settings:

@@ -43,14 +43,8 @@ def batches(
     "weight", float32 `[B]`, whose mean over the source is 1. `close` ends threads or processes.
     """
     process, processes = shard
-    if settings.batch_size % processes:
-        raise UsageError(
-            f"`--batch-size` should be a multiple of the number of processes, {processes}, got "
-            f"{settings.batch_size}. Change it."
-        )
     images = grain.MapDataset.source(source).seed(settings.seed).shuffle().repeat()
-    kind = settings.class_weights
-    weights = None if kind is None else _weights(kind, source.labels)
+    weights = _weights(source.labels) if settings.class_weights else None
     options = {"preprocessing": preprocessing, "augment": settings.augment, "weights": weights}
     examples = images.random_map(partial(_training_example, **options))
     # Rounded up, the length of this endless data set would be more than a `len` can be.
@@ -93,12 +87,12 @@ def _follow_parent(*_: int) -> None:
     Thread(target=follow, daemon=True).start()
 
 
-def _weights(kind: str, labels: Sequence[int]) -> np.ndarray:
-    from sklearn.utils.class_weight import compute_class_weight
+def _weights(labels: Sequence[int]) -> np.ndarray:
+    """Return balanced weights by class; TFDS names classes that have no image."""
+    from sklearn.utils.class_weight import compute_sample_weight
 
-    present = np.unique(labels)
-    weights = np.ones(present[-1] + 1, np.float32)  # TFDS names classes that have no image
-    weights[present] = compute_class_weight(kind, classes=present, y=labels)
+    weights = np.ones(max(labels) + 1, np.float32)
+    weights[list(labels)] = compute_sample_weight("balanced", labels)
     return weights
 
 
@@ -111,10 +105,12 @@ def _training_example(
     weights: np.ndarray | None,
 ) -> dict[str, Any]:
     image, label = decoded(example), np.int32(example["label"])
-    weight = {} if weights is None else {"weight": weights[label]}
     if augment == "none":
-        return {"image": evaluation_image(image, preprocessing), "label": label} | weight
-    return {"image": training_image(image, preprocessing, rng), "label": label} | weight
+        pixels = evaluation_image(image, preprocessing)
+    else:
+        pixels = training_image(image, preprocessing, rng)
+    weight = {} if weights is None else {"weight": weights[label]}
+    return {"image": pixels, "label": label} | weight
 
 
 def _evaluation_example(example: dict[str, Any], *, preprocessing: Preprocessing) -> dict[str, Any]:

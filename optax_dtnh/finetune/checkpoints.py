@@ -134,20 +134,16 @@ def _problem(path: Path, like: Any) -> str | None:
         content = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
         found, leaves = _checksums(path), dict(content["leaves"])
         del found[CHECKSUMS]
-        changed = _differences(content["files"], found)
+        changed = run_folder.differing(content["files"], found)
     except (OSError, ValueError, TypeError, KeyError):
         return f"{CHECKSUMS} is damaged"
     if changed:
         return f"{changed[0]} has changed"
     if list(leaves.items()) == list((asked := _described(like)).items()):
         return None
-    names = _differences(leaves, asked)
+    names = run_folder.differing(leaves, asked)
     texts = [f"{leaves.get(n)} at {n} instead of {asked.get(n)}" for n in names[:SHOWN]]
     return "; ".join(texts) or "the leaves in another order"
-
-
-def _differences(a: dict[str, str], b: dict[str, str]) -> list[str]:
-    return [name for name in sorted(a | b) if a.get(name) != b.get(name)]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The data of a run: images to train on, images to test on, and the names of the classes."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -161,9 +162,20 @@ def _misfits(found: Found, request: Request) -> Iterator[str]:
         mend = "name splits in a column `split`" if request.labels else RENAME
         mend = f"Give `--train-per-class N` or {mend}"
         yield f"{wrong} {where} without test images{left_out}. {mend}."
-    if (name := _held_out_by(request)) and _has(VALIDATION, found):
+    name, has_val = _held_out_by(request), _has(VALIDATION, found)
+    for unused in ("val_every", "patience"):
+        if getattr(request, unused) and not (name or has_val):
+            wrong = f"`{flag(unused)}` should come with validation images, got none in {where}"
+            yield f"{wrong}. Leave it out, or add --val-fraction or a split beside a test split."
+    if name and has_val:
         wrong = f"`{flag(name)}` should come with data without a validation split, got {where}"
         yield f"{wrong} with one. Leave the option out."
+    counts = Counter(image.label for image in of_split(found.images, TRAIN) if image.label)
+    fewest, count = min(counts.items(), key=lambda item: item[1], default=("", math.inf))
+    if count <= (request.val_per_class or 0):
+        wrong = "`--val-per-class` should leave images of every class to train on, got "
+        wrong += f"{request.val_per_class}, which takes all {count} of {fewest!r}"
+        yield f"{wrong}. Lower it, or leave the class out."
 
 
 def _refuse_classes(images: Iterable[Image], found: Found, request: Request) -> None:

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from optax_dtnh.finetune import methods, step, trained
+from optax_dtnh.finetune import step, trained
 from optax_dtnh.finetune.batches import batches, evaluation_batches
 from optax_dtnh.finetune.run import Run
 from optax_dtnh.models import replace_head
@@ -38,7 +38,8 @@ def channel_weights(run: Run) -> dict[str, jax.Array]:
     The loss is averaged over batches that are drawn by the seed. The devices share the work.
     """
     classes = len(run.data.classes)
-    fitted = _in_evaluation(replace_head(run.source, classes, rngs=nnx.Rngs(0)))
+    fitted = replace_head(run.source, classes, rngs=nnx.Rngs(0))
+    fitted.eval()
     nnx.update(fitted.head, _fit_head(*_features(run), classes))
     rows, everywhere = (NamedSharding(run.mesh, PartitionSpec(*x)) for x in ((step.AXIS,), ()))
     with closing(batches(run.data.train, run.preprocessing, run.settings)) as endless:
@@ -63,7 +64,8 @@ def _attention(graph: Any, arrays: Any, divided: Any, layers: tuple[str, ...]) -
 
 def _features(run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return the pooled features and labels of all training images."""
-    bare = nnx.clone(_in_evaluation(run.source))
+    bare = nnx.clone(run.source)
+    bare.eval()
     bare.head = None  # whose logits are then the features
     size = run.settings.batch_size
     batches = evaluation_batches(run.data.train, run.preprocessing, batch_size=size)
@@ -79,15 +81,11 @@ def _fit_head(features: np.ndarray, labels: np.ndarray, classes: int) -> dict[st
     def loss(head):
         return jnp.mean(step.cross_entropy(x @ head["kernel"] + head["bias"][None], y))
 
-    def advance(carry, _):
+    def advance(_, carry):
         head, state = carry
         updates, state = tx.update(jax.grad(loss)(head), state)
-        return (optax.apply_updates(head, updates), state), None
+        return optax.apply_updates(head, updates), state
 
     head = {"kernel": jnp.zeros((x.shape[1], classes)), "bias": jnp.zeros(classes)}
-    scan = jax.jit(lambda head: jax.lax.scan(advance, (head, tx.init(head)), length=HEAD_STEPS))
-    return scan(head)[0][0]
-
-
-def _in_evaluation(model: methods.Model) -> methods.Model:
-    return nnx.view(model, use_running_average=True, raise_if_not_found=False)
+    begun = head, tx.init(head)
+    return jax.jit(lambda begun: jax.lax.fori_loop(0, HEAD_STEPS, advance, begun))(begun)[0]

@@ -43,14 +43,6 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def address_error(given: str) -> UsageError:
-    """Return the error of an address of this process that is not one."""
-    return UsageError(
-        "`--distributed` should have HOST:PORT, the number of processes and the index of this one, "
-        f"or nothing where jax finds them, got {given}. Try `--distributed host0:1234 4 0`."
-    )
-
-
 def listed(names: Sequence[str], shown: int = 5) -> str:
     """Return the first names, and how many more there are."""
     more = len(names) - shown

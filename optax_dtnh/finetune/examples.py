@@ -25,6 +25,8 @@ class Request(NamedTuple):
     known: Sequence[str] | None = None
     val_per_class: int | None = None
     val_fraction: float | None = None
+    val_every: int | None = None  # like `patience`, it needs validation images
+    patience: int | None = None
 
 
 OF_DATA = tuple(name for name in Request._fields if name not in ("data", "known"))

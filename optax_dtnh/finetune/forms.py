@@ -8,11 +8,9 @@ and coupled weight decay; the learning rate follows in the chain.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from optax_dtnh import regularizers, scale_by_adam_dtnh, transform_pair
+from optax_dtnh import scale_by_adam_dtnh, transform_pair
 
 Tx = optax.GradientTransformation
 Member = Callable[..., Any]  # `dtnh` or `add_l2_sp`
@@ -61,24 +59,3 @@ def of_loss_grads(tx: Tx) -> Tx:
         return tx.update(updates.loss_grads, state, params)
 
     return optax.GradientTransformation(tx.init, update)
-
-
-class AnchoredState(NamedTuple):
-    """State of `of_l2_sp`: the parameters at `init`, and the state of the transformation."""
-
-    anchor: Any
-    inner: optax.OptState
-
-
-def of_l2_sp(tx: Tx) -> Tx:
-    """Give `tx` the pair with the gradient of L2-SP towards the parameters at `init`."""
-
-    def init(params):
-        return AnchoredState(jax.tree.map(jnp.copy, params), tx.init(params))
-
-    def update(updates, state, params=None):
-        r = jax.grad(regularizers.l2_sp)(params, state.anchor)
-        updates, inner = tx.update(updates._replace(reg_grads=r), state.inner, params)
-        return updates, AnchoredState(state.anchor, inner)
-
-    return optax.GradientTransformation(init, update)

@@ -5,6 +5,7 @@ L2-SP. Without DTNH the rule is `plain`, so that nothing else differs. The form 
 sum meets the optimizer, see `forms`. The new head is masked out and decays on its own.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -34,22 +35,19 @@ class Outputs(NamedTuple):
     logits: jax.Array | None  # of the pretrained head for `pooled`, None without that network
 
 
-# From the outputs of the trained and of the pretrained network, the weights of channels and the
-# temperature to a scalar. Fine-tuning and L2-SP are missing: neither has a second gradient.
+# From the outputs s and t of the trained and the pretrained network, weights w of channels and the
+# temperature T to a scalar. Fine-tuning and L2-SP are missing: neither has a second gradient.
 REGULARIZERS: dict[str, Callable[..., jax.Array]] = {
-    "feature_distance": lambda student, teacher, *_: regularizers.feature_distance(
-        student.maps, teacher.maps
-    ),
-    "delta": lambda student, teacher, weights, _: regularizers.attention_feature_distance(
-        student.maps, teacher.maps, weights
-    ),
-    "distillation": lambda student, teacher, _, temperature: regularizers.distillation(
-        student.logits, teacher.logits, temperature=temperature
-    ),
-    "bss": lambda student, *_: regularizers.batch_spectral_shrinkage(student.pooled),
+    "feature_distance": lambda s, t, *_: regularizers.feature_distance(s.maps, t.maps),
+    "delta": lambda s, t, w, _: regularizers.attention_feature_distance(s.maps, t.maps, w),
+    "distillation": lambda s, t, _, T: regularizers.distillation(s.logits, t.logits, temperature=T),
+    "bss": lambda s, *_: regularizers.batch_spectral_shrinkage(s.pooled),
 }
 # Those that need the pretrained network's outputs.
 WITH_TEACHER = ("feature_distance", "delta", "distillation")
+# The gradient of L2-SP for a form that takes a pair: what `add_l2_sp` adds to 0.
+_PULL = add_l2_sp(1.0, mask=backbone_mask, rule=optax_dtnh.plain)
+PULL = optax_dtnh.transform_pair(reg=optax.chain(optax.set_to_zero(), _PULL))
 
 
 def transformation(settings: Settings) -> optax.GradientTransformation:
@@ -77,9 +75,7 @@ def _decay(settings: Settings) -> optax.GradientTransformation:
     if settings.regularizer == FINETUNE:
         return decay(settings.weight_decay or 0.0)
     head = decay(settings.head_decay, mask=head_mask)
-    if not settings.weight_decay:
-        return head
-    return optax.chain(head, decay(settings.weight_decay, mask=backbone_mask))
+    return optax.chain(head, decay(settings.weight_decay or 0.0, mask=backbone_mask))
 
 
 def _decision(settings: Settings) -> dict[str, Any]:
@@ -99,12 +95,12 @@ def _regularized(
     if settings.reference_decay:
         smoothed = optax.ema(settings.reference_decay, accumulator_dtype=jnp.float32)
         options |= {"reference": smoothed}
-    form, l2_sp = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
-    in_place = l2_sp and not form.takes_pair
+    form, anchored = forms.FORMS[settings.form or "before"], settings.regularizer == "l2_sp"
+    in_place = anchored and not form.takes_pair
     tx = form.build(add_l2_sp if in_place else dtnh, _direction(settings), prepare, **options)
     if in_place:
         return forms.of_loss_grads(tx)
-    return forms.of_l2_sp(tx) if l2_sp else tx
+    return optax.chain(PULL, tx) if anchored else tx
 
 
 def compared(
@@ -122,15 +118,14 @@ def compared(
         return zero, zero, zero
     (g, r), options = pair, _decision(settings)
     if settings.form == "momentum":
-        apart = optax.tree.get(opt_state, "TransformPairState")
-        g, r = optax.tree.get(apart.loss, "trace"), optax.tree.get(apart.reg, "trace")
+        (_, g), (_, r) = optax.tree.get_all_with_path(opt_state, "trace")
     elif settings.regularizer == "l2_sp":
         r, options["anchor"] = params, optax.tree.get(opt_state, "anchor")
     if settings.reference_decay:
         options["reference"] = optax.tree.get(opt_state, "ema")
     report = conflict_report(g, r, depth=0, **options)
     if settings.granularity != "element":  # whose state knows no conflict
-        report["conflict"] = optax.tree.get(opt_state, "conflict")
+        *_, (_, report["conflict"]) = optax.tree.get_all_with_path(opt_state, "conflict")
     return report["conflict"], report["cosine"], report["ratio"]
 
 
@@ -160,8 +155,6 @@ def learning_rate(settings: Settings) -> optax.Schedule:
     else:
         drops = {end - warmup: DROP} if settings.schedule == "step" else {}
         schedule = optax.piecewise_constant_schedule(start, drops)
-    if not warmup:
-        return schedule
     return optax.join_schedules([optax.linear_schedule(0.0, start, warmup), schedule], [warmup])
 
 
@@ -171,19 +164,12 @@ def _direction(settings: Settings) -> optax.GradientTransformation:
 
 def layers(settings: Settings, model: Model) -> tuple[str, ...]:
     """Return the names of the feature maps to compare, in the order of the network."""
-    if settings.regularizer == "delta" and isinstance(model, ViT):
-        raise UsageError(
-            f"`--method` should be another than delta for a ViT, got {settings.method}. DELTA "
-            "closes the channels of a convolutional network one by one."
-        )
     names = feature_maps(model)
-    if unknown := sorted(set(settings.layers) - set(names)):
-        raise UsageError(
-            f"`--layers` should be among {', '.join(names)}, got {', '.join(unknown)}. "
-            "Name feature maps of the network in --source, separated by spaces."
-        )
-    chosen = settings.layers or _default_layers(model, names)
-    return tuple(name for name in names if name in chosen)
+    usual = names[1:]
+    if isinstance(model, ViT):
+        count = min(VIT_MAPS, len(names))
+        usual = [names[math.ceil(len(names) * (i + 1) / VIT_MAPS) - 1] for i in range(count)]
+    return tuple(name for name in names if name in (settings.layers or usual))
 
 
 def feature_maps(model: Model) -> list[str]:
@@ -191,13 +177,6 @@ def feature_maps(model: Model) -> list[str]:
     if isinstance(model, ViT):
         return [f"block{i + 1}" for i in range(len(model.blocks))]
     return ["stem", *(f"stage{i + 1}" for i in range(model.stages))]
-
-
-def _default_layers(model: Model, names: list[str]) -> list[str]:
-    if not isinstance(model, ViT):
-        return names[1:]
-    count = len(names)
-    return [names[-(-count * (i + 1) // VIT_MAPS) - 1] for i in range(min(VIT_MAPS, count))]
 
 
 def pooled(model: Model, features: dict[str, jax.Array]) -> jax.Array:

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import field
-from pathlib import Path
 from typing import Any
 
 GROUPS = ("files", "method", "training", "images", "machine")
@@ -36,18 +35,10 @@ count = _numeric("a whole number from 1 to 4294967295", int, lambda n: 1 <= n < 
 several = _numeric("a whole number from 2 to 4294967295", int, lambda n: 2 <= n < 2**32)
 
 
-def folder(given: str) -> Path:
-    """Return the path of a folder; that of an empty name would be the current one."""
-    if not given:
-        raise argparse.ArgumentTypeError("it should be a name, got an empty one")
-    return Path(given)
-
-
-def option(group: str, text: str, default: Any = None, *, free: bool = False, **more: Any) -> Any:
+def option(group: str, text: str, default: Any = None, **more: Any) -> Any:
     """Return a field that is also an option of the command, under the heading `group`.
 
-    False makes the option a switch, () a list of names; other defaults are added to the help. A run
-    may be resumed with another value of what is `free`, because no weight depends on it.
+    False makes the option a switch, () a list of names; other defaults are added to the help.
     """
     if default is False:
         more["action"] = "store_true"
@@ -58,4 +49,4 @@ def option(group: str, text: str, default: Any = None, *, free: bool = False, **
     if kind := more.get("type"):
         more["metavar"] = "N" if kind in (whole, count) else "X"
     more |= {"help": text, "default": default}
-    return field(default=default, metadata={"group": group, "free": free, "argument": more})
+    return field(default=default, metadata={"group": group, "argument": more})

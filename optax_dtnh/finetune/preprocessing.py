@@ -13,7 +13,13 @@ from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, facts_beside
 from optax_dtnh.models._fields import Fact
 
-DEFAULT = "default"
+DEFAULT = "ImageNet's"
+# What a run tells of its checkpoint, a line each.
+TOLD = {
+    "network": ("network", "heads", "activation", "epsilon", "positions"),
+    "images": ("image_size", "resize", "mean", "std", "interpolation", "rescale"),
+    "not used": UNUSED,
+}
 RESIZE_OF_CROP = 256 / 224
 
 
@@ -34,7 +40,11 @@ class Preprocessing(NamedTuple):
 
 def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
     """Return the values of `preprocessing_facts`, which has the same arguments and errors."""
-    facts = preprocessing_facts(checkpoint, **overrides)
+    return preprocessing_from(preprocessing_facts(checkpoint, **overrides))
+
+
+def preprocessing_from(facts: Mapping[str, Fact]) -> Preprocessing:
+    """Return the values of the facts."""
     return Preprocessing(**{name: facts[name].value for name in Preprocessing._fields})
 
 
@@ -74,24 +84,19 @@ def preprocessing_facts(
     return facts
 
 
-def described(facts: dict[str, Fact], augment: str = "standard") -> list[str]:
+def described(facts: Mapping[str, Fact], *, crops: bool = True) -> list[str]:
     """Return the lines that tell which facts a run uses, where from, and which it does not."""
-    size, resize = facts["image_size"], facts["resize"]
-    crops = f"training crops out of {resize.value} x {resize.value} ({resize.origin}), "
-    lines = [
-        f"images: {size.value} x {size.value} ({size.origin}), "
-        f"{crops if augment == 'standard' else ''}{_told(facts, 'interpolation')}",
-        f"pixels: mean {_told(facts, 'mean')}, std {_told(facts, 'std')}"
-        + (f", times {_told(facts, 'rescale')}" if facts["rescale"].origin != DEFAULT else ""),
-    ]
-    if usual := [name for name in Preprocessing._fields[:-1] if facts[name].origin == DEFAULT]:
-        lines.append(f"no file beside the checkpoint tells {', '.join(usual)}: ImageNet's are used")
-    unused = [f"{name} {_told(facts, name)}" for name in UNUSED if name in facts]
-    return lines + ([f"not used: {', '.join(unused)}"] if unused else [])
+    used = {name: _told(fact) for name, fact in facts.items() if crops or name != "resize"}
+    lines = (
+        f"{title}: {', '.join(f'{name} {used[name]}' for name in names if name in used)}"
+        for title, names in TOLD.items()
+        if used.keys() & names
+    )
+    return [line.replace("network: network", "network:") for line in lines]
 
 
-def _told(facts: dict[str, Fact], name: str) -> str:
-    value, origin = facts[name]
+def _told(fact: Fact) -> str:
+    value, origin = fact
     values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     text = " ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
     return f"{text} ({origin})"
@@ -111,6 +116,6 @@ def _check_mean(facts: dict[str, Fact]) -> None:
     if min(mean) < 0 or max(mean) > 1.001 * largest:  # 0.00392157 stands for 1 / 255
         raise UsageError(
             f"`--mean` should be between 0 and {largest:.4g}, the largest pixel times "
-            f"{_told(facts, 'rescale')}, got {' '.join(f'{m:g}' for m in mean)} ({origin}). Pass "
+            f"{_told(facts['rescale'])}, got {' '.join(f'{m:g}' for m in mean)} ({origin}). Pass "
             "the mean of such values."
         )

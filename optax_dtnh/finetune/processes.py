@@ -8,7 +8,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from optax_dtnh.finetune.errors import UsageError, address_error
+from optax_dtnh.finetune.errors import UsageError
 
 JOIN_S = 300  # for all processes to be started
 HEARTBEAT_S = 30
@@ -30,15 +30,16 @@ ANOTHER = (
 
 
 @contextmanager
-def joined(address: dict[str, Any] | None) -> Iterator[None]:
-    """Make this process one of several in the block, unless the address is None.
+def joined(where: Sequence[str] | None) -> Iterator[None]:
+    """Make this process one of several in the block, unless `where` is None.
 
-    The address holds the arguments of `jax.distributed.initialize`, none where jax finds them.
+    It has HOST:PORT of the first process, their number and the index of this one, or nothing where
+    jax finds them.
     """
-    if address is None:
+    if where is None:
         yield
         return
-    _join(address)
+    _join(where)
     try:
         yield
     except Exception as error:
@@ -71,29 +72,40 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def _join(address: dict[str, Any]) -> None:
-    late = Timer(JOIN_S - 2, _give_up, [address])  # jax would abort without saying why
+def _join(where: Sequence[str]) -> None:
+    late = Timer(JOIN_S - 2, _give_up, where[:1])  # jax would abort without saying why
     late.daemon = True
     late.start()
     try:
         jax.distributed.initialize(
-            **address,
+            **_address(where),
             initialization_timeout=JOIN_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
             shutdown_timeout_seconds=END_S,
         )
     except ValueError as error:
-        given = " ".join(map(str, address.values())) or "nothing"
-        raise address_error(f"{given} ({error})") from error
+        raise UsageError(
+            "`--distributed` should have HOST:PORT, the number of processes and the index of this "
+            f"one, or nothing where jax finds them, got {' '.join(where) or 'nothing'} ({error}). "
+            "Try `--distributed host0:1234 4 0`."
+        ) from error
     finally:
         late.cancel()
     # jax has replaced Python's handler by one that only takes a note.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
-def _give_up(address: dict[str, Any]) -> None:
-    where = address.get("coordinator_address", "the address that jax has found")
-    text = f"Not all processes of `--distributed` reached process 0 at {where} in {JOIN_S} s."
+def _address(where: Sequence[str]) -> dict[str, Any]:
+    if not where:
+        return {}
+    address, count, index = where
+    if not 0 <= int(index) < int(count):
+        raise ValueError("the index is not below the number")
+    return {"coordinator_address": address, "num_processes": int(count), "process_id": int(index)}
+
+
+def _give_up(address: str = "the address that jax has found") -> None:
+    text = f"Not all processes of `--distributed` reached process 0 at {address} in {JOIN_S} s."
     print(f"error: {text} Check the address, and start all of them again.", file=sys.stderr)
     _leave(2)
 

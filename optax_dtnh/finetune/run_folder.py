@@ -7,15 +7,16 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from optax_dtnh.finetune import processes
 from optax_dtnh.finetune.arguments import resolved
-from optax_dtnh.finetune.errors import UsageError, listed
+from optax_dtnh.finetune.errors import UsageError, flag, listed
 from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
 from optax_dtnh.models import _pretrained
 from optax_dtnh.models._fields import Fact
@@ -47,9 +48,11 @@ def reading(out: Path, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError) as error:
         text = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        damaged = f"a damaged one ({' '.join(text.split())[:200]})"
+        found = "none" if isinstance(error, FileNotFoundError) else damaged
         raise UsageError(
-            f"`--out` should hold the {name} that a run has written, got a damaged one in '{out}' "
-            f"({' '.join(text.split())[:200]}). Restore that file, or name another folder."
+            f"`--out` should hold the {name} that a run has written, got {found} in '{out}'. "
+            "Restore that file, or name another folder."
         ) from error
 
 
@@ -101,7 +104,7 @@ def recorded(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         settings = DEFAULTS | given | record["settings"]
         kept = DEFAULTS | summary(out)["settings"] if is_finished(out) else settings
         if different := _differences(settings, kept):
-            raise ValueError(f"compared with {SUMMARY}, {different}")
+            raise ValueError(f"compared with {SUMMARY}, {different[0]}")
         return settings, dict(record["found"])
 
 
@@ -131,15 +134,19 @@ def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) ->
         if not (out / SETTINGS).is_file():
             check_free(out)
             return None
-    settings_before, facts_before = recorded(out)
+    before, facts_before = recorded(out)
     with reading(out, SETTINGS):
         settings = resolved(settings, int(facts_before["train_images"]))
-        steps = int(settings_before.pop("steps"))
+        steps = int(before.pop("steps"))
     now = asdict(settings)
     more = now.pop("steps") - steps
-    _check_same(out, now, settings_before)
-    if facts is not None:
-        _check_same(out, facts, facts_before)
+    different = _differences(now, before, flag) + _differences(facts or facts_before, facts_before)
+    if different:
+        raise UsageError(
+            "`--out` should be a new folder or that of a run with the same settings, source and "
+            f"data, got '{out}', where {'; '.join(different)}. Name another one, or repeat that "
+            "run's command."
+        )
     if more < 0 or (more > 0 and settings.schedule != "constant"):
         raise UsageError(
             f"`--steps` should be {steps} as in '{out}', or more with --schedule constant, got "
@@ -149,30 +156,45 @@ def check(out: Path, settings: Settings, facts: dict[str, Any] | None = None) ->
     return more
 
 
-def claim(
+def _differences(
+    now: dict[str, Any], before: dict[str, Any], named: Callable[[str], str] = str
+) -> list[str]:
+    was, now = (json.loads(json.dumps(x)) for x in (before, now))  # tuples are read as lists
+    return [
+        f"{named(name)} was {json.dumps(was.get(name)):.60} and is {json.dumps(now.get(name)):.60}"
+        for name in differing(was, now)
+        if name not in FREE
+    ]
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """Return the sorted names of which two records have different values."""
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+
+
+@contextmanager
+def claimed(
     out: Path, settings: Settings, facts: dict[str, Any], told: Mapping[str, Fact] | None = None
-) -> None:
-    """Record the run in a locked folder, or `check` it against its record.
+) -> Iterator[None]:
+    """Keep the folder for a run, recorded by the main process and compared by the others.
 
-    The origins of what is `told` are recorded and not compared. A finished run with more steps is
-    no longer finished.
+    Raises a `UsageError` that names what differs from a run in it. One that gets more steps is no
+    longer finished.
     """
-    if check(out, settings, facts) != 0:
-        with writing(out / SUMMARY):
-            (out / SUMMARY).unlink(missing_ok=True)
-        origins = {name: fact.origin for name, fact in (told or {}).items()}
-        write_json(
-            out / SETTINGS, {"settings": asdict(settings), "found": facts, "origins": origins}
-        )
-
-
-def check_claimed(out: Path, settings: Settings, facts: dict[str, Any]) -> None:
-    """Like `check`, but raise where the run that the main process has recorded is not seen."""
-    if check(out, settings, facts) is None:
-        raise UsageError(
-            f"`--out` should be one folder that all processes see, got '{out}', where this process "
-            f"finds no {SETTINGS}. Name a folder of a shared file system."
-        )
+    with locked(out) if processes.is_main() else nullcontext():
+        if processes.is_main() and check(out, settings, facts) != 0:
+            with writing(out / SUMMARY):
+                (out / SUMMARY).unlink(missing_ok=True)
+            origins = {name: fact.origin for name, fact in (told or {}).items()}
+            record = {"settings": asdict(settings), "found": facts, "origins": origins}
+            write_json(out / SETTINGS, record)
+        processes.barrier("the folder is claimed")
+        if check(out, settings, facts) is None:
+            raise UsageError(
+                f"`--out` should be one folder that all processes see, got '{out}', where this "
+                f"process finds no {SETTINGS}. Name a folder of a shared file system."
+            )
+        yield
 
 
 @contextmanager
@@ -205,25 +227,3 @@ def check_free(out: Path, but: Collection[str] = ()) -> None:
             f"`--out` should be a new folder or that of this run, got '{out}', which holds "
             f"{listed(names, 3)}. Name another one."
         )
-
-
-def _check_same(out: Path, now: dict[str, Any], before: dict[str, Any]) -> None:
-    if different := _differences(now, before):
-        raise UsageError(
-            "`--out` should be a new folder or that of a run with the same settings, source and "
-            f"data, got '{out}', where {different}. Name another one, or repeat that run's command."
-        )
-
-
-def _differences(now: dict[str, Any], before: dict[str, Any]) -> str:
-    now, before = (json.loads(json.dumps(x)) for x in (now, before))  # tuples are read as lists
-    return "; ".join(
-        f"{name} was {_short(before.get(name))} and is {_short(now.get(name))}"
-        for name in sorted((now.keys() | before.keys()) - set(FREE))
-        if now.get(name) != before.get(name)
-    )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:54]} [...]"

@@ -5,6 +5,7 @@ state, donated, and the frozen pretrained network, which stays. Under `jit` ever
 product is that of the whole batch, however it is divided.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -66,17 +67,17 @@ def split(model: methods.Model, trained: Any = nnx.Param) -> Network:
 
 def mesh(settings: Settings) -> Mesh:
     """Return as many of the first devices as the settings say, or all, as one axis."""
-    found, asked, batch = jax.devices(), settings.devices, settings.batch_size
-    count = len(found) if asked is None else asked
-    if count > len(found) or (count < len(found) and jax.process_count() > 1):
+    found, processes = jax.devices(), jax.process_count()
+    count = settings.devices or len(found)
+    if count > len(found) or (count < len(found) and processes > 1):
         raise UsageError(
             f"`--devices` should be at most the number of devices, {len(found)}, or equal to it "
-            f"with several processes, got {asked}. Leave it out."
+            f"with several processes, got {count}. Leave it out."
         )
-    if batch % count:
+    if settings.batch_size % math.lcm(count, processes):
         raise UsageError(
-            f"`--batch-size` should be a multiple of the number of devices, {count}, got {batch}. "
-            "Change it, or use fewer with --devices."
+            f"`--batch-size` should be a multiple of the number of devices, {count}, and of "
+            f"processes, {processes}, got {settings.batch_size}. Change it, or --devices."
         )
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -89,10 +90,11 @@ def maps(model: methods.Model, rows: int, side: int) -> dict[str, jax.ShapeDtype
 
 def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
     """Raise a `UsageError` where batch normalization would get one value per channel."""
+    if isinstance(model, ViT) or settings.batch_norm == FROZEN:
+        return
     # Over the whole batch: under `jit`, devices and processes share it.
     found = maps(model, settings.batch_size // settings.micro_batches, image_size).values()
-    normalizes = not isinstance(model, ViT) and settings.batch_norm != FROZEN
-    if normalizes and min(x.size // x.shape[-1] for x in found) < 2:
+    if min(x.size // x.shape[-1] for x in found) < 2:
         raise UsageError(
             f"`--batch-size` should be {2 * settings.micro_batches} or more at --image-size "
             f"{image_size}, got {settings.batch_size}. Raise one of them: batch normalization "
@@ -100,19 +102,17 @@ def check_batch(settings: Settings, model: methods.Model, image_size: int) -> No
         )
 
 
-def shardings(tree: Any, mesh: Mesh, *, fsdp: bool) -> Any:
+def shardings(tree: Any, mesh: Mesh, settings: Settings) -> Any:
     """Return where every array of `tree` lies: whole on each device, or with `fsdp` in parts.
 
     Divided is the longest axis that the number of devices divides, of arrays that are large enough.
     """
 
     def sharding(x):
-        shape = jnp.shape(x)
-        fitting = [n if n % mesh.size == 0 else 0 for n in shape]
-        if not fsdp or int(np.prod(shape)) < SMALLEST or max(fitting) == 0:
+        fitting = [n if n % mesh.size == 0 else 0 for n in x.shape]
+        if not settings.fsdp or x.size < SMALLEST or not any(fitting):
             return NamedSharding(mesh, PartitionSpec())
-        axis = fitting.index(max(fitting))
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+        return NamedSharding(mesh, PartitionSpec(*[None] * int(np.argmax(fitting)), AXIS))
 
     return jax.tree.map(sharding, tree)
 

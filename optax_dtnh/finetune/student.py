@@ -1,12 +1,13 @@
 """The network that is trained: its head is new, and parts of it may stay as they are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 
 from flax import nnx
 
 from optax_dtnh import all_but
 from optax_dtnh.finetune import methods, step
+from optax_dtnh.finetune.errors import UsageError, flag
 from optax_dtnh.finetune.settings import FINETUNE, FROZEN, OF_MAPS, Settings
 from optax_dtnh.models import EfficientNetLite0, ViT, replace_head
 from optax_dtnh.models._efficientnet import STAGES
@@ -38,20 +39,29 @@ def parts(model: Model) -> dict[str, list[str]]:
     return dict(zip(names, [["stem"], *stages, ["last"]], strict=True))
 
 
-def misfits(settings: Settings, source: Model, layers: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with settings that do not fit to the network and its feature maps."""
-    method, names = settings.method, list(parts(source))
-    if settings.batch_norm == FROZEN and isinstance(source, ViT):
-        wrong = f"`--batch-norm {FROZEN}` should come with a network that has batch normalization"
-        yield f"{wrong}, got a ViT. Leave it out."
-    if unknown := sorted(set(settings.freeze) - set(names)):
-        wrong = f"`--freeze` should be among {', '.join(names)}, got {', '.join(unknown)}"
-        yield f"{wrong}. Name parts of the network in --source, separated by spaces."
-    last = layers[-1] if settings.regularizer in OF_MAPS else names[-1]
+def layers_of(settings: Settings, source: Model) -> tuple[str, ...]:
+    """Return the names of the feature maps that are compared.
+
+    Raises a `UsageError` where the settings do not fit to the network.
+    """
+    for name, wanted in _misfits(settings, source):
+        raise UsageError(f"`{flag(name)}` should {wanted}.")
+    return methods.layers(settings, source)
+
+
+def _misfits(settings: Settings, source: Model) -> Iterator[tuple[str, str]]:
+    """Yield settings that do not fit to the network, and what they should do."""
+    names, maps = list(parts(source)), methods.feature_maps(source)
+    for name, known in ("freeze", names), ("layers", maps):
+        if unknown := sorted({*getattr(settings, name)} - {*known}):
+            yield name, f"be among {', '.join(known)}, got {', '.join(unknown)}. Name some of these"
+    method, alike, is_vit = settings.method, settings.regularizer, isinstance(source, ViT)
+    if is_vit and settings.batch_norm == FROZEN:
+        yield "batch_norm", "come with batch normalization, got a ViT without it. Leave it out"
+    last = methods.layers(settings, source)[-1] if alike in OF_MAPS else names[-1]
     if method != FINETUNE and {*names[: names.index(last) + 1]} <= {*settings.freeze}:
-        wrong = f"`--freeze` should leave something that {method} pulls on, got all up to {last}"
-        yield f"{wrong}. Freeze less, or choose --method {FINETUNE}."
-    if source.head is None and settings.regularizer == "distillation":
-        wrong = f"`--method` should be another than {method} for a checkpoint without a head"
-        mend = "Distillation compares the logits of the pretrained head."
-        yield f"{wrong}, got '{settings.source}'. {mend}"
+        yield "freeze", f"leave something that {method} pulls on, got all up to {last}. Freeze less"
+    if is_vit and alike == "delta":
+        yield "method", f"be another for a ViT, got {method}, which closes channels. Change it"
+    if source.head is None and alike == "distillation":
+        yield "method", f"be another for a checkpoint without a head, got {method}. Change it"

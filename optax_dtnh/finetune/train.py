@@ -1,8 +1,8 @@
 """The training of a run: start or resume it, take its steps, and end it."""
 
 import functools
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,11 @@ from optax_dtnh.finetune.step import State
 CHECKPOINTS = "checkpoints"
 
 
-def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = None) -> None:
+def train(settings: Settings, out: Path, distributed: Sequence[str] | None = None) -> None:
     """Train, write the results and test them: whatever of that is not yet done.
 
-    `distributed` are arguments of `jax.distributed.initialize` for one of several processes. What
-    is unfit raises a `UsageError`, and a signal a `SystemExit` after a checkpoint.
+    `distributed` makes this one of several processes, see `processes.joined`. What is unfit raises
+    a `UsageError`, and a signal a `SystemExit` after a checkpoint.
     """
     with processes.joined(distributed):
         check_apart(settings.data, out)
@@ -48,40 +48,27 @@ def train(settings: Settings, out: Path, distributed: dict[str, Any] | None = No
             processes.say(f"The run in {out} is finished. {said}")
             return
         run = open_run(settings, out)
-        with _claimed(run):
+        with run_folder.claimed(out, run.settings, run.facts, run.told):
             processes.say("\n".join(described_run(run)))
             model = _fit(run)
             if processes.is_main():
                 end(run, model)
 
 
-@contextmanager
-def _claimed(run: Run) -> Iterator[None]:
-    """Keep the folder for this run, recorded by the main process and compared by the others."""
-    with run_folder.locked(run.out) if processes.is_main() else nullcontext():
-        if processes.is_main():
-            run_folder.claim(run.out, run.settings, run.facts, run.told)
-        processes.barrier("the folder is claimed")
-        run_folder.check_claimed(run.out, run.settings, run.facts)
-        yield
-
-
 def _fit(run: Run) -> methods.Model:
     """Return the trained network, whole on every process."""
-    settings = run.settings
+    settings, shard = run.settings, (jax.process_index(), jax.process_count())
     network = student.student(run.source, len(run.data.classes), settings)
     graph, tx = network.graph, methods.transformation(settings)
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
         state, placed = _start(run, network, tx, saved)
         del network  # its arrays are donated with the state
-        teacher = teacher_of(run)
-        teacher_graph, *pretrained = teacher or (None,)
-        function = step.train_step(graph, teacher_graph, tx, settings, run.layers)
+        teacher, *pretrained = teacher_of(run) or (None,)
+        function = step.train_step(graph, teacher, tx, settings, run.layers)
         advance = jax.jit(function, donate_argnums=0, out_shardings=(placed, None))
         advance = functools.partial(advance, pretrained=pretrained or None)
-        shard = jax.process_index(), jax.process_count()
-        where = {"start": int(state.step), "shard": shard}
-        images = batches(run.data.train, run.preprocessing, settings, **where)
+        start = int(state.step)
+        images = batches(run.data.train, run.preprocessing, settings, start=start, shard=shard)
         with closing(images):
             state = Loop(run, graph, state, saved).steps(advance, images)
     return whole(graph, state)
@@ -92,11 +79,8 @@ def teacher_of(run: Run) -> step.Network | None:
     if run.settings.regularizer not in methods.WITH_TEACHER:
         return None
     graph, *arrays = step.split(run.source)
-    return step.Network(graph, *jax.device_put(arrays, _shardings(run, arrays)))
-
-
-def _shardings(run: Run, tree: Any) -> Any:
-    return step.shardings(tree, run.mesh, fsdp=run.settings.fsdp)
+    where = step.shardings(arrays, run.mesh, run.settings)
+    return step.Network(graph, *jax.device_put(arrays, where))
 
 
 def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
@@ -105,7 +89,7 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
     attends = run.settings.regularizer == "delta"
     weights = delta.shapes(run) if attends else {}
     abstract = jax.eval_shape(init, network.params, network.stats, weights)
-    placed = _shardings(run, abstract)
+    placed = step.shardings(abstract, run.mesh, run.settings)
     like = jax.tree.map(lambda x, where: x.update(sharding=where), abstract, placed)
     state = checkpoints.restore_latest(saved, like)
     if processes.is_main():
@@ -124,24 +108,22 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
 
 def end(run: Run, model: methods.Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
-    out, settings = run.out, run.settings
-    trained.write(out, run.data, run.preprocessing)
-    entries = log.entries(out / log.LOG)
+    out, entries = run.out, log.entries(run.out / log.LOG)
     best = best_of(entries)
+    trained.write(out, run.data, run.preprocessing)
     trained.write_model(out / (trained.LAST if best else trained.MODEL), model)
     with run_folder.reading(out, log.LOG):
         numbers = log.summed_up(entries)
     found = evaluate.outcome(trained.read_model(out), run.data.test)
-    accuracy = found.measures["accuracy"]
-    log.save(out / log.FIGURE, log.curves({settings.method: entries}))
+    log.save(out / log.FIGURE, log.curves({run.settings.method: entries}))
     with run_folder.writing(out / evaluate.CONFUSION):
         evaluate.draw(out, found)
     summary = {
-        "test_accuracy": accuracy,
+        "test_accuracy": found.measures["accuracy"],
         "test": found.measures,
         **numbers,
         "best": best,
-        "settings": asdict(settings),
+        "settings": asdict(run.settings),
         "found": run.facts,
         "environment": log.environment(),
     }

@@ -81,11 +81,6 @@ def test_the_global_batch_of_a_step_is_the_same_for_any_number_of_processes(
     assert_equal(joined(shares), whole)
 
 
-def test_a_batch_that_cannot_be_divided_evenly_is_refused(source):
-    with pytest.raises(UsageError, match=r"`--batch-size` should be a multiple .* 3, got 4\. Ch"):
-        taken(source, 1, shard=(0, 3))
-
-
 @pytest.mark.parametrize("content", [0.5, 0, None])
 def test_an_image_damaged_or_removed_after_the_check_is_named(source, content):
     path = Path(names(source)[2])

@@ -43,6 +43,8 @@ def test_a_file_that_was_edited_or_is_missing_is_named_by_evaluation(out, name, 
     file.unlink() if text is None else file.write_bytes(os.fsencode(text))
     line = printed_error("--out", out, command="evaluate")
     assert f"should hold the {name} that a run" in line or f"{name}' " in line
+    if text is None and name != "model.safetensors":
+        assert "has written, got none in" in line
 
 
 def test_a_summary_without_measures_is_named_by_a_finished_training(out, arguments):
@@ -126,7 +128,7 @@ def test_distillation_needs_a_head(arguments, tmp_path):
     save_pretrained(model, tmp_path / "a.safetensors")
     given = (*arguments, "--source", tmp_path / "a.safetensors", "--out", tmp_path / "run")
     line = printed_error(*given, "--method", "distillation+dtnh")
-    assert "another than distillation+dtnh for a checkpoint without a head" in line
+    assert "`--method` should be another for a checkpoint without a head, got distillation" in line
 
 
 def test_a_size_beside_a_vit_that_is_not_that_of_its_positions_is_named(arguments, tmp_path):

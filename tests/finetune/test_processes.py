@@ -136,7 +136,7 @@ def test_when_a_process_is_gone_the_other_ends_in_time(arguments, tmp_path, star
 
 DIFFERING = {
     "--batch-size 9": "error: `--batch-size` should be a multiple of the number of",
-    "--seed 1": "where seed was 0 and is 1",
+    "--seed 1": "where --seed was 0 and is 1",
 }
 
 
@@ -161,7 +161,7 @@ with processes.joined({address}):
 
 @slow
 def test_processes_that_do_not_come_are_not_waited_for_for_ever():
-    address = {"coordinator_address": "127.0.0.1:1", "num_processes": 2, "process_id": 1}
+    address = ["127.0.0.1:1", "2", "1"]
     command = [sys.executable, "-c", JOIN.format(seconds=4, address=address)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
@@ -176,20 +176,35 @@ def test_two_tasks_of_slurm_find_each_other():
     pair = []
     for index in ("0", "1"):
         env = os.environ | job | {"SLURM_PROCID": index, "SLURM_LOCALID": index}
-        command = [sys.executable, "-c", JOIN.format(seconds=60, address={})]
+        command = [sys.executable, "-c", JOIN.format(seconds=60, address=[])]
         pipes = {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True, "env": env}
         pair.append(subprocess.Popen(command, **pipes))
     lines = [process.communicate(timeout=90)[0].splitlines()[-1] for process in pair]
     assert lines == ["0 2", "1 2"]
 
 
-def test_what_jax_cannot_join_by_is_refused(monkeypatch):
+def test_the_address_of_a_process_is_that_of_jax():
+    address = {"coordinator_address": "host:1", "num_processes": 4, "process_id": 2}
+    assert processes._address(["host:1", "4", "2"]) == address
+    assert processes._address([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "got"),
+    [
+        ("", "nothing (coordinator_addr"),
+        ("host:1", "host:1 (not enough values"),
+        ("host:1 4 4", "host:1 4 4 (the index is not below the number"),
+        ("host:1 4 x", "host:1 4 x (invalid"),
+    ],
+)
+def test_what_jax_cannot_join_by_is_refused(monkeypatch, where, got):
     def initialize(**arguments):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(processes.jax.distributed, "initialize", initialize)
-    message = r"`--distributed` should .*got nothing \(coordinator_addr"
-    with pytest.raises(UsageError, match=message), processes.joined({}):
+    message = f"`--distributed` should .*got {re.escape(got)}"
+    with pytest.raises(UsageError, match=message), processes.joined(where.split()):
         pass
 
 

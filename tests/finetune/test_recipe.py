@@ -102,14 +102,14 @@ def test_the_rate_rises_from_zero_and_is_divided_by_ten_at_two_thirds_or_falls_t
     assert np.ptp(rates("constant")[warmup:]) == 0
 
 
-def cosine_and_ratio(given, pairs, pair=None):
-    """Those of the last of some steps, or of another pair after it."""
+def compared(given, pairs, pair=None):
+    """Conflict, cosine and ratio of the last of some steps, or of another pair after it."""
     start, params, _ = data()
     tx = methods.transformation(given)
     state = tx.init(start)
     for each in pairs:
         _, state = tx.update(each, state, params)
-    return methods.compared(given, pair or pairs[-1], params, state)[1:]
+    return methods.compared(given, pair or pairs[-1], params, state)
 
 
 def expected(g, r, **options):
@@ -129,7 +129,7 @@ COMPARED = [
 def test_cosine_and_ratio_are_of_what_is_compared(form):
     argv = ("--method", "bss+dtnh", "--head-decay", "0", "--weight", "2", *form.split())
     given, (pair, *_) = settings(*argv), data()[2]
-    found = cosine_and_ratio(given, [pair])  # momenta and averages: the gradients
+    found = compared(given, [pair])[1:]  # momenta and averages: the gradients
     options = {"labels": methods._decision(given).get("labels"), "mask": backbone_mask}
     np.testing.assert_allclose(found, expected(*pair, **options), rtol=1e-5)
     assert found[0] < 0 < found[1]
@@ -140,15 +140,18 @@ def test_an_averaged_gradient_is_compared_where_it_is_the_reference():
     first, (g, r) = pairs = data()[2][:2]
     average = jax.tree.map(lambda x, y: x + 2 * y, first.loss_grads, g)  # of any length
     found = expected(g, r, reference=average, mask=backbone_mask)
-    np.testing.assert_allclose(cosine_and_ratio(given, pairs), found, rtol=1e-5)
+    np.testing.assert_allclose(compared(given, pairs)[1:], found, rtol=1e-5)
 
 
-def test_of_l2_sp_the_distance_to_the_start_is_compared_with_the_gradient():
+@pytest.mark.parametrize("form", ["before", "momentum"])
+def test_of_l2_sp_the_distance_to_the_start_is_compared_with_the_gradient(form):
     start, params, (pair, *_) = data()
     g, r = pair.loss_grads["stem"], jax.tree.map(jnp.subtract, params["stem"], start["stem"])
     zero = GradientPair(pair.loss_grads, optax.tree.zeros_like(start))
-    found = cosine_and_ratio(settings("--weight", "2"), [pair], zero)
+    argv = ("--weight", "2", "--head-decay", "0", "--form", form)
+    conflict, *found = compared(settings(*argv), [pair], zero)
     np.testing.assert_allclose(found, expected(g, r), rtol=1e-6)
+    assert conflict == (found[0] < 0)
 
 
 def test_what_is_infinite_because_the_gradient_is_zero_is_left_out_of_the_log():

@@ -24,14 +24,17 @@ with run_folder.locked(pathlib.Path(sys.argv[1])):
 @pytest.fixture
 def out(tmp_path):
     """The folder of a run that has begun."""
-    with run_folder.locked(tmp_path / "run"):
-        run_folder.claim(tmp_path / "run", settings(), FACTS)
+    claim(tmp_path / "run", settings(), FACTS)
     return tmp_path / "run"
 
 
+def claim(*what):
+    with run_folder.claimed(*what):
+        pass
+
+
 def test_a_run_finds_its_own_folder_again(out):
-    run_folder.claim(out, settings("--workers", "3"), FACTS)  # which changes no weight
-    run_folder.check_claimed(out, settings(), FACTS)
+    claim(out, settings("--workers", "1"), FACTS)  # which changes no weight
     found = json.loads((out / run_folder.SETTINGS).read_text())["found"]
     assert found == FACTS | {"broken_images": ["a.png"]}
     assert not run_folder.is_finished(out)
@@ -39,19 +42,20 @@ def test_a_run_finds_its_own_folder_again(out):
 
 def test_other_settings_and_other_data_are_refused(out):
     before = (out / run_folder.SETTINGS).read_text()
-    for compare in (run_folder.check, run_folder.claim, run_folder.check_claimed):
+    for compare in (run_folder.check, claim):
         with pytest.raises(UsageError, match="source and data, got .* classes was 3 and is"):
             compare(out, settings(), FACTS | {"classes": 4})
         with pytest.raises(
-            UsageError, match="data, got .* where batch_size was 64 and is 1; seed w"
+            UsageError, match="data, got .* where --batch-size was 64 and is 1; --s"
         ):
             compare(out, settings("--seed", "1", "--batch-size", "1"), FACTS)
     assert (out / run_folder.SETTINGS).read_text() == before
 
 
-def test_a_process_that_sees_another_folder_is_refused(tmp_path):
+def test_a_process_that_sees_another_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder.processes, "is_main", lambda: False)
     with pytest.raises(UsageError, match="one folder that all processes see"):
-        run_folder.check_claimed(tmp_path, settings(), FACTS)
+        claim(tmp_path, settings(), FACTS)
 
 
 def test_what_a_killed_claim_has_left_does_not_count(tmp_path):

@@ -51,10 +51,6 @@ def test_a_slash_that_the_completion_of_a_shell_adds_makes_no_other_run():
     assert settings("--data", "/").data == "/"
 
 
-def test_a_run_is_resumed_with_other_settings_that_no_weight_depends_on():
-    assert set(module.FREE) == {"download", "log", "log_every", "save_every", "workers"}
-
-
 def test_the_default_length_fits_the_data_and_an_epoch_has_every_image():
     steps = [settings(images=n).steps for n in (1, 320, 3200, 5760, 10**6)]
     assert steps == [500, 500, 5000, 9000, 9000]
@@ -77,8 +73,9 @@ REFUSED = {
     "--step 3": "unrecognized arguments: --step 3. Did you mean --steps?",  # no abbreviations
     "--lr 0.1": "unrecognized arguments: --lr 0.1. Did you mean --learning-rate?",
     "cats": "unrecognized arguments: cats. See `python -m optax_dtnh.finetune train --help`.",
-    **{f"{x}=": f"`{x}` should be a name, got an empty one" for x in ("--data", "--classes")},
-    "--out=": "argument --out: it should be a name, got an empty one",
+    **{
+        f"{x}=": f"{x}: it should be a name, got an empty" for x in ("--data", "--classes", "--out")
+    },
     "--learning-rate 0,1": "got '0,1'. Separate values by spaces, and write decimals with a point",
     "--method l1": "invalid choice: 'l1'",
     "--method finetune --weight 1": "`--weight` should come with",
@@ -87,19 +84,20 @@ REFUSED = {
     "--method bss --reference-decay 0.9": "should come with a method that ends in +dtnh",
     "--method bss --granularity leaf": "`--granularity` should come with a method",
     "--layers stem": "`--layers` should come with feature_distance",
-    "--form momentum --optimizer adam": "should come with --optimizer sgd, got adam",
-    "--form metric": "`--form metric` should come with --optimizer adam",
+    "--form momentum --optimizer adam": "should come with --optimizer sgd, got momentum. Leave",
+    "--form metric": "`--form` should come with --optimizer adam, got metric",
     "--form metric --optimizer adam --reference-decay 0.9": "should come with another form",
-    "--epochs 3 --steps 9": "`--epochs` should come without `--steps`, got both",
+    "--epochs 3 --steps 9": "`--epochs` should come without `--steps`, got 3. Leave it out",
     "--val-per-class 3 --val-fraction 0.2": "`--val-per-class` should come without `--val-f",
+    "--val-per-class 3 --train-per-class 3": "should be below --train-per-class, 3, got 3. Leave",
     "--val-fraction 1": "--val-fraction: it should be a number above 0 and below 1, got '1'",
     "--patience 0": "--patience: it should be a whole number from 1 to",
     "--clip-norm 0": "--clip-norm: it should be a number > 0, got '0'",
-    "--batch-size 8 --micro-batches 3": "should be a divisor of --batch-size, 8, got 3. Change",
-    "--micro-batches 2 --method bss": "another method than bss, whose value is that of the whole",
+    "--batch-size 8 --micro-batches 3": "should be a divisor of --batch-size, 8, got 3. Leave",
+    "--micro-batches 2 --method bss": "should come with another method than bss, got 2",
     "--label-smoothing 1": "--label-smoothing: it should be a number from 0 and below 1, got '1'",
     "--augment none --resize 36": "should come with --augment standard, which crops, got 36. Leave",
-    "--distributed host:1": "`--distributed` should have HOST:PORT",
+    "--workers 999999": "`--workers` should be at most ",
     "--mean 0.5 0.5": "--mean: expected 3 arguments",
     "--mean 1 2 nan": "--mean: it should be a number, got 'nan'",
     "--interpolation magic": "--interpolation: invalid choice: 'magic'",
@@ -116,23 +114,16 @@ def test_a_lack_of_memory_is_one_line_and_other_errors_stay(monkeypatch):
         raise RuntimeError(texts.pop())
 
     texts = ["INTERNAL", "RESOURCE_EXHAUSTED: Out of memory allocating 32375450960 bytes."]
-    monkeypatch.setattr(finetune, "_refuse_empty", fails)
+    monkeypatch.setattr(finetune, "settings_of", fails)
     assert "Lower `--batch-size` or `--image-size`" in printed_error(*REQUIRED)
     with pytest.raises(RuntimeError, match="INTERNAL"):
         finetune.main(["train", *REQUIRED])
 
 
 def test_what_is_missing_is_named():
-    assert "--data, --out" in printed_error("--source", "s")
+    assert "--out, --data" in printed_error("--source", "s")
     assert "--out" in printed_error(command="evaluate")
     assert "IMAGE" in printed_error("--out", "o", command="predict")
-
-
-def test_the_address_of_a_process_is_that_of_jax():
-    assert finetune._address(None) is None
-    assert finetune._address([]) == {}
-    address = {"coordinator_address": "host:1", "num_processes": 4, "process_id": 2}
-    assert finetune._address(["host:1", "4", "2"]) == address
 
 
 def test_every_option_that_a_message_names_exists():

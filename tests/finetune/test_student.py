@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from optax_dtnh.finetune import methods, step, student
+from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.models import Basic, EfficientNetLite0, ResNet, ViT
 from tests.core.helpers import assert_close, assert_equal
 from tests.finetune.runs import settings
@@ -126,5 +127,5 @@ def test_the_loss_is_of_smoothed_labels_and_of_weighted_images():
 
 
 def test_a_vit_has_no_statistics_to_freeze():
-    (problem,) = student.misfits(settings("--batch-norm", "frozen"), vit(), ())
-    assert problem.endswith("has batch normalization, got a ViT. Leave it out.")
+    with pytest.raises(UsageError, match="with batch normalization, got a ViT without it. Leave"):
+        student.layers_of(settings("--batch-norm", "frozen"), vit())

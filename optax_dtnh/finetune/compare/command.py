@@ -14,8 +14,9 @@ from optax_dtnh.finetune.compare.candidates import AVERAGE, REFERENCE, Candidate
 from optax_dtnh.finetune.compare.folds import Fold, folds_of, is_in_memory, split
 from optax_dtnh.finetune.compare.scores import Scores, add_missing, read_scores
 from optax_dtnh.finetune.compare.training import HALFWAY, Stopped, Trainer
-from optax_dtnh.finetune.run import Run, check_apart, described_run, layers_of, open_run
+from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import FINETUNE
+from optax_dtnh.finetune.student import layers_of
 from optax_dtnh.finetune.trained import CHOSEN
 
 STOPPING = "Stopping. The run under way is lost, what is finished is kept. Ctrl-C again: at once."
@@ -37,8 +38,7 @@ def compare(plan: Plan, out: Path) -> None:
     for own in full.values():
         layers_of(own, run.source)
     split(images.labels, plan.folds)  # which refuses too many
-    with run_folder.locked(out):
-        run_folder.claim(out, settings, run.facts | plan.asked, run.told)
+    with run_folder.claimed(out, settings, run.facts | plan.asked, run.told):
         if (found := result.finished(out)) is not None:
             print(f"The comparison in {out} is finished. {found['why']}")
             return
@@ -121,8 +121,7 @@ def _average(run: Run, tuned: Path) -> None:
     network = step.split(trained.read_model(tuned).model)
     whole = replace(run.settings, freeze=())  # of which no parameter is apart
     average = Trainer(run, lambda: False).average(network, whole, run.data.train)
-    with run_folder.locked(run.out):
-        run_folder.claim(run.out, run.settings, run.facts)
+    with run_folder.claimed(run.out, run.settings, run.facts):
         of_training = (
             {name: x for name, x in entry.items() if not name.startswith("val_")}
             for entry in log.entries(tuned / log.LOG)

@@ -108,7 +108,7 @@ def _program(run: Run, settings: Settings) -> tuple[Any, Any, Any]:
         return function(state, pretrained, batch)
 
     abstract = jax.eval_shape(init, network.params, network.stats)
-    placed = step.shardings(abstract, run.mesh, fsdp=settings.fsdp)
+    placed = step.shardings(abstract, run.mesh, settings)
     advance = jax.jit(advance, donate_argnums=0, out_shardings=(placed, None))
     return jax.jit(init, out_shardings=placed), advance, pretrained or None
 
