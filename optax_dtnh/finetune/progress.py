@@ -72,7 +72,7 @@ class Progress:
             if not math.isfinite(means[name]):
                 raise UsageError(
                     f"The {text} should stay finite, got {means[name]} by step {done}. Lower "
-                    "--learning-rate or --weight, in another --out."
+                    "--learning-rate, or --weight if there is one, in another --out."
                 )
         return {
             "step": done,

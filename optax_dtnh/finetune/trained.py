@@ -116,7 +116,7 @@ def probabilities(
     for batch, found in logits(trained.model, batches, trained.settings["batch_size"]):
         if not np.isfinite(found).all():
             raise UsageError(
-                "The logits of the model should be finite, got others. Lower --learning-rate or "
-                "--weight, in another --out."
+                "The logits of the model should be finite, got others. Lower "
+                "--learning-rate, or --weight if there is one, in another --out."
             )
         yield batch, softmax(found, axis=-1)
