@@ -64,7 +64,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 def save_text(path: Path, text: str) -> None:
     """Write the text as a file, atomically."""
-    atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    content = text.encode("utf-8", "backslashreplace")  # of names that are not Unicode
+    atomically(path, lambda partial: partial.write_bytes(content))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -179,14 +179,16 @@ def _index(tree: Folder) -> dict[str, list[str]]:
     for file in all_images(tree):
         inside = os.path.relpath(file, tree.path)
         keys = {inside, os.path.basename(file)}
-        for key in {_alike(key) for x in keys for key in (x, os.path.splitext(x)[0])}:
+        keys |= {os.path.splitext(key)[0] for key in keys}
+        for key in keys | {*map(_alike, keys)}:
             known.setdefault(key, []).append(file)
     return known
 
 
 def _alike(path: str) -> str:
     """Return what a path has in common with itself in another case or Unicode normalization."""
-    return unicodedata.normalize("NFC", os.path.normpath(path.replace("\\", "/"))).casefold()
+    path = os.path.normpath(path.replace("\\", "/"))
+    return "\0" + unicodedata.normalize("NFC", path).casefold()
 
 
 def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
@@ -195,4 +197,6 @@ def _places(path: str, root: str, known: dict[str, list[str]]) -> list[str]:
     if inside.split(os.sep)[0] == "..":
         return []
     file = os.path.join(root, inside)
-    return [file] if os.path.isfile(file) else known.get(_alike(inside), [])
+    if os.path.isfile(file):
+        return [file]
+    return known.get(inside) or known.get(_alike(inside), [])

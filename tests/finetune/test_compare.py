@@ -263,6 +263,9 @@ def test_runs_that_are_unfit_cost_one_line(runs, digits, tmp_path):
     line = printed_error(*runs, "--out", digits / "out", command="compare")
     assert "`--out` should be a folder outside of the data" in line
     summary = shutil.copytree(runs[0], tmp_path / "old") / "summary.json"
+    (summary.parent / "log.jsonl").write_text("[]\n")
+    line = printed_error(runs[0], summary.parent, *out, command="compare")
+    assert "`RUN` should hold the log.jsonl" in line
     found = json.loads(summary.read_text())
     found["found"]["data_sha256"] = "that of other data"
     summary.write_text(json.dumps(found))

@@ -112,3 +112,8 @@ def test_a_summary_weighs_conflicts_by_steps_and_takes_the_median_speed():
     assert found["conflict"] == pytest.approx(3 / 11)
     assert found["images_per_second"] == 5.0
     assert logs.summed_up([entry(2, None, None)])["conflict"] is None
+
+
+def test_a_name_that_is_not_unicode_is_written_as_a_terminal_shows_it(tmp_path):
+    run_folder.save_text(tmp_path / "report.html", "\udcff é")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == r"\udcff é"

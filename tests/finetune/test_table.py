@@ -136,6 +136,13 @@ def test_a_path_that_fits_two_images(tmp_path):
     assert found(opened(tmp_path, text("1.png,ant", *ROWS[1:]))).startswith("ant cat 2+4, a/ 1 im")
 
 
+def test_ids_that_differ_by_case_alone(tmp_path):
+    write(tmp_path / "data", "c/aB.png", "d/Ab.png")
+    assert found(opened(tmp_path, text(*ROWS, "aB,ant", "Ab.png,cat"))).startswith("ant cat 2+6")
+    with pytest.raises(UsageError, match=r"got 'AB' .* fits '.*c/aB\.png', '.*d/Ab\.png'\."):
+        opened(tmp_path, text("AB,ant", header="id,label"))
+
+
 def test_a_table_comes_with_a_folder(tmp_path):
     refused(r"`--labels` should come with a folder of images", "tfds:mnist", labels="t.csv")
 

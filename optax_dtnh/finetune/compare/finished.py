@@ -38,10 +38,11 @@ def compare_runs(folders: Sequence[Path], out: Path) -> None:
     for run in others:
         if run.images == first.images:
             run.row["difference"] = estimate(run.right.astype(float) - first.right)
-    logs = {
-        f"{i} {'/'.join(folder.resolve().parts[-2:])}": log.entries(folder / log.LOG)
-        for i, folder in enumerate(folders, 1)
-    }
+    with named("RUN", "--out"):
+        logs = {
+            f"{i} {'/'.join(folder.resolve().parts[-2:])}": log.entries(folder / log.LOG)
+            for i, folder in enumerate(folders, 1)
+        }
     with run_folder.locked(out):
         log.save(out / FIGURE, log.curves(logs))
         run_folder.write_json(out / RESULT, {"runs": [run.row for run in runs]})
