@@ -94,7 +94,7 @@ def unfit(method: str) -> dict[str, str]:
 
 
 def _misfits(settings: Settings) -> Iterable[tuple[str, bool, str]]:
-    """Return options, whether the others fit to them, and what they should do."""
+    """Return options, whether the other options fit them, and what they should do if not."""
     batch, parts = settings.batch_size, settings.micro_batches
     most = WORKERS * (os.cpu_count() or 1)
     drawn, held_out = settings.train_per_class or math.inf, settings.val_per_class or 0

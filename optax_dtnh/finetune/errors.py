@@ -34,8 +34,7 @@ def named(argument: str, option: str = "--data") -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        text = str(error).replace(f"`{option}`", f"`{argument}`").replace(f"`{option} ", "`")
-        raise UsageError(text) from error
+        raise UsageError(str(error).replace(f"`{option}`", f"`{argument}`")) from error
 
 
 def flag(name: str) -> str:

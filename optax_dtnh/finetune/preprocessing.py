@@ -38,11 +38,6 @@ class Preprocessing(NamedTuple):
     rescale: float = 1 / 255
 
 
-def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
-    """Return the values of `preprocessing_facts`, which has the same arguments and errors."""
-    return preprocessing_from(preprocessing_facts(checkpoint, **overrides))
-
-
 def preprocessing_from(facts: Mapping[str, Fact]) -> Preprocessing:
     """Return the values of the facts."""
     return Preprocessing(**{name: facts[name].value for name in Preprocessing._fields})

@@ -104,14 +104,14 @@ def described_run(run: Run) -> list[str]:
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
     validated = f", {len(data.val)} validation" if data.val else ""
-    left_out = listed(data.left_out, 9)
     epochs = round(settings.steps * settings.batch_size / len(data.train), 1)
-    return [
+    lines = [
         f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
         f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
         f"{settings.steps} steps of {settings.batch_size} images, {epochs:g} epochs",
-        *([f"left out: {left_out}"] if left_out else []),
-        *(f"warning: {note}" for note in data.notes),
-        *described(run.told, crops=settings.augment == "standard"),
     ]
+    if data.left_out:
+        lines.append(f"left out: {listed(data.left_out, 9)}")
+    lines += [f"warning: {note}" for note in data.notes]
+    return lines + described(run.told, crops=settings.augment == "standard")

@@ -117,6 +117,7 @@ def summary(out: Path) -> dict[str, Any]:
     """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        # What is read later is there, or `reading` names what is not.
         _ = dict(found["settings"]), float(found["test_accuracy"]), found["found"]["data_sha256"]
     return found
 

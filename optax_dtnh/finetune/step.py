@@ -139,11 +139,6 @@ def init(
     return State(params, stats, tx.init(params), channel_weights, sums, step)
 
 
-def without_sums(state: State) -> State:
-    """Return the state with sums of 0, on the devices where they were."""
-    return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
-
-
 def train_step(
     student: Any,
     teacher: Any,

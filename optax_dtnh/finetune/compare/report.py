@@ -65,7 +65,7 @@ def page(found: Found, run: Run) -> str:
         folds=found["found"]["folds"],
         seeds=found["found"]["seeds"],
         candidates=_text(result.lines(found), "table"),
-        weights=_figure(of_weights(found), "Validation accuracy against the weight"),
+        weights=_figure(draw_weights(found), "Validation accuracy against the weight"),
         test=_test(found, run) if found["test"] else "<p>The models have not been tested yet.</p>",
         data=_text(described_run(run)) + _samples(run),
         commands="".join(_text([command]) for command in commands),
@@ -76,7 +76,7 @@ def _test(found: Found, run: Run) -> str:
     names = {FINETUNE: FINETUNE, CHOSEN: str(Candidate(**found["chosen"]))}
     names = {folder: name for folder, name in names.items() if folder in found["test"]}
     logs = {name: log.entries(run.out / folder / log.LOG) for folder, name in names.items()}
-    parts = ["<h2>Test</h2>", "<p>Of images that no choice has seen.</p>"]
+    parts = ["<h2>Test</h2>", "<p>Accuracy on images that no choice has seen.</p>"]
     for folder, name in names.items():
         measures = found["test"][folder]
         words = groupby(metrics.in_words(measures), lambda line: line.endswith("."))
@@ -121,7 +121,7 @@ def _image(content: bytes, kind: str, text: str = "") -> str:
 # --- the figure
 
 
-def of_weights(found: Found) -> Figure:
+def draw_weights(found: Found) -> Figure:
     """Return validation accuracy against the weight, a panel for each regularizer.
 
     The bars are the 95 % intervals of the paired differences to plain fine-tuning, and the band is

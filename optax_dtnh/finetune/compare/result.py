@@ -31,10 +31,10 @@ def finished(out: Path) -> Found | None:
         return found if found["test"] and str(found["why"]) else None
 
 
-def of(
+def content(
     plan: Plan, facts: dict[str, Any], scores: Scores, test: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the result of the runs that are finished, and of the test, ready for JSON."""
+    """Return the content of `comparison.json`: the runs that are finished, the choice, the test."""
     blocks = [b for b in plan.blocks if all(b in own for own in scores.values())]
     accuracies = {c: [own[b].accuracy for b in blocks] for c, own in scores.items()}
     decision = decide(accuracies) if blocks else None
