@@ -81,7 +81,7 @@ def settings_of(chosen: Namespace) -> Settings:
 
 
 def unfit(method: str) -> dict[str, str]:
-    """Return which options a method does not take, each with what it should come with."""
+    """Return the options that a method does not take, each with what it should come with."""
     found = {}
     if method == FINETUNE:
         found |= dict.fromkeys(("weight", "form"), "a regularizer")

@@ -60,7 +60,7 @@ def open_data(data: str, **options: Any) -> Data:
     _refuse_classes(images, found, request)
     train, test = _draw(images, found, request)
     if not (train and test):
-        counts = f"{len(train)} and {len(test)} of '{data}'"
+        counts = f"{len(train)} and {len(test)} in '{data}' that can be read"
         raise UsageError(
             f"`--data` should have images to train and to test on, got {counts}. {GET}"
         )

@@ -21,7 +21,7 @@ DRAWN = 1000  # classes up to which the confusion matrix is drawn
 
 
 class Outcome(NamedTuple):
-    """What a model makes of labeled images."""
+    """The predictions of a model for labeled images, and their measures."""
 
     source: Selected
     labels: np.ndarray  # [N], positions among the classes of the model
@@ -58,7 +58,7 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
 
 
 def outcome(trained: Trained, source: Selected) -> Outcome:
-    """Return what the model makes of labeled images."""
+    """Return the predictions of the model for labeled images, and their measures."""
     size = trained.settings["batch_size"]
     batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
     shares = np.concatenate([found for _, found in probabilities(trained, batches)])

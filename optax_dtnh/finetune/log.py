@@ -1,4 +1,4 @@
-"""The log of a run, and what it comes to: numbers of the summary, and the figure."""
+"""The log of a run, and what is made of it: events, numbers of the summary, and the figure."""
 
 import io
 import os

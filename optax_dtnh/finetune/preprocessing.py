@@ -46,7 +46,7 @@ def preprocessing_from(facts: Mapping[str, Fact]) -> Preprocessing:
 def preprocessing_facts(
     checkpoint: Path, *, usual: Mapping[str, Fact] | None = None, **overrides: Any
 ) -> dict[str, Fact]:
-    """Return every field of `Preprocessing` with its origin, and the facts that are of no effect.
+    """Return every field of `Preprocessing` with its origin, and a `model_type` that is not used.
 
     The files beside the checkpoint, which `facts_beside` lists, count more than the `usual` fields
     of a network, and overrides, which are the options of these names, count most. One that is None

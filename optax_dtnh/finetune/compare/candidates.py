@@ -58,7 +58,7 @@ class Plan(NamedTuple):
 
     @property
     def trainings(self) -> dict[Candidate, list[Candidate]]:
-        """The candidates that are trained, each with those that it gives the networks of."""
+        """The candidates that are trained, each with all candidates that its network scores."""
         found = {c: [c] for c in self.settings if c.method != AVERAGE}
         found[REFERENCE] += [c for c in self.settings if c.method == AVERAGE]
         return found

@@ -1,4 +1,4 @@
-"""What a comparison comes to, as `comparison.json` has it: every candidate, the choice, and why."""
+"""The result of a comparison, as in `comparison.json`: every candidate, the choice, and why."""
 
 import json
 import shlex

@@ -61,7 +61,7 @@ class Trainer:
         return network._replace(params=state.params, stats=state.stats)
 
     def average(self, tuned: step.Network, settings: Settings, source: Selected) -> step.Network:
-        """Return the network half of the way from the pretrained one, with statistics of its own.
+        """Return the average of the pretrained and the tuned network, with statistics of its own.
 
         The statistics of batch normalization are measured as a training measures them.
         """
