@@ -24,8 +24,7 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = ARGUMENT.sub(lambda name: f"`{flag(name[1])}`", str(error))
-        raise UsageError(text) from error
+        raise UsageError(ARGUMENT.sub(lambda name: f"`{flag(name[1])}`", str(error))) from error
 
 
 @contextmanager

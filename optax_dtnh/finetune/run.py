@@ -25,6 +25,7 @@ from optax_dtnh.finetune.settings import OF_SOURCE, Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._fields import Fact
+from optax_dtnh.models._names import Model
 from optax_dtnh.models._pretrained import load
 
 
@@ -33,7 +34,7 @@ class Run(NamedTuple):
 
     settings: Settings  # with the number of steps
     out: Path  # its folder
-    source: methods.Model
+    source: Model
     layers: tuple[str, ...]  # names of the feature maps that are compared
     data: Data
     preprocessing: Preprocessing
@@ -74,7 +75,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
-def _check_size(source: methods.Model, size: Fact) -> None:
+def _check_size(source: Model, size: Fact) -> None:
     if isinstance(source, ViT) and source.image_size != size.value:
         raise UsageError(
             f"`--image-size` should be given where a ViT is for other images than a file beside it "
@@ -83,7 +84,7 @@ def _check_size(source: methods.Model, size: Fact) -> None:
         )
 
 
-def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
+def _facts(source: Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
         digest.update(np.asarray(leaf).data)

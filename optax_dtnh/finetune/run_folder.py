@@ -20,7 +20,6 @@ from optax_dtnh.finetune.errors import UsageError, flag, listed
 from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
 from optax_dtnh.models import _pretrained
 from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._pretrained import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
@@ -222,7 +221,7 @@ def locked(out: Path) -> Iterator[None]:
 def check_free(out: Path, but: Collection[str] = ()) -> None:
     """Raise a `UsageError` if the folder holds anything but files of these names."""
     names = sorted(os.listdir(out)) if out.is_dir() else []
-    names = [name for name in names if not name.startswith(PARTIAL) and name not in but]
+    names = [name for name in names if not name.startswith(_pretrained.PARTIAL) and name not in but]
     if names:
         raise UsageError(
             f"`--out` should be a new folder or that of this run, got '{out}', which holds "

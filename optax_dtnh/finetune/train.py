@@ -27,6 +27,7 @@ from optax_dtnh.finetune.loop import Loop, best_of, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
+from optax_dtnh.models._names import Model
 
 CHECKPOINTS = "checkpoints"
 
@@ -55,7 +56,7 @@ def train(settings: Settings, out: Path, distributed: Sequence[str] | None = Non
                 end(run, model)
 
 
-def _fit(run: Run) -> methods.Model:
+def _fit(run: Run) -> Model:
     """Return the trained network, whole on every process."""
     settings, shard = run.settings, (jax.process_index(), jax.process_count())
     network = student.student(run.source, len(run.data.classes), settings)
@@ -105,7 +106,7 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
     return state, placed
 
 
-def end(run: Run, model: methods.Model) -> None:
+def end(run: Run, model: Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, entries = run.out, log.entries(run.out / log.LOG)
     best = best_of(entries)
