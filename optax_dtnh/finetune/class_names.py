@@ -45,7 +45,7 @@ def refuse_unknown(labels: Sequence[str], known: Sequence[str], data: str) -> No
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
             f"{listed([*map(repr, unknown)])}, which it does not know ({count} images"
-            f"{_hint(unknown, known)}). Choose others by `--classes`, or name them as in training."
+            f"{_hint(unknown, known)}). Pick others with `--classes`, or name them as in training."
         )
 
 
