@@ -1,1 +1,1 @@
-"""Parts of `optax_dtnh.finetune`, one concept each."""
+"""The command `python -m optax_dtnh.finetune`, a module for each concept."""

@@ -32,9 +32,9 @@ same versions, number of cores and devices. (This is tested on CPU. A GPU needs
 XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried.)
 
 The run writes model.safetensors (for optax_dtnh.models.load_pretrained), labels.json,
-preprocessing.json, settings.json, summary.json, log.jsonl, figure.png, confusion_matrix.png and
-mistakes.png, the test images that it was most wrong about. With validation images, the model is
-that of the step with the best validation accuracy, and last.safetensors is that of the last step.
+preprocessing.json, train_images.json, settings.json, summary.json, log.jsonl, figure.png,
+confusion_matrix.png and mistakes.png, the test images that it was most wrong about. With validation
+images, model.safetensors is of the best step by validation, and last.safetensors of the last step.
 
 A finished run is extended by the same command with more --steps or --epochs, if it was trained with
 --schedule constant.
@@ -46,10 +46,10 @@ converts published weights, which belong to sums.
 """
 EVALUATE = """Measure the model in --out on test images.
 
-Without FOLDER, or if its images are those of the run, by their checksum, these are the test images
-of the run, and the model was trained on none of them. For any other data, these are all images of
-the test split, or all images if there is no test split. Those that the model was trained on are
-counted.
+Without FOLDER, or if the images in it are those of the run, by their checksum, the model is tested
+on the test images of the run, and was trained on none of them. In any other FOLDER, it is tested on
+all images of the test split, or on all images if there is no test split. Those that the model was
+trained on are counted.
 """
 COMPARE = """Find out on folds of the training images whether a regularizer helps, and which.
 
@@ -61,7 +61,7 @@ Plain fine-tuning is taken unless the gain of a candidate is above two standard 
 is plain fine-tuning, in `finetune`. Test images are used once, for these two. Run the same command
 again to resume.
 
-Folders of finished runs are compared by their logs and on the test images that they share.
+Folders of finished runs are compared by their logs and, if tested on the same images, on these.
 """
 PREDICT = """Print the most probable classes of each image, and their probabilities.
 
@@ -137,15 +137,15 @@ def parser() -> Parser:
     """Return the parser of all commands."""
     options = Parser(prog="python -m optax_dtnh.finetune", description=__doc__, **_AS_WRITTEN)
     commands = options.add_subparsers(required=True, metavar="COMMAND")
-    run, made = "Folder of a finished run.", "it is made if it does not exist."
-    train = _command(commands, "train", _train, TRAIN, f"Folder of the run; {made}")
+    finished, new = "Folder of a finished run.", "it is made if it does not exist."
+    train = _command(commands, "train", _train, TRAIN, f"Folder of the run; {new}")
     groups = add_options(train)
     where = "Train in several processes. Give HOST:PORT of the first process, the number of "
     where += "processes and the index of this one, or nothing where jax finds them."
     groups["machine"].add_argument("--distributed", nargs="*", metavar="WHERE", help=where)
-    _add_evaluation(_command(commands, "evaluate", _evaluate, EVALUATE, run).add_argument)
-    _add_prediction(_command(commands, "predict", _predict, PREDICT, run).add_argument)
-    out = f"Folder of the comparison; {made}"
+    _add_evaluation(_command(commands, "evaluate", _evaluate, EVALUATE, finished).add_argument)
+    _add_prediction(_command(commands, "predict", _predict, PREDICT, finished).add_argument)
+    out = f"Folder of the comparison; {new}"
     add_compare_options(_command(commands, "compare", _compare, COMPARE, out))
     return options
 
@@ -153,12 +153,12 @@ def parser() -> Parser:
 def _command(
     commands: Any, name: str, act: Callable[[Namespace], None], text: str, out: str
 ) -> Parser:
-    made = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
-    made.register("type", None, _name)
-    made.register("type", Path, lambda given: Path(_name(given)))
-    made.set_defaults(act=act)
-    made.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
-    return made
+    command = commands.add_parser(name, help=text.splitlines()[0], description=text, **_AS_WRITTEN)
+    command.register("type", None, _name)
+    command.register("type", Path, lambda given: Path(_name(given)))
+    command.set_defaults(act=act)
+    command.add_argument("--out", type=Path, metavar="DIR", required=True, help=out)
+    return command
 
 
 def _add_evaluation(add: Callable[..., Any]) -> None:

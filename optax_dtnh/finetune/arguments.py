@@ -81,7 +81,7 @@ def settings_of(chosen: Namespace) -> Settings:
 
 
 def unfit(method: str) -> dict[str, str]:
-    """Return which options a method does not take, each with what it should come with."""
+    """Return the options that a method does not take, each with what it should come with."""
     found = {}
     if method == FINETUNE:
         found |= dict.fromkeys(("weight", "form"), "a regularizer")
@@ -94,7 +94,7 @@ def unfit(method: str) -> dict[str, str]:
 
 
 def _misfits(settings: Settings) -> Iterable[tuple[str, bool, str]]:
-    """Return options, whether the others fit to them, and what they should do."""
+    """Return options, whether the other options fit them, and what they should do if not."""
     batch, parts = settings.batch_size, settings.micro_batches
     most = WORKERS * (os.cpu_count() or 1)
     drawn, held_out = settings.train_per_class or math.inf, settings.val_per_class or 0

@@ -32,11 +32,11 @@ def batches(
 ) -> grain.DatasetIterator:
     """Return the endless batches of the training, from that of step `start` on.
 
-    Every epoch has each image once, in an order of its own and, unless they say otherwise, with a
-    new crop of every image. A batch may hold the end of one epoch and the start of the next, so a
-    source may be smaller than a batch. The global batch of a step depends on the step, the source,
-    the preprocessing and the settings alone: not on `start` or the number of processes, nor on
-    `workers`, the number of processes that prepare batches; 0 uses threads.
+    Every epoch has each image once, in an order of its own and with a new crop of every image,
+    unless `augment` is "none". A batch may hold the end of one epoch and the start of the next, so
+    a source may be smaller than a batch. The global batch of a step depends on the step, the
+    source, the preprocessing and the settings. It depends neither on `start` nor on the number of
+    processes, nor on `workers`, the number of processes that prepare batches; 0 uses threads.
 
     A process whose `shard` is `(p, n)` gets the p-th of n parts of the rows of each global batch. A
     batch is a dict of "image", float32 `[B, S, S, 3]`, "label", int32 `[B]`, and with class weights

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from optax_dtnh.finetune import images as files
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.examples import Image, Request, of_split
+from optax_dtnh.finetune.images import check, reason
 from optax_dtnh.finetune.splits import TEST, TRAIN, VALIDATION
 from optax_dtnh.finetune.tfds import PREFIX
 
@@ -27,10 +27,10 @@ def check_images(images: Sequence[Image], request: Request) -> tuple[list[Image]
         shown = {"desc": "checking images", "total": len(chunks), "unit_scale": CHUNK}
         bar = tqdm(results, **shown, leave=False, disable=None)  # None: only on a terminal
         checked = [result for chunk in bar for result in chunk]
-    broken = {image.name: reason for image, reason in checked if reason is not None}
+    broken = {image.name: wrong for image, wrong in checked if wrong is not None}
     if broken and not request.skip_broken:
         _refuse(broken, len(images), request)
-    labeled = [image for image, reason in checked if reason is None and image.label]
+    labeled = [image for image, wrong in checked if wrong is None and image.label]
     return labeled, tuple(broken)
 
 
@@ -46,11 +46,11 @@ def checksum(images: Sequence[Image]) -> str:
 
 
 def _refuse(broken: dict[str, str], count: int, request: Request) -> None:
-    name, reason = next(iter(broken.items()))
+    name, wrong = next(iter(broken.items()))
     mend = "Prepare it again" if request.data.startswith(PREFIX) else "Mend or remove them"
     skip = ", or leave them out with `--skip-broken`" if request.known is None else ""
     raise UsageError(
-        f"`--data` should hold images that can be read, got {name!r} ({reason}), the first of "
+        f"`--data` should hold images that can be read, got {name!r} ({wrong}), the first of "
         f"{len(broken)} broken among {count}. {mend}{skip}."
     )
 
@@ -60,8 +60,8 @@ def _check(image: Image) -> tuple[Image, str | None]:
     try:
         content, label = image.read()
         if label:
-            files.check(content)
+            check(content)
     # A damaged file makes PIL's decoders raise all kinds of exceptions.
     except Exception as error:
-        return image, files.reason(error, image.name)
+        return image, reason(error, image.name)
     return image._replace(label=label, digest=hashlib.sha256(content).digest()), None

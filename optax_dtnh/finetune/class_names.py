@@ -33,23 +33,23 @@ def refuse_untrained(trained: Set[str], present: Set[str], data: str) -> None:
     if unknown := sorted(present - trained):
         raise UsageError(
             f"`--data` should have images of every class to train on, got none of {unknown[0]!r} "
-            f"in '{data}' (of {len(unknown)} such classes{_but(unknown, trained)}). Add some that "
+            f"in '{data}' (of {len(unknown)} such classes{_hint(unknown, trained)}). Add some that "
             "can be read, leave the class out, or sort its images into the classes that have some."
         )
 
 
 def refuse_unknown(labels: Sequence[str], known: Sequence[str], data: str) -> None:
     """Raise a `UsageError` if labels of images are not among the classes of a model."""
-    if unknown := sorted({*labels}.difference(known)):
+    if unknown := sorted({*labels} - {*known}):
         count = sum(label in unknown for label in labels)
         raise UsageError(
             f"`--data` should have classes of the model, got '{data}' with "
             f"{listed([*map(repr, unknown)])}, which it does not know ({count} images"
-            f"{_but(unknown, known)}). Choose others with `--classes`, or name them as in training."
+            f"{_hint(unknown, known)}). Pick others with `--classes`, or name them as in training."
         )
 
 
-def _but(unknown: Iterable[str], known: Iterable[str]) -> str:
+def _hint(unknown: Iterable[str], known: Iterable[str]) -> str:
     """Return what to add about unknown names that resemble known ones."""
     groups = [sorted(group) for group in similar({*unknown, *known}) if {*group} & {*unknown}]
     found = listed([" and ".join(map(ascii, group)) for group in groups], 3)

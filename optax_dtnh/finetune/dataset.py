@@ -116,8 +116,7 @@ def _open(request: Request) -> tuple[Found, list[Image], tuple[str, ...]]:
     """Return what the data hold, its images that can be read, and the names of the others."""
     found = _find(request)
     if request.known is None:
-        for problem in _misfits(found, request):
-            raise UsageError(problem)
+        _refuse_misfits(found, request)
         _refuse_classes(found.images, found, request)
     images, broken = check_images(found.images, request)
     unlabeled = len(found.images) - len(images) - len(broken)
@@ -149,33 +148,35 @@ def _has(split: str, found: Found) -> bool:
     return any(image.split == split for image in found.images)
 
 
-def _misfits(found: Found, request: Request) -> Iterator[str]:
-    """Yield what is wrong and can be found before images are read."""
+def _refuse_misfits(found: Found, request: Request) -> None:
+    """Raise a `UsageError` if something is wrong that can be told before images are read."""
     where, count = f"'{request.data}'", len(found.classes)
     if count < 2:
         wrong = f"`--data` should have at least 2 classes, got {count} in {where} "
         mend = "Give the folder that holds the class folders, or choose more classes or other data."
-        yield f"{wrong}({listed(found.classes) or 'none'}). {mend}"
+        raise UsageError(f"{wrong}({listed(found.classes) or 'none'}). {mend}")
     if not _has(TEST, found) and request.train_per_class is None:
         wrong = "`--data` should have a test split where `--train-per-class` is not given, got"
         left_out = f" (left out: {listed(found.left_out)})" if found.left_out else ""
         mend = "name splits in a column `split`" if request.labels else RENAME
         mend = f"Give `--train-per-class N` or {mend}"
-        yield f"{wrong} {where} without test images{left_out}. {mend}."
+        raise UsageError(f"{wrong} {where} without test images{left_out}. {mend}.")
     name, has_val = _held_out_by(request), _has(VALIDATION, found)
     for unused in ("val_every", "patience"):
         if getattr(request, unused) and not (name or has_val):
-            wrong = f"`{flag(unused)}` should come with validation images, got none in {where}"
-            yield f"{wrong}. Leave it out, or add --val-fraction or a split beside a test split."
+            raise UsageError(
+                f"`{flag(unused)}` should come with validation images, got none in {where}. Leave "
+                "it out, or add --val-fraction or a split beside a test split."
+            )
     if name and has_val:
         wrong = f"`{flag(name)}` should come with data without a validation split, got {where}"
-        yield f"{wrong} with one. Leave the option out."
+        raise UsageError(f"{wrong} with one. Leave the option out.")
     counts = Counter(image.label for image in of_split(found.images, TRAIN) if image.label)
     fewest, count = min(counts.items(), key=lambda item: item[1], default=("", math.inf))
     if count <= (request.val_per_class or 0):
         wrong = "`--val-per-class` should leave images of every class to train on, got "
         wrong += f"{request.val_per_class}, which takes all {count} of {fewest!r}"
-        yield f"{wrong}. Lower it, or leave the class out."
+        raise UsageError(f"{wrong}. Lower it, or leave the class out.")
 
 
 def _refuse_classes(images: Iterable[Image], found: Found, request: Request) -> None:
@@ -206,6 +207,7 @@ def _by_content(images: Iterable[Image], classes: Sequence[str]) -> list[Image]:
 
 
 def _by_class(images: Iterable[Image]) -> Iterator[list[Image]]:
+    """Yield the images of each class, of images that are ordered by class."""
     return (list(same) for _, same in groupby(images, key=lambda image: image.label))
 
 

@@ -24,8 +24,7 @@ def usage_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = ARGUMENT.sub(lambda name: f"`{flag(name[1])}`", str(error))
-        raise UsageError(text) from error
+        raise UsageError(ARGUMENT.sub(lambda name: f"`{flag(name[1])}`", str(error))) from error
 
 
 @contextmanager
@@ -34,8 +33,7 @@ def named(argument: str, option: str = "--data") -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        text = str(error).replace(f"`{option}`", f"`{argument}`").replace(f"`{option} ", "`")
-        raise UsageError(text) from error
+        raise UsageError(str(error).replace(f"`{option}`", f"`{argument}`")) from error
 
 
 def flag(name: str) -> str:

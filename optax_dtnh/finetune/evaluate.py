@@ -21,7 +21,7 @@ DRAWN = 1000  # classes up to which the confusion matrix is drawn
 
 
 class Outcome(NamedTuple):
-    """What a model makes of labeled images."""
+    """The predictions of a model for labeled images, and their measures."""
 
     source: Selected
     labels: np.ndarray  # [N], positions among the classes of the model
@@ -49,7 +49,7 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
         tested = test_images(trained, out, where)
     found = outcome(trained, tested.images)
     remarks = " ".join(_remarks(trained, tested, own=where.get("data") is None))
-    print(*metrics.in_words(found.measures), *([remarks] if remarks else []), sep="\n")
+    print(*filter(None, [*metrics.in_words(found.measures), remarks]), sep="\n")
     if results is not None:
         with named("--results", "--out"), run_folder.writing(results / MEASURES):
             results.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def evaluate(out: Path, where: dict[str, Any], results: Path | None = None) -> N
 
 
 def outcome(trained: Trained, source: Selected) -> Outcome:
-    """Return what the model makes of labeled images."""
+    """Return the predictions of the model for labeled images, and their measures."""
     size = trained.settings["batch_size"]
     batches = evaluation_batches(source, trained.preprocessing, batch_size=size)
     shares = np.concatenate([found for _, found in probabilities(trained, batches)])
@@ -74,7 +74,8 @@ def draw(folder: Path, found: Outcome) -> None:
         log.save(folder / CONFUSION, metrics.draw_confusion(measures, title))
     (folder / MISTAKES).unlink(missing_ok=True)
     if measures["accuracy"] < 1:
-        log.save(folder / MISTAKES, metrics.draw_mistakes(found.source, *found[1:3], classes))
+        mistakes = metrics.draw_mistakes(found.source, found.labels, found.probabilities, classes)
+        log.save(folder / MISTAKES, mistakes)
 
 
 def _check_results(results: Path, data: Iterable[str | None]) -> None:

@@ -29,6 +29,7 @@ class Request(NamedTuple):
     patience: int | None = None
 
 
+# The settings that choose among the data, by name: a test of the model repeats those of its run.
 OF_DATA = tuple(name for name in Request._fields if name not in ("data", "known"))
 
 

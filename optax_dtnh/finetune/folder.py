@@ -16,14 +16,6 @@ PAGE = "(docs/your_data.md)."
 FORM = "Move the images into folders named after their classes, or list `path` and `label` in a "
 FORM += "table for `--labels`"
 RENAME = "name the folders of splits `train` and `test`"
-UNFIT = (
-    (
-        "images of every class, got none",
-        f"Convert its files, or choose folders with `--classes` {PAGE}",
-    ),
-    ("class folders, got splits or masks inside one", "Move them away; splits are around classes."),
-    ("class folders, got folders alone", f"Give an inner folder, move images up, or {RENAME}."),
-)
 
 
 def open_folder(request: Request) -> Found:
@@ -128,11 +120,19 @@ def _classes(split: Folder, request: Request) -> list[Folder]:
     inside = (x for folder in folders for inner in folder.folders for x in below(inner) if x.images)
     apart = [x for x in inside if is_no_class(x.name) and x.name.casefold() not in IMAGES]
     deep = [inner for inner in folders if not inner.images and not inner.others]
-    for wrong, (wanted, mend) in zip((empty, apart, deep), UNFIT, strict=True):
-        if wrong:
-            where = f"in {wrong[0].path!r} (of {len(wrong)} such folders)"
-            raise UsageError(f"`--data` should have {wanted} {where}. {mend}")
+    mend = f"Convert its files, or choose folders with `--classes` {PAGE}"
+    _refuse_any(empty, "images of every class, got none", mend)
+    mend = "Move them away; splits are around classes."
+    _refuse_any(apart, "class folders, got splits or masks inside one", mend)
+    mend = f"Give an inner folder, move images up, or {RENAME}."
+    _refuse_any(deep, "class folders, got folders alone", mend)
     return folders
+
+
+def _refuse_any(wrong: Sequence[Folder], wanted: str, mend: str) -> None:
+    if wrong:
+        where = f"in {wrong[0].path!r} (of {len(wrong)} such folders)"
+        raise UsageError(f"`--data` should have {wanted} {where}. {mend}")
 
 
 def _refuse_names(folders: Sequence[Folder], request: Request) -> None:

@@ -40,7 +40,7 @@ def decoupled(member: Member, direction: Tx, prepare: Tx, **options: Any) -> Tx:
 
 
 def metric(_: Any, __: Any, prepare: Tx, **options: Any) -> Tx:
-    """Sum in the metric of Adam, which is part of it."""
+    """Sum in the metric of Adam, by a transformation that is also the optimizer."""
     return optax.chain(transform_pair(prepare), scale_by_adam_dtnh(**options))
 
 

@@ -1,4 +1,4 @@
-"""The log of a run, and what it comes to: numbers of the summary, and the figure."""
+"""The log of a run, and what is made of it: events, numbers of the summary, and the figure."""
 
 import io
 import os
@@ -37,8 +37,9 @@ def entries(path: Path) -> list[Entry]:
     with run_folder.reading(path.parent, path.name):
         found = run_folder.lines(path)
         for entry in found:
-            needed = [entry[name] for name in NEEDED + VALIDATED * ("val_loss" in entry)]
-            if not np.isfinite([*needed, *(x for x in entry.values() if x is not None)]).all():
+            names = NEEDED + VALIDATED if "val_loss" in entry else NEEDED
+            values = [entry[name] for name in names] + [x for x in entry.values() if x is not None]
+            if not np.isfinite(values).all():
                 raise ValueError(f"not finite: {entry}")
         return found
 

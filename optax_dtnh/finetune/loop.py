@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.experimental.multihost_utils import process_allgather
 
@@ -64,7 +65,7 @@ class Loop:
         return self.state
 
     def _is_over(self) -> bool:
-        """Return whether the run was stopped early after the first step."""
+        """Return whether the run has stopped early before; keep its model if it is the best."""
         best, over = verdict(self.run, self.first)
         if best:  # the checkpoint was saved, but perhaps not the model
             self._keep()
@@ -102,14 +103,14 @@ class Loop:
     def _log(self, done: int, images: Selected | None) -> None:
         entry = self.progress.entry(done, self.state)
         self.progress.add(entry | (self._validation(images) if images else {}))
-        self.state = step.without_sums(self.state)
+        self.state = self.state._replace(sums=jax.tree.map(jnp.zeros_like, self.state.sums))
 
     def _validation(self, images: Selected) -> dict[str, float]:
         """Return what evaluation says of the network; every process computes the same."""
         run, model = self.run, whole(self.graph, self.state)
         model.eval()
-        given = run.data.classes, run.preprocessing, asdict(run.settings)
-        measures = evaluate.outcome(trained.Trained(model, *given), images).measures
+        now = trained.Trained(model, run.data.classes, run.preprocessing, asdict(run.settings))
+        measures = evaluate.outcome(now, images).measures
         return {"val_loss": measures["cross_entropy"], "val_accuracy": measures["accuracy"]}
 
     def _keep(self) -> None:

@@ -79,7 +79,7 @@ def _decay(settings: Settings) -> optax.GradientTransformation:
 
 
 def _decision(settings: Settings) -> dict[str, Any]:
-    """Return how the regularizer enters: its weight, what it is of, and how DTNH decides."""
+    """Return the arguments of `dtnh` or `add_l2_sp`: weight, mask, rule and labels."""
     rule = getattr(optax_dtnh, settings.rule or "truncate")
     options = {"weight": settings.weight, "mask": backbone_mask, "rule": rule}
     if settings.granularity not in (None, "tree"):
@@ -125,7 +125,7 @@ def compared(
         options["reference"] = optax.tree.get(opt_state, "ema")
     report = conflict_report(g, r, depth=0, **options)
     if settings.granularity != "element":  # whose state knows no conflict
-        *_, (_, report["conflict"]) = optax.tree.get_all_with_path(opt_state, "conflict")
+        _, report["conflict"] = optax.tree.get_all_with_path(opt_state, "conflict")[-1]
     return report["conflict"], report["cosine"], report["ratio"]
 
 

@@ -33,7 +33,8 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
     found: Any = precision_recall_fscore_support(
         labels, predicted, labels=positions, zero_division=cast(Any, np.nan)
     )
-    _, recalls, _, supports = found
+    precisions, recalls, _, supports = found
+    rows = zip(classes, supports, recalls, precisions, strict=True)
     majority = int(np.argmax(supports))
     return {
         "images": len(labels),
@@ -45,7 +46,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
         "majority_share": float(supports[majority] / len(labels)),
         "classes": {
             name: {"support": int(n), "recall": _known(recall), "precision": _known(precision)}
-            for name, precision, recall, _, n in zip(classes, *found, strict=True)
+            for name, n, recall, precision in rows
         },
         "confusion_matrix": _confusion(labels, predicted, classes),
     }
@@ -67,14 +68,13 @@ def in_words(measures: dict[str, Any]) -> list[str]:
     """Return lines about the measures: sentences, and a table of classes."""
     (low, high), share = measures["accuracy_interval"], measures["majority_share"]
     majority = f"{printable(measures['majority_class'])} ({share:.1%})"
-    return [
-        f"Test accuracy {measures['accuracy']:.2%} of {measures['images']} images. "
-        f"Its 95% interval is {low:.1%} to {high:.1%}.",
-        *([f"No better than the majority class, {majority}."] if low <= share < 1 else []),
-        f"Balanced accuracy {measures['balanced_accuracy']:.1%}. "
-        f"Cross-entropy {measures['cross_entropy']:.3g}.",
-        *_table(measures),
-    ]
+    accuracy = f"Test accuracy {measures['accuracy']:.2%} of {measures['images']} images."
+    lines = [f"{accuracy} Its 95% interval is {low:.1%} to {high:.1%}."]
+    if low <= share < 1:
+        lines.append(f"No better than the majority class, {majority}.")
+    balanced = f"Balanced accuracy {measures['balanced_accuracy']:.1%}."
+    lines.append(f"{balanced} Cross-entropy {measures['cross_entropy']:.3g}.")
+    return lines + _table(measures)
 
 
 def _table(measures: dict[str, Any]) -> list[str]:
@@ -132,7 +132,8 @@ def draw_confusion(measures: dict[str, Any], title: str = "") -> Any:
     if len(names) <= NAMED:
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    for row, column in np.argwhere(counts) if len(names) <= COUNTED else ():
+    cells = np.argwhere(counts) if len(names) <= COUNTED else ()
+    for row, column in cells:
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color)
     figure.suptitle(title, fontsize=11, parse_math=False)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
+Parse = Callable[[str], Any]
 GROUPS = ("files", "method", "training", "images", "machine")
 
 
-def _numeric(what: str, kind: Callable[[str], Any], holds: Callable[[Any], bool]):
+def _numeric(what: str, kind: Parse, holds: Callable[[Any], bool]) -> Parse:
     """Return a type of `argparse`: plain numbers for which `holds` is true."""
 
     def parse(given: str) -> Any:

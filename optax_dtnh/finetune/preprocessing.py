@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from optax_dtnh.finetune.errors import UsageError, flag, usage_errors
 from optax_dtnh.models._checkpoint import CheckpointError
-from optax_dtnh.models._facts import OUR_FIELDS, UNUSED, facts_beside
+from optax_dtnh.models._facts import OUR_FIELDS, facts_beside
 from optax_dtnh.models._fields import Fact
 
 DEFAULT = "ImageNet's"
@@ -18,7 +18,7 @@ DEFAULT = "ImageNet's"
 TOLD = {
     "network": ("network", "heads", "activation", "epsilon", "positions"),
     "images": ("image_size", "resize", "mean", "std", "interpolation", "rescale"),
-    "not used": UNUSED,
+    "not used": ("model_type",),
 }
 RESIZE_OF_CROP = 256 / 224
 
@@ -38,11 +38,6 @@ class Preprocessing(NamedTuple):
     rescale: float = 1 / 255
 
 
-def preprocessing_of(checkpoint: Path, **overrides: Any) -> Preprocessing:
-    """Return the values of `preprocessing_facts`, which has the same arguments and errors."""
-    return preprocessing_from(preprocessing_facts(checkpoint, **overrides))
-
-
 def preprocessing_from(facts: Mapping[str, Fact]) -> Preprocessing:
     """Return the values of the facts."""
     return Preprocessing(**{name: facts[name].value for name in Preprocessing._fields})
@@ -51,7 +46,7 @@ def preprocessing_from(facts: Mapping[str, Fact]) -> Preprocessing:
 def preprocessing_facts(
     checkpoint: Path, *, usual: Mapping[str, Fact] | None = None, **overrides: Any
 ) -> dict[str, Fact]:
-    """Return every field of `Preprocessing` with its origin, and the facts that are of no effect.
+    """Return every field of `Preprocessing` with its origin, and a `model_type` that is not used.
 
     The files beside the checkpoint, which `facts_beside` lists, count more than the `usual` fields
     of a network, and overrides, which are the options of these names, count most. One that is None
@@ -64,7 +59,7 @@ def preprocessing_facts(
         beside.pop("resize", None)
     facts = {n: Fact(v, DEFAULT) for n, v in Preprocessing()._asdict().items()}
     told = {**(usual or {}), **beside, **given}
-    facts |= {n: told[n] for n in (*Preprocessing._fields, *UNUSED) if n in told}
+    facts |= {n: told[n] for n in (*Preprocessing._fields, "model_type") if n in told}
     size = facts["image_size"]
     if not isinstance(size.value, int):
         height, width = size.value
@@ -86,13 +81,14 @@ def preprocessing_facts(
 
 def described(facts: Mapping[str, Fact], *, crops: bool = True) -> list[str]:
     """Return the lines that tell which facts a run uses, where from, and which it does not."""
-    used = {name: _told(fact) for name, fact in facts.items() if crops or name != "resize"}
-    lines = (
-        f"{title}: {', '.join(f'{name} {used[name]}' for name in names if name in used)}"
+    used = {n: f"{n} {_told(x)}" for n, x in facts.items() if crops or n != "resize"}
+    if "network" in used:  # which the title of its line names
+        used["network"] = _told(facts["network"])
+    return [
+        f"{title}: {', '.join(used[name] for name in names if name in used)}"
         for title, names in TOLD.items()
         if used.keys() & names
-    )
-    return [line.replace("network: network", "network:") for line in lines]
+    ]
 
 
 def _told(fact: Fact) -> str:

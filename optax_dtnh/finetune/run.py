@@ -25,6 +25,7 @@ from optax_dtnh.finetune.settings import OF_SOURCE, Settings
 from optax_dtnh.finetune.tfds import PREFIX
 from optax_dtnh.models import CheckpointError, ViT
 from optax_dtnh.models._fields import Fact
+from optax_dtnh.models._names import Model
 from optax_dtnh.models._pretrained import load
 
 
@@ -33,7 +34,7 @@ class Run(NamedTuple):
 
     settings: Settings  # with the number of steps
     out: Path  # its folder
-    source: methods.Model
+    source: Model
     layers: tuple[str, ...]  # names of the feature maps that are compared
     data: Data
     preprocessing: Preprocessing
@@ -74,7 +75,7 @@ def open_run(settings: Settings, out: Path) -> Run:
     return Run(settings, out, source, layers, data, preprocessing, mesh, facts, told)
 
 
-def _check_size(source: methods.Model, size: Fact) -> None:
+def _check_size(source: Model, size: Fact) -> None:
     if isinstance(source, ViT) and source.image_size != size.value:
         raise UsageError(
             f"`--image-size` should be given where a ViT is for other images than a file beside it "
@@ -83,7 +84,7 @@ def _check_size(source: methods.Model, size: Fact) -> None:
         )
 
 
-def _facts(source: methods.Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
+def _facts(source: Model, told: dict[str, Fact], data: Data) -> dict[str, Any]:
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(nnx.as_pure(nnx.state(source))):
         digest.update(np.asarray(leaf).data)
@@ -104,14 +105,14 @@ def described_run(run: Run) -> list[str]:
     settings, data = run.settings, run.data
     weighted = "" if settings.weight is None else f" at weight {settings.weight:g}"
     validated = f", {len(data.val)} validation" if data.val else ""
-    left_out = listed(data.left_out, 9)
     epochs = round(settings.steps * settings.batch_size / len(data.train), 1)
-    return [
+    lines = [
         f"{settings.method}{weighted}: {len(data.train)} training{validated} and {len(data.test)} "
         f"test images of {len(data.classes)} classes ({listed(data.classes)}); {run.mesh.size} x "
         f"{jax.devices()[0].device_kind}",
         f"{settings.steps} steps of {settings.batch_size} images, {epochs:g} epochs",
-        *([f"left out: {left_out}"] if left_out else []),
-        *(f"warning: {note}" for note in data.notes),
-        *described(run.told, crops=settings.augment == "standard"),
     ]
+    if data.left_out:
+        lines.append(f"left out: {listed(data.left_out, 9)}")
+    lines += [f"warning: {note}" for note in data.notes]
+    return lines + described(run.told, crops=settings.augment == "standard")

@@ -20,7 +20,6 @@ from optax_dtnh.finetune.errors import UsageError, flag, listed
 from optax_dtnh.finetune.settings import DEFAULTS, FREE, Settings
 from optax_dtnh.models import _pretrained
 from optax_dtnh.models._fields import Fact
-from optax_dtnh.models._pretrained import PARTIAL
 
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
@@ -118,6 +117,7 @@ def summary(out: Path) -> dict[str, Any]:
     """Return the summary of a finished run."""
     with reading(out, SUMMARY):
         found = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+        # What is read later is there, or `reading` names what is not.
         _ = dict(found["settings"]), float(found["test_accuracy"]), found["found"]["data_sha256"]
     return found
 
@@ -222,7 +222,7 @@ def locked(out: Path) -> Iterator[None]:
 def check_free(out: Path, but: Collection[str] = ()) -> None:
     """Raise a `UsageError` if the folder holds anything but files of these names."""
     names = sorted(os.listdir(out)) if out.is_dir() else []
-    names = [name for name in names if not name.startswith(PARTIAL) and name not in but]
+    names = [name for name in names if not name.startswith(_pretrained.PARTIAL) and name not in but]
     if names:
         raise UsageError(
             f"`--out` should be a new folder or that of this run, got '{out}', which holds "

@@ -54,7 +54,7 @@ class Settings:
         required=True,
     )
     download: bool = _file("Fetch an hf: checkpoint that is not cached.", False)
-    heads: int | None = _file("Heads of a ViT, where no file tells them.", type=count)
+    heads: int | None = _file("Attention heads of a ViT, if no file tells them.", type=count)
     ignore: tuple[str, ...] = _file("Tensors of the checkpoint that may stay unused.", ())
     data: str = _file(
         "Folder with a folder of images for each class, or with train and test that have such "
@@ -68,7 +68,7 @@ class Settings:
     )
     classes: tuple[str, ...] = _file("Use these class folders or labels alone (default: all).", ())
     duplicates: str = _file(
-        "What to do about images in two splits or classes.", "warn", choices=DUPLICATES
+        "What to do about equal images in two splits or classes.", "warn", choices=DUPLICATES
     )
 
     method: str = _method(
@@ -110,8 +110,8 @@ class Settings:
     )
     batch_size: int = _training("Images in a step, over all devices.", 64, type=count)
     steps: int = _training(
-        f"Number of steps (default: {EPOCHS} epochs, but {FEWEST} to {PUBLISHED} steps; "
-        f"{PUBLISHED} are DELTA's published code, the other two limits are ours).",
+        f"Number of steps (default: {EPOCHS} epochs, but {FEWEST} to {PUBLISHED} steps, where "
+        f"{PUBLISHED} are those of DELTA's published code).",
         type=count,
     )
     epochs: int | None = _training("Number of epochs, instead of --steps.", type=count)
@@ -146,7 +146,7 @@ class Settings:
     val_per_class: int | None = _image(
         "Training images of a class to validate on (default: the validation split).", type=count
     )
-    val_fraction: float | None = _image("The same as a share of these images.", type=fraction)
+    val_fraction: float | None = _image("The same, as a share of these images.", type=fraction)
     image_size: int | None = _image(
         "Height and width that the network sees (default: the checkpoint's, or 224).", type=count
     )
@@ -174,8 +174,8 @@ class Settings:
     devices: int | None = _machine("Use the first N devices (default: all).", type=count)
     fsdp: bool = _machine("Divide parameters and optimizer state among the devices.", False)
     log_every: int = _machine("Steps between two lines of the log.", 50, type=count)
-    save_every: int = _machine("Steps between checkpoints, and one a minute.", 500, type=count)
-    log: str | None = _machine("Also write event files.", choices=("tensorboard",))
+    save_every: int = _machine("Steps between checkpoints, besides one a minute.", 500, type=count)
+    log: str | None = _machine("Also write event files for TensorBoard.", choices=("tensorboard",))
 
     @property
     def regularizer(self) -> str:
@@ -186,5 +186,5 @@ class Settings:
 DEFAULTS = asdict(Settings())
 # A run may be resumed with other values of these, because no weight depends on them.
 FREE = ("download", "workers", "log_every", "save_every", "log")
-# The opening of the source takes these.
+# Settings that `load` takes, besides the source.
 OF_SOURCE = "dtype ignore download heads image_size".split()

@@ -22,6 +22,7 @@ from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.methods import Outputs
 from optax_dtnh.finetune.settings import FROZEN, Settings
 from optax_dtnh.models import ViT, teacher_view
+from optax_dtnh.models._names import Model
 
 AXIS = "batch"
 GO_ON, SAVE, STOP = range(3)  # what a process asks all others for
@@ -59,7 +60,7 @@ class Network(NamedTuple):
     stats: Any  # all other arrays
 
 
-def split(model: methods.Model, trained: Any = nnx.Param) -> Network:
+def split(model: Model, trained: Any = nnx.Param) -> Network:
     """Return the network apart from its arrays; `trained` filters those that become `params`."""
     graph, params, rest = nnx.split(model, trained, ...)
     return Network(graph, nnx.as_pure(params), nnx.as_pure(rest))
@@ -82,13 +83,13 @@ def mesh(settings: Settings) -> Mesh:
     return Mesh(np.array(found[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
-def maps(model: methods.Model, rows: int, side: int) -> dict[str, jax.ShapeDtypeStruct]:
+def maps(model: Model, rows: int, side: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes and dtypes of the feature maps of a batch."""
     images = jax.ShapeDtypeStruct((rows, side, side, 3), jnp.float32)
     return nnx.eval_shape(lambda model, images: model(images)[1], teacher_view(model), images)
 
 
-def check_batch(settings: Settings, model: methods.Model, image_size: int) -> None:
+def check_batch(settings: Settings, model: Model, image_size: int) -> None:
     """Raise a `UsageError` where batch normalization would get one value per channel."""
     if isinstance(model, ViT) or settings.batch_norm == FROZEN:
         return
@@ -137,11 +138,6 @@ def init(
     sums = Metrics(*(jnp.zeros([], jnp.float32) for _ in Metrics._fields))
     step = jnp.zeros([], jnp.int32)
     return State(params, stats, tx.init(params), channel_weights, sums, step)
-
-
-def without_sums(state: State) -> State:
-    """Return the state with sums of 0, on the devices where they were."""
-    return state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
 
 
 def train_step(
@@ -209,7 +205,7 @@ def _gradients(losses: Any, settings: Settings) -> Callable[..., Any]:
 
 
 def outputs(
-    model: methods.Model, frozen: methods.Model | None, images: jax.Array, layers: tuple[str, ...]
+    model: Model, frozen: Model | None, images: jax.Array, layers: tuple[str, ...]
 ) -> tuple[jax.Array, Outputs]:
     """Return the logits and what regularizers see; what they do not use is never computed."""
     logits, features = model(images)

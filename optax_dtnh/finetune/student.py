@@ -42,7 +42,7 @@ def parts(model: Model) -> dict[str, list[str]]:
 def layers_of(settings: Settings, source: Model) -> tuple[str, ...]:
     """Return the names of the feature maps that are compared.
 
-    Raises a `UsageError` where the settings do not fit to the network.
+    Raises a `UsageError` where the settings do not fit the network.
     """
     for name, wanted in _misfits(settings, source):
         raise UsageError(f"`{flag(name)}` should {wanted}.")
@@ -50,7 +50,7 @@ def layers_of(settings: Settings, source: Model) -> tuple[str, ...]:
 
 
 def _misfits(settings: Settings, source: Model) -> Iterator[tuple[str, str]]:
-    """Yield settings that do not fit to the network, and what they should do."""
+    """Yield settings that do not fit the network, and what they should do."""
     names, maps = list(parts(source)), methods.feature_maps(source)
     for name, known in ("freeze", names), ("layers", maps):
         if unknown := sorted({*getattr(settings, name)} - {*known}):

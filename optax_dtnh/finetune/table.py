@@ -57,7 +57,8 @@ def _rows(table: str) -> list[Row]:
     columns = list(dict.fromkeys(name for record in records for name in record))
     path, label = (_column(columns, known, table) for known in (PATHS, LABELS))
     split = _split_column([name for name in columns if name not in (path, label)], records, table)
-    rows = (Row(*(_cell(r.get(name), table) for name in (path, label, *split))) for r in records)
+    names = (path, label, *split)
+    rows = (Row(*[_cell(record.get(name), table) for name in names]) for record in records)
     return [row._replace(split=split_named(row.split) or TRAIN) for row in rows]
 
 
@@ -125,7 +126,7 @@ def _split_column(columns: list[str], records: list[Record], table: str) -> list
     named = {x for x in columns if all(split_named(str(r.get(x)).strip()) for r in records)}
     found = [x for x in columns if x in named or x.strip().casefold() == "split"]
     unsure = found or [x for x in columns if x.strip().casefold() in UNSURE]
-    if unsure and not len(found) == len(named) == 1:
+    if unsure and (len(found) != 1 or found[0] not in named):
         wanted = f"a table with {', '.join(SPELLINGS)} in every row of one column `split`"
         mend = "Write such a column, and rename or remove the others."
         _refuse(f"{wanted}, got '{table}' with {listed(unsure)}", mend)
@@ -164,7 +165,7 @@ def _images(rows: list[Row], tree: Folder, table: str) -> list[Image]:
                 "Add folder and suffix to the path, or give a folder further down as `--data`.",
             )
         before = found.setdefault(places[0], of_file(places[0], row.label, row.split))
-        if (before.label, before.split) != row[1:]:
+        if (before.label, before.split) != (row.label, row.split):
             _refuse(
                 f"a table with one label and split for each image, got {row.path!r} in '{table}' "
                 f"as {before.label!r} ({before.split}) and {row.label!r} ({row.split})",
@@ -178,9 +179,9 @@ def _index(tree: Folder) -> dict[str, list[str]]:
     known: dict[str, list[str]] = {}
     for file in all_images(tree):
         inside = os.path.relpath(file, tree.path)
-        keys = {inside, os.path.basename(file)}
-        keys |= {os.path.splitext(key)[0] for key in keys}
-        for key in keys | {*map(_alike, keys)}:
+        names = {inside, os.path.basename(file)}
+        names |= {os.path.splitext(name)[0] for name in names}
+        for key in names | {*map(_alike, names)}:
             known.setdefault(key, []).append(file)
     return known
 

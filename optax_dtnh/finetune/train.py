@@ -27,6 +27,7 @@ from optax_dtnh.finetune.loop import Loop, best_of, whole
 from optax_dtnh.finetune.run import Run, check_apart, described_run, open_run
 from optax_dtnh.finetune.settings import Settings
 from optax_dtnh.finetune.step import State
+from optax_dtnh.models._names import Model
 
 CHECKPOINTS = "checkpoints"
 
@@ -55,7 +56,7 @@ def train(settings: Settings, out: Path, distributed: Sequence[str] | None = Non
                 end(run, model)
 
 
-def _fit(run: Run) -> methods.Model:
+def _fit(run: Run) -> Model:
     """Return the trained network, whole on every process."""
     settings, shard = run.settings, (jax.process_index(), jax.process_count())
     network = student.student(run.source, len(run.data.classes), settings)
@@ -63,10 +64,10 @@ def _fit(run: Run) -> methods.Model:
     with checkpoints.opened(run.out / CHECKPOINTS) as saved:
         state, placed = _start(run, network, tx, saved)
         del network  # its arrays are donated with the state
-        teacher, *pretrained = teacher_of(run) or (None,)
+        teacher, pretrained = teacher_of(run)
         function = step.train_step(graph, teacher, tx, settings, run.layers)
         advance = jax.jit(function, donate_argnums=0, out_shardings=(placed, None))
-        advance = functools.partial(advance, pretrained=pretrained or None)
+        advance = functools.partial(advance, pretrained=pretrained)
         start = int(state.step)
         images = batches(run.data.train, run.preprocessing, settings, start=start, shard=shard)
         with closing(images):
@@ -74,13 +75,12 @@ def _fit(run: Run) -> methods.Model:
     return whole(graph, state)
 
 
-def teacher_of(run: Run) -> step.Network | None:
-    """Return the pretrained network on the devices, None for methods that need none."""
+def teacher_of(run: Run) -> tuple[Any, Any]:
+    """Return definition and arrays of the pretrained network, None for methods that need none."""
     if run.settings.regularizer not in methods.WITH_TEACHER:
-        return None
+        return None, None
     graph, *arrays = step.split(run.source)
-    where = step.shardings(arrays, run.mesh, run.settings)
-    return step.Network(graph, *jax.device_put(arrays, where))
+    return graph, jax.device_put(arrays, step.shardings(arrays, run.mesh, run.settings))
 
 
 def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State, Any]:
@@ -106,7 +106,7 @@ def _start(run: Run, network: step.Network, tx: Any, saved: Any) -> tuple[State,
     return state, placed
 
 
-def end(run: Run, model: methods.Model) -> None:
+def end(run: Run, model: Model) -> None:
     """Write the model, test the file, draw the figure, and end the run with its summary."""
     out, entries = run.out, log.entries(run.out / log.LOG)
     best = best_of(entries)

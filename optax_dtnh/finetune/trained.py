@@ -18,7 +18,7 @@ from scipy.special import softmax
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.dataset import Data
 from optax_dtnh.finetune.errors import UsageError, usage_errors
-from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_of
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_facts, preprocessing_from
 from optax_dtnh.models import CheckpointError, load_pretrained, save_pretrained
 from optax_dtnh.models._names import Model
 
@@ -68,14 +68,14 @@ def read_model(out: Path) -> Trained:
     """Return the model in `out`, that of a run which has begun there."""
     settings, _ = run_folder.recorded(out)
     with run_folder.reading(out, PREPROCESSING):
-        (out / PREPROCESSING).open().close()
-        how = preprocessing_of(out)
+        (out / PREPROCESSING).open().close()  # without the file, the usual values would be taken
+        how = preprocessing_from(preprocessing_facts(out))
     with run_folder.reading(out, MODEL):
         model = load_pretrained(out / MODEL, dtype=settings["dtype"])
     with run_folder.reading(out, LABELS):
         outputs = cast(nnx.Linear, model.head).out_features
         names = json.loads((out / LABELS).read_text(encoding="utf-8"))
-        if not isinstance(names, list) or not len({*map(str, names)}) == len(names) == outputs:
+        if not (isinstance(names, list) and len({*map(str, names)}) == len(names) == outputs):
             raise ValueError(f"not a list of {outputs} names, as the model has outputs")
     model.eval()
     return Trained(model, tuple(map(str, names)), how, settings)
@@ -99,7 +99,7 @@ def logits(
     arrays = jax.device_put(arrays)
     for batch in batches:
         images = batch["image"]
-        filled = np.pad(images, [(0, size - len(images)), *[(0, 0)] * 3])
+        filled = np.pad(images, [(0, size - len(images)), (0, 0), (0, 0), (0, 0)])
         found = np.asarray(_logits(graph, arrays, filled))
         yield batch, found[: len(images)].astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Of which sizes a network's tensors are, and whether they and what is said beside them agree."""
+"""The sizes that tensors tell, and whether tensors and configuration are those of a network."""
 
 import json
 import math
@@ -16,13 +16,13 @@ from optax_dtnh.models._names import EXACT, Model, Recognized, dotted, ignored, 
 from optax_dtnh.models._resnet import Basic, Bottleneck, ResNet
 from optax_dtnh.models._vit import PUBLISHED_HEADS, ViT
 
-# Of which a network has only some; None is what only another one has.
+# Facts that only some networks have. They are None, which no file says, for the others.
 SIZES = dict.fromkeys("hidden blocks patch_size depths hidden_sizes block".split())
-# What no size tells of our networks, by the names of facts.
+VERSION_1_5 = {"downsample_in_first_stage": False, "downsample_in_bottleneck": False}
+# Facts that no size tells, but that hold for each of our networks.
 OURS: dict[type[Model], dict[str, Any]] = {
     ViT: {"pool": "token", "qkv_bias": True},
-    ResNet: {"pool": "avg", "activation": "relu", "heads": None}
-    | dict.fromkeys(("downsample_in_first_stage", "downsample_in_bottleneck"), False),
+    ResNet: {"pool": "avg", "activation": "relu", "heads": None, **VERSION_1_5},
     EfficientNetLite0: {"pool": "avg", "activation": "relu6", "heads": None},
 }
 # What our own files store in their metadata, because no tensor tells it.
@@ -32,14 +32,14 @@ METADATA = {"attention_heads": "heads", "activation": "activation", "layer_norm_
 def sizes_of(found: Recognized) -> dict[str, Any]:
     """Return the sizes of the network, by the names of its arguments.
 
-    Every size is read from two tensors, so that one that is missing is all that differs.
+    A second tensor tells a size if the first is missing, so that the error lists nothing else.
     """
     read = {ResNet: _resnet_sizes, ViT: _vit_sizes}.get(found.scheme.network, lambda _: {})
     return {**read(found), "classes": _first_axis(found, "head.bias", "head.kernel", usual=0)}
 
 
 def _resnet_sizes(found: Recognized) -> dict[str, Any]:
-    stages = [f"stage{i}.{{}}." for i in (1, 2, 3, 4)]
+    stages = [f"stage{i}" for i in (1, 2, 3, 4)]
     third = found.shape_of("stage1.0.conv3.kernel") or found.shape_of("stage1.0.norm3.scale")
     return {
         "blocks": [_count(found, stage, "conv1.kernel", "conv2.kernel") for stage in stages],
@@ -49,14 +49,14 @@ def _resnet_sizes(found: Recognized) -> dict[str, Any]:
 
 
 def _vit_sizes(found: Recognized) -> dict[str, Any]:
-    *_, patch_size = found.shape_of("patches.kernel") or (16,)
+    patch_size = (found.shape_of("patches.kernel") or (16,))[-1]
     positions = found.shape_of("positions") or ()
     patches = positions[1] - 1 if len(positions) == 3 else 196
     width = _first_axis(found, "patches.kernel", "patches.bias", usual=192)
     linear1 = ("blocks.0.linear1.kernel", "blocks.0.linear1.bias")
     return {
         "width": width,
-        "blocks": max(1, _count(found, "blocks.{}.", "norm1.scale", "linear1.kernel")),
+        "blocks": max(1, _count(found, "blocks", "norm1.scale", "linear1.kernel")),
         "hidden": _first_axis(found, *linear1, usual=4 * width),
         "image_size": math.isqrt(max(patches, 1)) * patch_size,
         "patch_size": patch_size,
@@ -64,12 +64,13 @@ def _vit_sizes(found: Recognized) -> dict[str, Any]:
 
 
 def _first_axis(found: Recognized, *paths: str, usual: int) -> int:
-    return next((shape[0] for path in paths if (shape := found.shape_of(path))), usual)
+    shapes = (found.shape_of(path) for path in paths)
+    return next((shape[0] for shape in shapes if shape), usual)
 
 
-def _count(found: Recognized, block: str, *leaves: str) -> int:
+def _count(found: Recognized, blocks: str, *leaves: str) -> int:
     count = 0
-    while any(found.shape_of(block.format(count) + leaf) is not None for leaf in leaves):
+    while any(found.shape_of(f"{blocks}.{count}.{leaf}") is not None for leaf in leaves):
         count += 1
     return count
 
@@ -82,7 +83,7 @@ def settled(found: Recognized, sizes: dict[str, Any], said: Facts, options: Fact
 
     Options precede our own metadata, these what is `said` beside the file, that the usual values.
     """
-    (path, _, metadata), scheme = found.file, found.scheme
+    scheme, metadata = found.scheme, found.file.metadata
     if scheme.network is not ViT:
         return {}
     origin = f"default of {scheme.name.removesuffix(' ViT')}"
@@ -90,8 +91,8 @@ def settled(found: Recognized, sizes: dict[str, Any], said: Facts, options: Fact
     if published := PUBLISHED_HEADS.get((sizes["width"], sizes["hidden"])):
         usual["heads"] = Fact(published, "published sizes")
     own = {key: _number(metadata[key]) for key in METADATA if key in metadata}
-    said = {**usual, **said, **read_fields(path, own, NETWORK), **options}
-    return {name: said[name] for name in METADATA.values() if name in said}
+    told = {**usual, **said, **read_fields(found.file.path, own, NETWORK), **options}
+    return {name: told[name] for name in METADATA.values() if name in told}
 
 
 def _number(value: str) -> Any:
@@ -101,7 +102,7 @@ def _number(value: str) -> Any:
         return value
 
 
-def network(found: Recognized, model: Model) -> Fact:
+def network_fact(found: Recognized, model: Model) -> Fact:
     """Return in words what the tensors tell: naming scheme, depth, width and head."""
     stages = ["blocks"] if hasattr(model, "blocks") else [f"stage{i}" for i in (1, 2, 3, 4)]
     blocks = "-".join(str(len(getattr(model, stage))) for stage in stages)
@@ -121,7 +122,7 @@ def check_tensors(found: Recognized, model: Model, ignore: Collection[str]) -> N
         names = found.names_of(dotted(path))
         expected |= dict.fromkeys(names, their_shape(path, leaf.shape, len(names)))
     excused = {found.in_file(name) for name in found.scheme.excused}
-    excused |= {n.removesuffix("running_mean") + "num_batches_tracked" for n in expected}
+    excused |= {n.replace("running_mean", "num_batches_tracked") for n in expected}
     differing = {
         "missing": expected.keys() - tensors,
         "unexpected": tensors.keys() - expected - ignored(tensors, ignore) - excused,
@@ -165,7 +166,7 @@ def check_facts(found: Recognized, sizes: Mapping[str, Any], facts: Facts) -> No
             "which `download=True` fetches from the hub."
         )
     ours = SIZES | {"architecture": network.__name__} | OURS[network] | _told_by(network, sizes)
-    if not sizes["classes"]:  # the head was left out, or never was
+    if not sizes["classes"]:  # without a head, the number of classes and an empty pool are void
         facts = {n: x for n, x in facts.items() if n != "classes" and (n, x.value) != ("pool", "")}
     for name in sorted(ours.keys() & facts):
         value, origin = facts[name]

@@ -14,10 +14,10 @@ CONVERSION = (
     "safetensors.torch.save_file({k: v.contiguous().clone() for k, v in torch.load('model.pth', "
     "map_location='cpu', weights_only=True).items()}, 'model.safetensors')"
 )
-# What is no checkpoint, by its first bytes, and what to do.
+# By its first bytes: what a file is instead of a checkpoint, and what to do.
 OTHER_FILES = {
-    **dict.fromkeys((b"<!doctype", b"<html"), "an HTML page. Fetch the file itself."),
-    b"version https://git-lfs": "a pointer of git LFS. Run `git lfs pull`.",
+    (b"<!doctype", b"<html"): "an HTML page. Fetch the file itself.",
+    (b"version https://git-lfs",): "a pointer of git LFS. Run `git lfs pull`.",
 }
 
 
@@ -78,8 +78,9 @@ def _cause(path: Path, error: Exception) -> str:
     """Return why a file cannot be read, without torch's text: it advises to let it run code."""
     with path.open("rb") as file:
         start = file.read(99).lstrip().lower()
-    if other := [what for beginning, what in OTHER_FILES.items() if start.startswith(beginning)]:
-        return f"is {other[0]}"
+    for beginnings, what in OTHER_FILES.items():
+        if start.startswith(beginnings):
+            return f"is {what}"
     if "unsupported global" in str(error).lower():
         return "holds Python objects, which could run code. Save `model.state_dict()` instead."
     if isinstance(error, AttributeError | TypeError | NotImplementedError):
@@ -106,9 +107,9 @@ def _torch(path: Path) -> Checkpoint:
 
 
 def _unwrapped(content: Any) -> Any:
-    for key in 3 * ("state_dict", "model", "model_state_dict"):
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+            return _unwrapped(content[key])
     return content
 
 

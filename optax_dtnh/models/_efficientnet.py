@@ -14,7 +14,7 @@ from optax_dtnh.models._layers import Projection, check_images, gated
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Any, *padding: Any, **options: Any):
-    """Return `lax.conv_general_dilated`, padded as TensorFlow does if it is depthwise."""
+    """Return `lax.conv_general_dilated`, for a 1 x 1 or a depthwise kernel by faster means."""
     if kernel.shape[:2] == (1, 1):
         return x @ kernel[0, 0]
     if kernel.shape[2] == 1:
@@ -23,7 +23,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, *padding: Any, **opt
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Convolve each channel with a kernel of its own, [size, size, channels], by shifted views.
+    """Convolve each channel with a kernel of its own, padded as in TensorFlow, by shifted views.
 
     The gradient of a grouped convolution takes XLA:CPU seconds. Sums are in float32 at least.
     """
@@ -35,7 +35,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def views(x: jax.Array, kernel: jax.Array, stride: int) -> list[jax.Array]:
-    """Return what each element of the kernel meets on `x`, padded as TensorFlow does."""
+    """Return what each element of the kernel is multiplied by, from `x` padded as in TensorFlow."""
     pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
     x, size = jnp.pad(x, [(0, 0), *pads, (0, 0)]), len(kernel)
     height, width = (n - size + 1 for n in x.shape[1:3])
@@ -55,9 +55,8 @@ class Inverted(nnx.Module):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, ratio: int, **options):
         width = ratio * inputs
         self.expand = Projection(inputs, width, 1, 1, **options) if ratio > 1 else None
-        self.depthwise = Projection(
-            width, width, size, stride, feature_group_count=width, **options
-        )
+        grouped = {"feature_group_count": width, **options}
+        self.depthwise = Projection(width, width, size, stride, **grouped)
         self.project = Projection(width, outputs, 1, 1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -92,8 +91,8 @@ class EfficientNetLite0(nnx.Module):
     def __init__(self, *, classes: int = 1000, dtype: DTypeLike | None = None, rngs: nnx.Rngs):
         options = {"dtype": dtype, "rngs": rngs}
         normed = {"epsilon": 1e-3, "padding": "SAME", "conv_general_dilated": convolve, **options}
-        self.stem, inputs = Projection(3, FIRST, 3, 2, **normed), FIRST
-        self.blocks = nnx.List()
+        self.stem = Projection(3, FIRST, 3, 2, **normed)
+        self.blocks, inputs = nnx.List(), FIRST
         for count, ratio, size, first, outputs in STAGES:
             for stride in [first] + [1] * (count - 1):
                 self.blocks.append(Inverted(inputs, outputs, size, stride, ratio, **normed))

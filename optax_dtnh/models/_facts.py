@@ -11,11 +11,9 @@ from optax_dtnh.models import _resnet, _vit
 from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._fields import Fact, Facts, facts_of, read_field, read_fields, read_object
 
-SNAPSHOTS = "snapshots"  # in the cache of the hub: the folder of the revisions of a repository
 OUR_FIELDS = {"image_size": fields.count, "resize": fields.count} | {
     name: fields.IMAGES[name] for name in ("mean", "std", "interpolation", "rescale")
 }
-UNUSED = ("model_type",)  # facts that are told, but not used
 
 
 def facts_beside(path: Path) -> Facts:
@@ -27,7 +25,7 @@ def facts_beside(path: Path) -> Facts:
     weights is read in its root. The path is that of the weights or of their folder.
     """
     folder = path if path.is_dir() else path.parent
-    folders = [folder, *(p for p in folder.parents if p.parent.name == SNAPSHOTS)]
+    folders = [folder, *(p for p in folder.parents if p.parent.name == "snapshots")]
     file, config = _nearest(folders, "config.json")
     told = _timm_facts(file, config) if _is_timm(config) else _model_facts(file, config)
     facts: Facts = {}
@@ -85,10 +83,7 @@ NO_CROP_FROM = 384  # from this size on, ConvNext's processor ignores `crop_pct`
 
 
 def _model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
-    """Return the facts of a `config.json`, and its `model_type` alone if none is for us.
-
-    The size of the images that the model was trained on is that of the images to come.
-    """
+    """Return the facts of a `config.json`, and its `model_type` alone if none is for us."""
     kind = content.get("model_type", "missing")
     meant = MODEL_DEFAULTS.get(str(kind))
     if meant is None and not any(content.get(name) is not None for name in SIGNS):
@@ -96,7 +91,7 @@ def _model_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     found = read_fields(file, content, fields.NETWORK)
     if meant is not None:
         found = {"architecture": Fact(kind, file.name)} | facts_of(meant, DEFAULT) | found
-    if "image_size" in found:
+    if "image_size" in found:  # of the images to come, and of those that it was trained on
         found["model_image_size"] = found["image_size"]
     return found
 
@@ -153,9 +148,9 @@ def _timm_facts(file: Path, content: Mapping[str, Any]) -> Facts:
 
 def _with_resize(found: Facts, origin: str) -> Facts:
     """Return the facts with `resize`, `floor(size / crop_pct)`, if `crop_pct` is below 1."""
-    part, (size, _) = found.get("crop_pct"), found.get("image_size", (None, ""))
-    if part and part.value < 1 and isinstance(size, int):
-        found["resize"] = Fact(math.floor(size / part.value), f"crop_pct of {origin}")
+    part, size = found.get("crop_pct"), found.get("image_size")
+    if part and size and part.value < 1 and isinstance(size.value, int):
+        found["resize"] = Fact(math.floor(size.value / part.value), f"crop_pct of {origin}")
     return found
 
 
@@ -206,7 +201,7 @@ def implied(facts: Facts) -> Facts:
     name, origin = facts.get("architecture", ("", ""))
     found: dict[str, Any] = {"activation": "quick_gelu"} if "quickgelu" in name else {}
     if match := SIZED_VIT.match(name):
-        vit = VITS[match[1][0]]  # a constructor with arguments
+        vit = VITS[match[1][0]]  # by the first letter; a constructor with arguments
         found |= {"width": vit.args[0], "blocks": vit.keywords.get("blocks", 12)}
         found["patch_size"] = int(match[2])
     elif (match := re.fullmatch(KINDS["ResNet"], name)) and match[1]:

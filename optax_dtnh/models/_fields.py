@@ -132,18 +132,26 @@ def interpolation(value: Any) -> str:
 
 spread = reader("a positive number, or a list of three", lambda x: min(channels(x)) > 0, channels)
 
-# Our names of theirs: of our own metadata, Hugging Face's files and timm's, where they differ.
-NAMES = {
-    **dict.fromkeys(("attention_heads", "num_attention_heads", "num_heads"), "heads"),
-    **dict.fromkeys(("hidden_act", "act_layer"), "activation"),
-    **dict.fromkeys(("layer_norm_epsilon", "layer_norm_eps"), "epsilon"),
-    **{"hidden_size": "width", "embed_dim": "width", "intermediate_size": "hidden"},
-    **{"num_hidden_layers": "blocks", "depth": "blocks", "layers": "depths", "layer_type": "block"},
-    **dict.fromkeys(("num_labels", "num_classes", "id2label"), "classes"),
-    **{"img_size": "model_image_size", "input_size": "image_size", "global_pool": "pool"},
-    **{"image_mean": "mean", "image_std": "std", "resample": "interpolation"},
-    "rescale_factor": "rescale",
+# Where they differ from ours: the names in our own metadata, in Hugging Face's files and in timm's.
+THEIRS = {
+    "heads": "attention_heads num_attention_heads num_heads",
+    "activation": "hidden_act act_layer",
+    "epsilon": "layer_norm_epsilon layer_norm_eps",
+    "width": "hidden_size embed_dim",
+    "hidden": "intermediate_size",
+    "blocks": "num_hidden_layers depth",
+    "depths": "layers",
+    "block": "layer_type",
+    "classes": "num_labels num_classes id2label",
+    "model_image_size": "img_size",
+    "image_size": "input_size",
+    "pool": "global_pool",
+    "mean": "image_mean",
+    "std": "image_std",
+    "interpolation": "resample",
+    "rescale": "rescale_factor",
 }
+NAMES = {theirs: ours for ours, names in THEIRS.items() for theirs in names.split()}
 # What reads a fact about the network, and one about its images, by our names.
 NETWORK: dict[str, Read] = {
     **dict.fromkeys("width hidden blocks depths hidden_sizes block pool qkv_bias".split(), plain),

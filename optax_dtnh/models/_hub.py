@@ -27,7 +27,7 @@ def hub_file(
     hub has them. What the cache has, or knows that the hub has not, is not asked for again.
     """
     file = _parse(source, cache_dir)
-    cached = isinstance(_lookup(file), str)
+    cached = isinstance(hub.try_to_load_from_cache(**file), str)
     if not cached and not download:
         raise FileNotFoundError(
             f"{source!r} is not in the hub's cache, {file['cache_dir']}. Pass the path of a local "
@@ -35,10 +35,10 @@ def hub_file(
             "with network and copy its cache here, or pass `download=True`."
         )
     missing = [] if cached else [file]
-    missing += [beside for beside in _beside(file) if _lookup(beside) is None]
+    missing += [x for x in _beside(file) if hub.try_to_load_from_cache(**x) is None]
     if download and missing:
         _download(file, missing, endpoint and endpoint.rstrip("/"))
-    return Path(_lookup(file))
+    return Path(str(hub.try_to_load_from_cache(**file)))
 
 
 def _parse(source: str, cache_dir: Any) -> File:
@@ -47,7 +47,7 @@ def _parse(source: str, cache_dir: Any) -> File:
         file = {"repo_id": match[1], "revision": match[2] or "main", "cache_dir": str(cache)}
         file["filename"] = match[3] or "model.safetensors"
         with suppress(ValueError):  # the client's, of names that no repository or file has
-            _lookup(file)
+            hub.try_to_load_from_cache(**file)
             return file
     raise CheckpointError(
         "`source` should have the form hf:owner/name[@revision][/file/in/repo], got "
@@ -62,11 +62,6 @@ def _beside(file: File) -> list[File]:
     return [file | {"filename": name} for name in names]
 
 
-def _lookup(file: File) -> Any:
-    """Return a path, None, or something else if the cache knows that the hub has no such file."""
-    return hub.try_to_load_from_cache(**file)
-
-
 def _download(file: File, missing: list[File], endpoint: str | None) -> None:
     """Download what is `missing`; only the `file` of weights must be on the hub."""
     from huggingface_hub.errors import RemoteEntryNotFoundError  # not before it is needed
@@ -78,7 +73,8 @@ def _download(file: File, missing: list[File], endpoint: str | None) -> None:
         # The client itself would try again for 23 s without a network.
         hub.get_session().head(address, timeout=TIMEOUT_S)
         for x in missing:
-            with suppress(*() if x is file else (RemoteEntryNotFoundError,)):  # which is noted
+            allowed = () if x is file else (RemoteEntryNotFoundError,)  # which the cache notes
+            with suppress(*allowed):
                 hub.hf_hub_download(**x, endpoint=endpoint)
     except Exception as error:  # a refusal, a broken connection, a full disk, a page that is no hub
         cause = error.__cause__ or error  # the client wraps some refusals in one class

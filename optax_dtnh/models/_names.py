@@ -22,7 +22,6 @@ from optax_dtnh.models._resnet import ResNet
 from optax_dtnh.models._vit import ViT
 
 Model = ResNet | ViT | EfficientNetLite0
-Path = tuple[Any, ...]  # of one of our leaves
 EXACT = ("float16", "bfloat16", "float32")  # what float32 holds without rounding
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 LEAVES |= {"mean": "running_mean", "var": "running_var"}
@@ -154,7 +153,8 @@ class Recognized(NamedTuple):
 def recognized(file: Checkpoint, ignore: Collection[str] = ()) -> Recognized:
     """Return the only network of the file, apart from the tensors in `ignore`."""
     names = sorted(set(file.tensors) - ignored(file.tensors, ignore))
-    found = {n: at for scheme in SCHEMES for n in names if (at := _at(n, file, scheme))}
+    tried = ((name, _at(name, file, scheme)) for scheme in SCHEMES for name in names)
+    found = {name: network for name, network in tried if network is not None}
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
@@ -189,30 +189,31 @@ def ignored(names: Collection[str], ignore: Collection[str]) -> set[str]:
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Return the names, sorted, and how many more there are than `most`."""
     names = sorted(names)
-    return ", ".join(names[:most] + [f"and {len(names) - most} more"] * (len(names) > most))
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join(names[:most] + more)
 
 
 # --- how tensors lie
 
 
-def dotted(path: Path) -> str:
+def dotted(path: tuple[Any, ...]) -> str:
     """Return the path as one string with dots."""
     return ".".join(map(str, path))
 
 
-def their_layout(path: Path, array: np.ndarray) -> np.ndarray:
+def their_layout(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
     """Return a view of our leaf as their tensor."""
     kernel = path[-1] == "kernel"
     return array.transpose(-1, -2, *range(array.ndim - 2)) if kernel else array
 
 
-def their_shape(path: Path, shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+def their_shape(path: tuple[Any, ...], shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
     """Return the shape of each of the `parts` tensors that our leaf is made of."""
     first, *others = their_layout(path, np.broadcast_to(0, shape)).shape
     return (first // parts, *others)
 
 
-def our_layout(path: Path, parts: list[np.ndarray]) -> jax.Array:
+def our_layout(path: tuple[Any, ...], parts: list[np.ndarray]) -> jax.Array:
     """Return our leaf, in float32, from their tensors."""
     array = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if path[-1] == "kernel":

@@ -106,7 +106,7 @@ def load(
     agreement.check_tensors(found, model, ignore)
     agreement.check_facts(found, sizes, {**said, **options, **taken})
     model = _filled(found, model)
-    told = {"network": agreement.network(found, model), **taken}
+    told = {"network": agreement.network_fact(found, model), **taken}
     return Loaded(model, file.path, told | _resized(found, model, image_size))
 
 
@@ -172,20 +172,19 @@ def save_pretrained(model: Model, path: str | os.PathLike[str]) -> None:
     Examples:
       >>> import tempfile
       >>> from flax import nnx
-      >>> from safetensors import safe_open
+      >>> from safetensors.numpy import load_file
       >>> from optax_dtnh.models import resnet18, save_pretrained
       >>> path = tempfile.mkdtemp() + "/resnet18.safetensors"
       >>> save_pretrained(resnet18(width=8, classes=3, rngs=nnx.Rngs(0)), path)
-      >>> with safe_open(path, framework="numpy") as file:
-      ...     file.get_slice("layer4.0.downsample.0.weight").get_shape()
-      [64, 32, 1, 1]
+      >>> load_file(path)["layer4.0.downsample.0.weight"].shape
+      (64, 32, 1, 1)
 
     Args:
       model: A `ResNet`, `ViT` or `EfficientNetLite0`.
       path: Where to write or replace a file, in an existing folder, ending in `.safetensors`.
 
     Raises:
-      TypeError: `model` is none, or has parameters that float32 does not hold, such as float64.
+      TypeError: `model` is another one, or has parameters that float32 does not hold.
       CheckpointError: `path` has another ending.
       OSError: The file cannot be written.
     """

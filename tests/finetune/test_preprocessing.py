@@ -9,9 +9,13 @@ from PIL import Image
 from optax_dtnh.finetune import preprocessing, settings
 from optax_dtnh.finetune.errors import UsageError
 from optax_dtnh.finetune.images import evaluation_image, training_image
-from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_facts, preprocessing_of
+from optax_dtnh.finetune.preprocessing import Preprocessing, preprocessing_facts, preprocessing_from
 from optax_dtnh.models import _fields
 from tests.finetune.pictures import AS_IS, halves
+
+
+def preprocessing_of(checkpoint, **overrides):
+    return preprocessing_from(preprocessing_facts(checkpoint, **overrides))
 
 
 def written(folder, name, content):

@@ -9,6 +9,7 @@ import pytest
 from optax_dtnh.finetune import log as logs
 from optax_dtnh.finetune import run_folder
 from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.models._pretrained import PARTIAL
 from tests.finetune.runs import ROOT, settings
 
 FACTS = {"classes": 3, "train_images": 100_000, "broken_images": ("a.png",)}
@@ -59,7 +60,7 @@ def test_a_process_that_sees_another_folder_is_refused(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_claim_has_left_does_not_count(tmp_path):
-    (tmp_path / f"{run_folder.PARTIAL}settings.json").write_text("{")
+    (tmp_path / f"{PARTIAL}settings.json").write_text("{")
     assert run_folder.check(tmp_path, settings()) is None
 
 

@@ -4,7 +4,7 @@ import argparse
 import math
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,11 @@ AVERAGE = "average"  # of the backbone before and after plain fine-tuning
 DELTA = "delta"  # its weights of channels take longer than a short run
 # The order in which one that is as good is preferred: no regularizer, no teacher, no DTNH first.
 SIMPLEST_FIRST = (FINETUNE, AVERAGE, *(m for m in METHODS[1:] if not m.startswith(DELTA)))
-OTHERS = SIMPLEST_FIRST[1:]  # which are compared with it
+OTHERS = SIMPLEST_FIRST[1:]  # which are compared with plain fine-tuning
 COMPARED = OTHERS[:5]
 COMMAND = "python -m optax_dtnh.finetune"
 FACTORS = (0.1, 1.0, 10.0)
-# Each candidate has its own of the former, and the folds are there instead of the others.
+# Options of `train` that `compare` lacks: candidates set the first two, folds replace the others.
 LEFT_OUT = ("method", "weight", "val_per_class", "val_fraction", "val_every", "patience")
 
 
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
 
     @property
     def trainings(self) -> dict[Candidate, list[Candidate]]:
-        """The candidates that are trained, each with those that it gives the networks of."""
+        """The candidates that are trained, each with all candidates that its network scores."""
         found = {c: [c] for c in self.settings if c.method != AVERAGE}
         found[REFERENCE] += [c for c in self.settings if c.method == AVERAGE]
         return found
@@ -87,10 +87,10 @@ def add_compare_options(parser: argparse.ArgumentParser) -> dict[str, Any]:
 def plan_of(chosen: Namespace) -> Plan:
     """Return the plan of parsed options; those that do not fit together raise a `UsageError`."""
     methods = [m for m in SIMPLEST_FIRST if m in (FINETUNE, *chosen.methods)]
-    for problem in _misfits(chosen, methods):
-        raise UsageError(problem)
+    _refuse_misfits(chosen, methods)
     candidates = [Candidate(m, x) for m in methods for x in _weights(chosen, m)]
-    names = ("folds", "seeds", *(name for name in unfit(FINETUNE) if name != "weight"))
+    # Those of a regularizer are not among the settings of plain fine-tuning.
+    names = ["folds", "seeds", *(name for name in unfit(FINETUNE) if name != "weight")]
     asked = {"candidates": [str(candidate) for candidate in candidates]}
     seeds = range(chosen.seed, chosen.seed + chosen.seeds)
     return Plan(
@@ -103,27 +103,29 @@ def plan_of(chosen: Namespace) -> Plan:
     )
 
 
-def _misfits(chosen: Namespace, methods: Sequence[str]) -> Iterator[str]:
-    """Yield what is missing, and options that none of the methods takes."""
+def _refuse_misfits(chosen: Namespace, methods: Sequence[str]) -> None:
+    """Raise a `UsageError` if something is missing, or an option is for none of the methods."""
     for name in ("source", "data"):
         if getattr(chosen, name) is None:
             wrong = f"`--{name}` should be given, got none. Give --source and --data to compare "
-            yield f"{wrong}candidates, or the folders of two or more finished runs."
+            raise UsageError(f"{wrong}candidates, or the folders of two or more finished runs.")
     for name, wanted in unfit(FINETUNE).items():
         option = "weights" if name == "weight" else name
         unused = all(name in unfit(method) for method in methods if method != AVERAGE)
         if unused and getattr(chosen, option) not in (None, ()):
             wrong = f"`{flag(option)}` should come with {wanted}, got --methods"
-            yield f"{wrong} {' '.join(methods)}. Leave it out."
+            raise UsageError(f"{wrong} {' '.join(methods)}. Leave it out.")
     if chosen.train_per_class is not None:
-        yield from too_many(chosen.folds, chosen.train_per_class)
+        check_folds(chosen.folds, chosen.train_per_class)
 
 
-def too_many(folds: int, images: int) -> Iterator[str]:
-    """Yield what is wrong with so many folds of so many training images of the smallest class."""
+def check_folds(folds: int, images: int) -> None:
+    """Raise a `UsageError` if the smallest class has fewer training images than there are folds."""
     if folds > images:
-        wrong = f"`--folds` should be at most {images}, the number of training images of the "
-        yield f"{wrong}smallest class, got {folds}. Lower it, or give more images of that class."
+        raise UsageError(
+            f"`--folds` should be at most {images}, the number of training images of the smallest "
+            f"class, got {folds}. Lower it, or give more images of that class."
+        )
 
 
 def refuse_options(chosen: Namespace, parser: argparse.ArgumentParser) -> None:

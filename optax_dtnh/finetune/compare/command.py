@@ -36,7 +36,7 @@ def compare(plan: Plan, out: Path) -> None:
     full = {c: replace(x, **length, epochs=None) for c, x in plan.settings.items()}
     plan = plan._replace(settings=full, asked=plan.asked | length)
     for own in full.values():
-        layers_of(own, run.source)
+        layers_of(own, run.source)  # which refuses what does not fit the network
     split(images.labels, plan.folds)  # which refuses too many
     with run_folder.claimed(out, settings, run.facts | plan.asked, run.told):
         if (found := result.finished(out)) is not None:
@@ -73,7 +73,7 @@ def _scored(plan: Plan, run: Run, folds: list[Fold]) -> Scores:
 
 
 def _finish(plan: Plan, run: Run, scores: Scores) -> None:
-    found = result.of(plan, run.facts, scores)
+    found = result.content(plan, run.facts, scores)
     print(*result.lines(found), found["why"], sep="\n", flush=True)
     test = _final_runs(plan, run, Candidate(**found["chosen"]))
     _write(plan, run, scores, test)
@@ -83,8 +83,8 @@ def _finish(plan: Plan, run: Run, scores: Scores) -> None:
 
 def _write(plan: Plan, run: Run, scores: Scores, test: dict[str, Any] | None = None) -> None:
     """Write what is finished: the figure, the result and, the last of them, the report."""
-    found = result.of(plan, run.facts, scores, test)
-    log.save(run.out / result.FIGURE, report.of_weights(found))
+    found = result.content(plan, run.facts, scores, test)
+    log.save(run.out / result.FIGURE, report.draw_weights(found))
     run_folder.write_json(run.out / result.RESULT, found)
     run_folder.save_text(run.out / result.REPORT, report.page(found, run))
 

@@ -10,8 +10,7 @@ from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
 from optax_dtnh.finetune.batches import decoded
-from optax_dtnh.finetune.compare.candidates import too_many
-from optax_dtnh.finetune.errors import UsageError
+from optax_dtnh.finetune.compare.candidates import check_folds
 from optax_dtnh.finetune.examples import Selected
 from optax_dtnh.finetune.images import resized
 from optax_dtnh.finetune.preprocessing import Preprocessing
@@ -26,8 +25,7 @@ def split(labels: Sequence[int], count: int) -> list[tuple[np.ndarray, np.ndarra
     Training images are in an order of their contents alone, and so are these folds: they are not
     shuffled again.
     """
-    for problem in too_many(count, min(n for n in np.bincount(labels) if n)):
-        raise UsageError(problem)
+    check_folds(count, min(n for n in np.bincount(labels) if n))
     return list(StratifiedKFold(count).split(np.zeros(len(labels)), labels))
 
 

@@ -15,7 +15,7 @@ from optax_dtnh.finetune import log, metrics
 from optax_dtnh.finetune.batches import decoded
 from optax_dtnh.finetune.compare import result
 from optax_dtnh.finetune.compare.candidates import AVERAGE, Candidate
-from optax_dtnh.finetune.compare.result import Found
+from optax_dtnh.finetune.compare.result import Result
 from optax_dtnh.finetune.run import Run, described_run
 from optax_dtnh.finetune.settings import DTNH, FINETUNE
 from optax_dtnh.finetune.trained import CHOSEN
@@ -56,7 +56,7 @@ $commands
 """)
 
 
-def page(found: Found, run: Run) -> str:
+def page(found: Result, run: Run) -> str:
     """Return the report on the content of `comparison.json`."""
     commands = [found["command"], *filter(None, (x["command"] for x in found["candidates"]))]
     return PAGE.substitute(
@@ -65,18 +65,18 @@ def page(found: Found, run: Run) -> str:
         folds=found["found"]["folds"],
         seeds=found["found"]["seeds"],
         candidates=_text(result.lines(found), "table"),
-        weights=_figure(of_weights(found), "Validation accuracy against the weight"),
+        weights=_figure(draw_weights(found), "Validation accuracy against the weight"),
         test=_test(found, run) if found["test"] else "<p>The models have not been tested yet.</p>",
         data=_text(described_run(run)) + _samples(run),
         commands="".join(_text([command]) for command in commands),
     )
 
 
-def _test(found: Found, run: Run) -> str:
+def _test(found: Result, run: Run) -> str:
     names = {FINETUNE: FINETUNE, CHOSEN: str(Candidate(**found["chosen"]))}
     names = {folder: name for folder, name in names.items() if folder in found["test"]}
     logs = {name: log.entries(run.out / folder / log.LOG) for folder, name in names.items()}
-    parts = ["<h2>Test</h2>", "<p>Of images that no choice has seen.</p>"]
+    parts = ["<h2>Test</h2>", "<p>Accuracy on images that no choice has seen.</p>"]
     for folder, name in names.items():
         measures = found["test"][folder]
         words = groupby(metrics.in_words(measures), lambda line: line.endswith("."))
@@ -121,7 +121,7 @@ def _image(content: bytes, kind: str, text: str = "") -> str:
 # --- the figure
 
 
-def of_weights(found: Found) -> Figure:
+def draw_weights(found: Result) -> Figure:
     """Return validation accuracy against the weight, a panel for each regularizer.
 
     The bars are the 95 % intervals of the paired differences to plain fine-tuning, and the band is
@@ -145,7 +145,7 @@ def of_weights(found: Found) -> Figure:
     return figure
 
 
-def _horizontal(axes: Any, accuracies: Found) -> None:
+def _horizontal(axes: Any, accuracies: Result) -> None:
     """Draw what has no weight: plain fine-tuning, and the average."""
     if value := accuracies.get(FINETUNE):
         low, high = (value["mean"] + sign * (value["half_width"] or 0) for sign in (-1, 1))
@@ -156,7 +156,7 @@ def _horizontal(axes: Any, accuracies: Found) -> None:
         axes.axhline(100 * value["mean"], color=OTHER, linestyle=":", label=AVERAGE)
 
 
-def _against_weight(axes: Any, rows: Sequence[Found], color: str, shift: float) -> None:
+def _against_weight(axes: Any, rows: Sequence[Result], color: str, shift: float) -> None:
     if rows:
         weights = [row["weight"] * shift for row in rows]
         means = [100 * row["accuracy"]["mean"] for row in rows]

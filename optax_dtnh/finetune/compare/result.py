@@ -1,4 +1,4 @@
-"""What a comparison comes to, as `comparison.json` has it: every candidate, the choice, and why."""
+"""The result of a comparison, as in `comparison.json`: every candidate, the choice, and why."""
 
 import json
 import shlex
@@ -19,10 +19,10 @@ from optax_dtnh.finetune.metrics import aligned
 
 RESULT, FIGURE, REPORT = "comparison.json", "comparison.png", "report.html"
 HEADINGS = ("candidate", "accuracy", "to fine-tuning", "runs")
-Found = Mapping[str, Any]  # the content of `comparison.json`, or a part of it
+Result = Mapping[str, Any]  # the content of `comparison.json`, or a part of it
 
 
-def finished(out: Path) -> Found | None:
+def finished(out: Path) -> Result | None:
     """Return the result of a comparison that has come to its end, None before that."""
     if not (out / RESULT).exists():
         return None
@@ -31,10 +31,10 @@ def finished(out: Path) -> Found | None:
         return found if found["test"] and str(found["why"]) else None
 
 
-def of(
+def content(
     plan: Plan, facts: dict[str, Any], scores: Scores, test: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the result of the runs that are finished, and of the test, ready for JSON."""
+    """Return the content of `comparison.json`: the runs that are finished, the choice, the test."""
     blocks = [b for b in plan.blocks if all(b in own for own in scores.values())]
     accuracies = {c: [own[b].accuracy for b in blocks] for c, own in scores.items()}
     decision = decide(accuracies) if blocks else None
@@ -71,7 +71,7 @@ def estimate(values: ArrayLike) -> dict[str, Any] | None:
     return interval(values)._asdict() if np.size(values) else None
 
 
-def points(value: Found | None, *, signed: bool = False) -> str:
+def points(value: Result | None, *, signed: bool = False) -> str:
     """Return an estimate of shares in percent or, with a sign, in points."""
     if value is None:
         return ""
@@ -80,7 +80,7 @@ def points(value: Found | None, *, signed: bool = False) -> str:
     return text if width is None else f"{text} ± {100 * width:.1f}"
 
 
-def lines(found: Found) -> list[str]:
+def lines(found: Result) -> list[str]:
     """Return the candidates as lines of text; accuracies are in %, differences in points."""
     rows: list[tuple[str, ...]] = [HEADINGS]
     for row in found["candidates"]:
@@ -109,7 +109,7 @@ def _why(decision: Decision | None, on: str) -> str:
     return f"{chosen} is taken. {gained}{chance}"
 
 
-def in_test(test: Found | None) -> str:
+def in_test(test: Result | None) -> str:
     """Return a sentence on what the choice gains in the test, empty for plain fine-tuning."""
     if not test or test["difference"] is None:
         return ""

@@ -61,7 +61,7 @@ class Trainer:
         return network._replace(params=state.params, stats=state.stats)
 
     def average(self, tuned: step.Network, settings: Settings, source: Selected) -> step.Network:
-        """Return the network half of the way from the pretrained one, with statistics of its own.
+        """Return the average of the pretrained and the tuned network, with statistics of its own.
 
         The statistics of batch normalization are measured as a training measures them.
         """
@@ -86,8 +86,7 @@ class Trainer:
 
     def batches(self, settings: Settings, source: Selected) -> Generator[dict[str, jax.Array]]:
         """Yield the endless batches of a training, on the devices."""
-        workers = 0 if is_in_memory(source) else settings.workers
-        settings = replace(settings, workers=workers)
+        settings = replace(settings, workers=0 if is_in_memory(source) else settings.workers)
         with closing(batches(source, self.run.preprocessing, settings)) as drawn:
             for batch in drawn:
                 if self.interrupted():
@@ -99,7 +98,7 @@ def _program(run: Run, settings: Settings) -> tuple[Any, Any, Any]:
     """Return the first state and a step as compiled functions, and the arrays of the teacher."""
     run = run._replace(settings=settings, layers=methods.layers(settings, run.source))
     network = student(run.source, len(run.data.classes), settings)
-    teacher, *pretrained = teacher_of(run) or (None,)
+    teacher, pretrained = teacher_of(run)
     init = functools.partial(step.init, channel_weights={}, tx=methods.transformation(settings))
 
     def advance(state, pretrained, batch, weight):
@@ -110,7 +109,7 @@ def _program(run: Run, settings: Settings) -> tuple[Any, Any, Any]:
     abstract = jax.eval_shape(init, network.params, network.stats)
     placed = step.shardings(abstract, run.mesh, settings)
     advance = jax.jit(advance, donate_argnums=0, out_shardings=(placed, None))
-    return jax.jit(init, out_shardings=placed), advance, pretrained or None
+    return jax.jit(init, out_shardings=placed), advance, pretrained
 
 
 @functools.partial(jax.jit, static_argnums=0)
