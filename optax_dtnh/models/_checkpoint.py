@@ -80,7 +80,7 @@ def _cause(path: Path, error: Exception) -> str:
         start = file.read(99).lstrip().lower()
     if other := [what for beginning, what in OTHER_FILES.items() if start.startswith(beginning)]:
         return f"is {other[0]}"
-    if "unsupported global" in str(error).lower():
+    if any(x in str(error).lower() for x in ("unsupported global", "torchscript archive")):
         return "holds Python objects, which could run code. Save `model.state_dict()` instead."
     if isinstance(error, AttributeError | TypeError | NotImplementedError):
         return "holds something else. Save `model.state_dict()`, in float32."

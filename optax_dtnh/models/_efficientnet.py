@@ -55,9 +55,8 @@ class Inverted(nnx.Module):
     def __init__(self, inputs: int, outputs: int, size: int, stride: int, ratio: int, **options):
         width = ratio * inputs
         self.expand = Projection(inputs, width, 1, 1, **options) if ratio > 1 else None
-        self.depthwise = Projection(
-            width, width, size, stride, feature_group_count=width, **options
-        )
+        apart = {"feature_group_count": width, **options}
+        self.depthwise = Projection(width, width, size, stride, **apart)
         self.project = Projection(width, outputs, 1, 1, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -43,10 +43,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Read]) -> Facts:
-    """Return the facts that are read from the fields of the content."""
-    named = [(key, ours) for key in content if (ours := NAMES.get(key, key)) in readers]
-    values = ((ours, read_field(file, content, key, readers[ours])) for key, ours in named)
-    return facts_of({ours: value for ours, value in values if value is not None}, file.name)
+    """Return the facts that are read from the fields of the content, the last of `NAMES` first."""
+    named = [(NAMES.get(key, key), key) for key in (*readers, *NAMES)]
+    found = [(x, read_field(file, content, key, readers[x])) for x, key in named if x in readers]
+    return facts_of({ours: value for ours, value in found if value is not None}, file.name)
 
 
 def read_field(file: Path, content: Mapping[str, Any], key: str, read: Read) -> Any | None:

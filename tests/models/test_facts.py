@@ -81,6 +81,8 @@ FIELDS = [
     (CONFIG, VIT, {"heads": 12, "activation": "gelu", "epsilon": 1e-12}),
     (CONFIG, VIT | SIZED | {"id2label": {"1": "b", "0": "a"}}, OUR_SIZES | {"classes": 2}),
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
+    (CONFIG, VIT | {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 2}, {"classes": 3}),
+    (PREPROCESSOR, {"image_mean": 0.5, "mean": 0.1}, {"mean": HALF}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, TIMM | {"num_classes": 0}, {**TIMM, "classes": 0, "interpolation": "bicubic"}),
     (CONFIG, {"pretrained_cfg": INPUT | {"crop_pct": 0.95}}, {"image_size": 224, "resize": 235}),
