@@ -82,6 +82,7 @@ FIELDS = [
     (CONFIG, VIT | SIZED | {"id2label": {"1": "b", "0": "a"}}, OUR_SIZES | {"classes": 2}),
     (CONFIG, "\ufeff" + json.dumps(VIT | {"num_labels": 9}), {"classes": 9}),
     (CONFIG, VIT | {"id2label": {"0": "a", "1": "b", "2": "c"}, "num_labels": 2}, {"classes": 3}),
+    (CONFIG, TIMM | {"global_pool": "", "model_args": {"global_pool": "avg"}}, {"pool": "avg"}),
     (PREPROCESSOR, {"image_mean": 0.5, "mean": 0.1}, {"mean": HALF}),
     (CONFIG, RESNET | {"depths": [2, 2]}, {"depths": (2, 2), "block": "bottleneck"}),
     (CONFIG, TIMM | {"num_classes": 0}, {**TIMM, "classes": 0, "interpolation": "bicubic"}),
