@@ -173,8 +173,8 @@ def check_facts(found: Recognized, sizes: Mapping[str, Any], facts: Facts) -> No
         if (kind_of(value) if name == "architecture" else value) != ours[name]:
             raise CheckpointError(
                 f"`source` should have {name} {value!r:.60} by {origin}, got {ours[name]!r} in "
-                f"{path}, a plain {network.__name__}. Put the weights and the configuration of one "
-                "network together, or take another checkpoint."
+                f"{path}, a plain {network.__name__}. Put weights, configuration and options of "
+                "one network together, or take another checkpoint."
             )
 
 

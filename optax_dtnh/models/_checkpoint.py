@@ -81,7 +81,7 @@ def _cause(path: Path, error: Exception) -> str:
     for beginnings, what in OTHER_FILES.items():
         if start.startswith(beginnings):
             return f"is {what}"
-    if "unsupported global" in str(error).lower():
+    if any(x in str(error).lower() for x in ("unsupported global", "torchscript archive")):
         return "holds Python objects, which could run code. Save `model.state_dict()` instead."
     if isinstance(error, AttributeError | TypeError | NotImplementedError):
         return "holds something else. Save `model.state_dict()`, in float32."

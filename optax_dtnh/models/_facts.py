@@ -140,8 +140,8 @@ def _timm_facts(file: Path, content: Mapping[str, Any]) -> Facts:
     """Return the facts of timm's `config.json`, whose training images are cropped as its others."""
     nested = read_field(file, content, "pretrained_cfg", fields.json_object) or {}
     arguments = read_field(file, content, "model_args", _arguments) or {}
-    content = {**arguments, **nested, **content}
-    found = read_fields(file, content, {**fields.NETWORK, **fields.IMAGES})
+    found = read_fields(file, {**nested, **content}, {**fields.NETWORK, **fields.IMAGES})
+    found |= read_fields(file, arguments, fields.NETWORK)  # with which timm builds the network
     found.setdefault("interpolation", Fact("bicubic", "default of timm"))
     return _with_resize(found, file.name)
 

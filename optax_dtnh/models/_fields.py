@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from optax_dtnh.models._checkpoint import CheckpointError
 
-LARGEST = 1e30  # of all numbers here; a whole number of JSON may be too large for a float
 LARGEST_COUNT = 10**6  # so that sizes derived from it stay numbers of pixels
 INTERPOLATIONS = dict(enumerate("nearest lanczos bilinear bicubic box hamming".split()))
 
@@ -43,10 +42,10 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def read_fields(file: Path, content: Mapping[str, Any], readers: Mapping[str, Read]) -> Facts:
-    """Return the facts that are read from the fields of the content."""
-    named = [(key, ours) for key in content if (ours := NAMES.get(key, key)) in readers]
-    values = ((ours, read_field(file, content, key, readers[ours])) for key, ours in named)
-    return facts_of({ours: value for ours, value in values if value is not None}, file.name)
+    """Return the facts that are read from the fields of the content, the last of `NAMES` first."""
+    named = [(NAMES.get(key, key), key) for key in (*readers, *NAMES)]
+    found = [(x, read_field(file, content, key, readers[x])) for x, key in named if x in readers]
+    return facts_of({ours: value for ours, value in found if value is not None}, file.name)
 
 
 def read_field(file: Path, content: Mapping[str, Any], key: str, read: Read) -> Any | None:
@@ -75,7 +74,7 @@ def reader(wanted: str, fits: Callable[[Any], bool], make: Read = lambda value: 
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST
+    return type(value) in (int, float) and abs(value) < 1e30  # more may be too large for a float
 
 
 def _is_count(value: Any) -> bool:

@@ -165,12 +165,13 @@ def _heads(heads: int | None, width: int, hidden: int) -> int:
 
 
 def check_image_size(image_size: int, patch_size: int) -> None:
-    """Raise unless the images have a whole number of patches along each side."""
-    if image_size < patch_size or image_size % patch_size:
-        below = max(image_size // patch_size, 1) * patch_size
+    """Raise unless the images have a whole number of patches along each side, and not too many."""
+    most = 1024 * patch_size  # a million positions
+    if image_size % patch_size or not patch_size <= image_size <= most:
+        below = max(min(image_size, most - 1) // patch_size, 1) * patch_size
         raise ValueError(
-            f"`image_size` should be a multiple of {patch_size}, the size of a patch, got "
-            f"{image_size}. Pass {below} or {below + patch_size}."
+            f"`image_size` should be a multiple of {patch_size}, the size of a patch, up to "
+            f"{most}, got {image_size}. Pass {below} or {below + patch_size}."
         )
 
 

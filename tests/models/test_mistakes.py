@@ -44,6 +44,7 @@ MISTAKES = {
         ("heads | 96, got None", lambda: vit(width=96)),
         ("image_size | multiple of 16 | 40. Pass 32 or 48", lambda: vit(image_size=40)),
         ("image_size | multiple of 16 | 8. Pass 16 or 32", lambda: vit(image_size=8)),
+        ("image_size | up to 16384 | 2097152. Pass 16368 or 16384", lambda: vit(image_size=2**21)),
         ("activation | gelu | 'mish'", lambda: vit(activation="mish")),
         ("heads | got True", lambda: models.load_pretrained(NONE, heads=True)),
         ("image_size | got 64.0", lambda: models.load_pretrained(NONE, image_size=64.0)),

@@ -81,6 +81,12 @@ def test_other_than_a_flat_mapping_to_dense_tensors_is_refused(zipped, other, tm
     assert error.endswith("which holds something else. Save `model.state_dict()`, in float32.")
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's, of its own format
+def test_an_archive_of_torchscript_is_not_said_to_be_damaged(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "m.pt")
+    assert "which holds Python objects, which could run code" in str(refused(tmp_path / "m.pt"))
+
+
 class Payload:
     """Runs a command where the file is unpickled."""
 
