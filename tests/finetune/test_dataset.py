@@ -136,8 +136,7 @@ def test_labels_are_positions_among_the_classes_of_the_model_that_is_tested(tmp_
     folder(tmp_path / "b", bee=1, Cat=1)
     options = {"known": ("zebra", "cat", "ant"), "train_per_class": None, "seed": 0}
     assert open_test(str(tmp_path / "a"), "", **options).images.labels == (2, 2, 1, 0)
-    match = r"with 'Cat', 'bee', which it does not know \(2 images; .* tells 'Cat' and 'cat' a"
-    with pytest.raises(UsageError, match=match):
+    with pytest.raises(UsageError, match=r"'Cat', 'bee', which .* \(2 im.* 'Cat' and 'cat' a"):
         open_test(str(tmp_path / "b"), "", **options)
 
 
