@@ -56,9 +56,11 @@ def write(notebook: nbformat.NotebookNode) -> None:
 
 
 def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Return the outputs with the parts of a printed text as one, without warnings."""
+    """Return the outputs with a printed text in one part, without warnings, a picture once."""
     texts = [x for x in outputs if x.output_type == "stream" and x.name == "stdout"]
     others = [x for x in outputs if x.output_type != "stream"]
+    for x in others:
+        x.get("data", {}).pop("image/jpeg", None)  # Pillow shows a picture as a PNG, too
     if texts:
         texts[0].text = "".join(x.text for x in texts)
     return texts[:1] + others
