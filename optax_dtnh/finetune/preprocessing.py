@@ -13,7 +13,7 @@ from optax_dtnh.models._checkpoint import CheckpointError
 from optax_dtnh.models._facts import OUR_FIELDS, facts_beside
 from optax_dtnh.models._fields import Fact
 
-DEFAULT = "ImageNet's"
+DEFAULT = "default for ImageNet"
 # What a run tells of its checkpoint, a line each.
 TOLD = {
     "network": ("network", "heads", "activation", "epsilon", "positions"),

@@ -34,14 +34,14 @@ def test_without_files_a_checkpoint_expects_what_imagenet_does_and_our_own_is_re
 
 def test_every_value_is_told_with_its_origin_and_what_is_not_used_too(tmp_path):
     (line,) = preprocessing.described(preprocessing_facts(tmp_path), crops=False)
-    assert line.startswith("images: image_size 224 (ImageNet's), mean 0.485 0.456 0.406 (ImageN")
+    assert line.startswith("images: image_size 224 (default for ImageNet), mean 0.485 0.456 0")
     timm = {"architecture": "resnet50", "input_size": [3, 224, 224], "crop_pct": 0.9}
     written(tmp_path, "config.json", timm)
     written(tmp_path, "preprocessor_config.json", {"do_rescale": False})
     assert preprocessing.described(preprocessing_facts(tmp_path, std=(0.5, 0.5, 0.5))) == [
         "images: image_size 224 (config.json), resize 248 (crop_pct of config.json), "
-        "mean 0.485 0.456 0.406 (ImageNet's), std 0.5 0.5 0.5 (--std), interpolation bicubic "
-        "(default of timm), rescale 1 (do_rescale of preprocessor_config.json)",
+        "mean 0.485 0.456 0.406 (default for ImageNet), std 0.5 0.5 0.5 (--std), interpolation "
+        "bicubic (default of timm), rescale 1 (do_rescale of preprocessor_config.json)",
     ]
     written(tmp_path, "config.json", {"model_type": "t5"})
     *_, last = preprocessing.described(preprocessing_facts(tmp_path))
@@ -65,7 +65,7 @@ def test_images_that_are_not_square_are_refused_unless_a_size_is_given(tmp_path)
         ),
         ({"resize": 2.5}, "`--resize` should be a positive whole number up to 1000000, got 2.5"),
         ({"image_size": 8, "resize": 7}, r"`--resize` .* size, 8 \(--image-size\), got 7 \(--res"),
-        ({"resize": 99}, r"`--resize` .* size, 224 \(ImageNet's\), got 99"),
+        ({"resize": 99}, r"`--resize` .* size, 224 \(default for I.*\), got 99"),
         ({"mean": (float("nan"), 0, 0)}, "`--mean` should be a finite number"),
         ({"mean": (123.7, 0, 0)}, r"`--mean` should be between 0 and 1, .* 123.7 0 0 \(--mean"),
         ({"interpolation": "magic"}, "`--interpolation` should be one of nearest, .*, got magic"),
